@@ -1,0 +1,58 @@
+# Two commands: `make reproduce` and `make test`. The first use makes .venv from the exact pins of requirements.lock.
+# `make ... PYTHON=python` uses an environment that is already active instead.
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+VENV := .venv
+INSTALLED := $(VENV)/installed-from-lock
+# What creates .venv; the lock is exact for these two versions of Python.
+BASE_PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell command -v $(name) 2>/dev/null)))
+# The library's own unit tests first, the notebooks (which take minutes) last.
+NOTEBOOK_TESTS := tests/test_notebooks.py
+UNIT_TESTS = $(filter-out $(NOTEBOOK_TESTS),$(sort $(wildcard tests/test_*.py)))
+
+ifdef PYTHON
+ENVIRONMENT :=
+# In .venv the package is installed editable; in somebody else's environment nothing is installed.
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+else
+ENVIRONMENT := $(INSTALLED)
+override PYTHON := $(VENV)/bin/python
+endif
+
+.PHONY: help reproduce test lint lab notebooks pocket fresh
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+reproduce: $(ENVIRONMENT)  ## run copies of all notebooks at pocket scale, write figures/, end with a table
+	@$(PYTHON) notebooks/run.py reproduce
+
+test: lint  ## unit tests, then every notebook at smoke scale, then nbval on those copies
+	@$(PYTHON) -m pytest $(UNIT_TESTS) $(NOTEBOOK_TESTS)
+
+lint: $(ENVIRONMENT)  ## ruff
+	@$(PYTHON) -m ruff check --quiet .
+
+lab: $(ENVIRONMENT)  ## open the notebooks in JupyterLab
+	@$(PYTHON) -m jupyter lab --notebook-dir=notebooks
+
+notebooks: $(ENVIRONMENT)  ## rebuild the committed notebooks from notebooks/src
+	@$(PYTHON) notebooks/run.py build
+
+pocket: $(ENVIRONMENT)  ## retrain the pocket models, stage by stage (each at most 50 minutes on 2 cores)
+	@$(PYTHON) -m sae_lib.pocket.train
+
+fresh:  ## empty the cache: everything is computed again at the next run
+	rm -rf .cache
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@test -n "$(BASE_PYTHON)" || { echo "No python3 on the PATH: install Python 3.11 or 3.12." >&2; exit 1; }
+	@$(BASE_PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v[:2] < (3, 13) and \
+		f"requirements.lock is exact for Python 3.11 and 3.12, $(BASE_PYTHON) is {v[0]}.{v[1]}: run make with BASE_PYTHON=/path/to/python3.11.")'
+	@$(BASE_PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(BASE_PYTHON) cannot make virtual environments (ensurepip is missing): on Debian or Ubuntu run 'apt install python3-venv'." >&2; exit 1; }
+	@echo "Installing requirements.lock into $(VENV) (once; some minutes)"
+	@$(BASE_PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,188 @@
+"""Run the notebooks: `python notebooks/run.py reproduce` and `python notebooks/run.py build`.
+
+reproduce [NAME ...] [-p PARAMETER VALUE]   run copies below .cache/reproduce/, write figures/, end with a table
+build [NAME ...]                            make notebooks/NN_name.ipynb, executed, from notebooks/src/NN_name.py
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import papermill
+import yaml
+from ipykernel.kernelspec import get_kernel_dict
+from nbclient.exceptions import DeadKernelError
+
+from sae_lib import store
+from sae_lib.figures import figure_folder
+from sae_lib.runs import Run, refuse_unknown
+
+FOLDER = Path(__file__).resolve().parent
+SOURCES = FOLDER / "src"
+MAX_BYTES = 1_000_000
+"""A stored notebook is at most this large: more and GitHub shows none of it."""
+
+
+def find_sources(names: Sequence[str] = (), folder: Path = SOURCES) -> list[Path]:
+    """Sources of the numbered notebooks, all or those named ("04_transfer"), in order.
+
+    Raises ValueError for a name that is none.
+    """
+    sources = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.py"))}
+    if unknown := sorted(set(names) - set(sources)):
+        raise ValueError(f"no notebook {', '.join(unknown)}; there are {', '.join(sources) or 'none yet'}")
+    return [path for stem, path in sources.items() if not names or stem in names]
+
+
+def read_source(source: Path) -> nbformat.NotebookNode:
+    """The notebook that a percent-format source describes, for this interpreter's kernel.
+
+    A cell's id is a hash of its text, so that it stays the same however often and wherever the notebook is built.
+    """
+    notebook = jupytext.read(source, fmt="py:percent")
+    seen = Counter()
+    for cell in notebook.cells:
+        text = f"{cell.cell_type}\n{cell.source}"
+        cell["id"] = hashlib.sha256(f"{text}\n{seen[text]}".encode()).hexdigest()[:8]
+        seen[text] += 1
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def parameters_of(notebook: nbformat.NotebookNode) -> dict[str, Any]:
+    """Names and defaults in the cell tagged `parameters`: its lines are `name: type = value  # help`."""
+    cells = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
+    lines = [node for source in cells for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)]
+    return {line.target.id: ast.literal_eval(line.value) for line in lines}
+
+
+def use_this_interpreter() -> None:
+    """Make "python3" the kernel of this very interpreter and clone, whatever else is installed on the machine.
+
+    Also builds matplotlib's font cache, which the first import on a machine otherwise announces in the notebook.
+    """
+    kernel = store.cache_root() / "jupyter" / "kernels" / "python3" / "kernel.json"
+    spec = get_kernel_dict() | {"env": {"PYTHONPATH": str(store.ROOT)}}
+    store.write_if_changed(kernel, json.dumps(spec, indent=1).encode())
+    os.environ["JUPYTER_PATH"] = str(kernel.parents[2])
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    import matplotlib.font_manager  # noqa: F401
+
+
+def execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> nbformat.NotebookNode:
+    """Run a source as the notebook `target`, in the folder of `target`; return it with its outputs.
+
+    Raises ValueError for a parameter that the notebook does not have, before anything runs.
+    """
+    notebook = read_source(source)
+    refuse_unknown(source.stem, set(parameters), parameters_of(notebook))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    quiet = {"progress_bar": False, "log_output": False}
+    return papermill.execute_notebook(
+        notebook, target, dict(parameters), kernel_name="python3", cwd=target.parent, **quiet
+    )
+
+
+def try_execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> str:
+    """Execute a source; one sentence that says what failed and where to look, empty if nothing did."""
+    try:
+        execute(source, target, parameters)
+    except papermill.PapermillExecutionError as error:
+        return f"{source.stem} failed in cell {error.cell_index}: {error.ename}: {error.evalue} (see {target})"
+    except DeadKernelError:
+        return f"{source.stem} failed: its kernel died, most often for want of memory (see {target})"
+    return ""
+
+
+def reproduce(sources: Sequence[Path], target_folder: Path, parameters: Mapping[str, Any]) -> list[str]:
+    """Run copies of the notebooks, print a table of what they made; return the failures, one sentence each."""
+    rows, failures = [("notebook", "seconds", "figures", "artefacts", "verdicts")], []
+    for source in sources:
+        refuse_unknown(source.stem, set(parameters), parameters_of(read_source(source)))
+    for source in sources:
+        print(f"{source.stem} ...", flush=True)
+        run = Run(source.stem, parameters_of(read_source(source)) | parameters)
+        start, artefacts = time.time(), _artefacts()
+        failure = try_execute(source, target_folder / f"{source.stem}.ipynb", parameters)
+        records = [path for path in figure_folder(run).glob("*.json") if path.stat().st_mtime > start - 0.1]
+        verdicts = [verdict for path in records for verdict in json.loads(path.read_text())["result"]["verdicts"]]
+        words = Counter(verdict["word"] or "no verdict" for verdict in verdicts)
+        verdicts = ", ".join(f"{count} {word}" for word, count in sorted(words.items())) or "-"
+        made = (str(len(records)), str(len(_artefacts() - artefacts)), "FAILED" if failure else verdicts)
+        rows.append((source.stem, f"{time.time() - start:.0f}", *made))
+        failures += [failure] if failure else []
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print("", *("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows), *failures, sep="\n")
+    return failures
+
+
+def _artefacts() -> set[Path]:
+    return set(store.cache_root().glob("artefacts/*-*"))
+
+
+def build(sources: Sequence[Path], target_folder: Path) -> list[str]:
+    """Make the committed notebooks: executed, without anything that differs between two equal runs.
+
+    Returns the failures; a notebook that fails or is larger than MAX_BYTES leaves the one that was there.
+    """
+    failures = []
+    for source in sources:
+        print(f"{source.stem} ...", flush=True)
+        executed = store.cache_root() / "build" / f"{source.stem}.ipynb"
+        if failure := try_execute(source, executed, {}):
+            failures.append(failure)
+            continue
+        content = nbformat.writes(_without_traces(nbformat.read(executed, as_version=4))).encode()
+        if len(content) > MAX_BYTES:
+            failures.append(f"{source.stem} is {len(content):,} bytes, the limit is {MAX_BYTES:,}: draw less in it")
+            continue
+        store.write_if_changed(target_folder / f"{source.stem}.ipynb", content + b"\n")
+    print(*failures, sep="\n")
+    return failures
+
+
+def _without_traces(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The executed notebook without timings, versions, widget state and papermill's notes."""
+    notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
+    notebook.metadata["language_info"] = {"name": "python"}
+    for cell in notebook.cells:
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+    return notebook
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 1 if a notebook failed, 2 if the command itself is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["reproduce", "build"])
+    parser.add_argument("names", nargs="*", metavar="NAME", help='notebooks such as "04_transfer"; all if none is given')
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("PARAMETER", "VALUE"))
+    options = parser.parse_args(arguments)
+    if options.command == "build" and options.p:
+        parser.error("committed notebooks are built with their default parameters: -p goes with reproduce")
+    use_this_interpreter()
+    try:
+        sources = find_sources(options.names)
+        if options.command == "build":
+            return bool(build(sources, FOLDER))
+        parameters = {name: yaml.safe_load(value) for name, value in options.p}
+        return bool(reproduce(sources, store.cache_root() / "reproduce", parameters))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""A figure on disk: the picture as PNG and PDF, and beside it a JSON record of the numbers drawn and of the run."""
+
+import importlib.metadata
+import io
+import json
+import math
+import platform
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from matplotlib.figure import Figure
+
+from sae_lib import store
+from sae_lib.runs import Run
+from sae_lib.verdicts import Verdict
+
+PACKAGES = ("torch", "diffusers", "transformers", "numpy", "matplotlib")
+"""Packages whose versions a record states."""
+
+
+class SavedFigure(NamedTuple):
+    """Paths of one figure; printed without the folder of this machine."""
+
+    png: Path
+    pdf: Path
+    json: Path
+
+    def __repr__(self) -> str:
+        return f"{self.png.parent.name}/{self.png.stem}.png|pdf|json"
+
+
+def figure_folder(run: Run) -> Path:
+    """Where a run's figures go: into git (`figures/`) only if they allow a conclusion, else into the cache."""
+    if run.compared_with is None:
+        return store.cache_root() / ("rehearsal" if run.rehearsal else "smoke") / "figures" / run.notebook
+    folder = store.ROOT / "figures" / run.notebook
+    return folder / run.scale if run.compared_with == "published" else folder
+
+
+def save_figure(
+    run: Run,
+    fig: Figure,
+    name: str,
+    result: Mapping[str, Any],
+    artefact: Path | None = None,
+    verdicts: Sequence[Verdict] = (),
+) -> SavedFigure:
+    """Save a figure and its record in the run's `figure_folder`; smoke and rehearsal are marked in the picture.
+
+    The record has two parts. `result`: the numbers drawn, n, seeds, and the verdicts, with 6 significant digits; None
+    is a gap. `run`: scale, parameters, the folder name of the `artefact` (which ends with the hash of its inputs),
+    commit, device, versions. It is rewritten only when `result` changes, so that git shows changed results and no
+    others; the pictures hold no dates, so that an unchanged figure is an unchanged file.
+
+    Raises ValueError for a name that is no plain lower-case name or a result with NaN or infinity, TypeError for a
+    result with no JSON form.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name):
+        raise ValueError(f"figure name {name!r}: wanted lower-case letters, digits and '_'")
+    verdicts = [{key: value for key, value in asdict(verdict).items() if value != ""} for verdict in verdicts]
+    result = _as_json({**result, "verdicts": verdicts}, name)
+    if run.mark and not any(text.get_gid() == "mark" for text in fig.texts):
+        mark = {"rotation": 20, "size": 16, "color": "#B00000", "alpha": 0.45, "ha": "center", "va": "center"}
+        fig.text(0.5, 0.5, run.mark, gid="mark", in_layout=False, zorder=100, **mark)
+    saved = SavedFigure(*(figure_folder(run) / f"{name}.{kind}" for kind in SavedFigure._fields))
+    store.write_if_changed(saved.png, _render(fig, "png", {"Software": None}))
+    store.write_if_changed(saved.pdf, _render(fig, "pdf", {"CreationDate": None}))
+    if saved.json.is_file() and json.loads(saved.json.read_text())["result"] == result:
+        saved.json.touch()  # its time says that this run found the same
+    else:
+        record = {"result": result, "run": _provenance(run, artefact)}
+        store.write_if_changed(saved.json, (json.dumps(record, indent=1) + "\n").encode())
+    return saved
+
+
+def _render(fig: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+    with io.BytesIO() as file:
+        fig.savefig(file, format=kind, metadata=metadata)
+        return file.getvalue()
+
+
+def _as_json(value: Any, name: str) -> Any:
+    """Plain JSON values; arrays and tensors as lists, floats with 6 significant digits."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(item, name) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(item, name) for item in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"figure {name}: its result holds {value}; use None for a gap")
+        return float(f"{value:.6g}")
+    if value is None or isinstance(value, str | int):
+        return value
+    raise TypeError(f"figure {name}: its result holds {value!r}, which has no JSON form")
+
+
+def _provenance(run: Run, artefact: Path | None) -> dict[str, Any]:
+    """What made the figure: everything that may differ although the result is the same."""
+    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {
+        "notebook": run.notebook,
+        "scale": run.scale,
+        "parameters": dict(run.parameters),
+        "artefact": artefact and artefact.name,
+        "commit": _commit(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "versions": {"python": platform.python_version(), **versions},
+    }
+
+
+def _commit() -> str:
+    """Hash of the commit that is checked out, with "-dirty" if files differ from it; "unknown" outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=store.ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()

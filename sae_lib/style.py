@@ -1,0 +1,51 @@
+"""How the figures look: sizes that stay readable in a two-column paper, and one colour and marker a block.
+
+The colours are Okabe and Ito's, which people with the common colour-vision deficiencies tell apart; the markers and
+line styles say the same again without colour.
+"""
+
+import matplotlib
+
+TEXT_WIDTH = 5.5
+"""Inches: the width of a NeurIPS page's text, for figures with several panels."""
+COLUMN_WIDTH = 3.3
+"""Inches: one column of a two-column page, for a single panel."""
+
+BLOCK_COLORS = {"down.2.1": "#0072B2", "mid.0": "#E69F00", "up.0.0": "#009E73", "up.0.1": "#CC79A7"}
+BLOCK_MARKERS = {"down.2.1": "o", "mid.0": "s", "up.0.0": "^", "up.0.1": "D"}
+MODEL_LINES = {"turbo": "-", "base": "--"}
+CONTROL_COLOR = "#767676"
+"""Grey of every control and baseline, told apart by line style and label."""
+ACCENT_COLORS = ("#D55E00", "#56B4E9", "#000000", "#F0E442")
+"""The rest of the palette, for what is no block."""
+
+STYLE = {
+    "figure.figsize": (COLUMN_WIDTH, 2.4),
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 200,
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": matplotlib.cycler(color=[*BLOCK_COLORS.values(), *ACCENT_COLORS]),
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "image.cmap": "viridis",
+    "image.interpolation": "nearest",
+    "pdf.fonttype": 42,
+}
+
+
+def use_house_style() -> None:
+    """Make STYLE the default of every figure that is made from now on."""
+    matplotlib.rcParams.update(STYLE)

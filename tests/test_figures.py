@@ -1,0 +1,116 @@
+"""save_figure: unchanged results leave unchanged files; no conclusions leave the cache."""
+
+import json
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from sae_lib import store, style
+from sae_lib.figures import save_figure
+from sae_lib.runs import Run
+from sae_lib.verdicts import Claim
+
+
+@pytest.fixture(autouse=True)
+def empty_clone(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "ROOT", tmp_path)
+    monkeypatch.setenv("SAE_LIB_CACHE", str(tmp_path / "cache"))
+
+
+def run_at(scale, source=""):
+    return Run("04_transfer", {"scale": scale, "source": source, "seed": 0})
+
+
+def draw(values=(1, 2, 3)):
+    with matplotlib.rc_context(style.STYLE):
+        fig = Figure()
+        fig.subplots().plot(values)
+        return fig
+
+
+@pytest.mark.parametrize(
+    ("run", "folder"),
+    [
+        (run_at("pocket"), "figures/04_transfer"),
+        (run_at("sdxl"), "figures/04_transfer/sdxl"),
+        (run_at("smoke"), "cache/smoke/figures/04_transfer"),
+        (run_at("sdxl", "random"), "cache/rehearsal/figures/04_transfer"),
+    ],
+)
+def test_each_kind_of_run_has_its_folder(tmp_path, run, folder):
+    saved = save_figure(run, draw(), "fig3", {"n": 1})
+    assert {path.parent for path in saved} == {tmp_path / folder} and all(path.is_file() for path in saved)
+
+
+def test_the_record_holds_result_verdicts_and_what_made_it(tmp_path):
+    verdict = Claim("a claim", at_least=0).judge(run_at("pocket"), 1.0, (0.5, 1.5))
+    artefact = tmp_path / "overlap-0123456789ab"
+    result = {"curve": torch.tensor([1.0, 2.0]), "n": np.int64(3), "gap": None, "third": 1 / 3}
+    record = json.loads(save_figure(run_at("pocket"), draw(), "fig3", result, artefact, [verdict]).json.read_text())
+    assert record["result"]["verdicts"][0]["word"] == "holds on the pocket model"
+    assert record["result"]["curve"] == [1, 2] and record["result"]["n"] == 3 and record["result"]["gap"] is None
+    assert record["result"]["third"] == 0.333333
+    assert record["run"]["artefact"] == "overlap-0123456789ab" and record["run"]["parameters"]["seed"] == 0
+    assert {"commit", "device", "versions", "scale"} <= set(record["run"])
+
+
+def test_the_record_is_rewritten_only_when_the_result_changes(monkeypatch):
+    monkeypatch.setattr("sae_lib.figures._commit", lambda: "first")
+    path = save_figure(run_at("pocket"), draw(), "fig3", {"n": 1}).json
+    monkeypatch.setattr("sae_lib.figures._commit", lambda: "second")
+    save_figure(run_at("pocket"), draw(), "fig3", {"n": 1})
+    assert json.loads(path.read_text())["run"]["commit"] == "first"
+    save_figure(run_at("pocket"), draw(), "fig3", {"n": 2})
+    assert json.loads(path.read_text())["run"]["commit"] == "second"
+
+
+def test_an_unchanged_figure_is_an_unchanged_file():
+    saved = save_figure(run_at("pocket"), draw(), "fig3", {})
+    before = [path.read_bytes() for path in saved[:2]]
+    for path in saved[:2]:
+        path.unlink()
+    save_figure(run_at("pocket"), draw(), "fig3", {})
+    assert [path.read_bytes() for path in saved[:2]] == before
+
+
+@pytest.mark.parametrize(("run", "marked"), [(run_at("pocket"), False), (run_at("smoke"), True)])
+def test_a_figure_without_a_conclusion_is_marked_once(run, marked):
+    fig = draw()
+    save_figure(run, fig, "fig3", {})
+    save_figure(run, fig, "fig3", {})
+    assert [text.get_text() for text in fig.texts] == [run.mark] * marked
+
+
+def test_what_is_shown_names_no_folder_of_this_machine(tmp_path):
+    saved = save_figure(run_at("pocket"), draw(), "fig3", {})
+    assert repr(saved) == "04_transfer/fig3.png|pdf|json"
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.inf, torch.tensor([float("nan")])])
+def test_a_result_that_is_not_finite_is_refused(value):
+    with pytest.raises(ValueError, match="figure fig3: its result holds (nan|inf); use None for a gap"):
+        save_figure(run_at("pocket"), draw(), "fig3", {"value": value})
+
+
+def test_a_result_without_a_json_form_is_refused():
+    with pytest.raises(TypeError, match="has no JSON form"):
+        save_figure(run_at("pocket"), draw(), "fig3", {"value": object()})
+
+
+def test_a_name_that_is_no_plain_name_is_refused():
+    with pytest.raises(ValueError, match="figure name 'Fig 3'"):
+        save_figure(run_at("pocket"), draw(), "Fig 3", {})
+
+
+def test_no_text_of_the_house_style_is_smaller_than_eight_points():
+    sizes = [value for key, value in style.STYLE.items() if key.endswith(("size",)) and "marker" not in key]
+    assert min(size for size in sizes if isinstance(size, int | float)) >= 8
+
+
+def test_each_block_has_a_colour_and_a_marker_of_its_own():
+    for table in (style.BLOCK_COLORS, style.BLOCK_MARKERS):
+        assert len(set(table.values())) == 4
+    assert style.BLOCK_COLORS.keys() == style.BLOCK_MARKERS.keys()

@@ -1,0 +1,61 @@
+"""Claims: the word follows from the numbers."""
+
+import pytest
+
+from sae_lib.runs import Run
+from sae_lib.verdicts import Claim
+
+CLAIM = Claim("SAEs transfer", at_least=0.5, at_most=0.9, published=0.8, tolerance=0.1, source="digitised")
+
+
+def run_at(scale, source=""):
+    return Run("04_transfer", {"scale": scale, "source": source})
+
+
+@pytest.mark.parametrize(
+    ("interval", "word"),
+    [
+        ((0.5, 0.9), "holds on the pocket model"),
+        ((0.4, 0.7), "undecided on the pocket model"),
+        ((0.3, 0.95), "undecided on the pocket model"),
+        ((0.1, 0.49), "fails on the pocket model"),
+        ((0.91, 0.95), "fails on the pocket model"),
+    ],
+)
+def test_at_pocket_scale_the_whole_interval_decides(interval, word):
+    assert CLAIM.judge(run_at("pocket"), 0.7, interval).word == word
+
+
+@pytest.mark.parametrize(("value", "word"), [(0.75, "reproduced"), (0.65, "close"), (0.55, "not reproduced")])
+def test_at_sdxl_scale_the_distance_to_the_published_number_decides(value, word):
+    assert CLAIM.judge(run_at("sdxl"), value, (0.0, 1.0)).word == word
+
+
+def test_a_claim_without_a_number_is_not_published():
+    assert Claim("more is better", at_least=0).judge(run_at("sdxl"), 1.0, (0.5, 1.5)).word == "not published"
+
+
+@pytest.mark.parametrize("run", [run_at("smoke"), run_at("sdxl", "random"), run_at("pocket", "random/16")])
+def test_smoke_and_rehearsal_give_no_verdict(run):
+    verdict = CLAIM.judge(run, 0.7, (0.6, 0.8))
+    assert verdict.word is None and str(verdict).startswith("no verdict: SAEs transfer (0.7, 95 % 0.6 to 0.8; published")
+
+
+@pytest.mark.parametrize(("value", "interval"), [(float("nan"), (0, 1)), (0.5, (0, float("inf"))), (0.5, (1, 0))])
+def test_numbers_that_decide_nothing_are_refused(value, interval):
+    with pytest.raises(ValueError, match="decides nothing"):
+        CLAIM.judge(run_at("pocket"), value, interval)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({}, "give at_least or at_most"),
+        ({"at_least": 2, "at_most": 1}, "at_least 2 is above at_most 1"),
+        ({"at_least": 0, "published": 1.0, "source": "audit"}, "needs a tolerance and a source"),
+        ({"at_least": 0, "published": 1.0, "tolerance": 0.1, "source": "unverified"}, "'unverified'"),
+    ],
+)
+def test_a_rule_that_cannot_decide_is_refused(rule, message):
+    with pytest.raises(ValueError, match=message):
+        Claim("a claim", **rule)
