@@ -1,0 +1,186 @@
+"""The notebooks' contract: what their text must be, that they run, that their headline numbers are checked.
+
+Each notebook runs three times at smoke scale: by papermill with an empty cache, by nbval on that copy with another
+empty cache, and the fastest of them once more, changed, to see nbval fail.
+"""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from notebooks import run
+from sae_lib.store import ROOT
+
+SOURCES = run.find_sources()
+MAX_CELL_LINES = 25
+PARAMETER = re.compile(r"[a-z_]+: [^=#]+ = [^#=]+  # \S.*")
+FORBIDDEN = {
+    "an installation": re.compile(r"\bpip3? install|\bconda install|subprocess"),
+    "a magic or shell line": re.compile(r"^\s*[%!]", re.MULTILINE),
+    "an absolute path": re.compile(r"""["'](/\w|~|[A-Z]:\\)"""),
+    "an environment variable": re.compile(r"\benviron\b|\bgetenv\b"),
+    "a blanket warning filter": re.compile(r"simplefilter|filterwarnings\(\s*[\"']ignore[\"']\s*\)"),
+}
+
+each_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+
+
+def stored(source):
+    path = run.FOLDER / f"{source.stem}.ipynb"
+    assert path.is_file(), f"notebooks/{path.name} is missing: run make notebooks"
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tagged(notebook, tag):
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", ())]
+
+
+def test_every_stored_notebook_has_a_source():
+    assert {path.stem for path in run.FOLDER.glob("*.ipynb")} <= {source.stem for source in SOURCES}
+
+
+@each_notebook
+def test_the_cells_of_source_and_stored_notebook_are_equal(source):
+    def cells(notebook):
+        return [(cell.id, cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
+
+    assert cells(stored(source)) == cells(run.read_source(source)), "run make notebooks"
+
+
+@each_notebook
+def test_a_stored_notebook_is_small_executed_and_clean(source):
+    notebook = stored(source)
+    text = (run.FOLDER / f"{source.stem}.ipynb").read_text()
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    assert len(text.encode()) <= run.MAX_BYTES
+    assert outputs and all(cell.execution_count for cell in code_cells(notebook))
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert "widgets" not in notebook.metadata
+    assert not [path for path in (str(ROOT), str(Path.home()) + "/", "site-packages") if path in text]
+
+
+@each_notebook
+def test_there_is_one_parameters_cell_of_documented_lines(source):
+    (cell,) = tagged(run.read_source(source), "parameters")
+    assert [line for line in cell.source.splitlines() if not PARAMETER.fullmatch(line)] == []
+    assert list(run.parameters_of(run.read_source(source)))[:3] == ["scale", "source", "seed"]
+
+
+@each_notebook
+def test_cells_are_short_and_self_contained(source):
+    for cell in code_cells(run.read_source(source)):
+        assert len(cell.source.splitlines()) <= MAX_CELL_LINES, cell.source
+        assert [what for what, pattern in FORBIDDEN.items() if pattern.search(cell.source)] == [], cell.source
+
+
+@each_notebook
+def test_the_notebook_starts_with_its_title_and_ends_with_limits_and_exercises(source):
+    cells = run.read_source(source).cells
+    prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    headings = re.findall(r"^#+ .*$", "\n".join(prose), re.MULTILINE)
+    assert cells[0].source.startswith("# ")
+    for word in ("limits", "exercises"):
+        assert any(word in heading.lower() for heading in headings[-4:]), f"no heading names {word} among the last four"
+
+
+@each_notebook
+def test_start_run_is_given_the_notebooks_own_name(source):
+    calls = [
+        node.args[0].value
+        for cell in code_cells(run.read_source(source))
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "start_run"
+    ]
+    assert calls == [source.stem]
+
+
+@each_notebook
+def test_a_cell_that_prints_headline_numbers_is_marked_for_nbval(source):
+    cells = tagged(stored(source), "nbval-check-output")
+    assert any(re.search(r"\d", text_of(cell)) for cell in cells)
+
+
+def text_of(cell):
+    return "".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in cell.outputs)
+
+
+class SmokeRuns:
+    """Copies of the notebooks executed at smoke scale, each when first asked for, with what it cost."""
+
+    def __init__(self, folder):
+        self.folder, self.seconds, self.failures = folder, {}, {}
+
+    def copy(self, source):
+        path = self.folder / f"{source.stem}.ipynb"
+        if source not in self.seconds:
+            start = time.perf_counter()
+            self.failures[source] = run.try_execute(source, path, {"scale": "smoke"})
+            self.seconds[source] = time.perf_counter() - start
+        if self.failures[source]:
+            pytest.fail(self.failures[source])
+        return path
+
+    def fastest(self):
+        return min(SOURCES, key=lambda source: (self.copy(source), self.seconds[source])[1])
+
+
+@pytest.fixture(scope="module")
+def smoke_runs(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAE_LIB_CACHE", str(tmp_path_factory.mktemp("papermill_cache")))
+        patch.setenv("JUPYTER_PATH", "")
+        run.use_this_interpreter()
+        yield SmokeRuns(tmp_path_factory.mktemp("copies"))
+
+
+@pytest.fixture(scope="module")
+def nbval(smoke_runs, tmp_path_factory):
+    """Validate a copy in a process of its own, against a cache that was empty before the first validation."""
+    environment = os.environ | {"SAE_LIB_CACHE": str(tmp_path_factory.mktemp("nbval_cache"))}
+
+    def validate(copy):
+        command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "-p", "no:cacheprovider", str(copy)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    return validate
+
+
+def tracked_files():
+    return {path: path.stat().st_mtime_ns for name in ("figures", "notebooks") for path in (ROOT / name).rglob("*.*")}
+
+
+@each_notebook
+def test_the_notebook_runs_at_smoke_scale_and_touches_nothing_that_git_tracks(source, smoke_runs):
+    before = tracked_files()
+    smoke_runs.copy(source)
+    assert tracked_files() == before
+
+
+@each_notebook
+def test_nbval_finds_the_same_headline_numbers_from_an_empty_cache(source, smoke_runs, nbval):
+    done = nbval(smoke_runs.copy(source))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(not SOURCES, reason="there is no notebook yet")
+def test_nbval_fails_when_a_headline_number_is_changed(smoke_runs, nbval):
+    path = smoke_runs.copy(smoke_runs.fastest())
+    notebook = nbformat.read(path, as_version=4)
+    cell = next(cell for cell in tagged(notebook, "nbval-check-output") if re.search(r"\d", text_of(cell)))
+    output = next(output for output in cell.outputs if re.search(r"\d", output.get("text", "")))
+    output.text = re.sub(r"\d", lambda digit: str((int(digit[0]) + 1) % 10), output.text, count=1)
+    changed = path.with_name(f"{path.stem}_changed.ipynb")
+    nbformat.write(notebook, changed)
+    done = nbval(changed)
+    assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout
