@@ -1,0 +1,51 @@
+"""A companion to "One-Step is Enough: Sparse Autoencoders for Text-to-Image Diffusion Models" (arXiv:2410.22366).
+
+Every public name is loaded when it is first used, so that `import sae_lib` costs nothing and the SAE works without
+diffusers.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    "load_pipeline": "pipelines",
+    "load_judge": "judges",
+    "BLOCKS": "blocks",
+    "ATTENTION_BLOCKS": "blocks",
+    "SAE_BLOCKS": "blocks",
+    "find_block": "blocks",
+    "Step": "steps",
+    "capture_updates": "updates",
+    "to_maps": "updates",
+    "to_vectors": "updates",
+    "intervene": "interventions",
+    "reconstruct": "interventions",
+    "skip_block": "interventions",
+    "TopKSAE": "sae",
+    "SAEConfig": "training",
+    "train_saes": "training",
+    "shuffled": "training",
+    "explained_variance": "metrics",
+    "explained_variance_as_published": "metrics",
+    "coefficient_similarity": "metrics",
+    "active_set_iou": "metrics",
+    "bootstrap_interval": "metrics",
+    "cached": "store",
+    "get_scale": "scales",
+    "start_run": "runs",
+    "Claim": "verdicts",
+    "save_figure": "figures",
+}
+
+__all__ = list(_MODULE_OF)
+
+
+def __getattr__(name: str):
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'sae_lib' has no attribute {name!r}")
+    return getattr(import_module(f"sae_lib.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

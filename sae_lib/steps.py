@@ -1,0 +1,50 @@
+"""Where a pipeline call stands: the denoising step that the U-Net is about to run."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Step:
+    """One denoising step of a pipeline call, as hooks are told it."""
+
+    index: int
+    """The timestep's place in `scheduler.timesteps`; 0 is the noisiest step."""
+    count: int
+    """Number of timesteps in `scheduler.timesteps`."""
+    timestep: float
+    """What the U-Net is told, 999 (noise) to 0 (picture)."""
+    guided: bool
+    """Whether the call uses classifier-free guidance: then the first half of the batch is unconditional."""
+
+
+def current_step(pipe, timestep) -> Step:
+    """The step at which a running pipeline feeds its U-Net `timestep`; depends on nothing but the pipeline.
+
+    Raises RuntimeError if the timestep is not in `scheduler.timesteps` (no pipeline call is running), or more than once
+    in it (a scheduler of second order, whose U-Net calls cannot be told apart).
+    """
+    timesteps = [float(t) for t in pipe.scheduler.timesteps]
+    timestep = float(timestep)
+    found = timesteps.count(timestep)
+    if found != 1:
+        raise RuntimeError(
+            f"timestep {timestep:g} occurs {found} times among the scheduler's {timesteps}, wanted once: "
+            "run the U-Net through a pipeline call, with a scheduler of first order"
+        )
+    return Step(timesteps.index(timestep), len(timesteps), timestep, pipe.do_classifier_free_guidance)
+
+
+@contextmanager
+def follow_steps(pipe, on_step: Callable[[Step], None]) -> Iterator[None]:
+    """Inside the context, `on_step(step)` is called before each of the U-Net's forward passes."""
+
+    def tell(unet, args, kwargs):
+        on_step(current_step(pipe, kwargs["timestep"] if "timestep" in kwargs else args[1]))
+
+    handle = pipe.unet.register_forward_pre_hook(tell, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
