@@ -45,7 +45,7 @@ pocket: $(ENVIRONMENT)  ## retrain the pocket models, stage by stage (each at mo
 fresh:  ## empty the cache: everything is computed again at the next run
 	rm -rf .cache
 
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock
 	@test -n "$(BASE_PYTHON)" || { echo "No python3 on the PATH: install Python 3.11 or 3.12." >&2; exit 1; }
 	@$(BASE_PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v[:2] < (3, 13) and \
 		f"requirements.lock is exact for Python 3.11 and 3.12, $(BASE_PYTHON) is {v[0]}.{v[1]}: run make with BASE_PYTHON=/path/to/python3.11.")'

@@ -7,6 +7,7 @@ build [NAME ...]                            make notebooks/NN_name.ipynb, execut
 import argparse
 import ast
 import hashlib
+import importlib
 import json
 import logging
 import os
@@ -75,11 +76,12 @@ def use_this_interpreter() -> None:
     Also builds matplotlib's font cache, which the first import on a machine otherwise announces in the notebook.
     """
     kernel = store.cache_root() / "jupyter" / "kernels" / "python3" / "kernel.json"
-    spec = get_kernel_dict() | {"env": {"PYTHONPATH": str(store.ROOT)}}
+    # The kernel listens on this machine's loopback only; at a lower level it warns of that for each notebook.
+    spec = get_kernel_dict(["--IPKernelApp.log_level=ERROR"]) | {"env": {"PYTHONPATH": str(store.ROOT)}}
     store.write_if_changed(kernel, json.dumps(spec, indent=1).encode())
     os.environ["JUPYTER_PATH"] = str(kernel.parents[2])
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    import matplotlib.font_manager  # noqa: F401
+    importlib.import_module("matplotlib.font_manager")
 
 
 def execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> nbformat.NotebookNode:
