@@ -75,9 +75,7 @@ class Updates(Mapping):
             raise ValueError(
                 'guidance="both" wants a guided call, this one has no unconditional half: set guidance_scale above 1'
             )
-        if (
-            self._steps and step.index <= self._steps[-1].index
-        ):  # timesteps only fall within a call: this is the next one
+        if self._steps and step.index <= self._steps[-1].index:  # within a call the index rises: a new call has begun
             self._steps = []
             self._maps = {block: [] for block in self._maps}
         self._steps.append(step)
@@ -100,8 +98,8 @@ def capture_updates(pipe, blocks: Iterable[str], guidance: str = "conditional") 
     ResNet's `conv2`. So it is exact in 16 bit too. It is what the block itself computes: an intervention on the same
     block is not in it. Readable after each pipeline call and after exit; a second call replaces the first.
 
-    pipe: a StableDiffusionXLPipeline. blocks: codes of `BLOCKS`. guidance: which half of a guided call is recorded; of
-    a call without guidance "conditional" is everything.
+    pipe: a StableDiffusionXLPipeline. blocks: codes of `BLOCKS`. guidance: which half of a guided call is recorded,
+    "conditional" or "both"; of a call without guidance "conditional" is everything.
 
     Raises ValueError for an unknown block or guidance, and, from the pipeline call, for "both" without guidance.
     """

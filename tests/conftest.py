@@ -4,13 +4,13 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from jaxtyping import install_import_hook  # noqa: E402
+from jaxtyping import install_import_hook
 
 # Every annotated shape in the library is checked by beartype at each call that a test makes.
 install_import_hook("sae_lib", "beartype.beartype")
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def pipe():
 
 @pytest.fixture(scope="session")
 def call(pipe):
-    """One seeded pipeline call, by default one prompt in one step without guidance: its latents `[images, 4, 32, 32]`."""
+    """A seeded pipeline call, by default one prompt, one step, no guidance; gives latents `[images, 4, 32, 32]`."""
 
     def call(prompt="a red circle", steps=1, guidance_scale=0.0, seed=0, **arguments):
         return pipe(

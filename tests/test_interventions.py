@@ -85,9 +85,9 @@ def test_skipping_any_block_changes_the_picture(pipe, call):
 def test_several_blocks_at_once_equal_nested_contexts(pipe, call):
     with intervene(pipe, {block: skip_block for block in SAE_BLOCKS}):
         at_once = call()
-    with intervene(pipe, {"mid.0": skip_block, "up.0.1": skip_block}):
-        with intervene(pipe, {"down.2.1": skip_block, "up.0.0": skip_block}):
-            assert torch.equal(call(), at_once)
+    half, other_half = {"mid.0": skip_block, "up.0.1": skip_block}, {"down.2.1": skip_block, "up.0.0": skip_block}
+    with intervene(pipe, half), intervene(pipe, other_half):
+        assert torch.equal(call(), at_once)
 
 
 def test_the_inner_context_receives_the_outer_one_s_output(pipe, call):
@@ -142,9 +142,9 @@ def test_hooks_are_gone_on_exit_and_after_an_exception(pipe, call, hook_count):
 
 def test_an_unknown_block_is_refused_before_any_hook_is_set(pipe, hook_count):
     before = hook_count()
-    with pytest.raises(ValueError, match="unknown block 'up.9'; valid blocks"):
-        with intervene(pipe, {"mid.0": skip_block, "up.9": skip_block}):
-            pass
+    interventions = {"mid.0": skip_block, "up.9": skip_block}
+    with pytest.raises(ValueError, match="unknown block 'up.9'; valid blocks"), intervene(pipe, interventions):
+        pass
     assert hook_count() == before
 
 

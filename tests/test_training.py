@@ -1,0 +1,370 @@
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from sae_lib.metrics import explained_variance
+from sae_lib.sae import TopKSAE
+from sae_lib.training import (
+    SAEConfig,
+    SAETraining,
+    auxiliary_loss,
+    count_silent_steps_,
+    geometric_median,
+    initialise_sae,
+    normalized_mse,
+    remove_parallel_gradient_,
+    shuffled,
+    train_saes,
+    variance,
+)
+
+
+def tiny_config(block="mid.0", **changes):
+    """Six dimensions, twelve features, k = 2, batches of 16; the first two batches are for the beginning."""
+    values = {"d_model": 6, "auxk": 4, "batch_size": 16, "lr": 1e-2, "dead_vectors_threshold": 160, "init_batches": 2}
+    return SAEConfig.paper(block, **{"k": 2, "n_f": 12, **values, **changes})
+
+
+def sparse_vectors(vectors=800, d_model=6, seed=0):
+    """Vectors made of two of twelve directions each, around a mean."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(12, d_model, generator=generator)
+    chosen = torch.rand(vectors, 12, generator=generator).argsort(1) < 2
+    return (chosen * torch.rand(vectors, 12, generator=generator)) @ directions + 3
+
+
+def stream_of(*blocks, chunk=100, **arguments):
+    for vectors in sparse_vectors(**arguments).split(chunk):
+        yield {block: vectors for block in blocks}
+
+
+# --- configuration
+
+
+def test_the_paper_s_values_are_the_published_ones():
+    config = SAEConfig.paper("down.2.1")
+    assert (config.d_model, config.n_f, config.k, config.auxk, config.auxk_coef) == (1280, 5120, 10, 256, 1 / 32)
+    assert (config.batch_size, config.lr, config.dead_steps_threshold) == (4096, 1e-4, 2441)
+    assert (config.init_batches, config.init_vectors, config.expansion_factor) == (10, 32768, 4)
+
+
+def test_the_pocket_values_are_the_paper_s_but_for_sizes_and_learning_rate():
+    config = SAEConfig.pocket("down.2.1")
+    assert (config.d_model, config.n_f, config.k, config.auxk, config.batch_size) == (128, 512, 10, 256, 512)
+    assert config.dead_vectors_threshold == 46_080 == 3000 * 512 * 3 // 100
+    assert (config.auxk_coef, config.init_batches, config.init_vectors) == (1 / 32, 10, 32768)
+    assert SAEConfig.pocket("mid.0", n_f=64).auxk == 32
+
+
+def test_configs_with_equal_values_are_one_key():
+    assert len({SAEConfig.pocket("mid.0"), SAEConfig.pocket("mid.0"), SAEConfig.pocket("mid.0", seed=1)}) == 2
+    assert SAEConfig.pocket("mid.0", k=16, seed=3).folder_name == "mid.0_k16_hidden512_seed3"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"block": "up.9"}, "unknown block 'up.9'; valid blocks: down.0.r0"),
+        ({"k": 13}, "k is 13; wanted at most n_f = 12"),
+        ({"k": 0}, "k is 0; wanted more than 0"),
+        ({"auxk": 13}, "auxk is 13; wanted at most n_f = 12"),
+        ({"lr": -1.0}, "lr is -1.0; wanted more than 0"),
+        ({"dead_vectors_threshold": 15}, r"dead_vectors_threshold is 15; wanted one batch \(16\) or more"),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(tiny_config(), **changes)
+
+
+# --- the equations
+
+
+def test_the_geometric_median_of_a_line_is_its_middle_point_whatever_the_ends():
+    points = torch.tensor([[0.0, 0.0], [1.0, 1.0], [100.0, 100.0]])
+    torch.testing.assert_close(geometric_median(points, maxiter=1000), torch.ones(2), atol=1e-2, rtol=0)
+
+
+def test_the_geometric_median_of_a_regular_triangle_is_its_centre():
+    points = torch.tensor([[math.cos(a), math.sin(a)] for a in (0, 2 * math.pi / 3, 4 * math.pi / 3)])
+    torch.testing.assert_close(geometric_median(points), torch.zeros(2), atol=1e-6, rtol=0)
+
+
+def test_variance_and_normalised_error_by_hand():
+    x = torch.tensor([[0.0, 0.0], [2.0, 4.0]])  # deviations 1, 1, 2, 2
+    assert variance(x) == 2.5
+    assert normalized_mse(x.mean(0).expand_as(x), x) == 1
+    assert normalized_mse(x + torch.tensor([1.0, 0.0]), x) == pytest.approx(0.5 / 2.5)
+
+
+def auxiliary(sae, x, dead, auxk=4):
+    pre_activations = sae.pre_activations(x)
+    error = (x - sae(x)).detach()
+    return auxiliary_loss(sae, pre_activations, error, dead, auxk), pre_activations, error
+
+
+def published_auxiliary(sae, pre_activations, error, dead, auxk=4):
+    """The authors' form: masked in place, always decoded."""
+    masked = pre_activations.clone()
+    masked.data *= dead
+    values, indices = masked.topk(auxk, dim=-1)
+    x_hat = sae.decode(torch.zeros_like(masked).scatter(-1, indices, values.relu()))
+    target = error + sae.pre_bias.detach()
+    loss = (x_hat - target).square().mean() / (target.mean(0) - target).square().mean()
+    return loss.nan_to_num(0)
+
+
+@pytest.mark.parametrize("dead_features", [0, 1, 3, 12])
+def test_the_auxiliary_term_and_its_gradients_are_those_of_the_published_form(dead_features):
+    torch.manual_seed(0)
+    sae, x = TopKSAE(6, 12, 2), sparse_vectors(40)
+    sae.pre_bias.data = x.mean(0)
+    dead = torch.arange(12) < dead_features
+    loss, pre_activations, error = auxiliary(sae, x, dead)
+    published = published_auxiliary(sae, pre_activations, error, dead)
+    assert loss.item() == pytest.approx(published.item())
+    parameters = dict(sae.named_parameters())
+    ours = torch.autograd.grad(loss, parameters.values(), retain_graph=True, materialize_grads=True)
+    theirs = torch.autograd.grad(published, parameters.values(), materialize_grads=True)
+    for name, a, b in zip(parameters, ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, msg=lambda message, name=name: f"{name}: {message}")
+
+
+def test_with_nothing_dead_the_auxiliary_term_still_pulls_on_the_pre_bias():
+    torch.manual_seed(0)
+    sae, x = TopKSAE(6, 12, 2), sparse_vectors(40)
+    loss, _, error = auxiliary(sae, x, torch.zeros(12, dtype=torch.bool))
+    spread = (error - error.mean(0)).square().mean()
+    assert loss.item() == pytest.approx((error.square().mean() / spread).item())
+    (gradient,) = torch.autograd.grad(loss / 32, sae.pre_bias)
+    torch.testing.assert_close(gradient, -(1 / 16) * error.mean(0) / (6 * spread))
+
+
+def test_an_auxiliary_term_that_is_not_a_number_counts_as_nothing():
+    sae, x = TopKSAE(2, 2, 1), torch.ones(4, 2)
+    sae.encoder.weight.data = sae.decoder.weight.data = torch.eye(2)
+    sae.pre_bias.data = torch.ones(2)  # no error, no variance: 0 / 0
+    assert auxiliary(sae, x, torch.zeros(2, dtype=torch.bool), auxk=1)[0] == 0
+
+
+def test_silent_steps_are_counted_from_the_last_kept_value_above_a_thousandth():
+    sae = TopKSAE(2, 4, 2)
+    sae.stats_last_nonzero += 5
+    values = torch.tensor([[0.5, 0.0009], [2.0, -1.0]])
+    count_silent_steps_(sae, values, torch.tensor([[0, 1], [0, 2]]))
+    assert sae.stats_last_nonzero.tolist() == [1, 6, 6, 6]
+
+
+def test_the_gradient_along_a_decoder_column_is_removed():
+    sae = TopKSAE(2, 2, 1)
+    sae.decoder.weight.data = torch.tensor([[1.0, 0.6], [0.0, 0.8]])
+    sae.decoder.weight.grad = torch.tensor([[3.0, 0.8], [4.0, 1.6]])
+    remove_parallel_gradient_(sae)  # column 0: (3, 4) loses 3 e0; column 1: (.8, 1.6) . (.6, .8) = 1.76
+    torch.testing.assert_close(
+        sae.decoder.weight.grad, torch.tensor([[0.0, 0.8 - 1.76 * 0.6], [4.0, 1.6 - 1.76 * 0.8]])
+    )
+
+
+# --- one SAE in training
+
+
+def test_the_first_batches_set_scale_and_pre_bias_and_are_not_trained_on():
+    config, batches = tiny_config(), sparse_vectors().split(16)
+    training = SAETraining(config)
+    training.step(batches[0])
+    assert training.sae is None
+    training.step(batches[1])
+    assert training.steps == 0
+    first = torch.cat(batches[:2])
+    assert training.mse_scale == pytest.approx(1 / (first - first.mean(0)).square().mean().item())
+    assert torch.equal(training.sae.pre_bias.data, geometric_median(first))
+    assert torch.equal(training.sae.encoder.weight, initialise_sae(config, first).encoder.weight)
+
+
+def test_the_pre_bias_is_the_median_of_the_first_vectors_only():
+    x = sparse_vectors(64)
+    assert torch.equal(initialise_sae(tiny_config(init_vectors=10), x).pre_bias.data, geometric_median(x[:10]))
+
+
+def test_the_seed_decides_the_encoder_and_leaves_torch_s_own_seed_alone():
+    x = sparse_vectors(64)
+    torch.manual_seed(5)
+    wanted = torch.rand(1)
+    torch.manual_seed(5)
+    first, again, other = (initialise_sae(tiny_config(seed=seed), x).encoder.weight for seed in (0, 0, 1))
+    assert torch.equal(torch.rand(1), wanted)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_one_step_is_the_paper_s_loss_and_order(monkeypatch):
+    """Written out again: loss, backward, unit columns, parallel gradient removed, Adam."""
+    config, batches = tiny_config(), sparse_vectors().split(16)
+    training = SAETraining(config, log_interval=1)
+    for batch in batches[:2]:
+        training.step(batch)
+    training.sae.decoder.weight.data *= 1.01  # as after a step: no longer unit
+    reference = TopKSAE(6, 12, 2)
+    reference.load_state_dict(training.sae.state_dict())
+    training.step(batches[2])
+
+    x, optimizer = batches[2], torch.optim.Adam(reference.parameters(), lr=1e-2, eps=6.25e-10)
+    error = x - reference(x)
+    target = error.detach() + reference.pre_bias.detach()
+    auxiliary_term = (reference.pre_bias - target).square().mean() / (target - target.mean(0)).square().mean()
+    loss = training.mse_scale * error.square().mean() + auxiliary_term / 32
+    loss.backward()
+    weight = reference.decoder.weight
+    weight.data /= weight.data.norm(dim=0)
+    weight.grad -= (weight.grad * weight.data).sum(0) * weight.data
+    optimizer.step()
+
+    assert training.log[0]["loss"] == pytest.approx(loss.item())
+    for name, tensor in reference.named_parameters():
+        torch.testing.assert_close(training.sae.get_parameter(name), tensor, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_a_feature_is_dead_only_after_more_than_the_threshold():
+    config = tiny_config(dead_vectors_threshold=48)  # three steps
+    training = SAETraining(config, log_interval=1)
+    for batch in sparse_vectors(16 * 7).split(16):
+        if training.sae is not None:
+            training.sae.latent_bias.data[0] = -1000.0  # feature 0 never fires
+        training.step(batch)
+    assert training.log[2]["dead_share"] == 0
+    assert training.log[3]["dead_share"] >= 1 / 12
+
+
+# --- many SAEs on one stream
+
+
+def test_training_explains_more_and_more_and_writes_what_it_says(tmp_path):
+    config = tiny_config()
+    (sae,) = train_saes(stream_of("mid.0", vectors=16 * 302), [config], tmp_path, log_interval=50).values()
+    folder = tmp_path / "mid.0_k2_hidden12_seed0"
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "training.jsonl"]
+    log = [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == [1, 50, 100, 150, 200, 250, 300]
+    assert log[-1].keys() == {"step", "vectors", "loss", "explained_variance", "l0", "dead_share"}
+    assert log[-1]["vectors"] == 4800 and 0 < log[-1]["l0"] <= 2
+    assert log[-1]["explained_variance"] > log[0]["explained_variance"] + 0.2
+    held_out = sparse_vectors(16 * 302)[:400]
+    assert explained_variance(held_out, sae(held_out)) == pytest.approx(log[-1]["explained_variance"], abs=0.15)
+    assert json.loads((folder / "config.json").read_text())["training"] == dataclasses.asdict(config)
+
+
+def test_a_saved_sae_has_unit_decoder_columns(tmp_path):
+    (sae,) = train_saes(stream_of("mid.0"), [tiny_config()], tmp_path).values()
+    torch.testing.assert_close(sae.decoder.weight.norm(dim=0), torch.ones(12))
+    loaded = TopKSAE.load(tmp_path / tiny_config().folder_name, block="mid.0")
+    assert torch.equal(loaded.decoder.weight, sae.decoder.weight)
+
+
+def test_the_size_of_the_stream_s_chunks_does_not_matter(tmp_path):
+    config = tiny_config()
+    saes = [
+        train_saes(stream_of("mid.0", chunk=chunk), [config], tmp_path / str(chunk))[config]
+        for chunk in (1, 7, 16, 800)
+    ]
+    for other in saes[1:]:
+        assert torch.equal(other.encoder.weight, saes[0].encoder.weight)
+
+
+def test_each_sae_of_a_shared_stream_is_as_if_trained_alone(tmp_path):
+    configs = [tiny_config(), tiny_config(seed=1), tiny_config(k=4, batch_size=32), tiny_config(block="up.0.1")]
+    together = train_saes(stream_of("mid.0", "up.0.1"), configs, tmp_path / "together")
+    for number, config in enumerate(configs):
+        alone = train_saes(stream_of(config.block), [config], tmp_path / str(number))[config]
+        assert torch.equal(alone.decoder.weight, together[config].decoder.weight)
+
+
+def test_a_finished_sae_is_loaded_and_not_trained_again(tmp_path):
+    finished, new = tiny_config(), tiny_config(seed=1)
+    first = train_saes(stream_of("mid.0"), [finished], tmp_path)[finished]
+    both = train_saes(stream_of("mid.0", seed=9), [finished, new], tmp_path)
+    assert torch.equal(both[finished].encoder.weight, first.encoder.weight)
+    assert list(both) == [finished, new]
+    assert train_saes(iter(()), [finished], tmp_path).keys() == {finished}  # the stream is not even read
+
+
+def test_a_run_that_dies_leaves_nothing_behind(tmp_path):
+    def dying():
+        yield from stream_of("mid.0")
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        train_saes(dying(), [tiny_config()], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_death_while_writing_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full_disk(*args, **kwargs):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("sae_lib.training.json.dumps", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        train_saes(stream_of("mid.0"), [tiny_config()], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_an_sae_of_other_settings_is_refused(tmp_path):
+    train_saes(stream_of("mid.0"), [tiny_config()], tmp_path)
+    with pytest.raises(ValueError, match=r"holds an SAE with lr 0.01 \(asked: 0.02\); use another folder or remove it"):
+        train_saes(stream_of("mid.0"), [tiny_config(lr=0.02)], tmp_path)
+
+
+def test_two_configs_for_one_folder_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="share a folder name"):
+        train_saes(stream_of("mid.0"), [tiny_config(), tiny_config(lr=0.02)], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        ([], "empty or too short for mid.0_k2_hidden12_seed0: wanted more than .* 32 vectors of mid.0"),
+        ([{"mid.0": torch.randn(47, 6)}], "empty or too short"),
+        ([{"up.0.1": torch.zeros(9, 6)}], "block 'mid.0' is missing from chunk 0 of the stream, which has up.0.1"),
+        ([{"mid.0": torch.zeros(9, 7)}], r"got \[9, 7\], wanted \[vectors, d_model = 6\]"),
+        ([{"mid.0": torch.zeros(1, 9, 6)}], r"got \[1, 9, 6\], wanted \[vectors, d_model = 6\]"),
+        ([{"mid.0": torch.zeros(9, 6)}, {"mid.0": torch.full((9, 6), torch.nan)}], "chunk 1: .* NaN or infinity"),
+    ],
+)
+def test_a_stream_that_does_not_fit_is_refused(tmp_path, stream, message):
+    with pytest.raises(ValueError, match=message):
+        train_saes(stream, [tiny_config()], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- the shuffling buffer
+
+
+def numbered(vectors=1000, chunk=30):
+    for rows in torch.arange(float(vectors))[:, None].split(chunk):
+        yield {"mid.0": rows, "down.1.0": rows.repeat_interleave(4, 0)}
+
+
+def test_shuffling_gives_every_vector_once_and_in_another_order():
+    order = torch.cat([chunk["mid.0"] for chunk in shuffled(numbered(), buffer_vectors=100)]).flatten()
+    assert sorted(order.tolist()) == list(range(1000))
+    assert (order - torch.arange(1000.0)).abs().mean() > 20
+
+
+def test_shuffling_hands_out_a_fifth_of_the_buffer_at_a_time():
+    sizes = [len(chunk["mid.0"]) for chunk in shuffled(numbered(chunk=20), buffer_vectors=100)]
+    assert sizes[:-1] == [20] * (len(sizes) - 1) and sizes[-1] == 80  # full, a fifth out, refilled; at last the rest
+
+
+def test_blocks_of_more_positions_keep_their_share():
+    for chunk in shuffled(numbered(), buffer_vectors=100):
+        assert len(chunk["down.1.0"]) == pytest.approx(4 * len(chunk["mid.0"]), abs=4)
+
+
+def test_shuffling_is_seeded_and_does_not_depend_on_other_blocks():
+    def order(stream, seed=0):
+        return torch.cat([chunk["mid.0"] for chunk in shuffled(stream, buffer_vectors=100, seed=seed)])
+
+    alone = ({"mid.0": chunk["mid.0"]} for chunk in numbered())
+    assert torch.equal(order(numbered()), order(alone))
+    assert not torch.equal(order(numbered()), order(numbered(), seed=1))
