@@ -65,8 +65,9 @@ def save_figure(
     verdicts = [{key: value for key, value in asdict(verdict).items() if value != ""} for verdict in verdicts]
     result = _as_json({**result, "verdicts": verdicts}, name)
     if run.mark and not any(text.get_gid() == "mark" for text in fig.texts):
-        mark = {"rotation": 20, "size": 16, "color": "#B00000", "alpha": 0.45, "ha": "center", "va": "center"}
-        fig.text(0.5, 0.5, run.mark, gid="mark", in_layout=False, zorder=100, **mark)
+        look = {"rotation": 15, "size": min(16, 4 * fig.get_figwidth()), "color": "#B00000", "alpha": 0.45}
+        mark = run.mark.replace(": ", ":\n")
+        fig.text(0.5, 0.5, mark, gid="mark", ha="center", va="center", in_layout=False, zorder=100, **look)
     saved = SavedFigure(*(figure_folder(run) / f"{name}.{kind}" for kind in SavedFigure._fields))
     store.write_if_changed(saved.png, _render(fig, "png", {"Software": None}))
     store.write_if_changed(saved.pdf, _render(fig, "pdf", {"CreationDate": None}))

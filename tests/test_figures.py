@@ -81,7 +81,14 @@ def test_a_figure_without_a_conclusion_is_marked_once(run, marked):
     fig = draw()
     save_figure(run, fig, "fig3", {})
     save_figure(run, fig, "fig3", {})
-    assert [text.get_text() for text in fig.texts] == [run.mark] * marked
+    assert [text.get_text().replace("\n", " ") for text in fig.texts] == [run.mark] * marked
+
+
+def test_the_mark_fits_into_the_smallest_figure():
+    fig = draw()
+    save_figure(run_at("smoke"), fig, "fig3", {})
+    box = fig.texts[0].get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= fig.bbox.width
 
 
 def test_what_is_shown_names_no_folder_of_this_machine(tmp_path):
