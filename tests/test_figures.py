@@ -46,7 +46,7 @@ def test_each_kind_of_run_has_its_folder(tmp_path, run, folder):
 
 
 def test_the_record_holds_result_verdicts_and_what_made_it(tmp_path):
-    verdict = Claim("a claim", at_least=0).judge(run_at("pocket"), 1.0, (0.5, 1.5))
+    verdict = Claim("a claim", at_least=0.0).judge(run_at("pocket"), 1.0, (0.5, 1.5))
     artefact = tmp_path / "overlap-0123456789ab"
     result = {"curve": torch.tensor([1.0, 2.0]), "n": np.int64(3), "gap": None, "third": 1 / 3}
     record = json.loads(save_figure(run_at("pocket"), draw(), "fig3", result, artefact, [verdict]).json.read_text())

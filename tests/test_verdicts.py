@@ -32,7 +32,7 @@ def test_at_sdxl_scale_the_distance_to_the_published_number_decides(value, word)
 
 
 def test_a_claim_without_a_number_is_not_published():
-    assert Claim("more is better", at_least=0).judge(run_at("sdxl"), 1.0, (0.5, 1.5)).word == "not published"
+    assert Claim("more is better", at_least=0.0).judge(run_at("sdxl"), 1.0, (0.5, 1.5)).word == "not published"
 
 
 @pytest.mark.parametrize("run", [run_at("smoke"), run_at("sdxl", "random"), run_at("pocket", "random/16")])
@@ -41,7 +41,7 @@ def test_smoke_and_rehearsal_give_no_verdict(run):
     assert verdict.word is None and str(verdict).startswith("no verdict: SAEs transfer (0.7, 95 % 0.6 to 0.8; published")
 
 
-@pytest.mark.parametrize(("value", "interval"), [(float("nan"), (0, 1)), (0.5, (0, float("inf"))), (0.5, (1, 0))])
+@pytest.mark.parametrize(("value", "interval"), [(float("nan"), (0.0, 1.0)), (0.5, (0.0, float("inf"))), (0.5, (1.0, 0.0))])
 def test_numbers_that_decide_nothing_are_refused(value, interval):
     with pytest.raises(ValueError, match="decides nothing"):
         CLAIM.judge(run_at("pocket"), value, interval)
@@ -51,9 +51,9 @@ def test_numbers_that_decide_nothing_are_refused(value, interval):
     ("rule", "message"),
     [
         ({}, "give at_least or at_most"),
-        ({"at_least": 2, "at_most": 1}, "at_least 2 is above at_most 1"),
-        ({"at_least": 0, "published": 1.0, "source": "audit"}, "needs a tolerance and a source"),
-        ({"at_least": 0, "published": 1.0, "tolerance": 0.1, "source": "unverified"}, "'unverified'"),
+        ({"at_least": 2.0, "at_most": 1.0}, "at_least 2.0 is above at_most 1.0"),
+        ({"at_least": 0.0, "published": 1.0, "source": "audit"}, "needs a tolerance and a source"),
+        ({"at_least": 0.0, "published": 1.0, "tolerance": 0.1, "source": "unverified"}, "'unverified'"),
     ],
 )
 def test_a_rule_that_cannot_decide_is_refused(rule, message):
