@@ -1,0 +1,178 @@
+"""Load the diffusion pipelines of each scale: plain `StableDiffusionXLPipeline`s, nothing subclassed or patched."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from sae_lib.scales import get_scale
+
+HUB_IDS = {"turbo": "stabilityai/sdxl-turbo", "base": "stabilityai/stable-diffusion-xl-base-1.0"}
+"""The paper's models. SDXL Turbo's licence allows non-commercial research."""
+
+_PARAMETERS = {"unet": 2.57e9, "vae": 0.084e9, "text_encoder": 0.123e9, "text_encoder_2": 0.695e9}
+_DOWNLOAD_GB = 7.0
+_LATENT_SIZES = {"turbo": 64, "base": 128}
+
+
+def load_pipeline(
+    name: str,
+    scale: str = "pocket",
+    source: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> StableDiffusionXLPipeline:
+    """The pipeline `"turbo"` (called with guidance_scale 0.0) or `"base"` of a scale, ready to call, progress bar off.
+
+    `scale`: `"pocket"` (and its alias `"smoke"`) loads the models shipped with this package; `"sdxl"` the paper's.
+    `source`: for sdxl, a local folder or Hub id in place of the default; `"random"` builds the real configuration with
+    random weights (rehearsal: true shapes, no science), `"random/16"` the same with every width divided by 16.
+    `device`: by default a GPU if there is one. `dtype`: by default float16 for sdxl on a GPU, else float32.
+
+    Raises ValueError for an unknown name, scale or source, or damaged weights; MemoryError or OSError if memory or disk cannot hold
+    what is asked; FileNotFoundError if weights are missing, ConnectionError if they would have to be downloaded and cannot.
+    """
+    if name not in HUB_IDS:
+        raise ValueError(f"unknown pipeline {name!r}; choose one of {', '.join(HUB_IDS)}")
+    get_scale(scale)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = dtype or (torch.float16 if scale == "sdxl" and device.type == "cuda" else torch.float32)
+    if scale != "sdxl":
+        if source:
+            raise ValueError(f"source {source!r} is for scale 'sdxl'; the {scale} models are shipped with this package")
+        pipe = _pocket_pipeline(name)
+    elif source and source.startswith("random"):
+        pipe = _random_pipeline(name, _width_divisor(source), device, dtype)
+    else:
+        pipe = _published_pipeline(source or HUB_IDS[name], device, dtype)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device, dtype)
+
+
+def _pocket_pipeline(name: str) -> StableDiffusionXLPipeline:
+    from sae_lib.pocket import models, weights
+
+    parts = {part: weights.load(part) for part in ("vae", *weights.TEXT_ENCODERS)}
+    return models.assemble_pipeline(name, unet=weights.load(f"unet_{name}"), **parts)
+
+
+def _published_pipeline(source: str, device: torch.device, dtype: torch.dtype) -> StableDiffusionXLPipeline:
+    _refuse_if_too_large(sum(_PARAMETERS.values()), device, dtype)
+    settings: dict[str, Any] = {"torch_dtype": dtype, "use_safetensors": True, "add_watermarker": False}
+    if dtype == torch.float16:
+        settings["variant"] = "fp16"
+    if Path(source).is_dir():
+        try:
+            return StableDiffusionXLPipeline.from_pretrained(source, local_files_only=True, **settings)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"the folder {source!r} holds no readable SDXL pipeline ({error}); give a folder written by save_pretrained"
+            ) from error
+    free = shutil.disk_usage(Path.home()).free / 1e9
+    if free < _DOWNLOAD_GB:
+        raise OSError(
+            f"{free:.1f} GB of disk are free and {source} takes some {_DOWNLOAD_GB:.0f} GB: free some, or give a local folder as source"
+        )
+    try:
+        return StableDiffusionXLPipeline.from_pretrained(source, **settings)
+    except OSError as error:
+        raise ConnectionError(
+            f"{source!r} is not on this machine and cannot be downloaded: connect to the internet, or give the folder of a downloaded copy as source "
+            f"(source='random' rehearses without weights). {error}"
+        ) from error
+
+
+def _width_divisor(source: str) -> int:
+    match = re.fullmatch(r"random(?:/(\d+))?", source)
+    if match is None or int(match[1] or 1) not in (1, 2, 4, 8, 16):
+        raise ValueError(
+            f"unknown source {source!r}; choose 'random' or 'random/2', '/4', '/8' or '/16', a folder or a Hub id"
+        )
+    return int(match[1] or 1)
+
+
+def _random_pipeline(name: str, divisor: int, device: torch.device, dtype: torch.dtype) -> StableDiffusionXLPipeline:
+    """SDXL's configuration with seeded random weights, every width divided; pictures shrink too where the divisor is above 1.
+
+    The tokenizer is the pocket world's: SDXL's vocabulary cannot be shipped, and random weights know no words.
+    """
+    from sae_lib.pocket.models import assemble_pipeline, build_tokenizer
+
+    _refuse_if_too_large(sum(_PARAMETERS.values()) / divisor**2, device, dtype)
+    latent_size = _LATENT_SIZES[name] // (4 if divisor > 1 else 1)
+    groups = 32 // divisor
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.random.fork_rng(), torch.device(device):
+            torch.manual_seed(0)
+            unet = UNet2DConditionModel(
+                sample_size=latent_size,
+                in_channels=4,
+                out_channels=4,
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+                block_out_channels=(320 // divisor, 640 // divisor, 1280 // divisor),
+                layers_per_block=2,
+                transformer_layers_per_block=(1, 2, 10),
+                attention_head_dim=(5, 10, 20),
+                cross_attention_dim=2048 // divisor,
+                norm_num_groups=groups,
+                use_linear_projection=True,
+                addition_embed_type="text_time",
+                addition_time_embed_dim=256 // divisor,
+                projection_class_embeddings_input_dim=2816 // divisor,
+            )
+            vae = AutoencoderKL(
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                block_out_channels=tuple(width // divisor for width in (128, 256, 512, 512)),
+                layers_per_block=2,
+                latent_channels=4,
+                norm_num_groups=groups,
+                sample_size=8 * latent_size,
+                scaling_factor=0.13025,
+                force_upcast=False,
+            )
+            tokenizer = build_tokenizer()
+            first, second = (
+                encoder(
+                    CLIPTextConfig(
+                        vocab_size=49408,
+                        hidden_size=width // divisor,
+                        intermediate_size=4 * width // divisor,
+                        projection_dim=width // divisor,
+                        num_hidden_layers=layers,
+                        num_attention_heads=heads,
+                        hidden_act=activation,
+                        bos_token_id=tokenizer.bos_token_id,
+                        eos_token_id=tokenizer.eos_token_id,
+                    )
+                )
+                for encoder, width, layers, heads, activation in (
+                    (CLIPTextModel, 768, 12, 12, "quick_gelu"),
+                    (CLIPTextModelWithProjection, 1280, 32, 20, "gelu"),
+                )
+            )
+    finally:
+        torch.set_default_dtype(default)
+    return assemble_pipeline(name, unet.eval(), vae.eval(), first.eval(), second.eval(), tokenizer)
+
+
+def _refuse_if_too_large(parameters: float, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse weights that do not fit into the device's free memory. Raises MemoryError."""
+    need = parameters * dtype.itemsize / 1e9
+    free = (
+        torch.cuda.mem_get_info(device)[0] / 1e9
+        if device.type == "cuda"
+        else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    )
+    if need > free:
+        raise MemoryError(
+            f"the weights need {need:.1f} GB and {device} has {free:.1f} GB free: use a larger device, a 16-bit dtype, or scale='pocket'"
+        )

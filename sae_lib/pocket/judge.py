@@ -1,0 +1,123 @@
+"""The dense attribute judge: for every pixel, object or background, and the class of each attribute.
+
+Trained on rendered scenes alone. Objects are the connected components of the object pixels, so that a colour binds to a shape.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sae_lib.pocket.world import ATTRIBUTES, OBJECT_ATTRIBUTES, SCENE_ATTRIBUTES, UNDEFINED
+
+JUDGED = {name: values for name, values in ATTRIBUTES.items() if name != "position"}
+"""The attributes read from pixels; a position is where the component lies."""
+
+MIN_PIXELS = 24
+"""Components of fewer pixels are specks, not objects (the smallest object covers about 100)."""
+
+
+class Judge(ModelMixin, ConfigMixin):
+    """A small convolutional U-shaped network `[batch, 3, 64, 64]` in [0, 1] -> logits `{attribute: [batch, classes, 64, 64]}`; `"object"` has one logit."""
+
+    @register_to_config
+    def __init__(self, widths: tuple[int, ...] = (12, 32, 64, 96)) -> None:
+        super().__init__()
+        width = widths[0]
+        self.stem = nn.Conv2d(3, width, 3, padding=1)
+        self.down = nn.ModuleList(_Stage(a, b) for a, b in zip([width, *widths], widths, strict=False))
+        self.up = nn.ModuleList(_Stage(a + b, b) for a, b in zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.sizes = [1, *(len(values) for values in JUDGED.values())]
+        self.head = nn.Conv2d(width, sum(self.sizes), 1)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        hidden, skips = self.stem(images * 2 - 1), []
+        for at, stage in enumerate(self.down):
+            hidden = stage(hidden if at == 0 else F.avg_pool2d(hidden, 2))
+            skips.append(hidden)
+        skips.pop()
+        for stage in self.up:
+            hidden = stage(torch.cat([F.interpolate(hidden, scale_factor=2.0, mode="nearest"), skips.pop()], 1))
+        return dict(zip(["object", *JUDGED], self.head(hidden).split(self.sizes, 1), strict=True))
+
+
+class _Stage(nn.Module):
+    """Two 3x3 convolutions with group normalisation, the second around a residual."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(before, after, 3, padding=1), nn.Conv2d(after, after, 3, padding=1)
+        self.norm_first, self.norm_second = nn.GroupNorm(4, after), nn.GroupNorm(4, after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm_first(self.first(x)))
+        return F.relu(x + self.norm_second(self.second(x)))
+
+
+def judge_loss(logits: dict[str, Tensor], maps: dict[str, Tensor]) -> Tensor:
+    """Cross-entropy of each map where it is defined, and of object against background, summed."""
+    is_object = (maps["shape"] != UNDEFINED).float()
+    loss = F.binary_cross_entropy_with_logits(logits["object"][:, 0], is_object)
+    for name in JUDGED:
+        loss = loss + F.cross_entropy(logits[name], maps[name], ignore_index=UNDEFINED) / (
+            1 if name in OBJECT_ATTRIBUTES else 4
+        )
+    return loss
+
+
+@dataclass(frozen=True)
+class Found:
+    """One object that the judge sees."""
+
+    attributes: dict[str, str]
+    """Shape, colour, material, size, pose, content: the class of the largest mean log-probability over its pixels."""
+    centre: tuple[float, float]
+    """x and y in pixels."""
+    mask: Tensor
+    """Boolean `[64, 64]`."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the judge sees in one picture."""
+
+    objects: tuple[Found, ...]
+    scene: dict[str, str]
+    """Background and style."""
+
+
+@torch.inference_mode()
+def judge_images(judge: Judge, images: Tensor) -> list[Judgement]:
+    """Judge pictures `[batch, 3, 64, 64]` in [0, 1]. Raises ValueError for another shape."""
+    if images.ndim != 4 or images.shape[1:] != (3, 64, 64):
+        raise ValueError(f"the judge wants pictures [batch, 3, 64, 64], got {list(images.shape)}")
+    judgements = []
+    for part in images.to(judge.device, judge.dtype).split(64):
+        logits = {name: value.float().cpu() for name, value in judge(part).items()}
+        logprobs = {name: logits[name].log_softmax(1) for name in JUDGED}
+        masks = logits["object"][:, 0] > 0
+        judgements += [
+            _read({name: value[row] for name, value in logprobs.items()}, masks[row]) for row in range(len(part))
+        ]
+    return judgements
+
+
+def _read(logprobs: dict[str, Tensor], is_object: Tensor) -> Judgement:
+    def best(name: str, mask: Tensor) -> str:
+        return JUDGED[name][int(logprobs[name][:, mask].mean(1).argmax())]
+
+    labels, count = ndimage.label(is_object.numpy())
+    found = []
+    for label in range(1, count + 1):
+        mask = torch.from_numpy(labels == label)
+        if mask.sum() >= MIN_PIXELS:
+            y, x = mask.nonzero().float().mean(0).add(0.5).tolist()
+            found.append(Found({name: best(name, mask) for name in OBJECT_ATTRIBUTES if name in JUDGED}, (x, y), mask))
+    ground = ~is_object if (~is_object).any() else torch.ones_like(is_object)
+    everywhere = torch.ones_like(is_object)
+    scene = {name: best(name, ground if name == "background" else everywhere) for name in SCENE_ATTRIBUTES}
+    return Judgement(tuple(found), scene)

@@ -1,0 +1,205 @@
+"""How good the pocket models are: `python -m sae_lib.pocket.quality` recomputes the model card's tables.
+
+The judge is measured on held-out renders, where the truth is exact; then the judge measures the models: the share of a
+caption's stated attributes that it finds on the stated object, on captions of scenes that no model was trained on.
+"""
+
+import argparse
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sae_lib.pipelines import load_pipeline
+from sae_lib.pocket import weights
+from sae_lib.pocket.captions import Caption, sample_captions
+from sae_lib.pocket.judge import Found, Judge, Judgement, judge_images
+from sae_lib.pocket.world import (
+    ANCHORS,
+    OBJECT_ATTRIBUTES,
+    SCENE_ATTRIBUTES,
+    has_attribute,
+    object_masks,
+    render,
+    sample_scenes,
+)
+
+SETTINGS = {
+    "base, 20 steps": ("base", {"num_inference_steps": 20, "guidance_scale": 4.0}),
+    "turbo, 4 steps": ("turbo", {"num_inference_steps": 4, "guidance_scale": 0.0}),
+    "turbo, 1 step": ("turbo", {"num_inference_steps": 1, "guidance_scale": 0.0}),
+}
+"""The three ways in which the paper's models are run."""
+
+CARD = Path(__file__).parent / "MODEL_CARD.md"
+_START, _END = "<!-- quality: written by `python -m sae_lib.pocket.quality` -->", "<!-- /quality -->"
+
+
+def generate(name: str, captions: list[str], call: dict, seed: int, batch: int = 50) -> Tensor:
+    """Pictures `[captions, 3, 64, 64]` in [0, 1]; the noise of a caption depends on its index and the seed, not on the batch."""
+    pipe = load_pipeline(name)
+    parts = []
+    for at in range(0, len(captions), batch):
+        texts = captions[at : at + batch]
+        generators = [torch.Generator().manual_seed(seed * 1_000_003 + at + row) for row in range(len(texts))]
+        parts.append(pipe(texts, generator=generators, output_type="pt", **call).images.float().cpu())
+    return torch.cat(parts)
+
+
+def stated_and_found(caption: Caption, judgement: Judgement) -> Iterator[tuple[str, bool]]:
+    """Each statement of a caption, as (attribute, whether the judge finds it), with the objects matched as well as they can be.
+
+    "number" is the count of objects; "position" a single object's place, or who stands left of or above whom.
+    """
+    yield "number", len(judgement.objects) == len(caption.objects)
+    candidates = list(
+        itertools.permutations([*judgement.objects, *[None] * len(caption.objects)], len(caption.objects))
+    )
+    yield from max(
+        (list(_compare(caption, chosen)) for chosen in candidates), key=lambda pairs: sum(found for _, found in pairs)
+    )
+    for name, value in caption.scene.items():
+        yield name, judgement.scene[name] == value
+
+
+def _compare(caption: Caption, chosen: Iterable[Found | None]) -> Iterator[tuple[str, bool]]:
+    chosen = tuple(chosen)
+    for words, thing in zip(caption.objects, chosen, strict=True):
+        for name, value in words.items():
+            if name == "position":
+                yield name, thing is not None and nearest_position(thing.centre) == value
+            else:
+                yield name, thing is not None and thing.attributes[name] == value
+    if caption.relation:
+        axis = ("horizontal", "vertical").index(caption.relation)
+        first, second = chosen
+        yield "position", first is not None and second is not None and second.centre[axis] - first.centre[axis] > 8
+
+
+def nearest_position(centre: tuple[float, float]) -> str:
+    """The name of the anchor nearest to a centre in pixels."""
+    return min(ANCHORS, key=lambda name: (ANCHORS[name][0] - centre[0]) ** 2 + (ANCHORS[name][1] - centre[1]) ** 2)
+
+
+def caption_agreement(judge: Judge, images: Tensor, captions: list[Caption]) -> dict[str, tuple[int, int]]:
+    """`{attribute: (found, stated)}` over pictures of captions, with "all" for the total."""
+    found, stated = Counter(), Counter()
+    for caption, judgement in zip(captions, judge_images(judge, images), strict=True):
+        for name, right in stated_and_found(caption, judgement):
+            for key in (name, "all"):
+                stated[key] += 1
+                found[key] += right
+    return {name: (found[name], stated[name]) for name in stated}
+
+
+def judge_accuracy(judge: Judge, count: int, seed: int, vae=None) -> dict[str, tuple[int, int]]:
+    """`{attribute: (right, asked)}` on held-out renders, seen through the autoencoder if one is given; "object" is whether each is found."""
+    scenes = sample_scenes(count, seed, "test")
+    images = render(scenes)
+    if vae is not None:
+        with torch.inference_mode():
+            images = torch.cat(
+                [
+                    ((vae.decode(vae.encode(2 * part - 1).latent_dist.mean).sample + 1) / 2).clamp(0, 1)
+                    for part in images.split(50)
+                ]
+            )
+    right, asked = Counter(), Counter()
+
+    def count_one(name: str, correct: bool) -> None:
+        asked[name] += 1
+        right[name] += correct
+
+    for scene, masks, judgement in zip(scenes, object_masks(scenes), judge_images(judge, images), strict=True):
+        for name in SCENE_ATTRIBUTES:
+            count_one(name, judgement.scene[name] == getattr(scene, name))
+        for thing, mask in zip(scene.objects, masks, strict=False):
+            seen = max(judgement.objects, key=lambda found: (found.mask & mask).sum().item(), default=None)
+            hit = seen is not None and (seen.mask & mask).sum() > 0.5 * mask.sum()
+            count_one("object", bool(hit))
+            for name in OBJECT_ATTRIBUTES:
+                if hit and has_attribute(thing, name):
+                    seen_value = nearest_position(seen.centre) if name == "position" else seen.attributes[name]
+                    count_one(name, seen_value == getattr(thing, name))
+    return {name: (right[name], asked[name]) for name in asked}
+
+
+def seed_variation(
+    judge: Judge, name: str, call: dict, captions: int = 30, seeds: int = 6
+) -> dict[str, tuple[int, int]]:
+    """`{attribute: (pairs that differ, pairs)}` over pairs of seeds, for attributes that a caption of one object leaves open."""
+    chosen = [caption for caption in sample_captions(400, 7, "test") if len(caption.objects) == 1][:captions]
+    judged = [
+        judge_images(judge, generate(name, [caption.text for caption in chosen], call, seed=100 + seed))
+        for seed in range(seeds)
+    ]
+    differ, pairs = Counter(), Counter()
+    for row, caption in enumerate(chosen):
+        seen = [judgements[row] for judgements in judged if len(judgements[row].objects) == 1]
+        for attribute in ("colour", "material", "size", "background", "style"):
+            if attribute in caption.objects[0] or attribute in caption.scene:
+                continue
+            values = [
+                one.scene[attribute] if attribute in SCENE_ATTRIBUTES else one.objects[0].attributes[attribute]
+                for one in seen
+            ]
+            for first, second in itertools.combinations(values, 2):
+                pairs[attribute] += 1
+                differ[attribute] += first != second
+    return {name: (differ[name], pairs[name]) for name in pairs}
+
+
+def measure(count: int, seed: int) -> dict[str, dict[str, tuple[int, int]]]:
+    """Every table of the model card."""
+    judge, vae = weights.load("judge"), weights.load("vae")
+    tables = {
+        "judge on renders": judge_accuracy(judge, count, seed),
+        "judge on renders through the autoencoder": judge_accuracy(judge, count, seed, vae),
+    }
+    for title, (name, call) in SETTINGS.items():
+        for split, label in (("test", ""), ("unseen", " (unseen pairs)")):
+            captions = sample_captions(count if split == "test" else count // 5, seed, split)
+            images = generate(name, [caption.text for caption in captions], call, seed)
+            tables[title + label] = caption_agreement(judge, images, captions)
+        tables[title + ": open attributes that differ between seeds"] = seed_variation(judge, name, call)
+    return tables
+
+
+def as_markdown(tables: dict[str, dict[str, tuple[int, int]]], count: int, seed: int) -> str:
+    """The tables as one of markdown, per cent; a dash where an attribute is not asked."""
+    columns = ["all", "number", "object", *OBJECT_ATTRIBUTES, *SCENE_ATTRIBUTES]
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for title, table in tables.items():
+        cells = [
+            f"{100 * table[name][0] / table[name][1]:.1f}" if table.get(name, (0, 0))[1] else "–" for name in columns
+        ]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    note = f"Per cent; {count} held-out scenes or captions (unseen pairs: {count // 5}; seeds: 30 captions, 6 seeds), seed {seed}."
+    return "\n".join([*lines, "", note])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=500, help="held-out captions")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    tables = measure(arguments.count, arguments.seed)
+    text = as_markdown(tables, arguments.count, arguments.seed)
+    print(text)
+    record = {
+        "command": f"python -m sae_lib.pocket.quality --count {arguments.count} --seed {arguments.seed}",
+        "tables": tables,
+    }
+    results = Path(__file__).parents[2] / "figures" / "results" / "pocket_quality.json"
+    results.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text(json.dumps(record, indent=1) + "\n")
+    before, rest = CARD.read_text().split(_START)
+    CARD.write_text(f"{before}{_START}\n{text}\n{_END}{rest.split(_END)[1]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""Train the pocket models: `python -m sae_lib.pocket.train [stage ...]`, stages vae, text, judge, base, pairs, turbo.
+
+Every stage starts from the shipped weights where there are any, with a fresh optimiser, so that quality accumulates over
+runs; each writes an exponential moving average of its weights, atomically, every few minutes.
+"""
+
+import argparse
+import itertools
+import math
+import random
+import time
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
+
+from sae_lib.pocket import weights
+from sae_lib.pocket.captions import Caption, write_caption
+from sae_lib.pocket.judge import Judge, judge_loss
+from sae_lib.pocket.models import build_text_encoders, build_tokenizer, build_vae
+from sae_lib.pocket.world import (
+    OBJECT_ATTRIBUTES,
+    SCENE_ATTRIBUTES,
+    Scene,
+    attribute_maps,
+    render,
+    sample_scenes,
+)
+
+
+def fit(
+    modules: dict[str, nn.Module],
+    loss_of: Callable[[int], Tensor],
+    steps: int,
+    *,
+    lr: float,
+    save: Callable[[dict[str, nn.Module]], None],
+    extra: Iterable[nn.Parameter] = (),
+    ema: float = 0.999,
+    save_every: float = 240.0,
+) -> None:
+    """Minimise `loss_of(step)` over the modules' parameters (and `extra` ones that are thrown away): AdamW, warm-up, linear decay at the end.
+
+    `save` gets the averaged modules every `save_every` seconds and at the end. Raises RuntimeError if the loss is not finite.
+    """
+    box = nn.ModuleDict(modules).train()
+    average = AveragedModel(box, multi_avg_fn=_moving_average(ema))
+    optimiser = torch.optim.AdamW([*box.parameters(), *extra], lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+    warm = min(200, steps // 10 + 1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda at: min(1.0, (at + 1) / warm, max(0.02, (steps - at) / (0.35 * steps)))
+    )
+    smooth, start, saved = None, time.monotonic(), time.monotonic()
+    for step in range(steps):
+        loss = loss_of(step)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(box.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        average.update_parameters(box)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise RuntimeError(
+                f"the loss became {value} at step {step}: nothing was saved after the last good state; lower the learning rate"
+            )
+        smooth = value if smooth is None else 0.98 * smooth + 0.02 * value
+        if step % 100 == 99 or step == steps - 1:
+            print(f"step {step + 1}/{steps} loss {smooth:.4f} {time.monotonic() - start:.0f} s", flush=True)
+        if time.monotonic() - saved > save_every:
+            save(dict(average.module.items()))
+            saved = time.monotonic()
+    save(dict(average.module.items()))
+
+
+def _moving_average(decay: float):
+    """Exponential moving average whose memory grows with the run, so that early weights are forgotten."""
+
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
+
+    return update
+
+
+def scene_batches(batch: int, seed: int) -> Iterable[list[Scene]]:
+    """Endless batches of training scenes."""
+    return (sample_scenes(batch, seed=seed + at) for at in itertools.count())
+
+
+# --- vae ---------------------------------------------------------------------------------------------------------------
+
+
+def train_vae(steps: int, seed: int, device: str, batch: int = 32) -> None:
+    """Autoencoder on rendered scenes: mean absolute error, a small KL term; then the latents' scale is measured."""
+    vae = weights.load_or("vae", build_vae).to(device)
+    scenes = iter(scene_batches(batch, seed))
+
+    def loss_of(step: int) -> Tensor:
+        images = 2 * render(next(scenes), device) - 1
+        posterior = vae.encode(images).latent_dist
+        decoded = vae.decode(posterior.sample()).sample
+        return (decoded - images).abs().mean() + (decoded - images).pow(2).mean() + 1e-3 * posterior.kl().mean() / 4096
+
+    def save(modules: dict[str, nn.Module]) -> None:
+        averaged = modules["vae"]
+        with torch.no_grad():
+            latents = averaged.encode(2 * render(sample_scenes(256, seed=seed), device) - 1).latent_dist.mean
+        averaged.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+        weights.save("vae", averaged)
+
+    fit({"vae": vae}, loss_of, steps, lr=2e-3, save=save)
+
+
+# --- text --------------------------------------------------------------------------------------------------------------
+
+_SLOT_CLASSES = {name: len(values) + 1 for name, values in OBJECT_ATTRIBUTES.items()}
+_GLOBAL_CLASSES = {"objects": 2, "relation": 3} | {name: len(values) + 1 for name, values in SCENE_ATTRIBUTES.items()}
+
+
+def caption_targets(captions: list[Caption]) -> Tensor:
+    """What each caption states, int64 `[captions, 2 * 7 + 4]`: a class for each attribute of each named object, then the scene's; the last class is "open"."""
+    rows = []
+    for caption in captions:
+        row = []
+        for slot in range(2):
+            words = caption.objects[slot] if slot < len(caption.objects) else {}
+            row += [
+                values.index(words[name]) if name in words else len(values)
+                for name, values in OBJECT_ATTRIBUTES.items()
+            ]
+        row += [len(caption.objects) - 1, ("horizontal", "vertical", None).index(caption.relation)]
+        row += [
+            values.index(caption.scene[name]) if name in caption.scene else len(values)
+            for name, values in SCENE_ATTRIBUTES.items()
+        ]
+        rows.append(row)
+    return torch.tensor(rows)
+
+
+class Readout(nn.Module):
+    """Reads the statements of a caption from its tokens (by attention, as a U-Net would) and from its pooled embedding; thrown away after training."""
+
+    def __init__(self, tokens: int = 192, pooled: int = 128) -> None:
+        super().__init__()
+        self.sizes = [*_SLOT_CLASSES.values()] * 2 + [*_GLOBAL_CLASSES.values()]
+        self.queries = nn.Parameter(0.02 * torch.randn(3, 128))
+        self.attention = nn.MultiheadAttention(128, 4, kdim=tokens, vdim=tokens, batch_first=True)
+        self.from_tokens = nn.Linear(3 * 128, sum(self.sizes))
+        self.from_pooled = nn.Linear(pooled, sum(self.sizes))
+
+    def forward(self, tokens: Tensor, pooled: Tensor) -> list[tuple[Tensor, ...]]:
+        read, _ = self.attention(self.queries.expand(len(tokens), -1, -1), tokens, tokens, need_weights=False)
+        return [self.from_tokens(read.flatten(1)).split(self.sizes, 1), self.from_pooled(pooled).split(self.sizes, 1)]
+
+
+def train_text(steps: int, seed: int, device: str, batch: int = 256) -> None:
+    """Both CLIP text encoders, so that a caption's statements can be read from its tokens and from its pooled embedding."""
+    first, second = (
+        weights.load_or(name, lambda at=at: build_text_encoders()[at]).to(device)
+        for at, name in enumerate(weights.TEXT_ENCODERS)
+    )
+    tokenizer, readout = build_tokenizer(), Readout().to(device)
+    scenes, rng = iter(scene_batches(batch, seed)), random.Random(seed)
+
+    def loss_of(step: int) -> Tensor:
+        captions = [write_caption(scene, rng) for scene in next(scenes)]
+        tokens, pooled = encode_text(tokenizer, (first, second), [caption.text for caption in captions])
+        targets = caption_targets(captions).to(device)
+        losses = [
+            F.cross_entropy(logits, targets[:, at])
+            for heads in readout(tokens, pooled)
+            for at, logits in enumerate(heads)
+        ]
+        if step % 100 == 0:
+            right = torch.stack(
+                [
+                    (logits.argmax(1) == targets[:, at]).float().mean()
+                    for heads in readout(tokens, pooled)
+                    for at, logits in enumerate(heads)
+                ]
+            )
+            print(f"read correctly: tokens {right[:18].mean():.4f} pooled {right[18:].mean():.4f}", flush=True)
+        return torch.stack(losses).mean()
+
+    def save(modules: dict[str, nn.Module]) -> None:
+        for name, module in modules.items():
+            weights.save(name, module)
+
+    fit(
+        dict(zip(weights.TEXT_ENCODERS, (first, second), strict=True)),
+        loss_of,
+        steps,
+        lr=1e-3,
+        save=save,
+        extra=readout.parameters(),
+    )
+
+
+def encode_text(tokenizer, encoders, texts: list[str]) -> tuple[Tensor, Tensor]:
+    """What the SDXL pipeline makes of captions: penultimate hidden states of both encoders `[texts, 40, 192]`, pooled embedding `[texts, 128]`."""
+    ids = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(encoders[0].device)
+    outputs = [encoder(ids, output_hidden_states=True) for encoder in encoders]
+    return torch.cat([output.hidden_states[-2] for output in outputs], -1), outputs[1].text_embeds
+
+
+# --- judge -------------------------------------------------------------------------------------------------------------
+
+
+def train_judge(steps: int, seed: int, device: str, batch: int = 32) -> None:
+    """The dense judge, on rendered scenes only, half of them blurred, noised or shifted in colour a little."""
+    judge = weights.load_or("judge", Judge).to(device)
+    vae = weights.load("vae").to(device).eval()
+    scenes = iter(scene_batches(batch, seed))
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def loss_of(step: int) -> Tensor:
+        batch_scenes = next(scenes)
+        images = render(batch_scenes, device)
+        half = len(images) // 2
+        with torch.no_grad():  # renders seen through the autoencoder, as the models' pictures are
+            latents = vae.encode(2 * images[:half] - 1).latent_dist.mean
+            latents += 0.15 * latents.std() * torch.randn(latents.shape, generator=generator, device=device)
+            images[:half] = ((vae.decode(latents).sample + 1) / 2).clamp(0, 1)
+        return judge_loss(judge(images), attribute_maps(batch_scenes, device))
+
+    fit({"judge": judge}, loss_of, steps, lr=2e-3, save=lambda modules: weights.save("judge", modules["judge"]))
+
+
+def main() -> None:
+    from sae_lib.pocket import train_unet
+
+    stages = {
+        "vae": (train_vae, 2_000),
+        "text": (train_text, 3_000),
+        "judge": (train_judge, 2_500),
+        "base": (train_unet.train_base, 2_000),
+        "pairs": (train_unet.make_pairs, 6_000),
+        "turbo": (train_unet.train_turbo, 1_500),
+    }
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stages", nargs="*", default=list(stages), help=f"any of {', '.join(stages)}; all by default")
+    parser.add_argument(
+        "--steps", type=int, help="optimiser steps (pairs: how many); by default some 30 minutes on two cores"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed draws other scenes: change it from run to run"
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    for name in arguments.stages:
+        if name not in stages:
+            parser.error(f"unknown stage {name!r}; choose from {', '.join(stages)}")
+    for name in arguments.stages:
+        train, steps = stages[name]
+        torch.manual_seed(arguments.seed)
+        print(f"stage {name}", flush=True)
+        train(arguments.steps or steps, arguments.seed, arguments.device)
+
+
+if __name__ == "__main__":
+    main()

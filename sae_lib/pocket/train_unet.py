@@ -1,0 +1,180 @@
+"""Train the pocket U-Nets: the base model on scenes, and the turbo model by distillation from base.
+
+Distillation: the base model's probability-flow ODE is solved with guidance from noise to picture (`make_pairs`); the turbo
+U-Net starts from base's weights and regresses, in one step, the end point from the start (t = 999) and from re-noised end
+points (t = 749, 499, 249), which are the timesteps of 1- to 4-step sampling.
+"""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from diffusers import DPMSolverMultistepScheduler
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sae_lib.pocket import weights
+from sae_lib.pocket.captions import sample_captions, write_caption
+from sae_lib.pocket.models import build_scheduler, build_tokenizer, build_unet
+from sae_lib.pocket.train import encode_text, fit, scene_batches
+from sae_lib.pocket.world import IMAGE_SIZE, render
+
+GUIDANCE = 4.0
+"""Guidance of the teacher, and of the base model's pictures."""
+
+_SOLVER_STEPS = 12
+_PAIR_BATCH = 64
+_TURBO_TIMESTEPS = (999, 749, 499, 249)
+_TURBO_SHARES = (0.55, 0.15, 0.15, 0.15)
+
+
+class _Conditioning:
+    """Captions to what the U-Net is fed, with SDXL's size and crop numbers."""
+
+    def __init__(self, device: str) -> None:
+        self.tokenizer = build_tokenizer()
+        self.encoders = [weights.load(name).to(device).requires_grad_(False) for name in weights.TEXT_ENCODERS]
+        self.device = device
+
+    def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        return encode_text(self.tokenizer, self.encoders, texts)
+
+
+def predict_noise(unet: nn.Module, x: Tensor, timesteps: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
+    """The U-Net's prediction for variance-preserving inputs `[batch, 4, 32, 32]`."""
+    size = float(IMAGE_SIZE)
+    time_ids = torch.tensor([[size, size, 0.0, 0.0, size, size]], device=x.device).expand(len(x), -1)
+    return unet(x, timesteps, tokens, added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids}).sample
+
+
+def _alphas(device: str) -> Tensor:
+    return build_scheduler("base").alphas_cumprod.to(device)
+
+
+def train_base(steps: int, seed: int, device: str, batch: int = 16, lr: float = 1e-3) -> None:
+    """Predict the noise in encoded scenes: min-SNR weights (5); captions dropped to zeros (10 %) or to the empty prompt (5 %)."""
+    unet = weights.load_or("unet_base", build_unet).to(device)
+    vae = weights.load("vae").to(device).requires_grad_(False)
+    condition, alphas = _Conditioning(device), _alphas(device)
+    scenes, rng = iter(scene_batches(batch, seed + 10_000_000)), random.Random(seed)
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def loss_of(step: int) -> Tensor:
+        batch_scenes = next(scenes)
+        with torch.no_grad():
+            latents = vae.encode(2 * render(batch_scenes, device) - 1).latent_dist.mean * vae.config.scaling_factor
+            draws = torch.rand(batch, generator=generator, device=device)
+            texts = [
+                "" if draw > 0.95 else write_caption(scene, rng).text
+                for scene, draw in zip(batch_scenes, draws.tolist(), strict=True)
+            ]
+            tokens, pooled = condition(texts)
+            keep = (draws > 0.10).float()
+            noise = torch.randn(latents.shape, generator=generator, device=device)
+            timesteps = torch.randint(0, 1000, (batch,), generator=generator, device=device)
+            alpha = alphas[timesteps].view(-1, 1, 1, 1)
+        predicted = predict_noise(
+            unet,
+            alpha.sqrt() * latents + (1 - alpha).sqrt() * noise,
+            timesteps,
+            tokens * keep.view(-1, 1, 1),
+            pooled * keep.view(-1, 1),
+        )
+        snr = (alpha / (1 - alpha)).flatten()
+        return ((predicted - noise).pow(2).mean((1, 2, 3)) * (5 / snr).clamp(max=1)).mean()
+
+    fit({"unet": unet}, loss_of, steps, lr=lr, save=lambda modules: weights.save("unet_base", modules["unet"]))
+
+
+def _pair_file(folder: Path, at: int) -> Path:
+    return folder / f"pairs-{at:05d}.safetensors"
+
+
+def _pairs_folder() -> Path:
+    return Path(".cache/pocket/pairs")
+
+
+@torch.no_grad()
+def make_pairs(count: int, seed: int, device: str) -> None:
+    """Solve the base model's ODE for `count` captions and noises; files of 64 pairs, finished ones kept, so that it resumes."""
+    folder = _pairs_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    unet, condition = weights.load("unet_base").to(device), _Conditioning(device)
+    for at in range(-(-count // _PAIR_BATCH)):
+        path = _pair_file(folder, at + 1000 * seed)
+        if path.exists():
+            continue
+        texts = [caption.text for caption in sample_captions(_PAIR_BATCH, seed=20_000_000 + at + 1000 * seed)]
+        generator = torch.Generator().manual_seed(at + 1000 * seed)
+        noise = torch.randn((_PAIR_BATCH, 4, 32, 32), generator=generator).to(device)
+        tokens, pooled = condition(texts)
+        end = solve(unet, noise, tokens, pooled)
+        temporary = path.with_suffix(".partial")
+        save_file(
+            {
+                "noise": noise.half().cpu(),
+                "end": end.half().cpu(),
+                "tokens": tokens.half().cpu(),
+                "pooled": pooled.half().cpu(),
+            },
+            temporary,
+        )
+        temporary.replace(path)
+        print(f"pairs {(at + 1) * _PAIR_BATCH}/{count}", flush=True)
+
+
+def solve(unet: nn.Module, noise: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
+    """End points `[batch, 4, 32, 32]` of the guided probability-flow ODE from unit noise (DPM-Solver++, second order)."""
+    scheduler = DPMSolverMultistepScheduler.from_config(
+        build_scheduler("base").config, timestep_spacing="trailing", algorithm_type="dpmsolver++"
+    )
+    scheduler.set_timesteps(_SOLVER_STEPS)
+    x = noise
+    tokens, pooled = torch.cat([torch.zeros_like(tokens), tokens]), torch.cat([torch.zeros_like(pooled), pooled])
+    for timestep in scheduler.timesteps:
+        free, told = predict_noise(
+            unet, torch.cat([x, x]), timestep.expand(2 * len(x)).to(x.device), tokens, pooled
+        ).chunk(2)
+        x = scheduler.step(free + GUIDANCE * (told - free), timestep, x).prev_sample
+    return x
+
+
+def _pair_batches(batch: int, seed: int, device: str) -> Iterator[dict[str, Tensor]]:
+    """Endless shuffled batches of all stored pairs. Raises FileNotFoundError if there are none."""
+    files = sorted(_pairs_folder().glob("pairs-*.safetensors"))
+    if not files:
+        raise FileNotFoundError("no pairs to distil from in .cache/pocket/pairs: run the stage pairs first")
+    parts = [load_file(file) for file in files]
+    pairs = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        for rows in torch.randperm(len(pairs["noise"]), generator=generator).split(batch):
+            if len(rows) == batch:
+                yield {name: value[rows].to(device).float() for name, value in pairs.items()}
+
+
+def train_turbo(steps: int, seed: int, device: str, batch: int = 16, lr: float = 5e-4) -> None:
+    """Regress the ODE's end point in one step: from its own noise at t = 999, from its re-noised end point at t = 749, 499, 249."""
+    unet = (weights.load("unet_turbo") if (weights.ROOT / "unet_turbo").exists() else weights.load("unet_base")).to(
+        device
+    )
+    alphas, batches = _alphas(device), _pair_batches(batch, seed, device)
+    generator = torch.Generator().manual_seed(seed)
+    choices, shares = torch.tensor(_TURBO_TIMESTEPS), torch.tensor(_TURBO_SHARES)
+
+    def loss_of(step: int) -> Tensor:
+        pair = next(batches)
+        timesteps = choices[torch.multinomial(shares, batch, replacement=True, generator=generator)].to(device)
+        alpha = alphas[timesteps].view(-1, 1, 1, 1)
+        fresh = torch.randn(pair["noise"].shape, generator=generator).to(device)
+        first = (timesteps == _TURBO_TIMESTEPS[0]).view(-1, 1, 1, 1)
+        x = torch.where(
+            first, (1 - alpha).sqrt() * pair["noise"], alpha.sqrt() * pair["end"] + (1 - alpha).sqrt() * fresh
+        )
+        noise = predict_noise(unet, x, timesteps, pair["tokens"], pair["pooled"])
+        end = (x - (1 - alpha).sqrt() * noise) / alpha.sqrt()
+        error = (end - pair["end"]).pow(2).mean((1, 2, 3))
+        return ((error + 0.03**2).sqrt() - 0.03).mean()  # pseudo-Huber: few hard pairs do not rule the gradient
+
+    fit({"unet": unet}, loss_of, steps, lr=lr, save=lambda modules: weights.save("unet_turbo", modules["unet"]))
