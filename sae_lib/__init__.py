@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "load_pipeline": "pipelines",
     "load_judge": "judges",
+    "load_prompts": "prompts",
     "BLOCKS": "blocks",
     "ATTENTION_BLOCKS": "blocks",
     "SAE_BLOCKS": "blocks",
@@ -34,8 +35,9 @@ _MODULE_OF = {
     "cached": "store",
     "get_scale": "scales",
     "start_run": "runs",
-    "Claim": "verdicts",
     "save_figure": "figures",
+    "Claim": "verdicts",
+    "Verdict": "verdicts",
 }
 
 __all__ = list(_MODULE_OF)

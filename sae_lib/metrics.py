@@ -31,7 +31,7 @@ def explained_variance(x: Float[Tensor, "vectors d_model"], x_hat: Float[Tensor,
 def explained_variance_as_published(
     x: Float[Tensor, "vectors d_model"], x_hat: Float[Tensor, "vectors d_model"]
 ) -> float:
-    """What the authors' code of Fig. 3 plots as explained variance: the two arguments swapped (paper.md, section 3).
+    """What the authors' code of Fig. 3 plots as explained variance: the two arguments swapped (read in that code).
 
         mean over the d_model dimensions of 1 - var(x - x_hat) / (var(x_hat) + 1e-8)
 
@@ -88,9 +88,9 @@ def bootstrap_interval(
 ) -> Interval:
     """Percentile bootstrap over prompts: prompts are drawn with replacement, their numbers averaged, `statistic` taken.
 
-    per_prompt: the numbers of each prompt (`[prompts]`, or the sums `[prompts, ...]` from which a pooled statistic is made). statistic: from the
-    means `[resamples, ...]` over the prompts drawn to the values `[resamples]`; by default the mean itself. The
-    interval is over prompts alone: seeds, training runs and models are not resampled.
+    per_prompt: the numbers of each prompt (`[prompts]`, or the sums `[prompts, ...]` from which a pooled statistic is
+    made). statistic: from the means `[resamples, ...]` over the prompts drawn to the values `[resamples]`; by default
+    the mean itself. The interval is over prompts alone: seeds, training runs and models are not resampled.
 
     Raises ValueError if fewer than two prompts are given.
     """

@@ -1,4 +1,4 @@
-"""Training SAEs on a stream of update vectors, as the paper does (paper.md, section 1.2).
+"""Training SAEs on a stream of update vectors, as the paper does (App. K and the authors' code).
 
 The plain reference: it is meant to be read against the equations.
 """
@@ -325,8 +325,8 @@ def _train(stream: Iterable[Mapping[str, Tensor]], trainings: list[SAETraining],
         if training.steps == 0:
             config = training.config
             raise ValueError(
-                f"the stream is empty or too short for {config.folder_name}: wanted more than init_batches * batch_size = "
-                f"{config.init_batches * config.batch_size} vectors of {config.block}, since those are not trained on"
+                f"the stream is empty or too short for {config.folder_name}: wanted more than init_batches * batch_size"
+                f" = {config.init_batches * config.batch_size} vectors of {config.block}, since those are not trained on"
             )
 
 
@@ -365,10 +365,10 @@ def _load_finished(config: SAEConfig, folder: Path, device: str | torch.device) 
 def shuffled(
     stream: Iterable[Mapping[str, Tensor]], buffer_vectors: int = 640_000, seed: int = 0
 ) -> Iterator[dict[str, Tensor]]:
-    """The stream's vectors in the order of the paper's shuffling buffer (paper.md, section 1.3).
+    """The stream's vectors in the order of the paper's shuffling buffer (authors' code: 640,000 vectors).
 
-    The buffer is filled until every block has `buffer_vectors`; all of it is permuted, a fifth given out, and so on. Blocks
-    are permuted alike, each from `seed`: a block's order does not depend on which others are in the stream.
+    The buffer is filled until every block has `buffer_vectors`; all of it is permuted, a fifth given out, and so on.
+    Blocks are permuted alike, each from `seed`: a block's order does not depend on which others are in the stream.
     Differs from the paper: at the end what is left in the buffer is given out too, permuted; there it is lost.
     """
     buffer: dict[str, Tensor] = {}

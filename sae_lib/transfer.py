@@ -1,0 +1,253 @@
+"""Do SAEs trained on one-step updates carry over to other settings (paper: section 3, Fig. 3)? What is measured, and
+the controls.
+
+Everything is streamed, one pipeline call after the other; what is kept are a few numbers per prompt, step and
+dimension, from which a bootstrap over prompts pools the vectors again exactly.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_lib.metrics import EPS, Interval, bootstrap_interval, row_iou
+from sae_lib.updates import Updates, capture_updates, to_vectors
+
+
+@dataclass(frozen=True)
+class CallSettings:
+    """How a pipeline is called: the setting to which an SAE is transferred."""
+
+    steps: int
+    """Denoising steps (paper: 4 for Turbo, 20 for base)."""
+    guidance_scale: float
+    """0.0 without classifier-free guidance (paper: 0.0 for Turbo, 7.5 for base)."""
+    seed: int = 0
+    """Of the noise; see `prompt_generator`."""
+    batch_size: int = 10
+    """Prompts per pipeline call. It does not change the noise."""
+
+
+def prompt_generator(seed: int, index: int) -> torch.Generator:
+    """The CPU generator of all noise of prompt `index`, whatever the batch that the prompt is in.
+
+    Differs from the paper: there one generator is seeded per batch, so that the noise depends on the batch size.
+    """
+    return torch.Generator("cpu").manual_seed((seed * 1_000_003 + index) % 2**32)  # torch's CPU generator keeps 32 bits
+
+
+def stream_updates(
+    pipe, prompts: Sequence[str], blocks: Iterable[str], settings: CallSettings
+) -> Iterator[tuple[range, Updates]]:
+    """Runs the pipeline over the prompts, without decoding pictures; after each call the prompts' indices and their
+    updates.
+
+    Of guided calls the conditional half (paper: App. B). No hook is set while the caller has the updates.
+
+    Raises ValueError if there are no prompts.
+    """
+    if not prompts:
+        raise ValueError("no prompts: wanted at least one")
+    blocks = list(blocks)
+    for start in range(0, len(prompts), settings.batch_size):
+        indices = range(start, min(start + settings.batch_size, len(prompts)))
+        with capture_updates(pipe, blocks) as updates:
+            pipe(
+                [prompts[i] for i in indices],
+                num_inference_steps=settings.steps,
+                guidance_scale=settings.guidance_scale,
+                generator=[prompt_generator(settings.seed, i) for i in indices],
+                output_type="latent",
+            )
+        yield indices, updates
+
+
+@runtime_checkable
+class Reconstructor(Protocol):
+    """An SAE, or what it is compared with: coefficients of update vectors, and vectors from coefficients."""
+
+    def encode(self, x: Float[Tensor, "vectors d_model"]) -> Float[Tensor, "vectors coefficients"]: ...
+
+    def decode(self, activations: Float[Tensor, "vectors coefficients"]) -> Float[Tensor, "vectors d_model"]: ...
+
+
+class RawUpdates:
+    """Control: the update vector is its own code, so that its similarity is that of the raw updates."""
+
+    def encode(self, x: Float[Tensor, "vectors d_model"]) -> Float[Tensor, "vectors d_model"]:
+        return x
+
+    def decode(self, activations: Float[Tensor, "vectors d_model"]) -> Float[Tensor, "vectors d_model"]:
+        return activations
+
+
+@dataclass(frozen=True)
+class PCA:
+    """Control: the best linear code of as many numbers as an SAE keeps (components = k), the same directions for every
+    vector.
+
+    Coefficients are signed and dense: `active_set_iou` then counts positive signs and is not comparable with an SAE's.
+    """
+
+    mean: Float[Tensor, " d_model"]
+    components: Float[Tensor, "components d_model"]
+    """Orthonormal rows, by falling variance."""
+
+    @classmethod
+    def fit(cls, chunks: Iterable[Float[Tensor, "_ d_model"]], components: int) -> "PCA":
+        """From chunks of update vectors, which are read once; sums in float64, the result in the vectors' dtype.
+
+        Raises ValueError without at least 2 vectors, and for more components than dimensions.
+        """
+        count, total, square = 0, 0.0, 0.0
+        for chunk in chunks:
+            x = chunk.double()
+            count, total, square = count + len(x), total + x.sum(0), square + x.T @ x
+        if count < 2:
+            raise ValueError(f"PCA of {count} vectors is not defined; wanted at least 2")
+        if not 1 <= components <= len(total):
+            raise ValueError(f"components is {components}; wanted 1 to d_model = {len(total)}")
+        mean = total / count
+        _, directions = torch.linalg.eigh(square / count - mean.outer(mean))  # columns by rising variance
+        return cls(mean.to(chunk.dtype), directions.T.flip(0)[:components].to(chunk.dtype).contiguous())
+
+    def encode(self, x: Float[Tensor, "vectors d_model"]) -> Float[Tensor, "vectors components"]:
+        """(x - mean) . components."""
+        return (x - self.mean) @ self.components.T
+
+    def decode(self, activations: Float[Tensor, "vectors components"]) -> Float[Tensor, "vectors d_model"]:
+        """The mean plus the components in these proportions."""
+        return activations @ self.components + self.mean
+
+
+def permute_dimensions(
+    vectors: Float[Tensor, "vectors d_model"], generator: torch.Generator
+) -> Float[Tensor, "vectors d_model"]:
+    """Control: each dimension permuted over the rows by itself. Keeps every dimension's values, unties the dimensions.
+
+    An SAE trained on these has seen the updates' scale and marginals, but no direction that the model uses.
+    """
+    order = torch.rand(vectors.shape, generator=generator, device=generator.device).argsort(0).to(vectors.device)
+    return vectors.gather(0, order)
+
+
+@dataclass(frozen=True)
+class TransferStatistics:
+    """What one reconstructor does with one block's updates in one setting, per step and prompt, in float64 on the CPU.
+
+    Positions of a prompt are averaged; since every prompt has equally many, means over prompts are means over all rows.
+    Each method returns an `Interval` per step (or per pair of adjacent steps), bootstrapped over prompts.
+    """
+
+    x: Float[Tensor, "steps prompts 2 d_model"]
+    """Mean and mean square of the update vectors' dimensions over the prompt's positions."""
+    error: Float[Tensor, "steps prompts 2 d_model"]
+    """The same of x - x_hat."""
+    x_hat: Float[Tensor, "steps prompts 2 d_model"]
+    """The same of the reconstruction."""
+    similarity: Float[Tensor, "pairs prompts"]
+    """Cosine of the coefficients at steps t and t + 1, mean over positions."""
+    iou: Float[Tensor, "pairs prompts"]
+    """IoU of the active sets at steps t and t + 1, mean over positions."""
+
+    def explained_variance(self, seed: int = 0) -> list[Interval]:
+        """`metrics.explained_variance` of all prompts' rows together, per step."""
+        return _per_step(torch.stack([self.error, self.x], 2), _explained_variance, seed)
+
+    def explained_variance_as_published(self, seed: int = 0) -> list[Interval]:
+        """`metrics.explained_variance_as_published`, per step: the error against the reconstruction's variance."""
+        return _per_step(torch.stack([self.error, self.x_hat], 2), _explained_variance, seed)
+
+    def explained_variance_above(self, other: "TransferStatistics", seed: int = 0) -> list[Interval]:
+        """This reconstructor's explained variance minus the other's on the same prompts (paired), per step."""
+        moments = torch.stack([self.error, self.x, other.error, other.x], 2)
+        return _per_step(moments, lambda m: _explained_variance(m[:, :2]) - _explained_variance(m[:, 2:]), seed)
+
+    def coefficient_similarity(self, seed: int = 0) -> list[Interval]:
+        """`metrics.coefficient_similarity` of adjacent steps, per pair."""
+        return [bootstrap_interval(pair, seed=seed) for pair in self.similarity]
+
+    def active_set_iou(self, seed: int = 0) -> list[Interval]:
+        """`metrics.active_set_iou` of adjacent steps, per pair."""
+        return [bootstrap_interval(pair, seed=seed) for pair in self.iou]
+
+
+def _per_step(
+    moments: Float[Tensor, "steps prompts ..."], statistic: Callable[[Tensor], Tensor], seed: int
+) -> list[Interval]:
+    return [bootstrap_interval(step, statistic, seed=seed) for step in moments]
+
+
+def _explained_variance(moments: Float[Tensor, "resamples 2 2 d_model"]) -> Float[Tensor, " resamples"]:
+    """From mean and mean square (third axis) of the error and of what it is compared with (second axis)."""
+    variance = moments[:, :, 1] - moments[:, :, 0].square()
+    return (1 - variance[:, 0] / (variance[:, 1] + EPS)).mean(-1)
+
+
+@torch.no_grad()
+def measure_transfer(
+    pipe,
+    prompts: Sequence[str],
+    settings: CallSettings,
+    reconstructors: Mapping[str, Mapping[str, Reconstructor]],
+) -> dict[str, dict[str, TransferStatistics]]:
+    """Runs a setting over the prompts and each block's reconstructors over its updates, in float32.
+
+    reconstructors: `{block: {name: reconstructor}}`, on the pipeline's device. Gives `{block: {name:
+    TransferStatistics}}`. At any time the updates of one pipeline call are in memory. Kept are 4 d_model float64
+    numbers per prompt, step, block and reconstructor (82 MB for 100 prompts, 20 steps and d_model 1280), and half as
+    many once per block.
+
+    Raises ValueError if there are no prompts, for an unknown block, for NaN in an update, and for an SAE of another
+    width.
+    """
+    parts: dict[tuple[str, str], list[TransferStatistics]] = {}
+    for indices, updates in stream_updates(pipe, prompts, reconstructors, settings):
+        for block, named in reconstructors.items():
+            steps = [to_vectors(step.float()) for step in updates[block]]
+            x = torch.stack([_moments(step, len(indices)) for step in steps])
+            for name, reconstructor in named.items():
+                parts.setdefault((block, name), []).append(_statistics(reconstructor, steps, x))
+    return {block: {name: _join(parts[block, name]) for name in named} for block, named in reconstructors.items()}
+
+
+def _statistics(
+    reconstructor: Reconstructor, steps: list[Tensor], x: Float[Tensor, "steps prompts 2 d_model"]
+) -> TransferStatistics:
+    """The statistics of one pipeline call, whose update vectors at each step are `steps`."""
+    prompts = x.shape[1]
+    error, x_hat, similarity, iou = [], [], [], []
+    before = None
+    for vectors in steps:
+        coefficients = reconstructor.encode(vectors)
+        reconstruction = reconstructor.decode(coefficients)
+        error.append(_moments(vectors - reconstruction, prompts))
+        x_hat.append(_moments(reconstruction, prompts))
+        if before is not None:
+            similarity.append(_per_prompt(F.cosine_similarity(before, coefficients), prompts))
+            iou.append(_per_prompt(row_iou(before, coefficients), prompts))
+        before = coefficients
+    none = [torch.zeros(0, prompts, dtype=torch.float64)]
+    pairs = [torch.cat([*none, *(values[None] for values in column)]) for column in (similarity, iou)]
+    return TransferStatistics(x, torch.stack(error), torch.stack(x_hat), *pairs)
+
+
+def _moments(vectors: Float[Tensor, "vectors d_model"], prompts: int) -> Float[Tensor, "prompts 2 d_model"]:
+    """Mean and mean square of each dimension over each prompt's rows."""
+    rows = vectors.double().unflatten(0, (prompts, -1))
+    return torch.stack([rows.mean(1), rows.square().mean(1)], 1).cpu()
+
+
+def _per_prompt(rows: Float[Tensor, " vectors"], prompts: int) -> Float[Tensor, " prompts"]:
+    return rows.double().unflatten(0, (prompts, -1)).mean(1).cpu()
+
+
+def _join(parts: list[TransferStatistics]) -> TransferStatistics:
+    """The calls' statistics side by side along the prompts."""
+    return TransferStatistics(
+        *(torch.cat([getattr(part, name) for part in parts], 1) for name in TransferStatistics.__dataclass_fields__)
+    )

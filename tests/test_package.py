@@ -1,0 +1,27 @@
+import subprocess
+import sys
+
+import pytest
+
+import sae_lib
+
+
+@pytest.mark.parametrize("name", sae_lib.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(sae_lib, name) is not None
+    assert name in dir(sae_lib)
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(AttributeError, match="module 'sae_lib' has no attribute 'load_pipelines'"):
+        _ = sae_lib.load_pipelines
+
+
+def test_saes_are_read_trained_and_measured_without_importing_diffusers():
+    code = "import sys, sae_lib.sae, sae_lib.training, sae_lib.metrics; sys.exit('diffusers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, sae_lib; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

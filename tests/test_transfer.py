@@ -1,0 +1,180 @@
+from itertools import pairwise
+
+import pytest
+import torch
+
+from sae_lib import metrics
+from sae_lib.sae import TopKSAE
+from sae_lib.transfer import (
+    PCA,
+    CallSettings,
+    RawUpdates,
+    TransferStatistics,
+    measure_transfer,
+    permute_dimensions,
+    prompt_generator,
+    stream_updates,
+)
+from sae_lib.updates import to_vectors
+
+PROMPTS = ["a red circle", "a blue square", "a green star"]
+TURBO = CallSettings(steps=3, guidance_scale=0.0, seed=7, batch_size=2)
+GUIDED = CallSettings(steps=2, guidance_scale=7.5, seed=7, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def sae():
+    torch.manual_seed(0)
+    return TopKSAE(128, 256, 16).requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def measured(pipe, sae):
+    return measure_transfer(pipe, PROMPTS, TURBO, {"mid.0": {"sae": sae, "raw": RawUpdates()}, "up.0.1": {"sae": sae}})
+
+
+def all_updates(pipe, settings, block="mid.0"):
+    """Update vectors of all prompts: one tensor `[prompts * positions, d_model]` a step."""
+    parts = [updates[block] for _, updates in stream_updates(pipe, PROMPTS, [block], settings)]
+    return [to_vectors(step) for step in torch.cat(parts, 1)]
+
+
+def values(intervals):
+    return [interval.value for interval in intervals]
+
+
+# --- streaming
+
+
+def test_every_prompt_is_run_once_in_order(pipe):
+    indices = [list(indices) for indices, _ in stream_updates(pipe, PROMPTS, ["mid.0"], TURBO)]
+    assert indices == [[0, 1], [2]]
+
+
+def test_the_noise_does_not_depend_on_the_batch_size(pipe):
+    one = all_updates(pipe, CallSettings(steps=3, guidance_scale=0.0, seed=7, batch_size=1))
+    for a, b in zip(one, all_updates(pipe, TURBO), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+
+
+def test_prompts_and_seeds_have_noise_of_their_own():
+    draws = {torch.rand(1, generator=prompt_generator(seed, index)).item() for seed in range(5) for index in range(50)}
+    assert len(draws) == 250
+    assert prompt_generator(3, 4).initial_seed() == prompt_generator(3, 4).initial_seed()
+
+
+def test_no_hook_is_left_while_the_updates_are_used(pipe, hook_count):
+    before = hook_count()
+    for _ in stream_updates(pipe, PROMPTS, ["mid.0"], TURBO):
+        assert hook_count() == before
+
+
+def test_no_prompts_are_refused(pipe):
+    with pytest.raises(ValueError, match="no prompts"):
+        next(stream_updates(pipe, [], ["mid.0"], TURBO))
+
+
+# --- statistics
+
+
+def test_explained_variance_is_that_of_all_rows_pooled(pipe, sae, measured):
+    statistics = measured["mid.0"]["sae"]
+    for step, x in enumerate(all_updates(pipe, TURBO)):
+        wanted = metrics.explained_variance(x.double(), sae(x).double())
+        assert statistics.explained_variance()[step].value == pytest.approx(wanted, abs=1e-5)
+        published = metrics.explained_variance_as_published(x.double(), sae(x).double())
+        assert statistics.explained_variance_as_published()[step].value == pytest.approx(published, abs=1e-5)
+
+
+def test_similarities_are_those_of_adjacent_steps(pipe, sae, measured):
+    steps = all_updates(pipe, TURBO)
+    codes = [sae.encode(x) for x in steps]
+    pairs = list(pairwise(codes))
+    similarities = [metrics.coefficient_similarity(a, b) for a, b in pairs]
+    assert values(measured["mid.0"]["sae"].coefficient_similarity()) == pytest.approx(similarities, abs=1e-5)
+    ious = [metrics.active_set_iou(a, b) for a, b in pairs]
+    assert values(measured["mid.0"]["sae"].active_set_iou()) == pytest.approx(ious, abs=1e-3)
+    raw = [metrics.coefficient_similarity(a, b) for a, b in pairwise(steps)]
+    assert values(measured["mid.0"]["raw"].coefficient_similarity()) == pytest.approx(raw, abs=1e-5)
+
+
+def test_of_a_guided_call_the_conditional_half_is_measured(pipe, sae):
+    statistics = measure_transfer(pipe, PROMPTS, GUIDED, {"mid.0": {"sae": sae}})["mid.0"]["sae"]
+    x = all_updates(pipe, GUIDED)[0]
+    assert len(x) == 3 * 64
+    assert values(statistics.explained_variance())[0] == pytest.approx(metrics.explained_variance(x, sae(x)), abs=1e-4)
+
+
+def test_there_is_one_pair_less_than_steps_and_of_one_step_there_is_none(pipe, sae, measured):
+    assert measured["up.0.1"]["sae"].x.shape == (3, 3, 2, 128)
+    assert measured["up.0.1"]["sae"].similarity.shape == (2, 3)
+    one = measure_transfer(pipe, PROMPTS, CallSettings(1, 0.0), {"mid.0": {"sae": sae}})["mid.0"]["sae"]
+    assert one.coefficient_similarity() == [] and len(one.explained_variance()) == 1
+
+
+def hand_made(prompts=4, positions=5, seed=0, noise=0.3):
+    """Statistics of one step of random vectors, and the vectors `[prompts, positions, 2]`."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(prompts, positions, 2, generator=generator, dtype=torch.float64)
+    x_hat = x + noise * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    moments = [torch.stack([v.mean(1), v.square().mean(1)], 1)[None] for v in (x, x - x_hat, x_hat)]
+    return TransferStatistics(*moments, *[torch.zeros(0, prompts)] * 2), x, x_hat
+
+
+def test_the_bootstrap_pools_the_rows_of_the_prompts_drawn():
+    statistics, x, x_hat = hand_made()
+    drawn = torch.randint(4, (1000, 4), generator=torch.Generator().manual_seed(0))
+    pooled = [metrics.explained_variance(x[rows].flatten(0, 1), x_hat[rows].flatten(0, 1)) for rows in drawn]
+    low, high = torch.tensor(pooled).quantile(torch.tensor([0.025, 0.975])).tolist()
+    assert statistics.explained_variance()[0].low == pytest.approx(low, abs=1e-6)
+    assert statistics.explained_variance()[0].high == pytest.approx(high, abs=1e-6)
+
+
+def test_a_gap_is_the_difference_on_the_same_prompts():
+    (good, *_), (bad, *_) = hand_made(noise=0.1), hand_made(noise=0.5)
+    (gap,) = good.explained_variance_above(bad)
+    assert gap.value == pytest.approx(good.explained_variance()[0].value - bad.explained_variance()[0].value)
+    assert 0 < gap.low <= gap.value <= gap.high
+    assert good.explained_variance_above(good) == [(0, 0, 0)]
+
+
+# --- controls
+
+
+def test_pca_finds_the_direction_of_the_largest_variance():
+    x = torch.tensor([[3.0, 4.0], [-3.0, -4.0], [0.8, -0.6], [-0.8, 0.6]]) + 10
+    pca = PCA.fit(x.split(3), components=1)
+    torch.testing.assert_close(pca.mean, torch.tensor([10.0, 10.0]))
+    torch.testing.assert_close(pca.components.abs(), torch.tensor([[0.6, 0.8]]))
+    torch.testing.assert_close(pca.encode(x).abs().flatten(), torch.tensor([5.0, 5.0, 0.0, 0.0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(pca.decode(pca.encode(x))[:2], x[:2])
+
+
+def test_pca_with_all_components_loses_nothing_and_with_fewer_is_the_singular_vectors_best():
+    x = torch.randn(200, 6) @ torch.randn(6, 6)
+    full = PCA.fit([x], components=6)
+    torch.testing.assert_close(full.decode(full.encode(x)), x, atol=1e-4, rtol=1e-4)
+    pca = PCA.fit([x[:50], x[50:]], components=2)
+    error = (x - pca.decode(pca.encode(x))).square().sum()
+    assert error.item() == pytest.approx(torch.linalg.svdvals(x - x.mean(0))[2:].square().sum().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "components", "message"),
+    [
+        ([], 1, "PCA of 0 vectors"),
+        ([torch.zeros(1, 3)], 1, "PCA of 1 vectors"),
+        ([torch.zeros(9, 3)], 4, "components is 4; wanted 1 to d_model = 3"),
+    ],
+)
+def test_a_pca_that_is_not_defined_is_refused(chunks, components, message):
+    with pytest.raises(ValueError, match=message):
+        PCA.fit(chunks, components)
+
+
+def test_permuting_dimensions_keeps_each_one_s_values_and_unties_them():
+    x = torch.arange(1000.0)[:, None].repeat(1, 3)
+    permuted = permute_dimensions(x, torch.Generator().manual_seed(0))
+    assert torch.equal(permuted.sort(0).values, x)
+    assert torch.corrcoef(permuted.T)[0, 1].abs() < 0.1
+    assert torch.equal(permuted, permute_dimensions(x, torch.Generator().manual_seed(0)))
