@@ -326,7 +326,7 @@ def _train(stream: Iterable[Mapping[str, Tensor]], trainings: list[SAETraining],
             config = training.config
             raise ValueError(
                 f"the stream is empty or too short for {config.folder_name}: wanted more than init_batches * batch_size"
-                f" = {config.init_batches * config.batch_size} vectors of {config.block}, since those are not trained on"
+                f" = {config.init_batches * config.batch_size} vectors of {config.block}: those are not trained on"
             )
 
 
