@@ -21,21 +21,31 @@ def load_prompts(scale: str, count: int, split: str = "train", source: str = "")
     Raises ValueError for an unknown split or too few prompts, FileNotFoundError for a missing file, ConnectionError without network.
     """
     get_scale(scale)
-    if split not in _SPLIT_SEEDS:
-        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(_SPLIT_SEEDS)}")
+    _refuse_unknown_split(split)
     if scale != "sdxl" or source == "pocket":
-        from sae_lib.pocket.captions import sample_captions
-
-        return [
-            caption.text
-            for caption in sample_captions(count, _SPLIT_SEEDS[split], "train" if split == "train" else "test")
-        ]
+        return [caption.text for caption in load_pocket_captions(count, split)]
     prompts = _read_file(Path(source), split) if source else _stream_laion(count, split)
     if len(prompts) < count:
         raise ValueError(
             f"{count} {split} prompts were asked for and {source or LAION} has {len(prompts)}: ask for fewer, or give a longer file"
         )
     return prompts[:count]
+
+
+def load_pocket_captions(count: int, split: str = "train") -> list:
+    """The pocket world's `Caption`s, which say what each of them states, for the judge; their texts are what `load_prompts` gives.
+
+    Raises ValueError for an unknown split.
+    """
+    from sae_lib.pocket.captions import sample_captions
+
+    _refuse_unknown_split(split)
+    return sample_captions(count, _SPLIT_SEEDS[split], "train" if split == "train" else "test")
+
+
+def _refuse_unknown_split(split: str) -> None:
+    if split not in _SPLIT_SEEDS:
+        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(_SPLIT_SEEDS)}")
 
 
 def _read_file(path: Path, split: str) -> list[str]:

@@ -1,0 +1,45 @@
+"""Pictures: drawing them with noise that belongs to the prompt, and showing them in a figure's panel."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from sae_lib.transfer import CallSettings, prompt_generator
+
+MAX_SHOWN = 256
+"""Pixels: larger pictures are shrunk to this width when shown, so that a contact sheet stays a small file."""
+
+
+@torch.no_grad()
+def draw_pictures(pipe, prompts: Sequence[str], settings: CallSettings) -> Float[Tensor, "prompts 3 height width"]:
+    """One picture a prompt, values in [0, 1], float32 on the CPU; the noise is that of `stream_updates`.
+
+    Raises ValueError if there are no prompts.
+    """
+    if not prompts:
+        raise ValueError("no prompts: wanted at least one")
+    parts = []
+    for start in range(0, len(prompts), settings.batch_size):
+        indices = range(start, min(start + settings.batch_size, len(prompts)))
+        generator = [prompt_generator(settings.seed, i) for i in indices]
+        call = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance_scale}
+        drawn = pipe([prompts[i] for i in indices], generator=generator, output_type="pt", **call)
+        parts.append(drawn.images.float().cpu())
+    return torch.cat(parts)
+
+
+def show_picture(ax: Axes, picture: Float[Tensor, "channels height width"], **imshow):
+    """The picture (3 channels in [0, 1]) or map (1 channel) in a bare panel; gives the image for a colour bar."""
+    picture = picture.float()
+    if picture.shape[-1] > MAX_SHOWN:
+        scale = MAX_SHOWN / picture.shape[-1]
+        picture = F.interpolate(picture[None], scale_factor=scale, mode="area")[0]
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    for side in ax.spines.values():
+        side.set_visible(False)
+    return ax.imshow(picture.movedim(0, -1).squeeze(-1).numpy(force=True), **imshow)
