@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -79,6 +80,13 @@ class TopKSAE(nn.Module):
     def decode(self, activations: Float[Tensor, "*rows n_f"]) -> Float[Tensor, "*rows d_model"]:
         """W_dec s + b_pre. Of all-zero activations it is b_pre."""
         return self.decoder(activations) + self.pre_bias
+
+    def decode_sparse(
+        self, values: Float[Tensor, "vectors kept"], indices: Int[Tensor, "vectors kept"]
+    ) -> Float[Tensor, "vectors d_model"]:
+        """`decode` of sparse activations, adding up only the columns that `indices` name; same values and gradients."""
+        columns = self.decoder.weight.T.contiguous()
+        return F.embedding_bag(indices, columns, per_sample_weights=values, mode="sum") + self.pre_bias
 
     def forward(self, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
         """The reconstruction DEC(ENC(x))."""

@@ -157,11 +157,15 @@ def auxiliary_loss(
     is b_pre alone and the term, about 1, still has a gradient on b_pre: -2 mean_vectors(error) / (d_model
     variance(error)).
     """
-    if dead.any():
-        values, indices = (pre_activations * dead).topk(auxk, dim=-1)
-        x_hat = sae.decode(sae.to_dense(values.relu(), indices))
-    else:  # the same number and gradients without the work
+    silent = dead.nonzero().flatten()
+    if len(silent) == 0:  # the same number and gradients without the work
         x_hat = sae.pre_bias.expand_as(error)
+    else:
+        activations = pre_activations[:, silent]
+        if len(silent) > auxk:
+            values, chosen = activations.topk(auxk, dim=-1)
+            activations = torch.zeros_like(activations).scatter(-1, chosen, values)
+        x_hat = activations.relu() @ sae.decoder.weight[:, silent].T + sae.pre_bias
     return normalized_mse(x_hat, error + sae.pre_bias.detach()).nan_to_num(0)
 
 
@@ -213,7 +217,7 @@ class SAETraining:
         count_silent_steps_(sae, values, indices)
         dead = sae.stats_last_nonzero > self.config.dead_steps_threshold
 
-        x_hat = sae.decode(sae.to_dense(values.relu(), indices))
+        x_hat = sae.decode_sparse(values.relu(), indices)
         auxiliary = auxiliary_loss(sae, pre_activations, (x - x_hat).detach(), dead, self.config.auxk)
         loss = self.mse_scale * (x_hat - x).square().mean() + self.config.auxk_coef * auxiliary
         loss.backward()
