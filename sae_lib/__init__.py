@@ -4,7 +4,13 @@ Every public name is loaded when it is first used, so that `import sae_lib` cost
 diffusers.
 """
 
+import logging
 from importlib import import_module
+
+# Without torchvision, which nothing here needs, transformers says so in every notebook that loads a pipeline.
+logging.getLogger("transformers.utils.import_utils").addFilter(
+    lambda record: "requires torchvision" not in record.getMessage()
+)
 
 __version__ = "0.1.0"
 
