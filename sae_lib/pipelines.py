@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from sae_lib.scales import get_scale
 
@@ -51,19 +51,19 @@ def load_pipeline(
     else:
         pipe = _published_pipeline(source or HUB_IDS[name], device, dtype)
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device, dtype)
+    return pipe.to(device) if pipe.dtype == dtype else pipe.to(device, dtype)  # diffusers warns of each cast
 
 
 def _pocket_pipeline(name: str) -> StableDiffusionXLPipeline:
     from sae_lib.pocket import models, weights
 
-    parts = {part: weights.load(part) for part in ("vae", *weights.TEXT_ENCODERS)}
+    parts = {part: weights.load(part) for part in ("vae", "tokenizer", *weights.TEXT_ENCODERS)}
     return models.assemble_pipeline(name, unet=weights.load(f"unet_{name}"), **parts)
 
 
 def _published_pipeline(source: str, device: torch.device, dtype: torch.dtype) -> StableDiffusionXLPipeline:
     _refuse_if_too_large(sum(_PARAMETERS.values()), device, dtype)
-    settings: dict[str, Any] = {"torch_dtype": dtype, "use_safetensors": True, "add_watermarker": False}
+    settings: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "add_watermarker": False}
     if dtype == torch.float16:
         settings["variant"] = "fp16"
     if Path(source).is_dir():
@@ -105,63 +105,68 @@ def _random_pipeline(name: str, divisor: int, device: torch.device, dtype: torch
 
     _refuse_if_too_large(sum(_PARAMETERS.values()) / divisor**2, device, dtype)
     latent_size = _LATENT_SIZES[name] // (4 if divisor > 1 else 1)
-    groups = 32 // divisor
-    default = torch.get_default_dtype()
+    tokenizer, default = build_tokenizer(), torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.random.fork_rng(), torch.device(device):
             torch.manual_seed(0)
-            unet = UNet2DConditionModel(
-                sample_size=latent_size,
-                in_channels=4,
-                out_channels=4,
-                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-                block_out_channels=(320 // divisor, 640 // divisor, 1280 // divisor),
-                layers_per_block=2,
-                transformer_layers_per_block=(1, 2, 10),
-                attention_head_dim=(5, 10, 20),
-                cross_attention_dim=2048 // divisor,
-                norm_num_groups=groups,
-                use_linear_projection=True,
-                addition_embed_type="text_time",
-                addition_time_embed_dim=256 // divisor,
-                projection_class_embeddings_input_dim=2816 // divisor,
-            )
-            vae = AutoencoderKL(
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4,
-                block_out_channels=tuple(width // divisor for width in (128, 256, 512, 512)),
-                layers_per_block=2,
-                latent_channels=4,
-                norm_num_groups=groups,
-                sample_size=8 * latent_size,
-                scaling_factor=0.13025,
-                force_upcast=False,
-            )
-            tokenizer = build_tokenizer()
-            first, second = (
-                encoder(
-                    CLIPTextConfig(
-                        vocab_size=49408,
-                        hidden_size=width // divisor,
-                        intermediate_size=4 * width // divisor,
-                        projection_dim=width // divisor,
-                        num_hidden_layers=layers,
-                        num_attention_heads=heads,
-                        hidden_act=activation,
-                        bos_token_id=tokenizer.bos_token_id,
-                        eos_token_id=tokenizer.eos_token_id,
-                    )
-                )
-                for encoder, width, layers, heads, activation in (
-                    (CLIPTextModel, 768, 12, 12, "quick_gelu"),
-                    (CLIPTextModelWithProjection, 1280, 32, 20, "gelu"),
-                )
-            )
+            unet, vae = _random_unet(latent_size, divisor), _random_vae(latent_size, divisor)
+            text_encoders = _random_text_encoders(divisor, tokenizer)
     finally:
         torch.set_default_dtype(default)
-    return assemble_pipeline(name, unet.eval(), vae.eval(), first.eval(), second.eval(), tokenizer)
+    return assemble_pipeline(name, unet.eval(), vae.eval(), *(each.eval() for each in text_encoders), tokenizer)
+
+
+def _random_unet(latent_size: int, divisor: int) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=latent_size,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(320 // divisor, 640 // divisor, 1280 // divisor),
+        layers_per_block=2,
+        transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=(5, 10, 20),
+        cross_attention_dim=2048 // divisor,
+        norm_num_groups=32 // divisor,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256 // divisor,
+        projection_class_embeddings_input_dim=2816 // divisor,
+    )
+
+
+def _random_vae(latent_size: int, divisor: int) -> AutoencoderKL:
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=tuple(width // divisor for width in (128, 256, 512, 512)),
+        layers_per_block=2,
+        latent_channels=4,
+        norm_num_groups=32 // divisor,
+        sample_size=8 * latent_size,
+        scaling_factor=0.13025,
+        force_upcast=False,
+    )
+
+
+def _random_text_encoders(divisor: int, tokenizer: CLIPTokenizer) -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
+    def config(width: int, layers: int, heads: int, activation: str) -> CLIPTextConfig:
+        return CLIPTextConfig(
+            vocab_size=49408,
+            hidden_size=width // divisor,
+            intermediate_size=4 * width // divisor,
+            projection_dim=width // divisor,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            hidden_act=activation,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+
+    first = CLIPTextModel(config(768, layers=12, heads=12, activation="quick_gelu"))
+    return first, CLIPTextModelWithProjection(config(1280, layers=32, heads=20, activation="gelu"))
 
 
 def _refuse_if_too_large(parameters: float, device: torch.device, dtype: torch.dtype) -> None:

@@ -9,11 +9,13 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sae_lib.pictures import draw_pictures
 from sae_lib.pipelines import load_pipeline
 from sae_lib.pocket import weights
 from sae_lib.pocket.captions import Caption, sample_captions
@@ -27,27 +29,17 @@ from sae_lib.pocket.world import (
     render,
     sample_scenes,
 )
+from sae_lib.transfer import CallSettings
 
 SETTINGS = {
-    "base, 20 steps": ("base", {"num_inference_steps": 20, "guidance_scale": 4.0}),
-    "turbo, 4 steps": ("turbo", {"num_inference_steps": 4, "guidance_scale": 0.0}),
-    "turbo, 1 step": ("turbo", {"num_inference_steps": 1, "guidance_scale": 0.0}),
+    "base, 20 steps": ("base", CallSettings(20, guidance_scale=4.0, batch_size=50)),
+    "turbo, 4 steps": ("turbo", CallSettings(4, guidance_scale=0.0, batch_size=50)),
+    "turbo, 1 step": ("turbo", CallSettings(1, guidance_scale=0.0, batch_size=50)),
 }
 """The three ways in which the paper's models are run."""
 
 CARD = Path(__file__).parent / "MODEL_CARD.md"
 _START, _END = "<!-- quality: written by `python -m sae_lib.pocket.quality` -->", "<!-- /quality -->"
-
-
-def generate(name: str, captions: list[str], call: dict, seed: int, batch: int = 50) -> Tensor:
-    """Pictures `[captions, 3, 64, 64]` in [0, 1]; the noise of a caption depends on its index and the seed, not on the batch."""
-    pipe = load_pipeline(name)
-    parts = []
-    for at in range(0, len(captions), batch):
-        texts = captions[at : at + batch]
-        generators = [torch.Generator().manual_seed(seed * 1_000_003 + at + row) for row in range(len(texts))]
-        parts.append(pipe(texts, generator=generators, output_type="pt", **call).images.float().cpu())
-    return torch.cat(parts)
 
 
 def stated_and_found(caption: Caption, judgement: Judgement) -> Iterator[tuple[str, bool]]:
@@ -129,14 +121,12 @@ def judge_accuracy(judge: Judge, count: int, seed: int, vae=None) -> dict[str, t
 
 
 def seed_variation(
-    judge: Judge, name: str, call: dict, captions: int = 30, seeds: int = 6
+    judge: Judge, name: str, settings: CallSettings, captions: int = 30, seeds: int = 6
 ) -> dict[str, tuple[int, int]]:
     """`{attribute: (pairs that differ, pairs)}` over pairs of seeds, for attributes that a caption of one object leaves open."""
     chosen = [caption for caption in sample_captions(400, 7, "test") if len(caption.objects) == 1][:captions]
-    judged = [
-        judge_images(judge, generate(name, [caption.text for caption in chosen], call, seed=100 + seed))
-        for seed in range(seeds)
-    ]
+    pipe, texts = load_pipeline(name), [caption.text for caption in chosen]
+    judged = [judge_images(judge, draw_pictures(pipe, texts, replace(settings, seed=100 + at))) for at in range(seeds)]
     differ, pairs = Counter(), Counter()
     for row, caption in enumerate(chosen):
         seen = [judgements[row] for judgements in judged if len(judgements[row].objects) == 1]
@@ -160,12 +150,14 @@ def measure(count: int, seed: int) -> dict[str, dict[str, tuple[int, int]]]:
         "judge on renders": judge_accuracy(judge, count, seed),
         "judge on renders through the autoencoder": judge_accuracy(judge, count, seed, vae),
     }
-    for title, (name, call) in SETTINGS.items():
+    for title, (name, settings) in SETTINGS.items():
         for split, label in (("test", ""), ("unseen", " (unseen pairs)")):
             captions = sample_captions(count if split == "test" else count // 5, seed, split)
-            images = generate(name, [caption.text for caption in captions], call, seed)
+            images = draw_pictures(
+                load_pipeline(name), [caption.text for caption in captions], replace(settings, seed=seed)
+            )
             tables[title + label] = caption_agreement(judge, images, captions)
-        tables[title + ": open attributes that differ between seeds"] = seed_variation(judge, name, call)
+        tables[title + ": open attributes that differ between seeds"] = seed_variation(judge, name, settings)
     return tables
 
 

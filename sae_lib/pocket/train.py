@@ -1,4 +1,4 @@
-"""Train the pocket models: `python -m sae_lib.pocket.train [stage ...]`, stages vae, text, judge, base, pairs, turbo.
+"""Train the pocket models: `python -m sae_lib.pocket.train [stage ...]`, stages vae, text, judge, base, pairs, turbo, saes.
 
 Every stage starts from the shipped weights where there are any, with a fresh optimiser, so that quality accumulates over
 runs; each writes an exponential moving average of its weights, atomically, every few minutes.
@@ -93,8 +93,14 @@ def scene_batches(batch: int, seed: int) -> Iterable[list[Scene]]:
 
 
 def train_vae(steps: int, seed: int, device: str, batch: int = 32) -> None:
-    """Autoencoder on rendered scenes: mean absolute error of pixels and of 4x4 averages, a small KL term; then the latents' scale is measured."""
+    """Autoencoder on rendered scenes: mean absolute error of pixels and of 4x4 averages, a small KL term; then the latents' scale is measured.
+
+    Once a U-Net is shipped only the decoder is trained: the latents must stay what that U-Net knows.
+    """
     vae = weights.load_or("vae", build_vae).to(device)
+    fixed = weights.is_shipped("unet_base")
+    vae.encoder.requires_grad_(not fixed)
+    vae.quant_conv.requires_grad_(not fixed)
     scenes = iter(scene_batches(batch, seed))
 
     def loss_of(step: int) -> Tensor:
@@ -107,9 +113,10 @@ def train_vae(steps: int, seed: int, device: str, batch: int = 32) -> None:
 
     def save(modules: dict[str, nn.Module]) -> None:
         averaged = modules["vae"]
-        with torch.no_grad():
-            latents = averaged.encode(2 * render(sample_scenes(256, seed=seed), device) - 1).latent_dist.mean
-        averaged.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+        if not fixed:
+            with torch.no_grad():
+                latents = averaged.encode(2 * render(sample_scenes(256, seed=seed), device) - 1).latent_dist.mean
+            averaged.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
         weights.save("vae", averaged)
 
     fit({"vae": vae}, loss_of, steps, lr=2e-3, save=save)
@@ -163,7 +170,7 @@ def train_text(steps: int, seed: int, device: str, batch: int = 256) -> None:
         weights.load_or(name, lambda at=at: build_text_encoders()[at]).to(device)
         for at, name in enumerate(weights.TEXT_ENCODERS)
     )
-    tokenizer, readout = build_tokenizer(), Readout().to(device)
+    tokenizer, readout = weights.load_or("tokenizer", build_tokenizer), Readout().to(device)
     scenes, rng = iter(scene_batches(batch, seed)), random.Random(seed)
 
     def loss_of(step: int) -> Tensor:
@@ -231,7 +238,7 @@ def train_judge(steps: int, seed: int, device: str, batch: int = 32) -> None:
 
 
 def main() -> None:
-    from sae_lib.pocket import train_unet
+    from sae_lib.pocket import train_saes, train_unet
 
     stages = {
         "vae": (train_vae, 2_000),
@@ -240,11 +247,14 @@ def main() -> None:
         "base": (train_unet.train_base, 2_000),
         "pairs": (train_unet.make_pairs, 6_000),
         "turbo": (train_unet.train_turbo, 1_500),
+        "saes": (train_saes.train_shipped_saes, 8),
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stages", nargs="*", default=list(stages), help=f"any of {', '.join(stages)}; all by default")
     parser.add_argument(
-        "--steps", type=int, help="optimiser steps (pairs: how many); by default some 30 minutes on two cores"
+        "--steps",
+        type=int,
+        help="optimiser steps (pairs: how many, saes: passes); by default some 30 minutes on two cores",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="another seed draws other scenes: change it from run to run"

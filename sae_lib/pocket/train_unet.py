@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sae_lib.pocket import weights
 from sae_lib.pocket.captions import sample_captions, write_caption
-from sae_lib.pocket.models import build_scheduler, build_tokenizer, build_unet
+from sae_lib.pocket.models import build_scheduler, build_unet
 from sae_lib.pocket.train import encode_text, fit, scene_batches
 from sae_lib.pocket.world import IMAGE_SIZE, render
 
@@ -33,7 +33,7 @@ class _Conditioning:
     """Captions to what the U-Net is fed, with SDXL's size and crop numbers."""
 
     def __init__(self, device: str) -> None:
-        self.tokenizer = build_tokenizer()
+        self.tokenizer = weights.load("tokenizer")
         self.encoders = [weights.load(name).to(device).requires_grad_(False) for name in weights.TEXT_ENCODERS]
         self.device = device
 
@@ -156,9 +156,7 @@ def _pair_batches(batch: int, seed: int, device: str) -> Iterator[dict[str, Tens
 
 def train_turbo(steps: int, seed: int, device: str, batch: int = 16, lr: float = 5e-4) -> None:
     """Regress the ODE's end point in one step: from its own noise at t = 999, from its re-noised end point at t = 749, 499, 249."""
-    unet = (weights.load("unet_turbo") if (weights.ROOT / "unet_turbo").exists() else weights.load("unet_base")).to(
-        device
-    )
+    unet = (weights.load("unet_turbo" if weights.is_shipped("unet_turbo") else "unet_base")).to(device)
     alphas, batches = _alphas(device), _pair_batches(batch, seed, device)
     generator = torch.Generator().manual_seed(seed)
     choices, shares = torch.tensor(_TURBO_TIMESTEPS), torch.tensor(_TURBO_SHARES)

@@ -1,6 +1,7 @@
-"""Where the pocket models' weights lie: fp16 safetensors inside the package, in the folders of a diffusers pipeline.
+"""Where the pocket models' weights lie: fp16 safetensors inside the package, as one diffusers pipeline.
 
-The U-Nets differ; VAE, text encoders and tokenizer are stored once and shared by both pipelines.
+The folder is `pocket-sdxl-turbo` as `StableDiffusionXLPipeline.from_pretrained` reads it; base adds its own U-Net and
+scheduler and shares the autoencoder, text encoders and tokenizer.
 """
 
 import copy
@@ -13,54 +14,79 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from sae_lib.pocket.judge import Judge
+from sae_lib.pocket.models import build_pipeline, build_scheduler
 
 ROOT = Path(__file__).parent / "weights"
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
-_CLASSES = {
-    "vae": AutoencoderKL,
-    "text_encoder": CLIPTextModel,
-    "text_encoder_2": CLIPTextModelWithProjection,
-    "judge": Judge,
-    "unet_base": UNet2DConditionModel,
-    "unet_turbo": UNet2DConditionModel,
+_PARTS: dict[str, tuple[str, type]] = {
+    "vae": ("vae", AutoencoderKL),
+    "text_encoder": ("text_encoder", CLIPTextModel),
+    "text_encoder_2": ("text_encoder_2", CLIPTextModelWithProjection),
+    "judge": ("judge", Judge),
+    "unet_turbo": ("unet", UNet2DConditionModel),
+    "unet_base": ("unet_base", UNet2DConditionModel),
+    "tokenizer": ("tokenizer", CLIPTokenizer),
 }
 
 
-def load(part: str) -> nn.Module:
-    """A shipped model in fp32, in evaluation mode. Raises FileNotFoundError that says which command makes it."""
-    folder = ROOT / part
-    if not (folder / "config.json").exists():
+def is_shipped(part: str) -> bool:
+    """Whether weights of this part are there."""
+    return (ROOT / _PARTS[part][0]).is_dir()
+
+
+def load(part: str) -> nn.Module | CLIPTokenizer:
+    """A shipped model in fp32 and in evaluation mode, or the tokenizer.
+
+    Raises FileNotFoundError if it is not there and ValueError if it is damaged, both with the way out.
+    """
+    name, kind = _PARTS[part]
+    if not is_shipped(part):
         raise FileNotFoundError(
             f"the pocket model's {part} is missing from sae_lib/pocket/weights: restore it with git, or train it with `make pocket`"
         )
+    settings = {} if kind is CLIPTokenizer else {"dtype": torch.float32}
     try:
-        return _CLASSES[part].from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True).eval()
-    except Exception as error:
+        loaded = kind.from_pretrained(ROOT / name, local_files_only=True, **settings)
+    except Exception as error:  # each library has errors of its own for a file cut short
         raise ValueError(
             f"the pocket model's {part} cannot be read ({error}): the file is damaged; restore it with git"
         ) from error
+    return loaded if kind is CLIPTokenizer else loaded.eval()
 
 
 def load_or(part: str, build: Callable[[], nn.Module]) -> nn.Module:
     """The shipped model, or a fresh one where none is shipped."""
-    return load(part) if (ROOT / part / "config.json").exists() else build()
+    return load(part) if is_shipped(part) else build()
 
 
 def save(part: str, module: nn.Module) -> None:
-    """Write a model as fp16 safetensors, all or nothing."""
+    """Write a model as fp16 safetensors, all or nothing; the first part written lays out the pipeline's folder too."""
+    if not (ROOT / "model_index.json").exists():
+        _lay_out()
+    _write(ROOT / _PARTS[part][0], lambda folder: copy.deepcopy(module).half().save_pretrained(folder))
+
+
+def _lay_out() -> None:
+    """What a pipeline's folder holds beside weights: schedulers, tokenizers, and the index."""
+    pipe = build_pipeline("turbo")
+    _write(ROOT / "tokenizer", pipe.tokenizer.save_pretrained)
+    _write(ROOT / "tokenizer_2", pipe.tokenizer.save_pretrained)
+    _write(ROOT / "scheduler", build_scheduler("turbo").save_pretrained)
+    _write(ROOT / "scheduler_base", build_scheduler("base").save_pretrained)
+    pipe.save_config(ROOT)
+
+
+def _write(folder: Path, fill: Callable[[Path], object]) -> None:
     ROOT.mkdir(exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=ROOT, prefix=f".{part}-"))
-    try:
-        copy.deepcopy(module).half().save_pretrained(fresh, safe_serialization=True)
-        fresh.chmod(0o755)
+    with tempfile.TemporaryDirectory(dir=ROOT, prefix=".unfinished-") as temporary:
+        fresh = Path(temporary, "part")
+        fresh.mkdir()
+        fill(fresh)
         for file in fresh.iterdir():
             file.chmod(0o644)
-        old = ROOT / part
-        if old.exists():
-            shutil.rmtree(old)
-        os.replace(fresh, old)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(fresh, folder)
