@@ -79,18 +79,18 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap_interval(
+def bootstrap(
     per_prompt: Float[Tensor, "prompts ..."],
     statistic: Callable[[Tensor], Tensor] = lambda mean: mean,
     resamples: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
-) -> Interval:
-    """Percentile bootstrap over prompts: prompts are drawn with replacement, their numbers averaged, `statistic` taken.
+) -> Float[Tensor, " samples"]:
+    """The statistic of all prompts, then of `resamples` samples: prompts drawn with replacement, their numbers averaged.
 
     per_prompt: the numbers of each prompt (`[prompts]`, or the sums `[prompts, ...]` from which a pooled statistic is
-    made). statistic: from the means `[resamples, ...]` over the prompts drawn to the values `[resamples]`; by default
-    the mean itself. The interval is over prompts alone: seeds, training runs and models are not resampled.
+    made). statistic: from the means `[samples, ...]` over the prompts drawn to the values `[samples]`; by default the
+    mean itself. Of equally many prompts the same ones are drawn, so that values may be averaged or subtracted sample by
+    sample. Seeds, training runs and models are not resampled.
 
     Raises ValueError if fewer than two prompts are given.
     """
@@ -102,7 +102,22 @@ def bootstrap_interval(
         1, drawn, torch.ones(drawn.shape).double()
     )
     shares = torch.cat([torch.ones(1, prompts), counts]).to(per_prompt.device) / prompts  # row 0: each prompt once
-    values = statistic(torch.tensordot(shares, per_prompt.double(), 1))
+    return statistic(torch.tensordot(shares, per_prompt.double(), 1))
+
+
+def interval_of(samples: Float[Tensor, " samples"], level: float = 0.95) -> Interval:
+    """The value and its percentile interval, from what `bootstrap` gives."""
     tail = (1 - level) / 2
-    low, high = values[1:].quantile(torch.tensor([tail, 1 - tail], dtype=values.dtype, device=values.device)).tolist()
-    return Interval(values[0].item(), low, high)
+    low, high = samples[1:].quantile(samples.new_tensor([tail, 1 - tail])).tolist()
+    return Interval(samples[0].item(), low, high)
+
+
+def bootstrap_interval(
+    per_prompt: Float[Tensor, "prompts ..."],
+    statistic: Callable[[Tensor], Tensor] = lambda mean: mean,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """The percentile interval of a statistic over prompts; see `bootstrap`."""
+    return interval_of(bootstrap(per_prompt, statistic, resamples, seed), level)

@@ -19,15 +19,17 @@ class Scale:
     base_guidance: float
     """Guidance of the base model (authors' code: 7.5 in Figure 3)."""
     harvest_batch: int
-    """Prompts a pipeline call."""
+    """Prompts a one-step pipeline call."""
+    transfer_batch: int
+    """Prompts a pipeline call of several steps."""
     bootstrap: int
     """Resamples of an interval."""
 
 
 SCALES = {
-    "smoke": Scale("smoke", 192, 1, 12, 4, 4.0, 64, 200),
-    "pocket": Scale("pocket", 8_000, 3, 100, 20, 4.0, 100, 1_000),
-    "sdxl": Scale("sdxl", 1_500_000, 1, 100, 20, 7.5, 50, 1_000),
+    "smoke": Scale("smoke", 128, 1, 12, 4, 4.0, 64, 12, 200),
+    "pocket": Scale("pocket", 3_072, 8, 100, 20, 4.0, 64, 50, 1_000),
+    "sdxl": Scale("sdxl", 1_500_000, 1, 100, 20, 7.5, 50, 10, 1_000),
 }
 
 
@@ -38,4 +40,5 @@ def get_scale(name: str, rehearsal: bool = False) -> Scale:
     scale, smoke = SCALES[name], SCALES["smoke"]
     if not rehearsal:
         return scale
-    return replace(scale, train_prompts=8, transfer_prompts=4, base_steps=2, harvest_batch=2, bootstrap=smoke.bootstrap)
+    counts = {"train_prompts": 8, "transfer_prompts": 4, "base_steps": 2, "harvest_batch": 2, "transfer_batch": 2}
+    return replace(scale, bootstrap=smoke.bootstrap, **counts)

@@ -5,6 +5,7 @@ Everything is streamed, one pipeline call after the other; what is kept are a fe
 dimension, from which a bootstrap over prompts pools the vectors again exactly.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -14,7 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_lib.metrics import EPS, Interval, bootstrap_interval, row_iou
+from sae_lib.metrics import EPS, bootstrap, row_iou
+from sae_lib.sae import TopKSAE
 from sae_lib.updates import Updates, capture_updates, to_vectors
 
 
@@ -103,17 +105,29 @@ class PCA:
 
         Raises ValueError without at least 2 vectors, and for more components than dimensions.
         """
-        count, total, square = 0, 0.0, 0.0
-        for chunk in chunks:
-            x = chunk.double()
-            count, total, square = count + len(x), total + x.sum(0), square + x.T @ x
-        if count < 2:
-            raise ValueError(f"PCA of {count} vectors is not defined; wanted at least 2")
-        if not 1 <= components <= len(total):
-            raise ValueError(f"components is {components}; wanted 1 to d_model = {len(total)}")
-        mean = total / count
-        _, directions = torch.linalg.eigh(square / count - mean.outer(mean))  # columns by rising variance
-        return cls(mean.to(chunk.dtype), directions.T.flip(0)[:components].to(chunk.dtype).contiguous())
+        return cls.fit_blocks(({"": chunk} for chunk in chunks), components)[""]
+
+    @classmethod
+    def fit_blocks(cls, stream: Iterable[Mapping[str, Tensor]], components: int) -> dict[str, "PCA"]:
+        """`fit` of each block of a stream of `{block: update_vectors}`, which is read once."""
+        count, total, square = Counter(), Counter(), Counter()
+        for chunk in stream:
+            for block, vectors in chunk.items():
+                x = vectors.double()
+                count[block] += len(x)
+                total[block] += x.sum(0)
+                square[block] += x.T @ x
+                dtype = vectors.dtype
+        if min(count.values(), default=0) < 2:
+            raise ValueError(f"PCA of {min(count.values(), default=0)} vectors is not defined; wanted at least 2")
+        fits = {}
+        for block, number in count.items():
+            if not 1 <= components <= len(total[block]):
+                raise ValueError(f"components is {components}; wanted 1 to d_model = {len(total[block])}")
+            mean = total[block] / number
+            _, directions = torch.linalg.eigh(square[block] / number - mean.outer(mean))  # columns by rising variance
+            fits[block] = cls(mean.to(dtype), directions.T.flip(0)[:components].to(dtype).contiguous())
+        return fits
 
     def encode(self, x: Float[Tensor, "vectors d_model"]) -> Float[Tensor, "vectors components"]:
         """(x - mean) . components."""
@@ -131,8 +145,20 @@ def permute_dimensions(
 
     An SAE trained on these has seen the updates' scale and marginals, but no direction that the model uses.
     """
-    order = torch.rand(vectors.shape, generator=generator, device=generator.device).argsort(0).to(vectors.device)
-    return vectors.gather(0, order)
+    orders = [torch.randperm(len(vectors), generator=generator, device=generator.device) for _ in vectors.T]
+    return vectors.gather(0, torch.stack(orders, 1).to(vectors.device))
+
+
+def untrained(sae: TopKSAE, seed: int = 0) -> TopKSAE:
+    """Control: an SAE of the same size before its first step, its features random, with the trained one's b_pre.
+
+    Tells what k of n_f directions explain without having been learnt.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        control = TopKSAE(sae.d_model, sae.n_f, sae.k)
+    control.pre_bias.data = sae.pre_bias.detach().clone()
+    return control.to(sae.pre_bias).requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -140,7 +166,9 @@ class TransferStatistics:
     """What one reconstructor does with one block's updates in one setting, per step and prompt, in float64 on the CPU.
 
     Positions of a prompt are averaged; since every prompt has equally many, means over prompts are means over all rows.
-    Each method returns an `Interval` per step (or per pair of adjacent steps), bootstrapped over prompts.
+    Each method gives the values of each step, or pair of adjacent steps, of all prompts and of bootstrap samples of them
+    (`metrics.bootstrap`, the prompts drawn being the same in all methods and for all reconstructors: subtract and average
+    them sample by sample, then take `metrics.interval_of`).
     """
 
     x: Float[Tensor, "steps prompts 2 d_model"]
@@ -154,32 +182,32 @@ class TransferStatistics:
     iou: Float[Tensor, "pairs prompts"]
     """IoU of the active sets at steps t and t + 1, mean over positions."""
 
-    def explained_variance(self, seed: int = 0) -> list[Interval]:
-        """`metrics.explained_variance` of all prompts' rows together, per step."""
-        return _per_step(torch.stack([self.error, self.x], 2), _explained_variance, seed)
+    def explained_variance(self, resamples: int = 1000, seed: int = 0) -> Float[Tensor, "steps samples"]:
+        """`metrics.explained_variance` of all prompts' rows together."""
+        return _each(torch.stack([self.error, self.x], 2), resamples, seed, _explained_variance)
 
-    def explained_variance_as_published(self, seed: int = 0) -> list[Interval]:
-        """`metrics.explained_variance_as_published`, per step: the error against the reconstruction's variance."""
-        return _per_step(torch.stack([self.error, self.x_hat], 2), _explained_variance, seed)
+    def explained_variance_as_published(self, resamples: int = 1000, seed: int = 0) -> Float[Tensor, "steps samples"]:
+        """`metrics.explained_variance_as_published`: the error against the reconstruction's variance."""
+        return _each(torch.stack([self.error, self.x_hat], 2), resamples, seed, _explained_variance)
 
-    def explained_variance_above(self, other: "TransferStatistics", seed: int = 0) -> list[Interval]:
-        """This reconstructor's explained variance minus the other's on the same prompts (paired), per step."""
-        moments = torch.stack([self.error, self.x, other.error, other.x], 2)
-        return _per_step(moments, lambda m: _explained_variance(m[:, :2]) - _explained_variance(m[:, 2:]), seed)
+    def coefficient_similarity(self, resamples: int = 1000, seed: int = 0) -> Float[Tensor, "pairs samples"]:
+        """`metrics.coefficient_similarity` of adjacent steps."""
+        return _each(self.similarity, resamples, seed)
 
-    def coefficient_similarity(self, seed: int = 0) -> list[Interval]:
-        """`metrics.coefficient_similarity` of adjacent steps, per pair."""
-        return [bootstrap_interval(pair, seed=seed) for pair in self.similarity]
-
-    def active_set_iou(self, seed: int = 0) -> list[Interval]:
-        """`metrics.active_set_iou` of adjacent steps, per pair."""
-        return [bootstrap_interval(pair, seed=seed) for pair in self.iou]
+    def active_set_iou(self, resamples: int = 1000, seed: int = 0) -> Float[Tensor, "pairs samples"]:
+        """`metrics.active_set_iou` of adjacent steps."""
+        return _each(self.iou, resamples, seed)
 
 
-def _per_step(
-    moments: Float[Tensor, "steps prompts ..."], statistic: Callable[[Tensor], Tensor], seed: int
-) -> list[Interval]:
-    return [bootstrap_interval(step, statistic, seed=seed) for step in moments]
+def _each(
+    rows: Float[Tensor, "rows prompts ..."],
+    resamples: int,
+    seed: int,
+    statistic: Callable[[Tensor], Tensor] = lambda mean: mean,
+) -> Float[Tensor, "rows samples"]:
+    """One bootstrap for each step or pair."""
+    samples = [bootstrap(row, statistic, resamples, seed) for row in rows]
+    return torch.stack(samples) if samples else torch.zeros(0, 1 + resamples, dtype=torch.float64)
 
 
 def _explained_variance(moments: Float[Tensor, "resamples 2 2 d_model"]) -> Float[Tensor, " resamples"]:

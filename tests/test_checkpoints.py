@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from sae_lib import checkpoints
+from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.checkpoints import load_saes
+from sae_lib.sae import TopKSAE
+from sae_lib.training import SAEConfig
+
+
+def write_saes(folder, ks=(3,), blocks=SAE_BLOCKS, seed=0, dtype=torch.float32):
+    torch.manual_seed(seed)
+    for k in ks:
+        for block in blocks:
+            TopKSAE(6, 12, k).save(folder / f"{block}_k{k}_hidden12_seed{seed}", {"block": block, "seed": seed}, dtype)
+    return folder
+
+
+def test_saes_come_one_a_block_in_the_paper_s_order(tmp_path):
+    saes = load_saes(4, source=write_saes(tmp_path, ks=(3, 4)))
+    assert tuple(saes) == SAE_BLOCKS
+    assert {sae.k for sae in saes.values()} == {4}
+    assert not any(parameter.requires_grad for sae in saes.values() for parameter in sae.parameters())
+
+
+def test_saes_stored_in_16_bit_have_unit_columns(tmp_path):
+    for sae in load_saes(3, source=write_saes(tmp_path, dtype=torch.float16)).values():
+        assert sae.decoder.weight.dtype == torch.float32
+        torch.testing.assert_close(sae.decoder.weight.norm(dim=0), torch.ones(12), atol=1e-6, rtol=0)
+
+
+def test_the_shipped_saes_are_used_at_pocket_and_smoke_scale(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "SHIPPED", write_saes(tmp_path))
+    for scale in ("pocket", "smoke"):
+        assert tuple(load_saes(3, scale)) == SAE_BLOCKS
+
+
+def test_sdxl_s_saes_are_not_shipped():
+    with pytest.raises(ValueError, match=r"no SAEs of SDXL are shipped: train them \(notebook 03\)"):
+        load_saes(10, "sdxl")
+
+
+def test_an_unknown_scale_is_refused():
+    with pytest.raises(ValueError, match="unknown scale 'large'"):
+        load_saes(10, "large")
+
+
+def test_a_missing_folder_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="'nowhere': give a folder that train_saes wrote"):
+        load_saes(3, source=tmp_path / "nowhere")
+    monkeypatch.setattr(checkpoints, "SHIPPED", tmp_path / "saes")
+    with pytest.raises(FileNotFoundError, match="'saes': restore it with git"):
+        load_saes(3)
+
+
+def test_a_k_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    with pytest.raises(ValueError, match=r"0 SAEs of block 'down.2.1' with k = 5 .* it has down.2.1_k3_hidden12_seed0"):
+        load_saes(5, source=write_saes(tmp_path))
+
+
+def test_two_saes_of_one_block_and_k_are_refused(tmp_path):
+    write_saes(write_saes(tmp_path), seed=1)
+    with pytest.raises(ValueError, match="2 SAEs of block 'down.2.1' with k = 3"):
+        load_saes(3, source=tmp_path)
+
+
+def test_a_missing_block_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no SAE of block 'up.0.1'"):
+        load_saes(3, source=write_saes(tmp_path, blocks=SAE_BLOCKS[:3]))
+
+
+def test_a_damaged_sae_is_refused(tmp_path):
+    write_saes(tmp_path)
+    path = tmp_path / "mid.0_k3_hidden12_seed0" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match="truncated"):
+        load_saes(3, source=tmp_path)
+
+
+def test_the_folder_names_that_training_gives_are_found(tmp_path):
+    config = SAEConfig.pocket("mid.0", k=3, n_f=12, seed=5)
+    assert config.folder_name == "mid.0_k3_hidden12_seed5"
