@@ -86,7 +86,7 @@ def _moving_average(decay: float):
 
 def scene_batches(batch: int, seed: int) -> Iterable[list[Scene]]:
     """Endless batches of training scenes."""
-    return (sample_scenes(batch, seed=seed + at) for at in itertools.count())
+    return (sample_scenes(batch, seed=1_000_003 * seed + at) for at in itertools.count())
 
 
 # --- vae ---------------------------------------------------------------------------------------------------------------
@@ -256,6 +256,7 @@ def main() -> None:
         type=int,
         help="optimiser steps (pairs: how many, saes: passes); by default some 30 minutes on two cores",
     )
+    parser.add_argument("--batch", type=int, help="scenes a step; by default what suits two cores")
     parser.add_argument(
         "--seed", type=int, default=0, help="another seed draws other scenes: change it from run to run"
     )
@@ -264,11 +265,12 @@ def main() -> None:
     for name in arguments.stages:
         if name not in stages:
             parser.error(f"unknown stage {name!r}; choose from {', '.join(stages)}")
+    settings = {"batch": arguments.batch} if arguments.batch else {}
     for name in arguments.stages:
         train, steps = stages[name]
         torch.manual_seed(arguments.seed)
         print(f"stage {name}", flush=True)
-        train(arguments.steps or steps, arguments.seed, arguments.device)
+        train(arguments.steps or steps, arguments.seed, arguments.device, **settings)
 
 
 if __name__ == "__main__":

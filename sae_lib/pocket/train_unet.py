@@ -5,6 +5,7 @@ U-Net starts from base's weights and regresses, in one step, the end point from 
 points (t = 749, 499, 249), which are the timesteps of 1- to 4-step sampling.
 """
 
+import hashlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,12 +20,12 @@ from sae_lib.pocket.captions import sample_captions, write_caption
 from sae_lib.pocket.models import build_scheduler, build_unet
 from sae_lib.pocket.train import encode_text, fit, scene_batches
 from sae_lib.pocket.world import IMAGE_SIZE, render
+from sae_lib.store import cache_root
 
 GUIDANCE = 4.0
 """Guidance of the teacher, and of the base model's pictures."""
 
-_SOLVER_STEPS = 12
-_PAIR_BATCH = 64
+_SOLVER_STEPS = 10
 _TURBO_TIMESTEPS = (999, 749, 499, 249)
 _TURBO_SHARES = (0.55, 0.15, 0.15, 0.15)
 
@@ -57,7 +58,7 @@ def train_base(steps: int, seed: int, device: str, batch: int = 16, lr: float = 
     unet = weights.load_or("unet_base", build_unet).to(device)
     vae = weights.load("vae").to(device).requires_grad_(False)
     condition, alphas = _Conditioning(device), _alphas(device)
-    scenes, rng = iter(scene_batches(batch, seed + 10_000_000)), random.Random(seed)
+    scenes, rng = iter(scene_batches(batch, seed + 1_000)), random.Random(seed)
     generator = torch.Generator(device).manual_seed(seed)
 
     def loss_of(step: int) -> Tensor:
@@ -87,27 +88,25 @@ def train_base(steps: int, seed: int, device: str, batch: int = 16, lr: float = 
     fit({"unet": unet}, loss_of, steps, lr=lr, save=lambda modules: weights.save("unet_base", modules["unet"]))
 
 
-def _pair_file(folder: Path, at: int) -> Path:
-    return folder / f"pairs-{at:05d}.safetensors"
-
-
 def _pairs_folder() -> Path:
-    return Path(".cache/pocket/pairs")
+    """In the cache, named by the hash of the base model that solved them: another teacher makes other pairs."""
+    teacher = hashlib.sha256(weights.weights_file("unet_base").read_bytes()).hexdigest()
+    return cache_root() / "pocket" / f"pairs-{teacher[:12]}"
 
 
 @torch.no_grad()
-def make_pairs(count: int, seed: int, device: str) -> None:
-    """Solve the base model's ODE for `count` captions and noises; files of 64 pairs, finished ones kept, so that it resumes."""
+def make_pairs(count: int, seed: int, device: str, batch: int = 64) -> None:
+    """Solve the base model's ODE for `count` captions and noises; files of `batch` pairs, finished ones kept, so that it resumes."""
     folder = _pairs_folder()
     folder.mkdir(parents=True, exist_ok=True)
     unet, condition = weights.load("unet_base").to(device), _Conditioning(device)
-    for at in range(-(-count // _PAIR_BATCH)):
-        path = _pair_file(folder, at + 1000 * seed)
+    for at in range(-(-count // batch)):
+        path = folder / f"pairs-{at + 1000 * seed:05d}.safetensors"
         if path.exists():
             continue
-        texts = [caption.text for caption in sample_captions(_PAIR_BATCH, seed=20_000_000 + at + 1000 * seed)]
+        texts = [caption.text for caption in sample_captions(batch, seed=20_000_000 + at + 1000 * seed)]
         generator = torch.Generator().manual_seed(at + 1000 * seed)
-        noise = torch.randn((_PAIR_BATCH, 4, 32, 32), generator=generator).to(device)
+        noise = torch.randn((batch, 4, 32, 32), generator=generator).to(device)
         tokens, pooled = condition(texts)
         end = solve(unet, noise, tokens, pooled)
         temporary = path.with_suffix(".partial")
@@ -121,7 +120,7 @@ def make_pairs(count: int, seed: int, device: str) -> None:
             temporary,
         )
         temporary.replace(path)
-        print(f"pairs {(at + 1) * _PAIR_BATCH}/{count}", flush=True)
+        print(f"pairs {(at + 1) * batch}/{count}", flush=True)
 
 
 def solve(unet: nn.Module, noise: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
@@ -144,7 +143,7 @@ def _pair_batches(batch: int, seed: int, device: str) -> Iterator[dict[str, Tens
     """Endless shuffled batches of all stored pairs. Raises FileNotFoundError if there are none."""
     files = sorted(_pairs_folder().glob("pairs-*.safetensors"))
     if not files:
-        raise FileNotFoundError("no pairs to distil from in .cache/pocket/pairs: run the stage pairs first")
+        raise FileNotFoundError("no pairs of the present base model to distil from: run the stage pairs first")
     parts = [load_file(file) for file in files]
     pairs = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     generator = torch.Generator().manual_seed(seed)

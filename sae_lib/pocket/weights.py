@@ -37,6 +37,11 @@ def is_shipped(part: str) -> bool:
     return (ROOT / _PARTS[part][0]).is_dir()
 
 
+def weights_file(part: str) -> Path:
+    """The safetensors file of a part."""
+    return next((ROOT / _PARTS[part][0]).glob("*.safetensors"))
+
+
 def load(part: str) -> nn.Module | CLIPTokenizer:
     """A shipped model in fp32 and in evaluation mode, or the tokenizer.
 
