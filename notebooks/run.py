@@ -31,6 +31,14 @@ from sae_lib.runs import Run, refuse_unknown
 
 FOLDER = Path(__file__).resolve().parent
 SOURCES = FOLDER / "src"
+TABLE_MARKS = ("<!-- artefacts: written by `make notebooks` -->", "<!-- /artefacts -->")
+IN_THE_PAPER = {
+    "01_model_and_blocks/unet": "Figure 10",
+    "04_transfer/figure_3": "Figure 3",
+    "04_transfer/figure_3_iou": "Figure 3's IoU plot (appendix status unknown)",
+}
+"""Figures that redraw one of the paper's; the others are ours."""
+
 MAX_BYTES = 1_000_000
 """A stored notebook is at most this large: more and GitHub shows none of it."""
 
@@ -156,6 +164,26 @@ def build(sources: Sequence[Path], target_folder: Path) -> list[str]:
     return failures
 
 
+def readme_table(figures: Path = store.ROOT / "figures") -> str:
+    """Every figure of the committed scale as a row of markdown: paper artefact, notebook, figure, verdicts."""
+    lines = ["| in the paper | notebook | figure | verdicts on the pocket model |", "|---|---|---|---|"]
+    for record in sorted(figures.glob("[0-9][0-9]_*/*.json")):
+        notebook, name = record.parent.name, record.stem
+        words = Counter(verdict["word"] for verdict in json.loads(record.read_text())["result"]["verdicts"])
+        verdicts = ", ".join(f"{count} {word.split()[0]}" for word, count in sorted(words.items())) or "–"
+        links = f"[{notebook}](notebooks/{notebook}.ipynb) | [{name}](figures/{notebook}/{name}.png)"
+        lines.append(f"| {IN_THE_PAPER.get(f'{notebook}/{name}', 'ours')} | {links} | {verdicts} |")
+    return "\n".join(lines)
+
+
+def write_readme_table(readme: Path = store.ROOT / "README.md") -> None:
+    """Put `readme_table` between its two marks in the README."""
+    before, rest = readme.read_text().split(TABLE_MARKS[0])
+    _, after = rest.split(TABLE_MARKS[1])
+    text = f"{before}{TABLE_MARKS[0]}\n{readme_table()}\n{TABLE_MARKS[1]}{after}"
+    store.write_if_changed(readme, text.encode())
+
+
 def _without_traces(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The executed notebook without timings, versions, widget state and papermill's notes."""
     notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
@@ -178,7 +206,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sources = find_sources(options.names)
         if options.command == "build":
-            return bool(build(sources, FOLDER))
+            failures = build(sources, FOLDER)
+            write_readme_table()
+            return bool(failures)
         parameters = {name: yaml.safe_load(value) for name, value in options.p}
         return bool(reproduce(sources, store.cache_root() / "reproduce", parameters))
     except ValueError as error:

@@ -10,6 +10,7 @@ import papermill
 import pytest
 
 from notebooks import run
+from sae_lib import store
 
 SOURCE = '''\
 # %% [markdown]
@@ -145,3 +146,12 @@ def test_a_notebook_that_does_not_exist_is_refused(source):
 def test_the_command_line_says_what_is_wrong_and_returns_2(capsys):
     assert run.main(["reproduce", "42_nothing"]) == 2
     assert "no notebook 42_nothing" in capsys.readouterr().err
+
+
+def test_the_readmes_table_has_every_figure_and_no_other():
+    table = run.readme_table()
+    assert table in (store.ROOT / "README.md").read_text(), "run make notebooks"
+    linked = {line.split("](figures/")[1].split(")")[0] for line in table.splitlines() if "](figures/" in line}
+    there = {f"{path.parent.name}/{path.name}" for path in (store.ROOT / "figures").glob("[0-9][0-9]_*/*.png")}
+    assert linked == there
+    assert set(run.IN_THE_PAPER) <= {figure.removesuffix(".png") for figure in linked}

@@ -170,7 +170,8 @@ def train_text(steps: int, seed: int, device: str, batch: int = 256) -> None:
         weights.load_or(name, lambda at=at: build_text_encoders()[at]).to(device)
         for at, name in enumerate(weights.TEXT_ENCODERS)
     )
-    tokenizer, readout = weights.load_or("tokenizer", build_tokenizer), Readout().to(device)
+    tokenizer = weights.load("tokenizer") if weights.is_shipped("tokenizer") else build_tokenizer()
+    readout = Readout().to(device)
     scenes, rng = iter(scene_batches(batch, seed)), random.Random(seed)
 
     def loss_of(step: int) -> Tensor:

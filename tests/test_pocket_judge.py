@@ -1,0 +1,91 @@
+"""The dense judge reads pictures; what it says of held-out renders is nearly always true."""
+
+import pytest
+import torch
+
+from sae_lib.judges import load_judge
+from sae_lib.pocket import weights
+from sae_lib.pocket.captions import Caption
+from sae_lib.pocket.judge import Found, Judge, Judgement, judge_images
+from sae_lib.pocket.quality import caption_agreement, judge_accuracy, nearest_position, stated_and_found
+from sae_lib.pocket.world import OBJECT_ATTRIBUTES, Object, Scene, render
+
+STAR = {"shape": "star", "colour": "red", "material": "plain", "size": "large", "pose": "upright", "content": "no eye"}
+HEART = STAR | {"shape": "heart", "colour": "blue"}
+NOWHERE = torch.zeros(64, 64, dtype=torch.bool)
+SEA = {"background": "sea", "style": "cartoon"}
+
+
+def found(attributes, centre):
+    return Found(attributes, centre, NOWHERE)
+
+
+def score(caption, *objects):
+    return list(stated_and_found(caption, Judgement(objects, SEA)))
+
+
+def test_a_statement_counts_where_the_judge_sees_it():
+    caption = Caption("a blue star at sea", ({"shape": "star", "colour": "blue"},), {"background": "sea"}, None)
+    assert score(caption, found(STAR, (32, 32))) == [
+        ("number", True),
+        ("shape", True),
+        ("colour", False),
+        ("background", True),
+    ]
+
+
+def test_a_colour_counts_only_on_the_object_it_was_stated_of():
+    caption = Caption("", ({"shape": "star", "colour": "blue"}, {"shape": "heart", "colour": "red"}), {}, None)
+    statements = score(caption, found(STAR, (16, 32)), found(HEART, (48, 32)))
+    assert [right for name, right in statements if name == "colour"] in ([False, False], [True, True])
+    assert sum(right for _, right in statements) == 3, "number, and either both shapes or both colours"
+
+
+def test_objects_are_matched_whatever_the_order_in_which_the_judge_names_them():
+    caption = Caption("", ({"shape": "star"}, {"shape": "heart"}), {}, "horizontal")
+    left, right = found(STAR, (16, 32)), found(HEART, (48, 32))
+    assert all(hit for _, hit in score(caption, right, left))
+    swapped = score(caption, found(STAR, (48, 32)), found(HEART, (16, 32)))
+    assert dict(swapped)["position"] is False
+
+
+def test_what_is_missing_is_not_found():
+    caption = Caption("", ({"shape": "star", "position": "left"}, {"shape": "heart"}), {}, "vertical")
+    assert [hit for _, hit in score(caption)] == [False] * 5
+    assert sum(hit for _, hit in score(caption, found(STAR, (16, 32)))) == 2, "the star and its place"
+
+
+def test_the_nearest_anchor_names_the_position():
+    assert nearest_position((15.0, 30.0)) == "left"
+    assert nearest_position((33.0, 50.0)) == "bottom"
+
+
+def test_the_judge_reads_a_render():
+    thing = Object("heart", "red", "striped", "large", "upright", "open eye", "top")
+    (judgement,) = judge_images(load_judge(), render([Scene((thing,), "meadow", "cartoon")]))
+    assert judgement.scene == {"background": "meadow", "style": "cartoon"}
+    (seen,) = judgement.objects
+    assert seen.attributes == {name: getattr(thing, name) for name in OBJECT_ATTRIBUTES if name != "position"}
+    assert nearest_position(seen.centre) == "top"
+
+
+@pytest.mark.parametrize("through_autoencoder", [False, True])
+def test_the_judge_is_right_on_held_out_renders(through_autoencoder):
+    vae = weights.load("vae") if through_autoencoder else None
+    table = judge_accuracy(load_judge(), count=300, seed=5, vae=vae)
+    wrong = {name: 1 - right / asked for name, (right, asked) in table.items()}
+    assert max(wrong.values()) < (0.05 if through_autoencoder else 0.04), wrong  # the model card has the exact figures
+
+
+def test_agreement_counts_every_statement_once():
+    things = (Object("star", "red", "plain", "large", "upright", "no eye", "middle"),)
+    caption = Caption("a star", ({"shape": "star"},), {}, None)
+    table = caption_agreement(load_judge(), render([Scene(things, "sea", "cartoon")] * 3), [caption] * 3)
+    assert table["all"] == (6, 6) and table["shape"] == (3, 3)
+
+
+def test_pictures_of_another_size_and_scales_without_truth_are_refused():
+    with pytest.raises(ValueError, match=r"wants pictures \[batch, 3, 64, 64\], got \[1, 3, 32, 32\]"):
+        judge_images(Judge(), torch.zeros(1, 3, 32, 32))
+    with pytest.raises(ValueError, match="no judge at scale 'sdxl'"):
+        load_judge("sdxl")
