@@ -110,13 +110,13 @@ def _provenance(run: Run, artefact: Path | None) -> dict[str, Any]:
         "scale": run.scale,
         "parameters": dict(run.parameters),
         "artefact": artefact and artefact.name,
-        "commit": _commit(),
+        "commit": commit_hash(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "versions": {"python": platform.python_version(), **versions},
     }
 
 
-def _commit() -> str:
+def commit_hash() -> str:
     """Hash of the commit that is checked out, with "-dirty" if files differ from it; "unknown" outside git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:

@@ -58,9 +58,9 @@ def test_the_record_holds_result_verdicts_and_what_made_it(tmp_path):
 
 
 def test_the_record_is_rewritten_only_when_the_result_changes(monkeypatch):
-    monkeypatch.setattr("sae_lib.figures._commit", lambda: "first")
+    monkeypatch.setattr("sae_lib.figures.commit_hash", lambda: "first")
     path = save_figure(run_at("pocket"), draw(), "fig3", {"n": 1}).json
-    monkeypatch.setattr("sae_lib.figures._commit", lambda: "second")
+    monkeypatch.setattr("sae_lib.figures.commit_hash", lambda: "second")
     save_figure(run_at("pocket"), draw(), "fig3", {"n": 1})
     assert json.loads(path.read_text())["run"]["commit"] == "first"
     save_figure(run_at("pocket"), draw(), "fig3", {"n": 2})

@@ -1,0 +1,67 @@
+"""Which learning rate the pocket SAEs want: `python tests/benchmarks/sae_learning_rate.py` (some 8 minutes on two cores).
+
+Trains the SAEs of Figure 3 (k = 16, all four blocks) at each rate on the pocket scale's vectors, measures them on held-out
+prompts, and writes figures/results/sae_learning_rate.json, which notebook 03 draws.
+"""
+
+import argparse
+import json
+import platform
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.figures import commit_hash
+from sae_lib.harvest import TrainingStream, positions_per_step
+from sae_lib.pipelines import load_pipeline
+from sae_lib.prompts import load_prompts
+from sae_lib.recipes import default_configs, transfer_k
+from sae_lib.scales import get_scale
+from sae_lib.store import ROOT, write_if_changed
+from sae_lib.training import LOG_FILE, SAEConfig, train_saes
+from sae_lib.transfer import CallSettings, measure_transfer
+
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+COMMAND = "python tests/benchmarks/sae_learning_rate.py"
+
+
+def sweep(scale: str, seed: int = 2) -> dict:
+    """Held-out explained variance and the last share of dead features, by block and rate."""
+    counts, pipe = get_scale(scale), load_pipeline("turbo", scale)
+    settings = CallSettings(1, 0.0, seed, counts.harvest_batch)
+    prompts = load_prompts(scale, counts.train_prompts)
+    vectors = counts.train_prompts * positions_per_step(pipe)
+    stream = TrainingStream(pipe, prompts, SAE_BLOCKS, settings, counts.passes, vectors, seed)
+    configs = default_configs(scale, 128, vectors * counts.passes, [transfer_k(128)], seed)
+    held_out, noise = load_prompts(scale, counts.transfer_prompts, "held-out"), replace(settings, seed=seed + 1_000)
+    blocks = {block: {"explained_variance": [], "dead_share": []} for block in SAE_BLOCKS}
+    for rate in RATES:
+        with tempfile.TemporaryDirectory() as folder:
+            trained = train_saes(stream, [replace(config, lr=rate) for config in configs], folder, pipe.device)
+            logs = {c.block: Path(folder, c.folder_name, LOG_FILE).read_text().splitlines()[-1] for c in trained}
+        saes = {config.block: {"sae": sae} for config, sae in trained.items()}
+        for block, measured in measure_transfer(pipe, held_out, noise, saes).items():
+            explained = measured["sae"].explained_variance(resamples=1)[0, 0].item()
+            blocks[block]["explained_variance"].append(float(f"{explained:.6g}"))
+            blocks[block]["dead_share"].append(json.loads(logs[block])["dead_share"])
+        print(f"{rate:g}", {block: columns["explained_variance"][-1] for block, columns in blocks.items()}, flush=True)
+    chosen = SAEConfig.pocket("mid.0").lr
+    result = {"learning_rates": RATES, "chosen": chosen, "k": transfer_k(128), "blocks": blocks, "seed": seed}
+    return result | {"prompts": len(prompts), "passes": counts.passes, "held_out_prompts": len(held_out)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scale", choices=["smoke", "pocket"], default="pocket")
+    parser.add_argument("--output", type=Path, default=ROOT / "figures" / "results" / "sae_learning_rate.json")
+    options = parser.parse_args()
+    run = {"command": COMMAND, "scale": options.scale, "commit": commit_hash(), "torch": torch.__version__}
+    record = {"result": sweep(options.scale), "run": run | {"python": platform.python_version(), "device": "cpu"}}
+    write_if_changed(options.output, (json.dumps(record, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
