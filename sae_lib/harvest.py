@@ -32,7 +32,7 @@ class TrainingStream:
 
     One pass over more than BUFFER vectors: the pipeline runs while one reads, and the vectors come in the order of the
     paper's shuffling buffer. Otherwise the pipeline runs once, at the first reading; all vectors are kept in memory, in
-    float32 (vectors * d_model * 4 bytes a block: 101 MB for 3,072 one-step prompts of the pocket models), and each pass is
+    float32 (vectors * d_model * 4 bytes a block: 67 MB for 2,048 one-step prompts of the pocket models), and each pass is
     permuted anew over all prompts and steps.
 
     Raises ValueError if there are no prompts or no passes, from reading also for NaN in an update; MemoryError if what

@@ -28,7 +28,7 @@ class Scale:
 
 SCALES = {
     "smoke": Scale("smoke", 96, 1, 12, 4, 4.0, 64, 12, 200),
-    "pocket": Scale("pocket", 3_072, 8, 100, 20, 4.0, 64, 50, 1_000),
+    "pocket": Scale("pocket", 2_048, 12, 100, 20, 4.0, 64, 50, 1_000),
     "sdxl": Scale("sdxl", 1_500_000, 1, 100, 20, 7.5, 50, 10, 1_000),
 }
 

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -6,6 +8,7 @@ from sae_lib.blocks import SAE_BLOCKS
 from sae_lib.pocket import train_saes as stage
 from sae_lib.recipes import default_configs, one_step_saes, panel_k, train_in_setting, transfer_k
 from sae_lib.scales import SCALES
+from sae_lib.store import ROOT
 from sae_lib.transfer import CallSettings
 
 
@@ -35,6 +38,13 @@ def test_the_pocket_scale_makes_at_least_3000_steps():
     vectors = counts.train_prompts * 64 * counts.passes
     config = default_configs("pocket", 128, vectors, (16,))[0]
     assert vectors // config.batch_size - config.init_batches >= 3000
+
+
+def test_the_stored_sweep_is_the_pocket_scale_s_and_chose_the_rate_in_use():
+    record = json.loads((ROOT / "figures" / "results" / "sae_learning_rate.json").read_text())
+    assert record["run"]["scale"] == "pocket"
+    assert record["result"]["chosen"] == default_configs("pocket", 128, 512_000, (16,))[0].lr
+    assert record["result"]["prompts"] == SCALES["pocket"].train_prompts
 
 
 def test_one_step_saes_come_with_their_controls_and_are_not_trained_twice(pipe, monkeypatch):

@@ -11,7 +11,7 @@
 # |---|---|---|---|
 # | needs | shipped weights | shipped weights | SDXL Turbo, or `source=random`; 1.5 million prompts; a GPU of 40 GB |
 # | makes | the same, marked as smoke | eight SAEs with controls, and the figures `training_curves` `learning_rate` `explained_variance` `firing` `survival` `top_pictures` | the same, without `survival` unless `compare_with` is given |
-# | cost | 25 s, one core | some 4 min, two cores | days (estimated, not run) |
+# | cost | 25 s, one core | some 4.5 min, two cores | days (estimated, not run) |
 #
 # | symbol | code | shape and meaning |
 # |---|---|---|
@@ -65,6 +65,7 @@ from sae_lib.training import LOG_FILE
 from sae_lib.transfer import CallSettings, measure_transfer, stream_updates, untrained
 from sae_lib.updates import to_vectors
 
+# %%
 run = start_run("03_train_saes", globals())
 counts = get_scale(scale, run.rehearsal)
 larger_k_claim = Claim("A larger k explains more (explained variance, difference, mean of the blocks)", at_least=0)
@@ -108,6 +109,8 @@ logs = {
     config: [json.loads(line) for line in (trained.folder / config.folder_name / LOG_FILE).read_text().splitlines()]
     for config in trained.saes
 }
+
+# %%
 quantities = {
     "loss": "loss",
     "explained_variance": "explained variance",
@@ -179,6 +182,8 @@ settings = CallSettings(1, 0.0, seed + 1_000, counts.harvest_batch)  # noise tha
 shipped = {}
 if scale != "sdxl" or compare_with:
     shipped = {k: load_saes(k, scale, compare_with, turbo.device) for k in (k_small, k_large)}
+
+# %%
 reconstructors = {
     block: {
         **{f"SAE, k = {k}": trained.with_k(k)[block] for k in (k_small, k_large)},
@@ -203,6 +208,7 @@ def measure(folder):
     save_file(samples, folder / "samples.safetensors")
 
 
+# %%
 inputs = {"trained": trained.folder.name, "compare_with": compare_with, "prompts": held_out, "seed": seed}
 inputs |= {"resamples": counts.bootstrap, "batch": counts.harvest_batch}
 measured_folder = cached("held_out_variance", inputs, measure)
@@ -247,8 +253,8 @@ save_figure(run, fig, "explained_variance", result, measured_folder, [larger_k_v
 #
 # The same held-out prompts, encoded. A feature fires where its activation is above zero. For each SAE we count at which
 # share of all positions each feature fires, how many activations of a vector are not zero (L0, at most k), and how many
-# features never fire at all. This *dead* is not training's: it asks a few thousand vectors, so a rare feature may be
-# counted as dead. Per picture we also keep each feature's mean activation, by which section 3.7 finds the pictures that
+# features never fire at all. This is not training's *dead*: it asks the held-out vectors alone, so a rare feature may
+# be counted as silent. Per picture we also keep each feature's mean activation, by which section 3.7 finds the pictures that
 # excite it most, as the authors do.
 
 
@@ -269,6 +275,8 @@ def encode(folder):
 
 
 codes = load_file(cached("held_out_codes", inputs, encode) / "codes.safetensors")
+
+# %%
 positions = len(codes[f"{panel['mid.0'].folder_name}/values"]) // len(held_out)
 fires = {config: codes[f"{config.folder_name}/fires"] for config in trained.saes}  # [prompts, n_f]
 l0 = {config: (count.sum() / len(count) / positions).item() for config, count in fires.items()}
@@ -280,6 +288,8 @@ for config in fires:
 never_fires = torch.cat([(fires[config].sum(0) == 0).double() for config in panel.values()])  # [features]
 never = bootstrap_interval(never_fires, resamples=counts.bootstrap, seed=seed)
 dead_verdict = dead_claim.judge(run, never.value, never[1:])
+
+# %%
 ranks = torch.linspace(0, 1, 101, dtype=torch.float64)
 often = {c: (count.double().mean(0) / positions).quantile(1 - ranks) for c, count in fires.items()}
 fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.2), sharey=True)
@@ -374,6 +384,7 @@ def activation_maps(block, rho, top):
     return (values * (features == rho)).sum(-1)[top].unflatten(1, (1, round(positions**0.5), -1))
 
 
+# %%
 chosen = {(block, rho): top for block in SAE_BLOCKS for rho, top in choose(block).items()}
 drawn = draw_pictures(turbo, held_out, settings)
 

@@ -50,6 +50,7 @@ from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, MODEL_LINE
 from sae_lib.training import LOG_FILE
 from sae_lib.transfer import CallSettings, RawUpdates, measure_transfer, untrained
 
+# %%
 run = start_run("04_transfer", globals())
 counts = get_scale(scale, run.rehearsal)
 
@@ -91,12 +92,9 @@ published = json.loads((ROOT / "figures" / "results" / "fig3_published.json").re
 EV, PUBLISHED_EV = "explained_variance", "explained_variance_as_published"
 OVERLAP, IOU = "coefficient_similarity", "active_set_iou"
 rules = {  # (setting, quantity, statistic): text, bounds
-    ("turbo", PUBLISHED_EV, level): ("4-step Turbo: explained variance stays high (as published)", {"at_least": 0.5}),
+    ("turbo", PUBLISHED_EV, level): ("Turbo: explained variance stays high (as published)", {"at_least": 0.5}),
     ("base", PUBLISHED_EV, level): ("Base: explained variance stays high (as published)", {"at_least": 0.5}),
-    ("turbo", PUBLISHED_EV, decline): (
-        "4-step Turbo: it declines slowly, first minus last",
-        {"at_least": 0, "at_most": 0.2},
-    ),
+    ("turbo", PUBLISHED_EV, decline): ("Turbo: it declines slowly, first minus last", {"at_least": 0, "at_most": 0.2}),
     ("base", PUBLISHED_EV, decline): ("Base: it declines slowly, first minus last", {"at_least": 0, "at_most": 0.2}),
     ("base", OVERLAP, middle): ("Base: features overlap much in mid-trajectory", {"at_least": 0.8}),
     ("base", OVERLAP, rise): ("Base: the overlap rises, middle minus first pair", {"at_least": 0}),
@@ -104,12 +102,14 @@ rules = {  # (setting, quantity, statistic): text, bounds
 }
 
 
+# %%
 def published_curves(setting, quantity):
     """[blocks, steps, 1], nan where the plot could not be read."""
     curves = published["curves"][quantity][setting].values()
     return torch.tensor([[torch.nan if value is None else value for value in curve] for curve in curves])[..., None]
 
 
+# %%
 claims = {}
 for (setting, quantity, statistic), (text, bounds) in rules.items():
     value = statistic(published_curves(setting, quantity)).item()
@@ -117,7 +117,7 @@ for (setting, quantity, statistic), (text, bounds) in rules.items():
     claims[setting, quantity, statistic] = Claim(text, **bounds, **there)
 gap_text = "{}: no additional training needed (explained variance, SAE of this setting minus one-step SAE)"
 gap_claims = {
-    name: Claim(gap_text.format(title), at_most=0.1) for name, title in (("turbo", "4-step Turbo"), ("base", "Base"))
+    name: Claim(gap_text.format(title), at_most=0.1) for name, title in (("turbo", "Turbo"), ("base", "Base"))
 }
 print(*(f"{claim.text}: published {claim.published:.3f}" for claim in claims.values()), sep="\n")
 
@@ -191,14 +191,10 @@ def measure(folder):
     save_file(samples, folder / "samples.safetensors")
 
 
-folders = [one_step.folder.name, *(trained.folder.name for trained in ceilings.values())]
-inputs = {
-    "saes": folders,
-    "prompts": held_out,
-    "seed": seed,
-    "resamples": counts.bootstrap,
-    "batch": counts.transfer_batch,
-}
+# %%
+folders = [trained.folder.name for trained in (one_step, *ceilings.values())]
+inputs = {"saes": folders, "prompts": held_out, "seed": seed}
+inputs |= {"resamples": counts.bootstrap, "batch": counts.transfer_batch}
 artefact = cached("transfer", inputs, measure)
 samples = load_file(artefact / "samples.safetensors")
 
@@ -226,6 +222,7 @@ for name, claim in gap_claims.items():
     verdicts.append(claim.judge(run, interval.value, interval[1:]))
 
 
+# %%
 def draw(ax, name, block, rows, **look):
     """One curve over denoising progress, pairs of steps between their steps, with its 95 % band; gives the intervals."""
     count = steps[name][0] if rows.shape[-1] > 1 else published_curves(name, PUBLISHED_EV).shape[1]
@@ -256,6 +253,8 @@ for column, (quantity, title) in zip(axes.T, titles.items(), strict=True):
     column[0].set_title(title)
     column[1].set_xlabel("progress (%)")
 axes[0, 0].set_ylim(max(-0.6, min(0, axes[0, 0].get_ylim()[0])), 1.02)
+
+# %%
 here = "SDXL" if scale == "sdxl" else "pocket models"
 axes[0, 0].set_ylabel(f"{here}\n{len(held_out)} prompts")
 axes[1, 0].set_ylabel("published, digitised\n" + ("100 prompts" if scale == "sdxl" else "(SDXL, another model)"))
@@ -313,7 +312,11 @@ save_figure(run, fig, "two_definitions", {"curves": drawn, "prompts": len(held_o
 # all vectors.
 
 # %%
-looks = {"one-step SAE": {"linestyle": "-"}, "ceiling": {"color": "black", "linestyle": "-"}, "other block": {"linestyle": "-"}}
+looks = {
+    "one-step SAE": {"linestyle": "-"},
+    "ceiling": {"color": "black", "linestyle": "-"},
+    "other block": {"linestyle": "-"},
+}
 looks |= {"PCA": {"linestyle": "--"}, "untrained": {"linestyle": ":"}, "permuted": {"linestyle": "-."}}
 fig, axes = plt.subplots(2, 4, figsize=(TEXT_WIDTH, 3.7), sharex=True, sharey=True)
 drawn = {}
@@ -343,6 +346,8 @@ for name in settings:
             *(f"{v:12.3f}" for v in values),
             f"  {gap.value:.3f} ({gap.low:.3f}-{gap.high:.3f})",
         )
+
+# %%
 for name, trained in ceilings.items():
     logs = [(trained.folder / config.folder_name / LOG_FILE).read_text().splitlines()[-1] for config in trained.saes]
     ends = [json.loads(log)[EV] for log in logs]
@@ -364,7 +369,11 @@ for name, trained in ceilings.items():
 # changes slowly.
 
 # %%
-looks = {"one-step SAE": {"linestyle": "-"}, "raw updates": {"color": "black", "linestyle": "-"}, "untrained": {"linestyle": ":"}}
+looks = {
+    "one-step SAE": {"linestyle": "-"},
+    "raw updates": {"color": "black", "linestyle": "-"},
+    "untrained": {"linestyle": ":"},
+}
 fig, axes = plt.subplots(2, 4, figsize=(TEXT_WIDTH, 3.5), sharex=True, sharey=True)
 drawn = {}
 for row, name in zip(axes, settings, strict=True):
