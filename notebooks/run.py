@@ -34,8 +34,8 @@ SOURCES = FOLDER / "src"
 TABLE_MARKS = ("<!-- artefacts: written by `make notebooks` -->", "<!-- /artefacts -->")
 IN_THE_PAPER = {
     "01_model_and_blocks/unet": "Figure 10",
-    "04_transfer/figure_3": "Figure 3",
-    "04_transfer/figure_3_iou": "Figure 3's IoU plot (appendix status unknown)",
+    "04_transfer/figure3": "Figure 3",
+    "04_transfer/similarity": "Figure 3 (right), and the authors' IoU plot",
 }
 """Figures that redraw one of the paper's; the others are ours."""
 

@@ -37,25 +37,25 @@ class Judge(ModelMixin, ConfigMixin):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         hidden, skips = self.stem(images * 2 - 1), []
         for at, stage in enumerate(self.down):
-            hidden = stage(hidden if at == 0 else F.avg_pool2d(hidden, 2))
+            hidden = stage(hidden if at == 0 else F.avg_pool2d(F.silu(hidden), 2))
             skips.append(hidden)
         skips.pop()
         for stage in self.up:
             hidden = stage(torch.cat([F.interpolate(hidden, scale_factor=2.0, mode="nearest"), skips.pop()], 1))
-        return dict(zip(["object", *JUDGED], self.head(hidden).split(self.sizes, 1), strict=True))
+        return dict(zip(["object", *JUDGED], self.head(F.silu(hidden)).split(self.sizes, 1), strict=True))
 
 
 class _Stage(nn.Module):
-    """Two 3x3 convolutions with group normalisation, the second around a residual."""
+    """A 3x3 convolution, then a normalised residual; what is not normalised carries brightness and contrast on."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
         self.first, self.second = nn.Conv2d(before, after, 3, padding=1), nn.Conv2d(after, after, 3, padding=1)
-        self.norm_first, self.norm_second = nn.GroupNorm(4, after), nn.GroupNorm(4, after)
+        self.norm = nn.GroupNorm(4, after)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.norm_first(self.first(x)))
-        return F.relu(x + self.norm_second(self.second(x)))
+        x = self.first(x)
+        return x + self.second(F.silu(self.norm(x)))
 
 
 def judge_loss(logits: dict[str, Tensor], maps: dict[str, Tensor]) -> Tensor:

@@ -248,7 +248,7 @@ def main() -> None:
         "base": (train_unet.train_base, 2_000),
         "pairs": (train_unet.make_pairs, 6_000),
         "turbo": (train_unet.train_turbo, 1_500),
-        "saes": (train_saes.train_shipped_saes, 8),
+        "saes": (train_saes.train_shipped_saes, 12),
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stages", nargs="*", default=list(stages), help=f"any of {', '.join(stages)}; all by default")
