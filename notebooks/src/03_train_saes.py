@@ -389,7 +389,7 @@ chosen = {(block, rho): top for block in SAE_BLOCKS for rho, top in choose(block
 drawn = draw_pictures(turbo, held_out, settings)
 
 # %%
-look = {"figsize": (TEXT_WIDTH, 0.68 * len(chosen)), "squeeze": False}
+look = {"figsize": (TEXT_WIDTH, 0.68 * len(chosen)), "squeeze": False, "dpi": 75}  # keeps the notebook small
 fig, axes = plt.subplots(len(chosen), 2 * shown, **look)
 fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
 for row, ((block, rho), top) in zip(axes, chosen.items(), strict=True):
