@@ -25,8 +25,8 @@ def cache_root() -> Path:
 
 @functools.cache
 def library_fingerprint() -> str:
-    """sha256 over every file of the package, its code and the weights it ships, as they were at the first call."""
-    files = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    """sha256 over the package's code, weights and their configurations, as they were at the first call."""
+    files = sorted(path for path in PACKAGE.rglob("*") if path.suffix in {".py", ".safetensors", ".json"})
     lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.relative_to(PACKAGE).as_posix()}" for path in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -121,7 +121,7 @@ def judge_accuracy(judge: Judge, count: int, seed: int, vae=None) -> dict[str, t
 
 
 def seed_variation(
-    judge: Judge, name: str, settings: CallSettings, captions: int = 30, seeds: int = 4
+    judge: Judge, name: str, settings: CallSettings, captions: int = 12, seeds: int = 3
 ) -> dict[str, tuple[int, int]]:
     """`{attribute: (pairs that differ, pairs)}` over pairs of seeds, for attributes that a caption of one object leaves open."""
     chosen = [caption for caption in sample_captions(400, 7, "test") if len(caption.objects) == 1][:captions]
@@ -170,7 +170,7 @@ def as_markdown(tables: dict[str, dict[str, tuple[int, int]]], count: int, seed:
             f"{100 * table[name][0] / table[name][1]:.1f}" if table.get(name, (0, 0))[1] else "–" for name in columns
         ]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    note = f"Per cent; {count} held-out scenes or captions (unseen pairs: {count // 5}; seeds: 30 captions, 4 seeds), seed {seed}."
+    note = f"Per cent; {count} held-out scenes or captions (unseen pairs: {count // 5}; seeds: 12 captions, 3 seeds), seed {seed}."
     return "\n".join([*lines, "", note])
 
 
