@@ -29,7 +29,7 @@ def score(caption, *objects):
 
 def test_a_statement_counts_where_the_judge_sees_it():
     caption = Caption("a blue star at sea", ({"shape": "star", "colour": "blue"},), {"background": "sea"}, None)
-    assert score(caption, found(STAR, (32, 32))) == [
+    assert score(caption, found(STAR, (32.0, 32.0))) == [
         ("number", True),
         ("shape", True),
         ("colour", False),
@@ -39,23 +39,23 @@ def test_a_statement_counts_where_the_judge_sees_it():
 
 def test_a_colour_counts_only_on_the_object_it_was_stated_of():
     caption = Caption("", ({"shape": "star", "colour": "blue"}, {"shape": "heart", "colour": "red"}), {}, None)
-    statements = score(caption, found(STAR, (16, 32)), found(HEART, (48, 32)))
+    statements = score(caption, found(STAR, (16.0, 32.0)), found(HEART, (48.0, 32.0)))
     assert [right for name, right in statements if name == "colour"] in ([False, False], [True, True])
     assert sum(right for _, right in statements) == 3, "number, and either both shapes or both colours"
 
 
 def test_objects_are_matched_whatever_the_order_in_which_the_judge_names_them():
     caption = Caption("", ({"shape": "star"}, {"shape": "heart"}), {}, "horizontal")
-    left, right = found(STAR, (16, 32)), found(HEART, (48, 32))
+    left, right = found(STAR, (16.0, 32.0)), found(HEART, (48.0, 32.0))
     assert all(hit for _, hit in score(caption, right, left))
-    swapped = score(caption, found(STAR, (48, 32)), found(HEART, (16, 32)))
+    swapped = score(caption, found(STAR, (48.0, 32.0)), found(HEART, (16.0, 32.0)))
     assert dict(swapped)["position"] is False
 
 
 def test_what_is_missing_is_not_found():
     caption = Caption("", ({"shape": "star", "position": "left"}, {"shape": "heart"}), {}, "vertical")
     assert [hit for _, hit in score(caption)] == [False] * 5
-    assert sum(hit for _, hit in score(caption, found(STAR, (16, 32)))) == 2, "the star and its place"
+    assert sum(hit for _, hit in score(caption, found(STAR, (16.0, 32.0)))) == 2, "the star and its place"
 
 
 def test_the_nearest_anchor_names_the_position():

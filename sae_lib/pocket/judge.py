@@ -3,6 +3,7 @@
 Trained on rendered scenes alone. Objects are the connected components of the object pixels, so that a colour binds to a shape.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,7 @@ class Judge(ModelMixin, ConfigMixin):
     """A small convolutional U-shaped network `[batch, 3, 64, 64]` in [0, 1] -> logits `{attribute: [batch, classes, 64, 64]}`; `"object"` has one logit."""
 
     @register_to_config
-    def __init__(self, widths: tuple[int, ...] = (12, 32, 64, 96)) -> None:
+    def __init__(self, widths: Sequence[int] = (12, 32, 64, 96)) -> None:
         super().__init__()
         width = widths[0]
         self.stem = nn.Conv2d(3, width, 3, padding=1)
