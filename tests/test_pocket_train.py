@@ -6,6 +6,8 @@ import torch
 from sae_lib.pocket import train, train_unet, weights
 from sae_lib.pocket.captions import Caption
 
+SHIPPED = weights.ROOT
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
@@ -25,6 +27,11 @@ def test_every_stage_leaves_its_part_of_one_diffusers_pipeline(trained):
     parts = {"vae", "text_encoder", "text_encoder_2", "judge", "unet", "unet_base", "tokenizer", "scheduler"}
     assert parts <= {path.name for path in trained.iterdir()}
     assert not list(trained.glob(".unfinished-*"))
+
+
+def test_no_configuration_names_a_folder_of_this_machine(trained):
+    configs = [*trained.glob("*/config.json"), *SHIPPED.glob("*/config.json")]
+    assert configs and not [path for path in configs if "_name_or_path" in path.read_text()]
 
 
 def test_turbo_starts_as_base_and_moves_away(trained):

@@ -5,6 +5,7 @@ scheduler and shares the autoencoder, text encoders and tokenizer.
 """
 
 import copy
+import json
 import os
 import shutil
 import tempfile
@@ -71,7 +72,15 @@ def save(part: str, module: nn.Module) -> None:
     """Write a model as fp16 safetensors, all or nothing; the first part written lays out the pipeline's folder too."""
     if not (ROOT / "model_index.json").exists():
         _lay_out()
-    _write(ROOT / _PARTS[part][0], lambda folder: copy.deepcopy(module).half().save_pretrained(folder))
+
+    def fill(folder: Path) -> None:
+        copy.deepcopy(module).half().save_pretrained(folder)
+        config = folder / "config.json"
+        settings = json.loads(config.read_text())
+        settings.pop("_name_or_path", None)  # where on this machine the run began: of no use on another
+        config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+    _write(ROOT / _PARTS[part][0], fill)
 
 
 def _lay_out() -> None:
