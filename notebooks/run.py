@@ -197,7 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 1 if a notebook failed, 2 if the command itself is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["reproduce", "build"])
-    parser.add_argument("names", nargs="*", metavar="NAME", help='notebooks such as "04_transfer"; all if none is given')
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help='notebooks such as "04_transfer"; all if none is given'
+    )
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("PARAMETER", "VALUE"))
     options = parser.parse_args(arguments)
     if options.command == "build" and options.p:

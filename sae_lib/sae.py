@@ -47,7 +47,8 @@ class TopKSAE(nn.Module):
         self.d_model, self.n_f, self.k = d_model, n_f, k
         self.encoder = nn.Linear(d_model, n_f, bias=False)
         self.decoder = nn.Linear(n_f, d_model, bias=False)
-        self.decoder.weight.data = self.encoder.weight.data.T.clone()
+        # Features lie one after the other in memory, so that reading k of them reads k pieces.
+        self.decoder.weight.data = self.encoder.weight.data.clone().T
         self.pre_bias = nn.Parameter(torch.zeros(d_model))
         self.latent_bias = nn.Parameter(torch.zeros(n_f))
         self.register_buffer("stats_last_nonzero", torch.zeros(n_f, dtype=torch.long))
@@ -57,7 +58,7 @@ class TopKSAE(nn.Module):
         """W_enc (x - b_pre) + b_act, before TopK and ReLU. Raises ValueError for vectors of another width."""
         if x.shape[-1] != self.d_model:
             raise ValueError(f"got vectors of width {x.shape[-1]}, this SAE wants d_model = {self.d_model}")
-        return self.encoder(x - self.pre_bias) + self.latent_bias
+        return F.linear(x - self.pre_bias, self.encoder.weight, self.latent_bias)
 
     def encode_sparse(
         self, x: Float[Tensor, "*rows d_model"]
@@ -80,13 +81,6 @@ class TopKSAE(nn.Module):
     def decode(self, activations: Float[Tensor, "*rows n_f"]) -> Float[Tensor, "*rows d_model"]:
         """W_dec s + b_pre. Of all-zero activations it is b_pre."""
         return self.decoder(activations) + self.pre_bias
-
-    def decode_sparse(
-        self, values: Float[Tensor, "vectors kept"], indices: Int[Tensor, "vectors kept"]
-    ) -> Float[Tensor, "vectors d_model"]:
-        """`decode` of sparse activations, adding up only the columns that `indices` name; same values and gradients."""
-        columns = self.decoder.weight.T.contiguous()
-        return F.embedding_bag(indices, columns, per_sample_weights=values, mode="sum") + self.pre_bias
 
     def forward(self, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
         """The reconstruction DEC(ENC(x))."""

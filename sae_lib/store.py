@@ -27,7 +27,9 @@ def cache_root() -> Path:
 def library_fingerprint() -> str:
     """sha256 over the package's code, weights and their configurations, as they were at the first call."""
     files = sorted(path for path in PACKAGE.rglob("*") if path.suffix in {".py", ".safetensors", ".json"})
-    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.relative_to(PACKAGE).as_posix()}" for path in files]
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.relative_to(PACKAGE).as_posix()}" for path in files
+    ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

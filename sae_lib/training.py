@@ -1,21 +1,20 @@
-"""Training SAEs on a stream of update vectors, as the paper does (App. K and the authors' code).
-
-The plain reference: it is meant to be read against the equations.
-"""
+"""Training SAEs on a stream of update vectors, as the paper does (App. K and the authors' code)."""
 
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_lib.blocks import BLOCKS
+from sae_lib.losses import Weights, add_gradients_, variance
 from sae_lib.metrics import explained_variance
 from sae_lib.sae import TopKSAE
 
@@ -132,43 +131,6 @@ def geometric_median(
     return median
 
 
-def variance(x: Float[Tensor, "vectors d_model"]) -> Float[Tensor, ""]:
-    """Mean over all entries of (x - mean over the vectors)^2."""
-    return (x - x.mean(0)).square().mean()
-
-
-def normalized_mse(x_hat: Float[Tensor, "vectors d_model"], x: Float[Tensor, "vectors d_model"]) -> Float[Tensor, ""]:
-    """mean((x_hat - x)^2) / variance(x): 0 is perfect, 1 is as good as the mean vector."""
-    return (x_hat - x).square().mean() / variance(x)
-
-
-def auxiliary_loss(
-    sae: TopKSAE,
-    pre_activations: Float[Tensor, "vectors n_f"],
-    error: Float[Tensor, "vectors d_model"],
-    dead: Bool[Tensor, " n_f"],
-    auxk: int,
-) -> Float[Tensor, ""]:
-    """How badly the dead features explain what the others leave over (Gao et al.'s AuxK term, as in the authors' code).
-
-        normalized_mse( DEC(ReLU(TopK_auxk(pre_activations * dead))),  error + b_pre ),   NaN counts as 0
-
-    error: x - x_hat, detached. b_pre is detached on the right, not on the left: so with nothing dead the reconstruction
-    is b_pre alone and the term, about 1, still has a gradient on b_pre: -2 mean_vectors(error) / (d_model
-    variance(error)).
-    """
-    silent = dead.nonzero().flatten()
-    if len(silent) == 0:  # the same number and gradients without the work
-        x_hat = sae.pre_bias.expand_as(error)
-    else:
-        activations = pre_activations[:, silent]
-        if len(silent) > auxk:
-            values, chosen = activations.topk(auxk, dim=-1)
-            activations = torch.zeros_like(activations).scatter(-1, chosen, values)
-        x_hat = activations.relu() @ sae.decoder.weight[:, silent].T + sae.pre_bias
-    return normalized_mse(x_hat, error + sae.pre_bias.detach()).nan_to_num(0)
-
-
 def initialise_sae(config: SAEConfig, vectors: Float[Tensor, "vectors d_model"]) -> TopKSAE:
     """The SAE before its first step: weights from `config.seed`, b_pre the geometric median of the first
     `init_vectors`."""
@@ -194,6 +156,11 @@ class SAETraining:
         self.sae: TopKSAE | None = None
         self._first: list[Tensor] = []
 
+    def take(self, batches: Iterable[Tensor]) -> None:
+        """A step for each batch."""
+        for batch in batches:
+            self.step(batch)
+
     def step(self, x: Float[Tensor, "batch_size d_model"]) -> None:
         """Takes one batch."""
         if self.sae is None:
@@ -205,22 +172,18 @@ class SAETraining:
 
     def _begin(self, vectors: Float[Tensor, "vectors d_model"]) -> None:
         self._first = []
-        self.mse_scale = 1 / variance(vectors)
+        self.weights = Weights(1 / variance(vectors), self.config.auxk, self.config.auxk_coef)
         self.sae = initialise_sae(self.config, vectors)
         self.optimizer = torch.optim.Adam(self.sae.parameters(), lr=self.config.lr, eps=ADAM_EPS, fused=True)
 
     def _train_on(self, x: Float[Tensor, "batch_size d_model"]) -> None:
         """One step, in the authors' order: backward, unit columns, no gradient along them, Adam."""
         sae = self.sae
-        pre_activations = sae.pre_activations(x)
-        values, indices = pre_activations.topk(sae.k, dim=-1)
+        with torch.no_grad():
+            values, indices = sae.pre_activations(x).topk(sae.k, dim=-1)
         count_silent_steps_(sae, values, indices)
         dead = sae.stats_last_nonzero > self.config.dead_steps_threshold
-
-        x_hat = sae.decode_sparse(values.relu(), indices)
-        auxiliary = auxiliary_loss(sae, pre_activations, (x - x_hat).detach(), dead, self.config.auxk)
-        loss = self.mse_scale * (x_hat - x).square().mean() + self.config.auxk_coef * auxiliary
-        loss.backward()
+        loss, residual = add_gradients_(sae, x, values, indices, dead, self.weights)
         sae.normalize_decoder_()
         remove_parallel_gradient_(sae)
         self.optimizer.step()
@@ -229,7 +192,7 @@ class SAETraining:
         self.steps += 1
         if self.steps == 1 or self.steps % self.log_interval == 0:
             row = {"step": self.steps, "vectors": self.steps * len(x), "loss": loss.item()}
-            row["explained_variance"] = explained_variance(x, x_hat.detach())
+            row["explained_variance"] = explained_variance(x, x + residual)
             row["l0"] = (values > 0).sum(-1).double().mean().item()
             self.log.append({**row, "dead_share": dead.double().mean().item()})
 
@@ -315,16 +278,24 @@ def train_saes(
 
 
 def _train(stream: Iterable[Mapping[str, Tensor]], trainings: list[SAETraining], device: str | torch.device) -> None:
+    """Steps all trainings over the stream: on the CPU an SAE a core, since its products are too small to share one."""
     groups: dict[tuple[str, int], list[SAETraining]] = {}
     for training in trainings:
         groups.setdefault((training.config.block, training.config.batch_size), []).append(training)
     cutters = {key: _Batches(key[1]) for key in groups}
-    for number, chunk in enumerate(stream):
-        for (block, batch_size), group in groups.items():
-            vectors = _checked(chunk, block, {training.config.d_model for training in group}, number)
-            for batch in cutters[block, batch_size].cut(vectors.to(device, torch.float32)):
-                for training in group:
-                    training.step(batch)
+    on_cpu, threads = torch.device(device).type == "cpu", torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads if on_cpu else 1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for number, chunk in enumerate(stream):
+                work = []
+                for (block, batch_size), group in groups.items():
+                    vectors = _checked(chunk, block, {training.config.d_model for training in group}, number)
+                    batches = cutters[block, batch_size].cut(vectors.to(device, torch.float32))
+                    work += [pool.submit(training.take, batches) for training in group]
+                for done in work:
+                    done.result()
+    finally:
+        torch.set_num_threads(threads)
     for training in trainings:
         if training.steps == 0:
             config = training.config

@@ -46,3 +46,15 @@ def call(pipe):
 def hook_count(pipe):
     """A function that counts the forward hooks and pre-hooks on all modules of the U-Net."""
     return lambda: sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in pipe.unet.modules())
+
+
+@pytest.fixture(scope="module")
+def empty_cache(tmp_path_factory):
+    """The notebooks that a module's tests run share a cache that is empty at first, and run in this interpreter."""
+    from notebooks import run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAE_LIB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("JUPYTER_PATH", "")
+        run.use_this_interpreter()
+        yield

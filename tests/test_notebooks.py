@@ -136,12 +136,8 @@ class SmokeRuns:
 
 
 @pytest.fixture(scope="module")
-def smoke_runs(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SAE_LIB_CACHE", str(tmp_path_factory.mktemp("papermill_cache")))
-        patch.setenv("JUPYTER_PATH", "")
-        run.use_this_interpreter()
-        yield SmokeRuns(tmp_path_factory.mktemp("copies"))
+def smoke_runs(empty_cache, tmp_path_factory):
+    return SmokeRuns(tmp_path_factory.mktemp("copies"))
 
 
 @pytest.fixture(scope="module")

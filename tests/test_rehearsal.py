@@ -13,13 +13,9 @@ SOURCES = run.find_sources()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Where the executed copies go; all share a cache that is empty at first."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SAE_LIB_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("JUPYTER_PATH", "")
-        run.use_this_interpreter()
-        yield tmp_path_factory.mktemp("copies")
+def folder(empty_cache, tmp_path_factory):
+    """Where the executed copies go."""
+    return tmp_path_factory.mktemp("copies")
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)

@@ -12,7 +12,7 @@ import pytest
 from notebooks import run
 from sae_lib import store
 
-SOURCE = '''\
+SOURCE = """\
 # %% [markdown]
 # # A sample
 
@@ -42,7 +42,7 @@ fig = Figure()
 fig.subplots().plot([k, square])
 verdict = Claim("it is large", at_least=50).judge(run, square, (square, square))
 save_figure(run, fig, "square", {"square": square}, artefact, [verdict])
-'''
+"""
 SMOKE = {"scale": "smoke"}
 
 

@@ -57,7 +57,12 @@ def test_a_process_that_finishes_second_takes_the_artefact_of_the_first():
 def test_the_fingerprint_sees_code_and_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "PACKAGE", tmp_path)
     fingerprints = set()
-    for name, content in [("a.py", "x = 1"), ("a.py", "x = 2"), ("weights.safetensors", "1"), ("weights.safetensors", "2")]:
+    for name, content in [
+        ("a.py", "x = 1"),
+        ("a.py", "x = 2"),
+        ("weights.safetensors", "1"),
+        ("weights.safetensors", "2"),
+    ]:
         (tmp_path / name).write_text(content)
         fingerprints.add(store.library_fingerprint.__wrapped__())
     assert len(fingerprints) == 4

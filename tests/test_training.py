@@ -10,15 +10,12 @@ from sae_lib.sae import TopKSAE
 from sae_lib.training import (
     SAEConfig,
     SAETraining,
-    auxiliary_loss,
     count_silent_steps_,
     geometric_median,
     initialise_sae,
-    normalized_mse,
     remove_parallel_gradient_,
     shuffled,
     train_saes,
-    variance,
 )
 
 
@@ -93,63 +90,6 @@ def test_the_geometric_median_of_a_regular_triangle_is_its_centre():
     torch.testing.assert_close(geometric_median(points), torch.zeros(2), atol=1e-6, rtol=0)
 
 
-def test_variance_and_normalised_error_by_hand():
-    x = torch.tensor([[0.0, 0.0], [2.0, 4.0]])  # deviations 1, 1, 2, 2
-    assert variance(x) == 2.5
-    assert normalized_mse(x.mean(0).expand_as(x), x) == 1
-    assert normalized_mse(x + torch.tensor([1.0, 0.0]), x) == pytest.approx(0.5 / 2.5)
-
-
-def auxiliary(sae, x, dead, auxk=4):
-    pre_activations = sae.pre_activations(x)
-    error = (x - sae(x)).detach()
-    return auxiliary_loss(sae, pre_activations, error, dead, auxk), pre_activations, error
-
-
-def published_auxiliary(sae, pre_activations, error, dead, auxk=4):
-    """The authors' form: masked in place, always decoded."""
-    masked = pre_activations.clone()
-    masked.data *= dead
-    values, indices = masked.topk(auxk, dim=-1)
-    x_hat = sae.decode(torch.zeros_like(masked).scatter(-1, indices, values.relu()))
-    target = error + sae.pre_bias.detach()
-    loss = (x_hat - target).square().mean() / (target.mean(0) - target).square().mean()
-    return loss.nan_to_num(0)
-
-
-@pytest.mark.parametrize("dead_features", [0, 1, 3, 12])
-def test_the_auxiliary_term_and_its_gradients_are_those_of_the_published_form(dead_features):
-    torch.manual_seed(0)
-    sae, x = TopKSAE(6, 12, 2), sparse_vectors(40)
-    sae.pre_bias.data = x.mean(0)
-    dead = torch.arange(12) < dead_features
-    loss, pre_activations, error = auxiliary(sae, x, dead)
-    published = published_auxiliary(sae, pre_activations, error, dead)
-    assert loss.item() == pytest.approx(published.item())
-    parameters = dict(sae.named_parameters())
-    ours = torch.autograd.grad(loss, parameters.values(), retain_graph=True, materialize_grads=True)
-    theirs = torch.autograd.grad(published, parameters.values(), materialize_grads=True)
-    for name, a, b in zip(parameters, ours, theirs, strict=True):
-        torch.testing.assert_close(a, b, msg=lambda message, name=name: f"{name}: {message}")
-
-
-def test_with_nothing_dead_the_auxiliary_term_still_pulls_on_the_pre_bias():
-    torch.manual_seed(0)
-    sae, x = TopKSAE(6, 12, 2), sparse_vectors(40)
-    loss, _, error = auxiliary(sae, x, torch.zeros(12, dtype=torch.bool))
-    spread = (error - error.mean(0)).square().mean()
-    assert loss.item() == pytest.approx((error.square().mean() / spread).item())
-    (gradient,) = torch.autograd.grad(loss / 32, sae.pre_bias)
-    torch.testing.assert_close(gradient, -(1 / 16) * error.mean(0) / (6 * spread))
-
-
-def test_an_auxiliary_term_that_is_not_a_number_counts_as_nothing():
-    sae, x = TopKSAE(2, 2, 1), torch.ones(4, 2)
-    sae.encoder.weight.data = sae.decoder.weight.data = torch.eye(2)
-    sae.pre_bias.data = torch.ones(2)  # no error, no variance: 0 / 0
-    assert auxiliary(sae, x, torch.zeros(2, dtype=torch.bool), auxk=1)[0] == 0
-
-
 def test_silent_steps_are_counted_from_the_last_kept_value_above_a_thousandth():
     sae = TopKSAE(2, 4, 2)
     sae.stats_last_nonzero += 5
@@ -179,7 +119,7 @@ def test_the_first_batches_set_scale_and_pre_bias_and_are_not_trained_on():
     training.step(batches[1])
     assert training.steps == 0
     first = torch.cat(batches[:2])
-    assert training.mse_scale == pytest.approx(1 / (first - first.mean(0)).square().mean().item())
+    assert training.weights.mse_scale == pytest.approx(1 / (first - first.mean(0)).square().mean().item())
     assert torch.equal(training.sae.pre_bias.data, geometric_median(first))
     assert torch.equal(training.sae.encoder.weight, initialise_sae(config, first).encoder.weight)
 
@@ -214,7 +154,7 @@ def test_one_step_is_the_paper_s_loss_and_order(monkeypatch):
     error = x - reference(x)
     target = error.detach() + reference.pre_bias.detach()
     auxiliary_term = (reference.pre_bias - target).square().mean() / (target - target.mean(0)).square().mean()
-    loss = training.mse_scale * error.square().mean() + auxiliary_term / 32
+    loss = training.weights.mse_scale * error.square().mean() + auxiliary_term / 32
     loss.backward()
     weight = reference.decoder.weight
     weight.data /= weight.data.norm(dim=0)

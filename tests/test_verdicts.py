@@ -38,10 +38,14 @@ def test_a_claim_without_a_number_is_not_published():
 @pytest.mark.parametrize("run", [run_at("smoke"), run_at("sdxl", "random"), run_at("pocket", "random/16")])
 def test_smoke_and_rehearsal_give_no_verdict(run):
     verdict = CLAIM.judge(run, 0.7, (0.6, 0.8))
-    assert verdict.word is None and str(verdict).startswith("no verdict: SAEs transfer (0.7, 95 % 0.6 to 0.8; published")
+    assert verdict.word is None and str(verdict).startswith(
+        "no verdict: SAEs transfer (0.7, 95 % 0.6 to 0.8; published"
+    )
 
 
-@pytest.mark.parametrize(("value", "interval"), [(float("nan"), (0.0, 1.0)), (0.5, (0.0, float("inf"))), (0.5, (1.0, 0.0))])
+@pytest.mark.parametrize(
+    ("value", "interval"), [(float("nan"), (0.0, 1.0)), (0.5, (0.0, float("inf"))), (0.5, (1.0, 0.0))]
+)
 def test_numbers_that_decide_nothing_are_refused(value, interval):
     with pytest.raises(ValueError, match="decides nothing"):
         CLAIM.judge(run_at("pocket"), value, interval)

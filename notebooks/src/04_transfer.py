@@ -313,26 +313,38 @@ save_figure(run, fig, "two_definitions", {"curves": drawn, "prompts": len(held_o
 
 # %%
 looks = {
-    "one-step SAE": {"linestyle": "-"},
-    "ceiling": {"color": "black", "linestyle": "-"},
-    "other block": {"linestyle": "-"},
+    "one-step SAE": {},
+    "ceiling": {"color": "black"},
+    "other block": {},
+    "PCA": {"linestyle": "--"},
+    "untrained": {"linestyle": ":"},
+    "permuted": {"linestyle": "-."},
 }
-looks |= {"PCA": {"linestyle": "--"}, "untrained": {"linestyle": ":"}, "permuted": {"linestyle": "-."}}
-fig, axes = plt.subplots(2, 4, figsize=(TEXT_WIDTH, 3.7), sharex=True, sharey=True)
-drawn = {}
-for row, name in zip(axes, settings, strict=True):
-    for i, (ax, block) in enumerate(zip(row, SAE_BLOCKS, strict=True)):
-        for what, look in looks.items():
-            style = look if what == "one-step SAE" else {"color": CONTROL_COLOR, "marker": "", "linewidth": 1, **look}
-            drawn[f"{name}/{block}/{what}"] = draw(ax, name, block, curves(name, EV, what)[i], **style)
-            if name == "turbo" and i == 0:
-                ax.lines[-1].set_label(what)
-    row[0].set_ylabel(f"{labels[name]}\nexplained variance")
-for ax, block in zip(axes[0], SAE_BLOCKS, strict=True):
-    ax.set_title(block, color=BLOCK_COLORS[block])
-axes[0, 0].set_ylim(max(-0.5, min(0, axes[0, 0].get_ylim()[0])), 1.02)
-fig.supxlabel(f"denoising progress (%); {len(held_out)} prompts", size=9)
-fig.legend(loc="outside upper center", ncols=6, columnspacing=1, handlelength=1.8)
+
+
+def draw_by_block(quantity, looks, ylabel):
+    """A panel for each setting and block with one curve for each look; gives the figure and the curves' intervals."""
+    fig, axes = plt.subplots(2, 4, figsize=(TEXT_WIDTH, 3.7), sharex=True, sharey=True)
+    drawn = {}
+    for row, name in zip(axes, settings, strict=True):
+        for i, (ax, block) in enumerate(zip(row, SAE_BLOCKS, strict=True)):
+            for what, look in looks.items():
+                style = {"linestyle": "-"}
+                if what != "one-step SAE":
+                    style |= {"color": CONTROL_COLOR, "marker": "", "linewidth": 1, **look}
+                drawn[f"{name}/{block}/{what}"] = draw(ax, name, block, curves(name, quantity, what)[i], **style)
+            ax.set_title(block if name == "turbo" else "", color=BLOCK_COLORS[block])
+        row[0].set_ylabel(f"{labels[name]}\n{ylabel}")
+    for line, what in zip(axes[0, 0].lines, looks, strict=True):
+        line.set_label(what)
+    axes[0, 0].set_ylim(max(-0.5, min(0, axes[0, 0].get_ylim()[0])), 1.02)
+    fig.supxlabel(f"denoising progress (%); {len(held_out)} prompts", size=9)
+    fig.legend(loc="outside upper center", ncols=6, columnspacing=1, handlelength=1.8)
+    return fig, drawn
+
+
+# %%
+fig, drawn = draw_by_block(EV, looks, "explained variance")
 save_figure(run, fig, "controls", {"curves": drawn, "prompts": len(held_out), "k": k, "seed": seed}, artefact, [])
 
 # %%
@@ -369,28 +381,9 @@ for name, trained in ceilings.items():
 # changes slowly.
 
 # %%
-looks = {
-    "one-step SAE": {"linestyle": "-"},
-    "raw updates": {"color": "black", "linestyle": "-"},
-    "untrained": {"linestyle": ":"},
-}
-fig, axes = plt.subplots(2, 4, figsize=(TEXT_WIDTH, 3.5), sharex=True, sharey=True)
-drawn = {}
-for row, name in zip(axes, settings, strict=True):
-    for i, (ax, block) in enumerate(zip(row, SAE_BLOCKS, strict=True)):
-        for what, look in looks.items():
-            style = look if what == "one-step SAE" else {"color": CONTROL_COLOR, "marker": "", "linewidth": 1, **look}
-            drawn[f"{name}/{block}/{what}"] = draw(ax, name, block, curves(name, OVERLAP, what)[i], **style)
-            if name == "turbo" and i == 0:
-                ax.lines[-1].set_label(
-                    {"one-step SAE": "SAE activations", "untrained": "untrained SAE"}.get(what, what)
-                )
-    row[0].set_ylabel(f"{labels[name]}\ncosine")
-for ax, block in zip(axes[0], SAE_BLOCKS, strict=True):
-    ax.set_title(block, color=BLOCK_COLORS[block])
-axes[0, 0].set_ylim(min(0, axes[0, 0].get_ylim()[0]), 1.02)
-fig.supxlabel(f"denoising progress (%), adjacent steps; {len(held_out)} prompts", size=9)
-fig.legend(loc="outside upper center", ncols=3)
+fig, drawn = draw_by_block(
+    OVERLAP, {"one-step SAE": {}, "raw updates": {"color": "black"}, "untrained": {"linestyle": ":"}}, "cosine"
+)
 save_figure(run, fig, "similarity", {"curves": drawn, "prompts": len(held_out), "k": k, "seed": seed}, artefact, [])
 
 # %% [markdown]

@@ -38,6 +38,9 @@ SETTINGS = {
 }
 """The three ways in which the paper's models are run."""
 
+VARIED = (40, 4)
+"""Captions and seeds on which the variation of what a caption leaves open is measured."""
+
 CARD = Path(__file__).parent / "MODEL_CARD.md"
 _START, _END = "<!-- quality: written by `python -m sae_lib.pocket.quality` -->", "<!-- /quality -->"
 
@@ -121,7 +124,7 @@ def judge_accuracy(judge: Judge, count: int, seed: int, vae=None) -> dict[str, t
 
 
 def seed_variation(
-    judge: Judge, name: str, settings: CallSettings, captions: int = 12, seeds: int = 3
+    judge: Judge, name: str, settings: CallSettings, captions: int = VARIED[0], seeds: int = VARIED[1]
 ) -> dict[str, tuple[int, int]]:
     """`{attribute: (pairs that differ, pairs)}` over pairs of seeds, for attributes that a caption of one object leaves open."""
     chosen = [caption for caption in sample_captions(400, 7, "test") if len(caption.objects) == 1][:captions]
@@ -170,7 +173,7 @@ def as_markdown(tables: dict[str, dict[str, tuple[int, int]]], count: int, seed:
             f"{100 * table[name][0] / table[name][1]:.1f}" if table.get(name, (0, 0))[1] else "–" for name in columns
         ]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    note = f"Per cent; {count} held-out scenes or captions (unseen pairs: {count // 5}; seeds: 12 captions, 3 seeds), seed {seed}."
+    note = f"Per cent; {count} held-out scenes or captions (unseen pairs: {count // 5}; seeds: {VARIED[0]} captions, {VARIED[1]} seeds), seed {seed}."
     return "\n".join([*lines, "", note])
 
 

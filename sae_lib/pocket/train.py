@@ -41,25 +41,39 @@ def fit(
     ema: float = 0.999,
     save_every: float = 240.0,
 ) -> None:
-    """Minimise `loss_of(step)` over the modules' parameters (and `extra` ones that are thrown away): AdamW, warm-up, linear decay at the end.
+    """Minimise `loss_of(step)` over the modules' parameters (and `extra` ones that are thrown away), with warm-up and linear decay at the end.
 
-    `save` gets the averaged modules every `save_every` seconds and at the end. Raises RuntimeError if the loss is not finite.
+    Matrices and kernels are trained by Muon, everything else by AdamW. `save` gets the averaged modules every `save_every` seconds and at the end. Raises RuntimeError if the loss is not finite.
     """
     box = nn.ModuleDict(modules).train()
     average = AveragedModel(box, multi_avg_fn=_moving_average(ema))
-    optimiser = torch.optim.AdamW([*box.parameters(), *extra], lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+    kernels = [module.weight for module in box.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    flat = [nn.Parameter(kernel.detach().flatten(1)) for kernel in kernels]  # Muon wants matrices: these share storage
+    known = {id(kernel) for kernel in kernels}
+    others = [*(parameter for parameter in box.parameters() if id(parameter) not in known), *extra]
+    optimisers = [
+        torch.optim.Muon(flat, lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.99), weight_decay=0.01),
+    ]
     warm = min(200, steps // 10 + 1)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda at: min(1.0, (at + 1) / warm, max(0.02, (steps - at) / (0.35 * steps)))
-    )
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda at: min(1.0, (at + 1) / warm, max(0.02, (steps - at) / (0.35 * steps)))
+        )
+        for optimiser in optimisers
+    ]
     smooth, start, saved = None, time.monotonic(), time.monotonic()
     for step in range(steps):
         loss = loss_of(step)
-        optimiser.zero_grad()
+        box.zero_grad()
+        optimisers[1].zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(box.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
+        for matrix, kernel in zip(flat, kernels, strict=True):
+            matrix.grad = None if kernel.grad is None else kernel.grad.flatten(1)
+        for optimiser, schedule in zip(optimisers, schedules, strict=True):
+            optimiser.step()
+            schedule.step()
         average.update_parameters(box)
         value = loss.item()
         if not math.isfinite(value):
@@ -82,6 +96,14 @@ def _moving_average(decay: float):
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
 
     return update
+
+
+def mixed_precision(device: str) -> torch.autocast:
+    """Autocast to bfloat16 where the device computes in it, else nothing."""
+    fast = device.startswith("cuda") or any(
+        torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16")
+    )
+    return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=fast)
 
 
 def scene_batches(batch: int, seed: int) -> Iterable[list[Scene]]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sae_lib.pocket import weights
 from sae_lib.pocket.captions import sample_captions, write_caption
 from sae_lib.pocket.models import build_scheduler, build_unet
-from sae_lib.pocket.train import encode_text, fit, scene_batches
+from sae_lib.pocket.train import encode_text, fit, mixed_precision, scene_batches
 from sae_lib.pocket.world import IMAGE_SIZE, render
 from sae_lib.store import cache_root
 
@@ -54,7 +54,7 @@ def _alphas(device: str) -> Tensor:
 
 
 def train_base(steps: int, seed: int, device: str, batch: int = 16, lr: float = 1e-3) -> None:
-    """Predict the noise in encoded scenes: min-SNR weights (5); captions dropped to zeros (10 %) or to the empty prompt (5 %)."""
+    """Predict the noise in encoded scenes: each picture's error divided by the root of its signal-to-noise ratio; captions dropped to zeros (10 %) or to the empty prompt (5 %)."""
     unet = weights.load_or("unet_base", build_unet).to(device)
     vae = weights.load("vae").to(device).requires_grad_(False)
     condition, alphas = _Conditioning(device), _alphas(device)
@@ -73,17 +73,23 @@ def train_base(steps: int, seed: int, device: str, batch: int = 16, lr: float = 
             tokens, pooled = condition(texts)
             keep = (draws > 0.10).float()
             noise = torch.randn(latents.shape, generator=generator, device=device)
-            timesteps = torch.randint(0, 1000, (batch,), generator=generator, device=device)
+            spread = (
+                torch.arange(batch, device=device) + torch.rand(batch, generator=generator, device=device)
+            ) / batch
+            timesteps = (1000 * spread).long()  # every batch sees all noise levels
             alpha = alphas[timesteps].view(-1, 1, 1, 1)
-        predicted = predict_noise(
-            unet,
-            alpha.sqrt() * latents + (1 - alpha).sqrt() * noise,
-            timesteps,
-            tokens * keep.view(-1, 1, 1),
-            pooled * keep.view(-1, 1),
-        )
-        snr = (alpha / (1 - alpha)).flatten()
-        return ((predicted - noise).pow(2).mean((1, 2, 3)) * (5 / snr).clamp(max=1)).mean()
+        with mixed_precision(device):
+            predicted = predict_noise(
+                unet,
+                alpha.sqrt() * latents + (1 - alpha).sqrt() * noise,
+                timesteps,
+                tokens * keep.view(-1, 1, 1),
+                pooled * keep.view(-1, 1),
+            )
+        # What a picture shows is decided at high noise, where plain noise prediction hardly weighs the picture:
+        # "Debias the Training of Diffusion Models" (arXiv:2310.08442).
+        weight = ((1 - alpha) / alpha).sqrt().flatten()
+        return ((predicted.float() - noise).pow(2).mean((1, 2, 3)) * weight).mean()
 
     fit({"unet": unet}, loss_of, steps, lr=lr, save=lambda modules: weights.save("unet_base", modules["unet"]))
 
@@ -169,7 +175,8 @@ def train_turbo(steps: int, seed: int, device: str, batch: int = 16, lr: float =
         x = torch.where(
             first, (1 - alpha).sqrt() * pair["noise"], alpha.sqrt() * pair["end"] + (1 - alpha).sqrt() * fresh
         )
-        noise = predict_noise(unet, x, timesteps, pair["tokens"], pair["pooled"])
+        with mixed_precision(device):
+            noise = predict_noise(unet, x, timesteps, pair["tokens"], pair["pooled"]).float()
         end = (x - (1 - alpha).sqrt() * noise) / alpha.sqrt()
         error = (end - pair["end"]).pow(2).mean((1, 2, 3))
         return ((error + 0.03**2).sqrt() - 0.03).mean()  # pseudo-Huber: few hard pairs do not rule the gradient
