@@ -160,6 +160,8 @@ for block, by_rate in sweep["result"]["blocks"].items():
 for ax, label in ((left, "explained variance, held out"), (right, "share of dead features")):
     ax.axvline(sweep["result"]["chosen"], color=CONTROL_COLOR, linestyle="--", zorder=0)
     ax.set(xscale="log", xlabel="learning rate", ylabel=label)
+    ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    ax.minorticks_off()
 fig.legend(loc="outside upper center", ncols=4)
 save_figure(run, fig, "learning_rate", sweep["result"])
 
