@@ -1,20 +1,21 @@
-"""Streams of update vectors on which SAEs are trained: made by running a pipeline, mixed over prompts, deterministic."""
+"""Update vectors for training: a pipeline run over prompts, mixed, in numbered portions that can be made again."""
 
+import hashlib
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from sae_lib.training import shuffled
-from sae_lib.transfer import CallSettings, permute_dimensions, stream_updates
+from sae_lib.denoising import CallSettings, run_updates
+from sae_lib.processes import exchange, world
+from sae_lib.transfer import permute_dimensions
 from sae_lib.updates import to_vectors
 
 BUFFER = 640_000
 """Vectors a block of the paper's shuffling buffer (authors' code)."""
-CHUNK = 65_536
-"""Vectors a block of a chunk that is given out from memory."""
 
 
 def positions_per_step(pipe) -> int:
@@ -23,20 +24,24 @@ def positions_per_step(pipe) -> int:
     return (pipe.unet.config.sample_size // 4) ** 2
 
 
-class TrainingStream:
-    """The update vectors of a setting as chunks `{block: [vectors, d_model]}` for `train_saes`; can be read again.
+class TrainingStream(Sequence):
+    """The update vectors of a setting in numbered fills: `stream[i]` is `{block: [vectors, d_model]}`, for `train_saes`.
+
+    A fill is what is mixed: the vectors of some prompts in a row, all positions and steps, in random order. A pass over
+    the prompts has as few equal fills as have at most `buffer` vectors a block (but a batch of prompts at least). `stream[i]` depends on the arguments and
+    i only, so a run that died goes on by making its fill again. Differs from the paper: there a buffer is refilled when a
+    fifth is used, and what is left at the end is lost.
 
     pipe, prompts, blocks, settings: which updates; all steps of a call count alike, of guided calls the conditional half.
-    The noise belongs to the prompt (`prompt_generator`), whatever the batch. vectors: at most this many of each block,
-    None for all. passes: how often each vector is given out.
+    vectors: at most this many of each block, None for all. passes: how often each vector is given out. Vectors are in
+    the U-Net's dtype and on its device: `buffer` x d_model x 4 bytes a block in float32, twice that while it is mixed
+    (SDXL: 3.3 GB a block). If a pass is one fill it is kept from pass to pass, and the pipeline runs once.
 
-    One pass over more than BUFFER vectors: the pipeline runs while one reads, and the vectors come in the order of the
-    paper's shuffling buffer. Otherwise the pipeline runs once, at the first reading; all vectors are kept in memory, in
-    float32 (vectors * d_model * 4 bytes a block: 67 MB for 2,048 one-step prompts of the pocket models), and each pass is
-    permuted anew over all prompts and steps.
+    With torch.distributed the processes take turns, a batch of prompts each, and every block's vectors go to the
+    process that owns it: `stream[i]` must be read by all of them, and holds the owned blocks only.
 
-    Raises ValueError if there are no prompts or no passes, from reading also for NaN in an update; MemoryError if what
-    is to be kept exceeds the machine's memory.
+    Raises ValueError if there are no prompts or no passes, from reading also for NaN in an update; MemoryError if a fill
+    exceeds the machine's memory.
     """
 
     def __init__(
@@ -48,75 +53,97 @@ class TrainingStream:
         passes: int = 1,
         vectors: int | None = None,
         seed: int = 0,
+        buffer: int = BUFFER,
     ):
         if not prompts or passes < 1:
             raise ValueError(f"got {len(prompts)} prompts and {passes} passes; wanted at least one of each")
         self.pipe, self.prompts, self.blocks, self.settings = pipe, prompts, list(blocks), settings
-        self.passes, self.vectors, self.seed = passes, vectors, seed
+        self.passes, self.vectors, self.seed, self.buffer = passes, vectors, seed, buffer
+        per_prompt = settings.steps * positions_per_step(pipe)
+        needed = len(prompts) if vectors is None else min(len(prompts), -(-vectors // per_prompt))
+        size = settings.batch_size
+        batches = [range(start, min(start + size, needed)) for start in range(0, needed, size)]
+        self._fills = min(len(batches), -(-needed * per_prompt // buffer))
+        cuts = [number * len(batches) // self._fills for number in range(self._fills + 1)]
+        self._batches = [batches[start:end] for start, end in itertools.pairwise(cuts)]
         self._kept: dict[str, Tensor] | None = None
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        if self.passes == 1 and (self.vectors is None or self.vectors > BUFFER):
-            yield from shuffled(self.in_order(), BUFFER, self.seed)
-        else:
-            yield from reshuffled(self._keep(), self.passes, self.seed)
+    @property
+    def description(self) -> dict:
+        """What the vectors depend on, the pipeline's weights excepted: equal descriptions, equal streams."""
+        told = {name: getattr(self, name) for name in ("blocks", "passes", "vectors", "seed", "buffer")}
+        prompts = hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()
+        return {**told, "prompts": prompts, "settings": asdict(self.settings)}
 
-    def in_order(self, vectors: int | None = None) -> Iterator[dict[str, Tensor]]:
-        """Each vector once, in the order prompt, step, position: float32 on the CPU, a chunk a pipeline call.
+    def __len__(self) -> int:
+        return self.passes * self._fills
 
-        vectors: at most this many of each block, None for all of the stream.
-        """
-        most = min((count for count in (vectors, self.vectors) if count is not None), default=None)
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        if not 0 <= number < len(self):
+            raise IndexError(f"fill {number} of {len(self)}")
+        vectors = self.in_order(number % self._fills)
+        mixed = {}
+        for block in list(vectors):
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**32)
+            order = torch.randperm(len(vectors[block]), generator=generator)  # blocks alike, whichever are there
+            mixed[block] = vectors[block][order.to(vectors[block].device)]
+            if self._kept is None:
+                del vectors[block]
+        return mixed
+
+    def in_order(self, fill: int = 0) -> dict[str, Tensor]:
+        """A fill before it is mixed: in the order prompt, step, position."""
         if self._kept is not None:
-            yield {block: kept[:most] for block, kept in self._kept.items()}
-            return
-        left = dict.fromkeys(self.blocks, most)
-        for _, updates in stream_updates(self.pipe, self.prompts, self.blocks, self.settings):
-            chunk = {block: to_vectors(updates[block].transpose(0, 1)).float().cpu()[: left[block]] for block in left}
-            yield chunk
-            if most is not None:
-                left = {block: left[block] - len(given) for block, given in chunk.items()}
-                if not any(left.values()):
-                    return
+            return self._kept
+        rank, size = world()
+        parts: dict[str, list[Tensor]] = {block: [] for block in self.blocks}
+        for batch in self._batches[fill][rank::size]:
+            updates = run_updates(self.pipe, [self.prompts[i] for i in batch], batch, self.blocks, self.settings)
+            for block, update in updates.items():
+                parts[block].append(to_vectors(update.transpose(0, 1)))
+            if len(parts[self.blocks[0]]) == 1:
+                self._refuse_if_too_large(parts, len(self._batches[fill]))
+        if size > 1:
+            parts = exchange(parts, len(self._batches[fill]))
+        left = None
+        if self.vectors is not None:
+            before = sum(len(batch) for batches in self._batches[:fill] for batch in batches)
+            left = self.vectors - before * self.settings.steps * positions_per_step(self.pipe)
+        vectors = {block: torch.cat(parts.pop(block))[:left] for block in list(parts)}
+        if self._fills == 1:
+            self._kept = vectors
+        return vectors
 
-    def permuted(self) -> Iterator[dict[str, Tensor]]:
-        """Control: the stream with each dimension permuted over a chunk's rows by itself; see `permute_dimensions`."""
-        generator = torch.Generator().manual_seed(self.seed)
-        for chunk in self:
-            yield {block: permute_dimensions(vectors, generator) for block, vectors in chunk.items()}
-
-    def _keep(self) -> dict[str, Tensor]:
-        if self._kept is None:
-            chunks = []
-            for chunk in self.in_order():
-                chunks.append(chunk)
-                if len(chunks) == 1:
-                    self._refuse_if_too_large(chunk)
-            self._kept = {block: torch.cat([chunk.pop(block) for chunk in chunks]) for block in self.blocks}
-        return self._kept
-
-    def _refuse_if_too_large(self, first: Mapping[str, Tensor]) -> None:
-        calls = len(self.prompts) / min(self.settings.batch_size, len(self.prompts))
-        most = self.vectors or float("inf")
-        need = sum(min(most, len(x) * calls) * x.shape[1] * x.itemsize for x in first.values()) / 1e9
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    def _refuse_if_too_large(self, parts: Mapping[str, list[Tensor]], batches: int) -> None:
+        (first,) = {x[0].device for x in parts.values()}
+        need = sum(x[0].nbytes * batches for x in parts.values()) / 1e9
+        memory = (
+            torch.cuda.get_device_properties(first).total_memory
+            if first.type == "cuda"
+            else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        ) / 1e9
         if need > memory:
             raise MemoryError(
-                f"{self.passes} passes keep {need:.2g} GB of update vectors and this machine has {memory:.2g} GB of memory: "
-                "take fewer prompts, or passes=1, which keeps a buffer only"
+                f"a fill of {self.buffer:,} vectors a block takes {need:.2g} GB and {first} has {memory:.2g} GB of "
+                "memory: take a smaller buffer"
             )
 
 
-def reshuffled(
-    vectors: Mapping[str, Float[Tensor, "_ _"]], passes: int, seed: int = 0, chunk: int = CHUNK
-) -> Iterator[dict[str, Tensor]]:
-    """Every vector `passes` times, each time in another order; chunks of at most `chunk` vectors a block.
+class PermutedStream(Sequence):
+    """Control: a stream with each dimension permuted over a fill's rows by itself; see `permute_dimensions`."""
 
-    Blocks are permuted each from `seed`: a block's order does not depend on which others are there.
-    """
-    generators = {block: torch.Generator().manual_seed(seed) for block in vectors}
-    pieces = max(-(-len(x) // chunk) for x in vectors.values())
-    for _ in range(passes):
-        orders = {block: torch.randperm(len(x), generator=generators[block]) for block, x in vectors.items()}
-        for rows in zip(*(order.tensor_split(pieces) for order in orders.values()), strict=True):
-            yield {block: x[part] for (block, x), part in zip(vectors.items(), rows, strict=True)}
+    def __init__(self, stream: TrainingStream):
+        self._stream = stream
+
+    @property
+    def description(self) -> dict:
+        """The stream's, marked."""
+        return {**self._stream.description, "permuted": True}
+
+    def __len__(self) -> int:
+        return len(self._stream)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        fill = self._stream[number]
+        generator = torch.Generator().manual_seed((self._stream.seed * 1_000_003 + number) % 2**32)
+        return {block: permute_dimensions(vectors, generator) for block, vectors in fill.items()}

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from sae_lib.transfer import CallSettings, prompt_generator
+from sae_lib.denoising import CallSettings
+from sae_lib.noise import prompt_generator
 
 MAX_SHOWN = 256
 """Pixels: larger pictures are shrunk to this width when shown, so that a contact sheet stays a small file."""

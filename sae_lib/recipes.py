@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 from safetensors.torch import load_file, save_file
 
 from sae_lib.blocks import SAE_BLOCKS
-from sae_lib.harvest import BUFFER, TrainingStream, positions_per_step
+from sae_lib.denoising import CallSettings
+from sae_lib.harvest import PermutedStream, TrainingStream, positions_per_step
 from sae_lib.prompts import load_prompts
 from sae_lib.sae import TopKSAE
 from sae_lib.scales import get_scale
 from sae_lib.store import cached
 from sae_lib.training import SAEConfig, train_saes
-from sae_lib.transfer import PCA, CallSettings
+from sae_lib.transfer import PCA
 
 _PERMUTED, _PCA, _PCA_PARTS = "permuted", "pca.safetensors", ("mean", "components")
 
@@ -59,7 +60,7 @@ class Trained(NamedTuple):
     permuted: dict[str, TopKSAE]
     """By block: an SAE trained on the dimension-permuted updates. Empty unless asked for."""
     pca: dict[str, PCA]
-    """By block: as many principal components of the first 640,000 vectors as that SAE's k. Empty unless asked for."""
+    """By block: as many principal components of the stream's first fill as that SAE's k. Empty unless asked for."""
 
     def with_k(self, k: int) -> dict[str, TopKSAE]:
         """The SAEs of one k, by block."""
@@ -96,8 +97,8 @@ def train_in_setting(
     def make(folder: Path) -> None:
         train_saes(stream, configs, folder, pipe.device)
         if controls:
-            train_saes(stream.permuted(), permuted, folder / _PERMUTED, pipe.device)
-            fits = PCA.fit_blocks(stream.in_order(BUFFER), ks[-1])
+            train_saes(PermutedStream(stream), permuted, folder / _PERMUTED, pipe.device)
+            fits = PCA.fit_blocks([stream.in_order()], ks[-1])
             tensors = {f"{block}.{part}": getattr(fit, part) for block, fit in fits.items() for part in _PCA_PARTS}
             save_file(tensors, folder / _PCA)
 

@@ -2,24 +2,33 @@
 
 import json
 import os
+import resource
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from sae_lib.blocks import BLOCKS
 from sae_lib.losses import Weights, add_gradients_, variance
 from sae_lib.metrics import explained_variance
+from sae_lib.processes import owned, world
+from sae_lib.resume import Position, copy_into, load_state, remove_states, save_state
 from sae_lib.sae import TopKSAE
+from sae_lib.statistics import RunningStatistics
 
 LOG_FILE = "training.jsonl"
 ADAM_EPS = 6.25e-10
+PIECE = 65_536
+"""Vectors a block between two chances to save the state."""
 FIRED = 1e-3
 """A feature counts as alive in a step if it has a kept pre-activation above this in any row."""
 
@@ -145,7 +154,8 @@ class SAETraining:
     """One SAE while it is trained: `step` takes the first `init_batches` batches to begin with, then trains on each.
 
     log holds one row every `log_interval` steps, measured on the step's batch before the step is taken: step, vectors
-    (trained on, this batch included), loss, explained_variance, l0 (mean non-zero activations per vector), dead_share.
+    (trained on, this batch included), loss, explained_variance, l0 (mean non-zero activations per vector), dead_share;
+    and of this SAE's own work since the last row vectors_per_second, of the process peak_memory_gb.
     """
 
     def __init__(self, config: SAEConfig, log_interval: int = 100):
@@ -155,6 +165,7 @@ class SAETraining:
         self.steps = 0
         self.sae: TopKSAE | None = None
         self._first: list[Tensor] = []
+        self._seconds = 0.0
 
     def take(self, batches: Iterable[Tensor]) -> None:
         """A step for each batch."""
@@ -162,7 +173,8 @@ class SAETraining:
             self.step(batch)
 
     def step(self, x: Float[Tensor, "batch_size d_model"]) -> None:
-        """Takes one batch."""
+        """Takes one batch, in any dtype; computes in float32."""
+        x = x.float()
         if self.sae is None:
             self._first.append(x)
             if len(self._first) == self.config.init_batches:
@@ -170,14 +182,23 @@ class SAETraining:
         else:
             self._train_on(x)
 
+    def start_fill(self) -> None:
+        """A new fill of the stream begins: the features' statistics are those of the last one."""
+        if self.sae is not None:
+            self.statistics = RunningStatistics(self.config.n_f, self.sae.pre_bias.device)
+
     def _begin(self, vectors: Float[Tensor, "vectors d_model"]) -> None:
         self._first = []
-        self.weights = Weights(1 / variance(vectors), self.config.auxk, self.config.auxk_coef)
-        self.sae = initialise_sae(self.config, vectors)
-        self.optimizer = torch.optim.Adam(self.sae.parameters(), lr=self.config.lr, eps=ADAM_EPS, fused=True)
+        self._set(initialise_sae(self.config, vectors), 1 / variance(vectors))
+
+    def _set(self, sae: TopKSAE, mse_scale: Float[Tensor, ""]) -> None:
+        self.sae, self.weights = sae, Weights(mse_scale, self.config.auxk, self.config.auxk_coef)
+        self.optimizer = torch.optim.Adam(sae.parameters(), lr=self.config.lr, eps=ADAM_EPS, fused=True)
+        self.start_fill()
 
     def _train_on(self, x: Float[Tensor, "batch_size d_model"]) -> None:
         """One step, in the authors' order: backward, unit columns, no gradient along them, Adam."""
+        start = time.perf_counter()
         sae = self.sae
         with torch.no_grad():
             values, indices = sae.pre_activations(x).topk(sae.k, dim=-1)
@@ -188,16 +209,48 @@ class SAETraining:
         remove_parallel_gradient_(sae)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.statistics.add(values, indices)
 
         self.steps += 1
         if self.steps == 1 or self.steps % self.log_interval == 0:
             row = {"step": self.steps, "vectors": self.steps * len(x), "loss": loss.item()}
             row["explained_variance"] = explained_variance(x, x + residual)
             row["l0"] = (values > 0).sum(-1).double().mean().item()
-            self.log.append({**row, "dead_share": dead.double().mean().item()})
+            row["dead_share"] = dead.double().mean().item()
+            self._seconds += time.perf_counter() - start
+            since = self.steps - (self.log[-1]["step"] if self.log else 0)
+            row["vectors_per_second"] = round(since * len(x) / self._seconds, 1)
+            row["peak_memory_gb"] = peak_memory_gb(x.device)
+            self.log.append(row)
+            self._seconds = 0.0
+        else:
+            self._seconds += time.perf_counter() - start
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What `restore` wants, as tensors and as JSON."""
+        tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
+        for name, parameter in self.sae.named_parameters():
+            tensors |= {f"adam.{name}.{part}": value for part, value in self.optimizer.state[parameter].items()}
+        tensors |= {"mse_scale": self.weights.mse_scale, "sums": self.statistics.sums, "max": self.statistics.max}
+        return tensors | {"vectors": self.statistics.vectors}, {"steps": self.steps, "log": self.log}
+
+    def restore(self, tensors: Mapping[str, Tensor], told: Mapping[str, Any], device: str | torch.device) -> None:
+        """Goes on where `state` was taken."""
+        sae = TopKSAE(self.config.d_model, self.config.n_f, self.config.k).to(device)
+        sae.load_state_dict({name.removeprefix("sae."): x for name, x in tensors.items() if name.startswith("sae.")})
+        self._set(sae, tensors["mse_scale"].to(device))
+        for name, parameter in sae.named_parameters():
+            state = self.optimizer.state[parameter]
+            for part in ("exp_avg", "exp_avg_sq"):  # in the parameter's own layout: the fused Adam walks memory
+                state[part] = copy_into(parameter.detach(), tensors[f"adam.{name}.{part}"])
+            state["step"] = tensors[f"adam.{name}.step"].to(device)
+        for name in ("sums", "max", "vectors"):
+            setattr(self.statistics, name, tensors[name].to(device))
+        self.steps, self.log = told["steps"], list(told["log"])
 
     def save(self, folder: Path) -> TopKSAE:
-        """Ends the training and writes the SAE and its log, all or nothing, to `folder / config.folder_name`.
+        """Ends the training and writes the SAE, its log and its features' statistics, all or nothing, to
+        `folder / config.folder_name`.
 
         Differs from the paper: the decoder columns are scaled to unit length once more, since the last Adam step leaves
         them so only to about lr.
@@ -209,10 +262,18 @@ class SAETraining:
         try:
             self.sae.save(partial, training=asdict(self.config))
             (partial / LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in self.log))
+            self.statistics.result().save(partial)
             os.replace(partial, final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return self.sae
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """The most memory that this process has held so far: on a GPU what torch allocated there, else what is resident."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e9, 3)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 3)
 
 
 @torch.no_grad()
@@ -248,81 +309,161 @@ class _Batches:
 
 
 def train_saes(
-    stream: Iterable[Mapping[str, Tensor]],
+    stream: Sequence[Mapping[str, Tensor]],
     configs: Iterable[SAEConfig],
     folder: str | Path,
     device: str | torch.device = "cpu",
     log_interval: int = 100,
+    save_every: float = 600.0,
 ) -> dict[SAEConfig, TopKSAE]:
     """Trains every SAE in one pass over the stream (paper: App. K), each as if it were alone.
 
-    stream: chunks `{block: update_vectors [vectors, d_model]}` of any size, in the order of training (see `shuffled`);
-    they are cut into batches here. Of each block the first `init_batches` batches only set the loss scale and b_pre; an
-    incomplete last batch is dropped. In `folder` each SAE gets a folder of its own (`config.folder_name`) with
-    `model.safetensors`, `config.json` and `training.jsonl`, written when the stream ends. An SAE that is already there
-    is loaded and not trained again; whether the stream is the same is for the caller to know.
+    stream: fills `{block: update_vectors [vectors, d_model]}` of any size, in the order of training (a `TrainingStream`,
+    or a list); they are cut into batches here. Of each block the first `init_batches` batches only set the loss scale and
+    b_pre; an incomplete last batch is dropped. In `folder` each SAE gets a folder of its own (`config.folder_name`) with
+    `model.safetensors`, `config.json`, `training.jsonl` and `statistics.safetensors` (over the last fill), written when
+    the stream ends. An SAE that is already there is loaded and not trained again; whether the stream is the same is for
+    the caller to know.
 
-    Raises ValueError if two configs share a folder name, if the folder holds an SAE of other settings, and for a stream
-    that is empty or too short, lacks a block, has vectors of another width than d_model, or holds NaN or infinity.
+    save_every: seconds after which the state is saved in `folder`. A run that died goes on there when it is called
+    again, and ends with the weights it would have had: the stream's fill is made again. With torch.distributed each
+    process trains the SAEs of the blocks it owns; all of them get all SAEs.
+
+    Raises ValueError if two configs share a folder name, if the folder holds an SAE or an unfinished run of other
+    settings, and for a stream that is empty or too short, lacks a block, has vectors of another width than d_model, or
+    holds NaN or infinity.
     """
     configs, folder = list(configs), Path(folder)
     names = [config.folder_name for config in configs]
     if len(set(names)) < len(names):
         raise ValueError(f"two configs share a folder name in {names}; train them into different folders")
     saes = {config: _load_finished(config, folder, device) for config in configs}
-    trainings = [SAETraining(config, log_interval) for config, sae in saes.items() if sae is None]
-    if trainings:
-        _train(stream, trainings, device)
-        saes.update({training.config: training.save(folder) for training in trainings})
+    blocks = owned(list(dict.fromkeys(config.block for config in configs)))
+    missing = [config for config, sae in saes.items() if sae is None]
+    trainings = [SAETraining(config, log_interval) for config in missing if config.block in blocks]
+    if missing:
+        identity = {"configs": [asdict(config) for config in configs], "stream": getattr(stream, "description", None)}
+        _Run(trainings, folder, device, identity, save_every).train(stream)
+        for training in trainings:
+            saes[training.config] = training.save(folder)
+        if world()[1] > 1:
+            dist.barrier()
+            saes |= {config: _load_finished(config, folder, device) for config in missing}
+        remove_states(folder)
     return saes
 
 
-def _train(stream: Iterable[Mapping[str, Tensor]], trainings: list[SAETraining], device: str | torch.device) -> None:
-    """Steps all trainings over the stream: on the CPU an SAE a core, since its products are too small to share one."""
-    groups: dict[tuple[str, int], list[SAETraining]] = {}
-    for training in trainings:
-        groups.setdefault((training.config.block, training.config.batch_size), []).append(training)
-    cutters = {key: _Batches(key[1]) for key in groups}
-    on_cpu, threads = torch.device(device).type == "cpu", torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(threads if on_cpu else 1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for number, chunk in enumerate(stream):
+class _Run:
+    """Trainings stepped together over a stream. On the CPU an SAE a core, since its products are too small to share one."""
+
+    def __init__(self, trainings: list[SAETraining], folder: Path, device, identity: Any, save_every: float):
+        self.trainings, self.folder, self.device = trainings, folder, torch.device(device)
+        self.identity, self.save_every, self.saved = identity, save_every, time.monotonic()
+        self.groups: dict[tuple[str, int], list[SAETraining]] = {}
+        for training in trainings:
+            self.groups.setdefault((training.config.block, training.config.batch_size), []).append(training)
+        self.cutters = {key: _Batches(key[1]) for key in self.groups}
+
+    def train(self, stream: Sequence[Mapping[str, Tensor]]) -> None:
+        first, done = self._go_on()
+        with tqdm(total=len(stream), initial=first, unit="fill", desc="training", disable=None) as bar:
+            for number in range(first, len(stream)):
+                fill = stream[number]
+                self._check(fill, number)
+                parts = list(pieces(fill, PIECE))
+                if not done:
+                    for training in self.trainings:
+                        training.start_fill()
+                for piece in range(done, len(parts)):
+                    self._step(parts[piece])
+                    last = piece + 1 == len(parts)
+                    self._save_now_and_then((number + 1, 0) if last else (number, piece + 1))
+                done = 0
+                bar.update()
+        for training in self.trainings:
+            if training.steps == 0:
+                config = training.config
+                raise ValueError(
+                    f"the stream is empty or too short for {config.folder_name}: wanted more than init_batches * batch_size"
+                    f" = {config.init_batches * config.batch_size} vectors of {config.block}: those are not trained on"
+                )
+
+    def _step(self, piece: Mapping[str, Tensor]) -> None:
+        on_cpu, threads = self.device.type == "cpu", torch.get_num_threads()
+        workers = {"initializer": torch.set_num_threads, "initargs": (1,)} if on_cpu else {}
+        try:
+            with ThreadPoolExecutor(threads if on_cpu else 1, **workers) as pool:
                 work = []
-                for (block, batch_size), group in groups.items():
-                    vectors = _checked(chunk, block, {training.config.d_model for training in group}, number)
-                    batches = cutters[block, batch_size].cut(vectors.to(device, torch.float32))
+                for (block, batch_size), group in self.groups.items():
+                    batches = self.cutters[block, batch_size].cut(piece[block].to(self.device))
                     work += [pool.submit(training.take, batches) for training in group]
-                for done in work:
-                    done.result()
-    finally:
-        torch.set_num_threads(threads)
-    for training in trainings:
-        if training.steps == 0:
-            config = training.config
-            raise ValueError(
-                f"the stream is empty or too short for {config.folder_name}: wanted more than init_batches * batch_size"
-                f" = {config.init_batches * config.batch_size} vectors of {config.block}: those are not trained on"
-            )
+                for each in work:
+                    each.result()
+        finally:
+            torch.set_num_threads(threads)  # MKL knows one number for all threads
+
+    def _check(self, fill: Mapping[str, Tensor], number: int) -> None:
+        for (block, _), group in self.groups.items():
+            _refuse_unfit(fill, block, {training.config.d_model for training in group}, number)
+
+    def _save_now_and_then(self, position: Position) -> None:
+        due = time.monotonic() - self.saved >= self.save_every
+        begun = all(training.sae is not None for training in self.trainings)
+        if world()[1] > 1:  # all processes or none
+            everyone: list[Any] = [None] * world()[1]
+            dist.all_gather_object(everyone, (due, begun))
+            due, begun = everyone[0][0], all(each[1] for each in everyone)
+        if not (due and begun):
+            return
+        tensors, told = {}, {}
+        for training in self.trainings:
+            name = training.config.folder_name
+            state, told[name] = training.state()
+            tensors |= {f"{name}/{part}": tensor for part, tensor in state.items()}
+        for (block, size), cutter in self.cutters.items():
+            if cutter.rest is not None:
+                tensors[f"rest/{block}/{size}"] = cutter.rest
+        save_state(self.folder, position, self.identity, tensors, told)
+        self.saved = time.monotonic()
+
+    def _go_on(self) -> Position:
+        found = load_state(self.folder, self.identity)
+        if found is None:
+            return 0, 0
+        position, tensors, told = found
+        for training in self.trainings:
+            name = training.config.folder_name
+            own = {part.removeprefix(f"{name}/"): x for part, x in tensors.items() if part.startswith(f"{name}/")}
+            training.restore(own, told[name], self.device)
+        for (block, size), cutter in self.cutters.items():
+            rest = tensors.get(f"rest/{block}/{size}")
+            cutter.rest = None if rest is None else rest.to(self.device)
+        return position
 
 
-def _checked(
-    chunk: Mapping[str, Tensor], block: str, widths: set[int], number: int
-) -> Float[Tensor, "vectors d_model"]:
-    if block not in chunk:
+def pieces(fill: Mapping[str, Tensor], rows: int) -> Iterator[dict[str, Tensor]]:
+    """A fill cut into as few equal pieces as have at most `rows` vectors a block."""
+    count = max((-(-len(x) // rows) for x in fill.values()), default=0)
+    cut = {block: x.tensor_split(count) for block, x in fill.items()}
+    for number in range(count):
+        yield {block: parts[number] for block, parts in cut.items()}
+
+
+def _refuse_unfit(fill: Mapping[str, Tensor], block: str, widths: set[int], number: int) -> None:
+    if block not in fill:
         raise ValueError(
-            f"block {block!r} is missing from chunk {number} of the stream, which has {', '.join(chunk) or 'nothing'}"
+            f"block {block!r} is missing from fill {number} of the stream, which has {', '.join(fill) or 'nothing'}"
         )
-    vectors = chunk[block]
+    vectors = fill[block]
     if vectors.ndim != 2 or widths != {vectors.shape[-1]}:
         wanted = ", ".join(map(str, sorted(widths)))
         raise ValueError(
-            f"block {block!r}, chunk {number}: got {list(vectors.shape)}, wanted [vectors, d_model = {wanted}]"
+            f"block {block!r}, fill {number}: got {list(vectors.shape)}, wanted [vectors, d_model = {wanted}]"
         )
     if not vectors.isfinite().all():
         raise ValueError(
-            f"block {block!r}, chunk {number}: the vectors hold NaN or infinity; capture them again in float32"
+            f"block {block!r}, fill {number}: the vectors hold NaN or infinity; capture them again in float32"
         )
-    return vectors
 
 
 def _load_finished(config: SAEConfig, folder: Path, device: str | torch.device) -> TopKSAE | None:
@@ -335,38 +476,3 @@ def _load_finished(config: SAEConfig, folder: Path, device: str | torch.device) 
     if different:
         raise ValueError(f"{path} holds an SAE with {', '.join(different)}; use another folder or remove it")
     return sae
-
-
-def shuffled(
-    stream: Iterable[Mapping[str, Tensor]], buffer_vectors: int = 640_000, seed: int = 0
-) -> Iterator[dict[str, Tensor]]:
-    """The stream's vectors in the order of the paper's shuffling buffer (authors' code: 640,000 vectors).
-
-    The buffer is filled until every block has `buffer_vectors`; all of it is permuted, a fifth given out, and so on.
-    Blocks are permuted alike, each from `seed`: a block's order does not depend on which others are in the stream.
-    Differs from the paper: at the end what is left in the buffer is given out too, permuted; there it is lost.
-    """
-    buffer: dict[str, Tensor] = {}
-    generators: dict[str, torch.Generator] = {}
-    waiting: list[Mapping[str, Tensor]] = []
-
-    def fill() -> None:
-        for block in waiting[0] if waiting else ():
-            vectors = torch.cat([*([buffer[block]] if block in buffer else []), *(chunk[block] for chunk in waiting)])
-            generator = generators.setdefault(block, torch.Generator().manual_seed(seed))
-            buffer[block] = vectors[torch.randperm(len(vectors), generator=generator)]
-        waiting.clear()
-
-    def size() -> int:
-        return min(len(buffer.get(block, ())) + sum(len(chunk[block]) for chunk in waiting) for block in waiting[0])
-
-    for chunk in stream:
-        waiting.append(chunk)
-        if size() >= buffer_vectors:
-            fill()
-            fifth = {block: len(vectors) // 5 for block, vectors in buffer.items()}
-            yield {block: vectors[: fifth[block]] for block, vectors in buffer.items()}
-            buffer = {block: vectors[fifth[block] :] for block, vectors in buffer.items()}
-    fill()
-    if buffer:
-        yield buffer

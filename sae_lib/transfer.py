@@ -6,7 +6,7 @@ dimension, from which a bootstrap over prompts pools the vectors again exactly.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -15,57 +15,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_lib.denoising import CallSettings, stream_updates
 from sae_lib.metrics import EPS, bootstrap, row_iou
 from sae_lib.sae import TopKSAE
-from sae_lib.updates import Updates, capture_updates, to_vectors
-
-
-@dataclass(frozen=True)
-class CallSettings:
-    """How a pipeline is called: the setting to which an SAE is transferred."""
-
-    steps: int
-    """Denoising steps (paper: 4 for Turbo, 20 for base)."""
-    guidance_scale: float
-    """0.0 without classifier-free guidance (paper: 0.0 for Turbo, 7.5 for base)."""
-    seed: int = 0
-    """Of the noise; see `prompt_generator`."""
-    batch_size: int = 10
-    """Prompts per pipeline call. It does not change the noise."""
-
-
-def prompt_generator(seed: int, index: int) -> torch.Generator:
-    """The CPU generator of all noise of prompt `index`, whatever the batch that the prompt is in.
-
-    Differs from the paper: there one generator is seeded per batch, so that the noise depends on the batch size.
-    """
-    return torch.Generator("cpu").manual_seed((seed * 1_000_003 + index) % 2**32)  # torch's CPU generator keeps 32 bits
-
-
-def stream_updates(
-    pipe, prompts: Sequence[str], blocks: Iterable[str], settings: CallSettings
-) -> Iterator[tuple[range, Updates]]:
-    """Runs the pipeline over the prompts, without decoding pictures; after each call the prompts' indices and their
-    updates.
-
-    Of guided calls the conditional half (paper: App. B). No hook is set while the caller has the updates.
-
-    Raises ValueError if there are no prompts.
-    """
-    if not prompts:
-        raise ValueError("no prompts: wanted at least one")
-    blocks = list(blocks)
-    for start in range(0, len(prompts), settings.batch_size):
-        indices = range(start, min(start + settings.batch_size, len(prompts)))
-        with capture_updates(pipe, blocks) as updates:
-            pipe(
-                [prompts[i] for i in indices],
-                num_inference_steps=settings.steps,
-                guidance_scale=settings.guidance_scale,
-                generator=[prompt_generator(settings.seed, i) for i in indices],
-                output_type="latent",
-            )
-        yield indices, updates
+from sae_lib.updates import to_vectors
 
 
 @runtime_checkable

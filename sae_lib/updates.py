@@ -56,13 +56,9 @@ class Updates(Mapping):
             raise RuntimeError(
                 f"the last pipeline call ran {len(maps)} of {self._wanted_steps} steps: its updates are incomplete"
             )
-        for step, update in zip(self._steps, maps, strict=True):
-            if not update.isfinite().all():
-                raise ValueError(
-                    f"the update of block {block!r} holds NaN or infinity at step {step.index}: "
-                    "load the pipeline in a dtype of larger range (torch.float32 or torch.bfloat16)"
-                )
-        return torch.stack(maps)
+        update = torch.stack(maps)
+        refuse_not_finite({block: update})
+        return update
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._maps)
@@ -110,12 +106,23 @@ def capture_updates(pipe, blocks: Iterable[str], guidance: str = "conditional") 
     with ExitStack() as stack:
         stack.enter_context(follow_steps(pipe, lambda step: updates._start_step(step, pipe.num_timesteps)))
         for block, module in modules.items():
-            stack.enter_context(_update_hooks(module, lambda update, block=block: updates._record(block, update)))
+            stack.enter_context(update_hooks(module, lambda update, block=block: updates._record(block, update)))
         yield updates
 
 
+def refuse_not_finite(updates: Mapping[str, Float[Tensor, "steps ..."]]) -> None:
+    """Raises ValueError if an update holds NaN or infinity, naming the block and the step."""
+    for block, update in updates.items():
+        bad = [step for step, part in enumerate(update) if not part.isfinite().all()]
+        if bad:
+            raise ValueError(
+                f"the update of block {block!r} holds NaN or infinity at step {bad[0]}: "
+                "load the pipeline in a dtype of larger range (torch.float32 or torch.bfloat16)"
+            )
+
+
 @contextmanager
-def _update_hooks(module: nn.Module, record) -> Iterator[None]:
+def update_hooks(module: nn.Module, record) -> Iterator[None]:
     """`record(update)` after each forward pass of the block `module`, as `[batch, d_model, height, width]`."""
     inner: list[Tensor] = []
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from sae_lib.harvest import TrainingStream, positions_per_step, reshuffled
-from sae_lib.transfer import CallSettings, stream_updates
+from sae_lib.denoising import CallSettings, stream_updates
+from sae_lib.harvest import PermutedStream, TrainingStream, positions_per_step
 from sae_lib.updates import to_vectors
 
 PROMPTS = ["a red circle", "a blue square", "a green star"]
@@ -14,45 +14,46 @@ def stream(pipe, settings=ONE_STEP, **arguments):
     return TrainingStream(pipe, PROMPTS, ["mid.0", "up.0.1"], settings, **arguments)
 
 
-def rows(chunks, block="mid.0"):
-    return torch.cat([chunk[block] for chunk in chunks])
+def rows(fills, block="mid.0"):
+    return torch.cat([fill[block] for fill in fills])
 
 
 def in_any_order(vectors):
     return vectors[vectors[:, 0].argsort()]
 
 
-def numbered(vectors=1000):
-    return {"mid.0": torch.arange(float(vectors))[:, None], "down.1.0": torch.arange(4.0 * vectors)[:, None]}
-
-
 def test_a_prompt_has_as_many_vectors_a_step_as_the_block_has_positions(pipe):
     assert positions_per_step(pipe) == 64
-    assert rows(stream(pipe, TWO_STEPS).in_order()).shape == (3 * 2 * 64, 128)
+    assert stream(pipe, TWO_STEPS)[0]["mid.0"].shape == (3 * 2 * 64, 128)
 
 
 def test_vectors_stand_in_the_order_prompt_step_position(pipe):
     wanted = [updates["mid.0"] for _, updates in stream_updates(pipe, PROMPTS, ["mid.0"], TWO_STEPS)]
     wanted = to_vectors(torch.cat(wanted, 1).transpose(0, 1))
-    assert torch.equal(rows(stream(pipe, TWO_STEPS).in_order()), wanted)
+    assert torch.equal(stream(pipe, TWO_STEPS).in_order()["mid.0"], wanted)
 
 
-@pytest.mark.parametrize("buffer", [640_000, 100])
-def test_one_pass_gives_every_vector_once_and_mixed_over_prompts(pipe, monkeypatch, buffer):
-    monkeypatch.setattr("sae_lib.harvest.BUFFER", buffer)
-    once = stream(pipe, vectors=3 * 64)
-    ordered, mixed = rows(once.in_order()), rows(once)
+def test_a_fill_is_mixed_over_prompts(pipe):
+    once = stream(pipe)
+    ordered, mixed = once.in_order()["mid.0"], rows(once)
     assert torch.equal(in_any_order(mixed), in_any_order(ordered))
     first_prompt = {row[0].item() for row in ordered[:64]}
-    if buffer > 192:
-        assert 8 < sum(row[0].item() in first_prompt for row in mixed[:64]) < 40  # 21 of 64 if well mixed
+    assert 8 < sum(row[0].item() in first_prompt for row in mixed[:64]) < 40  # 21 of 64 if well mixed
 
 
-def test_several_passes_run_the_pipeline_once_and_reorder_each_time(pipe, monkeypatch):
+@pytest.mark.parametrize(("buffer", "sizes"), [(640_000, [192]), (150, [128, 64]), (128, [128, 64])])
+def test_a_pass_has_fills_of_at_most_the_buffer_s_vectors(pipe, buffer, sizes):
+    read = stream(pipe, passes=2, buffer=buffer)
+    assert [len(fill["mid.0"]) for fill in read] == 2 * sizes
+    once = torch.cat([read.in_order(number)["mid.0"] for number in range(len(sizes))])
+    torch.testing.assert_close(once, stream(pipe).in_order()["mid.0"], atol=1e-5, rtol=1e-5)
+
+
+def test_several_passes_of_one_fill_run_the_model_once_and_reorder_each_time(pipe):
     calls = []
     handle = pipe.unet.register_forward_pre_hook(lambda *_: calls.append(1))
     try:
-        thrice = rows(stream(pipe, passes=3)).split(192)
+        thrice = [fill["mid.0"] for fill in stream(pipe, passes=3)]
     finally:
         handle.remove()
     assert len(calls) == 2  # three prompts in batches of two
@@ -60,34 +61,41 @@ def test_several_passes_run_the_pipeline_once_and_reorder_each_time(pipe, monkey
     assert not torch.equal(thrice[0], thrice[1]) and not torch.equal(thrice[1], thrice[2])
 
 
-@pytest.mark.parametrize("passes", [1, 2])
-def test_a_stream_read_twice_gives_the_same_and_another_seed_another_order(pipe, passes):
-    read = stream(pipe, passes=passes)
-    assert torch.equal(rows(read), rows(read))
-    assert not torch.equal(rows(read), rows(stream(pipe, passes=passes, seed=1)))
+@pytest.mark.parametrize("buffer", [640_000, 64])
+def test_a_fill_made_again_is_the_same_and_another_seed_s_order_another(pipe, buffer):
+    read, again = (stream(pipe, passes=2, buffer=buffer) for _ in range(2))
+    number = len(read) - 1
+    assert torch.equal(read[number]["mid.0"], again[number]["mid.0"])
+    assert not torch.equal(read[number]["mid.0"], stream(pipe, passes=2, buffer=buffer, seed=1)[number]["mid.0"])
+    assert read.description == again.description != stream(pipe, passes=2, buffer=buffer, seed=1).description
 
 
 def test_blocks_of_one_prompt_and_position_stay_together(pipe):
     read = stream(pipe, passes=2)
-    ordered, mixed = list(read.in_order()), list(read)
-    place = {row[0].item(): number for number, row in enumerate(rows(ordered, "mid.0"))}
-    order = [place[row[0].item()] for row in rows(mixed, "mid.0")]
-    assert torch.equal(rows(mixed, "up.0.1"), rows(ordered, "up.0.1")[order])
+    ordered, mixed = read.in_order(), read[1]
+    place = {row[0].item(): number for number, row in enumerate(ordered["mid.0"])}
+    order = [place[row[0].item()] for row in mixed["mid.0"]]
+    assert torch.equal(mixed["up.0.1"], ordered["up.0.1"][order])
 
 
-@pytest.mark.parametrize("passes", [1, 2])
-def test_no_more_vectors_are_given_out_than_asked_for(pipe, passes):
-    few = rows(stream(pipe, passes=passes, vectors=100))
-    assert len(few) == 100 * passes
-    first = rows(stream(pipe).in_order())[:100]
-    assert torch.equal(in_any_order(few[:100]), in_any_order(first))
+@pytest.mark.parametrize("buffer", [640_000, 64])
+def test_no_more_vectors_are_given_out_than_asked_for(pipe, buffer):
+    few = stream(pipe, passes=2, vectors=100, buffer=buffer)
+    assert len(rows(few)) == 200
+    first = stream(pipe).in_order()["mid.0"][:100]
+    torch.testing.assert_close(in_any_order(rows(few)[:100]), in_any_order(first), atol=1e-5, rtol=1e-5)
 
 
 def test_the_permuted_stream_keeps_the_values_of_a_dimension_and_unties_dimensions(pipe):
-    plain, permuted = rows(stream(pipe)), rows(stream(pipe).permuted())
+    plain, permuted = rows(stream(pipe)), rows(PermutedStream(stream(pipe)))
     torch.testing.assert_close(permuted.sort(0).values, plain.sort(0).values)
     spread = [torch.linalg.svdvals(x - x.mean(0))[0] for x in (plain, permuted)]
     assert spread[1] < spread[0]
+
+
+def test_a_fill_that_is_not_there_is_refused(pipe):
+    with pytest.raises(IndexError, match="fill 1 of 1"):
+        stream(pipe)[1]
 
 
 @pytest.mark.parametrize("arguments", [{"prompts": []}, {"passes": 0}])
@@ -99,18 +107,5 @@ def test_a_stream_of_nothing_is_refused(pipe, arguments):
 
 def test_more_vectors_than_the_machine_can_hold_are_refused(pipe, monkeypatch):
     monkeypatch.setattr("sae_lib.harvest.os.sysconf", lambda name: 100)  # 100 pages of 100 bytes
-    with pytest.raises(MemoryError, match="take fewer prompts, or passes=1"):
-        next(iter(stream(pipe, passes=2)))
-
-
-def test_reshuffling_gives_every_vector_in_every_pass_and_blocks_their_share():
-    chunks = list(reshuffled(numbered(), passes=2, chunk=1000))
-    assert [len(chunk["mid.0"]) for chunk in chunks] == [250] * 8
-    assert [len(chunk["down.1.0"]) for chunk in chunks] == [1000] * 8
-    for half in (chunks[:4], chunks[4:]):
-        assert sorted(rows(half).flatten().tolist()) == list(range(1000))
-
-
-def test_the_order_of_a_block_does_not_depend_on_the_others():
-    alone = {"mid.0": numbered()["mid.0"]}
-    assert torch.equal(rows(reshuffled(alone, 2)), rows(reshuffled(numbered(), 2)))
+    with pytest.raises(MemoryError, match="take a smaller buffer"):
+        stream(pipe)[0]

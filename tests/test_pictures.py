@@ -2,8 +2,9 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
+from sae_lib.denoising import CallSettings
+from sae_lib.noise import prompt_generator
 from sae_lib.pictures import MAX_SHOWN, draw_pictures, show_picture
-from sae_lib.transfer import CallSettings, prompt_generator
 
 PROMPTS = ["a red circle", "a blue star", "a green square"]
 

@@ -5,11 +5,11 @@ import torch
 
 from sae_lib import recipes
 from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.denoising import CallSettings
 from sae_lib.pocket import train_saes as stage
 from sae_lib.recipes import default_configs, one_step_saes, panel_k, train_in_setting, transfer_k
 from sae_lib.scales import SCALES
 from sae_lib.store import ROOT
-from sae_lib.transfer import CallSettings
 
 
 @pytest.fixture(autouse=True)

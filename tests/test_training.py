@@ -7,16 +7,19 @@ import torch
 
 from sae_lib.metrics import explained_variance
 from sae_lib.sae import TopKSAE
+from sae_lib.statistics import FeatureStatistics
 from sae_lib.training import (
     SAEConfig,
     SAETraining,
     count_silent_steps_,
     geometric_median,
     initialise_sae,
+    pieces,
     remove_parallel_gradient_,
-    shuffled,
     train_saes,
 )
+
+FILES = ["config.json", "model.safetensors", "statistics.safetensors", "training.jsonl"]
 
 
 def tiny_config(block="mid.0", **changes):
@@ -34,8 +37,7 @@ def sparse_vectors(vectors=800, d_model=6, seed=0):
 
 
 def stream_of(*blocks, chunk=100, **arguments):
-    for vectors in sparse_vectors(**arguments).split(chunk):
-        yield {block: vectors for block in blocks}
+    return [{block: vectors for block in blocks} for vectors in sparse_vectors(**arguments).split(chunk)]
 
 
 # --- configuration
@@ -184,15 +186,26 @@ def test_training_explains_more_and_more_and_writes_what_it_says(tmp_path):
     config = tiny_config()
     (sae,) = train_saes(stream_of("mid.0", vectors=16 * 302), [config], tmp_path, log_interval=50).values()
     folder = tmp_path / "mid.0_k2_hidden12_seed0"
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "training.jsonl"]
+    assert sorted(path.name for path in folder.iterdir()) == FILES
     log = [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
     assert [row["step"] for row in log] == [1, 50, 100, 150, 200, 250, 300]
-    assert log[-1].keys() == {"step", "vectors", "loss", "explained_variance", "l0", "dead_share"}
+    measured = {"step", "vectors", "loss", "explained_variance", "l0", "dead_share"}
+    assert log[-1].keys() == measured | {"vectors_per_second", "peak_memory_gb"}
     assert log[-1]["vectors"] == 4800 and 0 < log[-1]["l0"] <= 2
     assert log[-1]["explained_variance"] > log[0]["explained_variance"] + 0.2
     held_out = sparse_vectors(16 * 302)[:400]
     assert explained_variance(held_out, sae(held_out)) == pytest.approx(log[-1]["explained_variance"], abs=0.15)
     assert json.loads((folder / "config.json").read_text())["training"] == dataclasses.asdict(config)
+
+
+def test_statistics_are_of_the_last_fill_as_it_was_trained_on(tmp_path):
+    config, stream = tiny_config(), stream_of("mid.0", vectors=16 * 42, chunk=320)
+    (sae,) = train_saes(stream, [config], tmp_path).values()
+    found = FeatureStatistics.load(tmp_path / config.folder_name)
+    activations = sae.encode(stream[-1]["mid.0"])  # 32 vectors, two steps: the SAE has hardly changed
+    assert found.vectors == len(activations) == 32
+    torch.testing.assert_close(found.firing_rate, (activations > 0).float().mean(0), atol=0.1, rtol=0)
+    torch.testing.assert_close(found.max, activations.amax(0), atol=0.3, rtol=0.1)
 
 
 def test_a_saved_sae_has_unit_decoder_columns(tmp_path):
@@ -226,16 +239,12 @@ def test_a_finished_sae_is_loaded_and_not_trained_again(tmp_path):
     both = train_saes(stream_of("mid.0", seed=9), [finished, new], tmp_path)
     assert torch.equal(both[finished].encoder.weight, first.encoder.weight)
     assert list(both) == [finished, new]
-    assert train_saes(iter(()), [finished], tmp_path).keys() == {finished}  # the stream is not even read
+    assert train_saes([], [finished], tmp_path).keys() == {finished}  # the stream is not even read
 
 
 def test_a_run_that_dies_leaves_nothing_behind(tmp_path):
-    def dying():
-        yield from stream_of("mid.0")
-        raise KeyError
-
-    with pytest.raises(KeyError):
-        train_saes(dying(), [tiny_config()], tmp_path)
+    with pytest.raises(ValueError, match="NaN"):
+        train_saes([*stream_of("mid.0"), {"mid.0": torch.full((9, 6), torch.nan)}], [tiny_config()], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -265,10 +274,10 @@ def test_two_configs_for_one_folder_are_refused(tmp_path):
     [
         ([], "empty or too short for mid.0_k2_hidden12_seed0: wanted more than .* 32 vectors of mid.0"),
         ([{"mid.0": torch.randn(47, 6)}], "empty or too short"),
-        ([{"up.0.1": torch.zeros(9, 6)}], "block 'mid.0' is missing from chunk 0 of the stream, which has up.0.1"),
+        ([{"up.0.1": torch.zeros(9, 6)}], "block 'mid.0' is missing from fill 0 of the stream, which has up.0.1"),
         ([{"mid.0": torch.zeros(9, 7)}], r"got \[9, 7\], wanted \[vectors, d_model = 6\]"),
         ([{"mid.0": torch.zeros(1, 9, 6)}], r"got \[1, 9, 6\], wanted \[vectors, d_model = 6\]"),
-        ([{"mid.0": torch.zeros(9, 6)}, {"mid.0": torch.full((9, 6), torch.nan)}], "chunk 1: .* NaN or infinity"),
+        ([{"mid.0": torch.zeros(9, 6)}, {"mid.0": torch.full((9, 6), torch.nan)}], "fill 1: .* NaN or infinity"),
     ],
 )
 def test_a_stream_that_does_not_fit_is_refused(tmp_path, stream, message):
@@ -277,34 +286,8 @@ def test_a_stream_that_does_not_fit_is_refused(tmp_path, stream, message):
     assert list(tmp_path.iterdir()) == []
 
 
-# --- the shuffling buffer
-
-
-def numbered(vectors=1000, chunk=30):
-    for rows in torch.arange(float(vectors))[:, None].split(chunk):
-        yield {"mid.0": rows, "down.1.0": rows.repeat_interleave(4, 0)}
-
-
-def test_shuffling_gives_every_vector_once_and_in_another_order():
-    order = torch.cat([chunk["mid.0"] for chunk in shuffled(numbered(), buffer_vectors=100)]).flatten()
-    assert sorted(order.tolist()) == list(range(1000))
-    assert (order - torch.arange(1000.0)).abs().mean() > 20
-
-
-def test_shuffling_hands_out_a_fifth_of_the_buffer_at_a_time():
-    sizes = [len(chunk["mid.0"]) for chunk in shuffled(numbered(chunk=20), buffer_vectors=100)]
-    assert sizes[:-1] == [20] * (len(sizes) - 1) and sizes[-1] == 80  # full, a fifth out, refilled; at last the rest
-
-
-def test_blocks_of_more_positions_keep_their_share():
-    for chunk in shuffled(numbered(), buffer_vectors=100):
-        assert len(chunk["down.1.0"]) == pytest.approx(4 * len(chunk["mid.0"]), abs=4)
-
-
-def test_shuffling_is_seeded_and_does_not_depend_on_other_blocks():
-    def order(stream, seed=0):
-        return torch.cat([chunk["mid.0"] for chunk in shuffled(stream, buffer_vectors=100, seed=seed)])
-
-    alone = ({"mid.0": chunk["mid.0"]} for chunk in numbered())
-    assert torch.equal(order(numbered()), order(alone))
-    assert not torch.equal(order(numbered()), order(numbered(), seed=1))
+def test_pieces_are_the_fill_cut_and_blocks_keep_their_share():
+    fill = {"mid.0": torch.arange(10.0)[:, None], "down.1.0": torch.arange(40.0)[:, None]}
+    cut = list(pieces(fill, 15))
+    assert [(len(piece["mid.0"]), len(piece["down.1.0"])) for piece in cut] == [(4, 14), (3, 13), (3, 13)]
+    assert torch.equal(torch.cat([piece["mid.0"] for piece in cut]), fill["mid.0"])

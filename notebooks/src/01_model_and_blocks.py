@@ -46,9 +46,9 @@ import torch
 
 from sae_lib import Claim, bootstrap_interval, get_scale, intervene, load_pipeline, load_prompts, save_figure, start_run
 from sae_lib.blocks import ATTENTION_BLOCKS, BLOCKS, SAE_BLOCKS, find_block
+from sae_lib.denoising import CallSettings, stream_updates
 from sae_lib.pictures import draw_pictures, show_picture
 from sae_lib.style import ACCENT_COLORS, BLOCK_COLORS, CONTROL_COLOR, TEXT_WIDTH
-from sae_lib.transfer import CallSettings, stream_updates
 
 run = start_run("01_model_and_blocks", globals())
 counts = get_scale(scale, run.rehearsal)

@@ -46,9 +46,11 @@ import torch.nn.functional as F
 
 from sae_lib import Claim, bootstrap_interval, get_scale, load_pipeline, load_prompts, save_figure, start_run
 from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.denoising import CallSettings, stream_updates
+from sae_lib.noise import prompt_generator
 from sae_lib.pictures import draw_pictures, show_picture
 from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
-from sae_lib.transfer import PCA, CallSettings, permute_dimensions, prompt_generator, stream_updates
+from sae_lib.transfer import PCA, permute_dimensions
 from sae_lib.updates import capture_updates, to_maps, to_vectors
 
 run = start_run("02_one_step_activations", globals())

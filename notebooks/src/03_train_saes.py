@@ -57,12 +57,13 @@ from sae_lib import (
     start_run,
 )
 from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.denoising import CallSettings, stream_updates
 from sae_lib.metrics import bootstrap_interval, interval_of
 from sae_lib.pictures import draw_pictures, show_picture
 from sae_lib.store import ROOT
 from sae_lib.style import ACCENT_COLORS, BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
 from sae_lib.training import LOG_FILE
-from sae_lib.transfer import CallSettings, measure_transfer, stream_updates, untrained
+from sae_lib.transfer import measure_transfer, untrained
 from sae_lib.updates import to_vectors
 
 # %%

@@ -42,13 +42,14 @@ from safetensors.torch import load_file, save_file
 
 from sae_lib import Claim, cached, get_scale, load_pipeline, load_prompts, one_step_saes, save_figure, start_run
 from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.denoising import CallSettings
 from sae_lib.harvest import positions_per_step
 from sae_lib.metrics import interval_of
 from sae_lib.recipes import train_in_setting, transfer_k
 from sae_lib.store import ROOT
 from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, MODEL_LINES, TEXT_WIDTH
 from sae_lib.training import LOG_FILE
-from sae_lib.transfer import CallSettings, RawUpdates, measure_transfer, untrained
+from sae_lib.transfer import RawUpdates, measure_transfer, untrained
 
 # %%
 run = start_run("04_transfer", globals())

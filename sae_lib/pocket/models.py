@@ -4,6 +4,8 @@
 so that `down.2.1`, `mid.0`, `up.0.0` and `up.0.1` see 8x8 positions of 128 dimensions.
 """
 
+import itertools
+from collections import Counter
 from functools import cache
 
 import torch
@@ -14,7 +16,6 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from sae_lib.pocket.captions import vocabulary
@@ -93,24 +94,25 @@ def build_text_encoders() -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
 @cache
 def build_tokenizer() -> CLIPTokenizer:
     """A CLIPTokenizer over the captions' words: every word one token, anything else spelt in letters."""
-    special = ["<|startoftext|>", "<|endoftext|>"]
-    words = vocabulary()
-    bpe = Tokenizer(models.BPE(unk_token=special[1], end_of_word_suffix="</w>", continuing_subword_prefix=""))
-    bpe.normalizer = normalizers.Lowercase()
-    bpe.pre_tokenizer = pre_tokenizers.Whitespace()
-    bpe.decoder = decoders.BPEDecoder(suffix="</w>")
     letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
-    trainer = trainers.BpeTrainer(
-        vocab_size=1000, min_frequency=1, end_of_word_suffix="</w>", initial_alphabet=letters, show_progress=False
-    )
-    bpe.train_from_iterator(words, trainer)
-    import json
-
-    learnt = json.loads(bpe.to_str())["model"]
-    vocab = {token: index for index, token in enumerate([*learnt["vocab"], *(f"{letter}</w>" for letter in letters)])}
-    vocab = {token: index for index, token in enumerate(dict.fromkeys([*vocab, *special]))}
-    merges = [tuple(merge) if not isinstance(merge, str) else tuple(merge.split()) for merge in learnt["merges"]]
+    merges = _learn_merges(vocabulary())
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges)]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    vocab = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS)
+
+
+def _learn_merges(words: list[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges until each word is one piece; the same in every process, which `tokenizers`' trainer's are not."""
+    spelt, merges = [[*word[:-1], f"{word[-1]}</w>"] for word in words], []
+    while pairs := Counter(pair for pieces in spelt for pair in itertools.pairwise(pieces)):
+        merge = max(pairs, key=lambda pair: (pairs[pair], pair))
+        merges.append(merge)
+        for pieces in spelt:
+            for at in range(len(pieces) - 1):
+                if tuple(pieces[at : at + 2]) == merge:
+                    pieces[at : at + 2] = ["".join(merge)]
+    return merges
 
 
 def build_scheduler(name: str) -> EulerDiscreteScheduler | EulerAncestralDiscreteScheduler:

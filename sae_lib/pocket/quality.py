@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sae_lib.denoising import CallSettings
 from sae_lib.pictures import draw_pictures
 from sae_lib.pipelines import load_pipeline
 from sae_lib.pocket import weights
@@ -29,7 +30,6 @@ from sae_lib.pocket.world import (
     render,
     sample_scenes,
 )
-from sae_lib.transfer import CallSettings
 
 SETTINGS = {
     "base, 20 steps": ("base", CallSettings(20, guidance_scale=4.0, batch_size=50)),

@@ -10,13 +10,13 @@ import torch
 
 from sae_lib.blocks import SAE_BLOCKS
 from sae_lib.checkpoints import SHIPPED
+from sae_lib.denoising import CallSettings
 from sae_lib.harvest import TrainingStream, positions_per_step
 from sae_lib.pipelines import load_pipeline
 from sae_lib.prompts import load_prompts
 from sae_lib.recipes import default_configs, panel_k, transfer_k
 from sae_lib.scales import SCALES
 from sae_lib.training import LOG_FILE, train_saes
-from sae_lib.transfer import CallSettings
 
 FIRST_SEED = 1
 """Seed of the shipped SAEs' noise, order and first weights. Notebook 03 trains with seed 0, so that comparing the two

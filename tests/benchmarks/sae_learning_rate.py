@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.denoising import CallSettings
 from sae_lib.figures import commit_hash
 from sae_lib.harvest import TrainingStream, positions_per_step
 from sae_lib.pipelines import load_pipeline
@@ -22,7 +23,7 @@ from sae_lib.recipes import default_configs, transfer_k
 from sae_lib.scales import get_scale
 from sae_lib.store import ROOT, write_if_changed
 from sae_lib.training import LOG_FILE, SAEConfig, train_saes
-from sae_lib.transfer import CallSettings, measure_transfer
+from sae_lib.transfer import measure_transfer
 
 RATES = (3e-4, 1e-3, 3e-3)
 COMMAND = "python tests/benchmarks/sae_learning_rate.py"

@@ -1,0 +1,62 @@
+"""What each feature does on the vectors of a training's last fill: the unit of strength later, in one definition."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+STATISTICS_FILE = "statistics.safetensors"
+
+
+class FeatureStatistics(NamedTuple):
+    """Of each feature's non-zero activations; a feature that never fired has 0 everywhere."""
+
+    mean: Float[Tensor, " n_f"]
+    """The unit of strength in interventions (paper: mu_rho)."""
+    std: Float[Tensor, " n_f"]
+    """Population standard deviation."""
+    max: Float[Tensor, " n_f"]
+    firing_rate: Float[Tensor, " n_f"]
+    """Share of the vectors on which it is not zero."""
+    vectors: Int[Tensor, ""]
+    """On how many vectors."""
+
+    def save(self, folder: Path) -> None:
+        """Writes `statistics.safetensors`."""
+        save_file(self._asdict(), folder / STATISTICS_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> "FeatureStatistics":
+        """Reads it. Raises FileNotFoundError if it is missing."""
+        if not (folder / STATISTICS_FILE).is_file():
+            raise FileNotFoundError(f"no {STATISTICS_FILE} in {folder}: train the SAE again with train_saes")
+        return cls(**load_file(folder / STATISTICS_FILE))
+
+
+class RunningStatistics:
+    """Adds up batches of sparse activations; `result()` at any time. Sums in float64."""
+
+    def __init__(self, n_f: int, device: str | torch.device = "cpu"):
+        self.sums = torch.zeros(3, n_f, dtype=torch.float64, device=device)
+        """Of each feature: how often it fired, the sum and the sum of squares of its activations."""
+        self.max = torch.zeros(n_f, device=device)
+        self.vectors = torch.zeros((), dtype=torch.int64, device=device)
+
+    @torch.no_grad()
+    def add(self, values: Float[Tensor, "vectors k"], indices: Int[Tensor, "vectors k"]) -> None:
+        """values: as TopK keeps them; those of 0 and below count as not firing."""
+        features, fired = indices.flatten(), values.flatten().relu()
+        moments = torch.stack([(fired > 0).double(), fired.double(), fired.double().square()])
+        self.sums.index_add_(1, features, moments)
+        self.max.scatter_reduce_(0, features, fired.to(self.max.dtype), "amax")
+        self.vectors += len(values)
+
+    def result(self) -> FeatureStatistics:
+        fired, total, square = self.sums
+        mean = total / fired.clamp(min=1)
+        std = (square / fired.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
+        rate = fired / self.vectors.clamp(min=1)
+        return FeatureStatistics(mean.float(), std.float(), self.max.clone(), rate.float(), self.vectors.clone())
