@@ -63,8 +63,8 @@ class TrainingStream(Sequence):
         needed = len(prompts) if vectors is None else min(len(prompts), -(-vectors // per_prompt))
         size = settings.batch_size
         batches = [range(start, min(start + size, needed)) for start in range(0, needed, size)]
-        self._fills = min(len(batches), -(-needed * per_prompt // buffer))
-        cuts = [number * len(batches) // self._fills for number in range(self._fills + 1)]
+        self.fills = min(len(batches), -(-needed * per_prompt // buffer))
+        cuts = [number * len(batches) // self.fills for number in range(self.fills + 1)]
         self._batches = [batches[start:end] for start, end in itertools.pairwise(cuts)]
         self._kept: dict[str, Tensor] | None = None
 
@@ -76,20 +76,12 @@ class TrainingStream(Sequence):
         return {**told, "prompts": prompts, "settings": asdict(self.settings)}
 
     def __len__(self) -> int:
-        return self.passes * self._fills
+        return self.passes * self.fills
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         if not 0 <= number < len(self):
             raise IndexError(f"fill {number} of {len(self)}")
-        vectors = self.in_order(number % self._fills)
-        mixed = {}
-        for block in list(vectors):
-            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**32)
-            order = torch.randperm(len(vectors[block]), generator=generator)  # blocks alike, whichever are there
-            mixed[block] = vectors[block][order.to(vectors[block].device)]
-            if self._kept is None:
-                del vectors[block]
-        return mixed
+        return mix(self.in_order(number % self.fills), self.seed, number)
 
     def in_order(self, fill: int = 0) -> dict[str, Tensor]:
         """A fill before it is mixed: in the order prompt, step, position."""
@@ -110,7 +102,7 @@ class TrainingStream(Sequence):
             before = sum(len(batch) for batches in self._batches[:fill] for batch in batches)
             left = self.vectors - before * self.settings.steps * positions_per_step(self.pipe)
         vectors = {block: torch.cat(parts.pop(block))[:left] for block in list(parts)}
-        if self._fills == 1:
+        if self.fills == 1:
             self._kept = vectors
         return vectors
 
@@ -127,6 +119,15 @@ class TrainingStream(Sequence):
                 f"a fill of {self.buffer:,} vectors a block takes {need:.2g} GB and {first} has {memory:.2g} GB of "
                 "memory: take a smaller buffer"
             )
+
+
+def mix(vectors: Mapping[str, Tensor], seed: int, number: int) -> dict[str, Tensor]:
+    """The rows of fill `number` in random order: blocks alike, whichever are there."""
+    mixed = {}
+    for block, x in vectors.items():
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**32)
+        mixed[block] = x[torch.randperm(len(x), generator=generator).to(x.device)]
+    return mixed
 
 
 class PermutedStream(Sequence):

@@ -149,3 +149,14 @@ class TopKSAE(nn.Module):
             raise ValueError(f"the weights in {folder} have shapes {shapes}; its {CONFIG_FILE} says {wanted}")
         sae.load_state_dict(tensors)
         return sae.to(device, dtype).requires_grad_(False)
+
+    @classmethod
+    def from_hub(cls, repository: str, block: str, k: int = 10, n_f: int = 5120) -> "TopKSAE":
+        """One of the authors' published SAEs, by block, k and n_f: "surokpro2/sdxl-saes" or "wendlerc/sdxl-turbo-saes".
+
+        Raises ValueError for an unknown repository or block, and ConnectionError, which says what to download and where to
+        put it, if it is not on this machine and cannot be fetched.
+        """
+        from sae_lib.formats import download_sdxl_unbox, load_sdxl_unbox
+
+        return load_sdxl_unbox(download_sdxl_unbox(repository, block, k, n_f))[0]
