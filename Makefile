@@ -4,6 +4,7 @@
 MAKEFLAGS += --no-print-directory
 VENV := .venv
 INSTALLED := $(VENV)/installed-from-lock
+INTEROP := .venv/interop
 # What creates .venv; the lock is exact for these two versions of Python.
 BASE_PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell command -v $(name) 2>/dev/null)))
 # The library's own unit tests first, the notebooks (which take minutes) last.
@@ -19,7 +20,7 @@ ENVIRONMENT := $(INSTALLED)
 override PYTHON := $(VENV)/bin/python
 endif
 
-.PHONY: help reproduce test lint lab notebooks pocket fresh
+.PHONY: help reproduce test test-interop lint lab notebooks pocket fresh
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -29,6 +30,9 @@ reproduce: $(ENVIRONMENT)  ## run copies of all notebooks at pocket scale, write
 
 test: lint  ## unit tests, then every notebook at smoke scale, then nbval on those copies
 	@$(PYTHON) -m pytest $(UNIT_TESTS) $(NOTEBOOK_TESTS)
+
+test-interop: $(INTEROP)/installed  ## our checkpoints in SAELens and sparsify, theirs in ours (an environment of its own)
+	@PYTHONPATH="$(CURDIR)" $(INTEROP)/bin/python -m pytest -q -c /dev/null --rootdir tests/interop -p no:cacheprovider tests/interop
 
 lint: $(ENVIRONMENT)  ## ruff
 	@$(PYTHON) -m ruff check --quiet .
@@ -55,4 +59,10 @@ $(INSTALLED): requirements.lock
 	@$(BASE_PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(INTEROP)/installed: tests/interop/requirements.lock $(INSTALLED)
+	@echo "Installing tests/interop/requirements.lock into $(INTEROP) (once; some minutes)"
+	@$(BASE_PYTHON) -m venv $(INTEROP)
+	@$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/interop/requirements.lock
 	@touch $@

@@ -1,4 +1,4 @@
-"""SAE checkpoints of other libraries: the authors' (sdxl-unbox), SAELens, sparsify; and what none of them says of a diffusion SAE."""
+"""SAE checkpoints of other libraries: the authors' (sdxl-unbox), SAELens, sparsify."""
 
 import functools
 import json
@@ -16,11 +16,12 @@ from torch import Tensor
 from sae_lib.blocks import BLOCKS
 from sae_lib.sae import TopKSAE
 
-DIFFUSION_FILE = "diffusion.json"
-"""Beside our weights: where an SAE's vectors come from (`recipes.describe`), and its features' statistics."""
-
 HUB_FOLDERS = {"surokpro2/sdxl-saes": "", "wendlerc/sdxl-turbo-saes": "hparam_study/"}
 """The authors' repositories on the Hub -> what stands before a checkpoint's folder."""
+
+
+_SAELENS = "6.0.0"
+"""The format's version: without it SAELens takes the file for an older one and drops the metadata."""
 
 
 def load_sdxl_unbox(folder: str | Path) -> tuple[TopKSAE, Tensor | None, Tensor | None]:
@@ -61,7 +62,9 @@ def load_saelens(folder: str | Path) -> tuple[TopKSAE, dict[str, Any]]:
     stored = _read_safetensors(folder / "sae_weights.safetensors", ("W_enc", "W_dec", "b_enc", "b_dec"))
     tensors = {"encoder.weight": stored["W_enc"].T, "decoder.weight": stored["W_dec"].T}
     tensors |= {"pre_bias": stored["b_dec"], "latent_bias": stored["b_enc"]}
-    return _build(folder, config["d_in"], config["d_sae"], config["k"], tensors), config.get("metadata") or {}
+    return _build(folder, config["d_in"], config["d_sae"], config["k"], tensors), {
+        name: value for name, value in (config.get("metadata") or {}).items() if name != "sae_lens_version"
+    }
 
 
 def load_sparsify(folder: str | Path) -> TopKSAE:
@@ -93,7 +96,7 @@ def export_saelens(sae: TopKSAE, folder: str | Path, metadata: Mapping[str, Any]
         "normalize_activations": "none",
         "reshape_activations": "none",
         "rescale_acts_by_decoder_norm": False,
-        "metadata": dict(metadata or {}),
+        "metadata": {"sae_lens_version": _SAELENS, **(metadata or {})},
     }
     _write(
         folder,

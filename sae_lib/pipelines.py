@@ -15,6 +15,13 @@ from sae_lib.scales import get_scale
 HUB_IDS = {"turbo": "stabilityai/sdxl-turbo", "base": "stabilityai/stable-diffusion-xl-base-1.0"}
 """The paper's models. SDXL Turbo's licence allows non-commercial research."""
 
+LICENCES = {
+    "turbo": "Stability AI non-commercial research (SDXL Turbo)",
+    "base": "CreativeML Open RAIL++-M (SDXL base)",
+}
+POCKET_NAMES = {"turbo": "pocket-sdxl-turbo", "base": "pocket-sdxl-base"}
+"""Ours, shipped with this package."""
+
 _PARAMETERS = {"unet": 2.57e9, "vae": 0.084e9, "text_encoder": 0.123e9, "text_encoder_2": 0.695e9}
 _DOWNLOAD_GB = 7.0
 _LATENT_SIZES = {"turbo": 64, "base": 128}

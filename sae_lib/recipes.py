@@ -1,20 +1,29 @@
-"""Which SAEs each scale trains, and on what: shared by the notebooks and by the SAEs that are shipped."""
+"""Which SAEs are trained, and on what: shared by the notebooks, the shell and the SAEs that are shipped."""
 
+import functools
 import hashlib
+import itertools
+import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
-from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.blocks import BLOCKS, SAE_BLOCKS
 from sae_lib.denoising import CallSettings
-from sae_lib.harvest import PermutedStream, TrainingStream, positions_per_step
-from sae_lib.prompts import load_prompts
+from sae_lib.harvest import BUFFER, PermutedStream, TrainingStream, positions_per_step
+from sae_lib.noise import NOISE_RULES
+from sae_lib.pipelines import HUB_IDS, LICENCES, POCKET_NAMES, load_pipeline
+from sae_lib.prompts import LAION, load_prompts
 from sae_lib.sae import TopKSAE
 from sae_lib.scales import get_scale
+from sae_lib.shards import DTYPES, write_shards
+from sae_lib.statistics import STATISTICS_FILE
 from sae_lib.store import cached
 from sae_lib.training import SAEConfig, train_saes
 from sae_lib.transfer import PCA
@@ -32,23 +41,177 @@ def transfer_k(d_model: int) -> int:
     return d_model // 8
 
 
-def default_configs(
-    scale: str, d_model: int, vectors: int, ks: Iterable[int], seed: int = 0, rehearsal: bool = False
-) -> list[SAEConfig]:
-    """One SAE a block and k, n_f = 4 d_model: `SAEConfig.paper` at sdxl scale, `SAEConfig.pocket` otherwise.
+@dataclass(frozen=True)
+class TrainingRun:
+    """Which SAEs are trained, on which vectors of which model: what a notebook, a configuration file or a test asks for.
 
-    vectors: what the stream gives out of each block, all passes together; at pocket scale it sets when a feature is dead.
-    A rehearsal has the paper's values, with the batch so small that its few vectors make some steps.
+    Raises ValueError for values that no run can have; `read` also for unknown fields and damaged files.
     """
-    changes: dict[str, Any] = {"d_model": d_model, "n_f": 4 * d_model, "seed": seed}
-    make = SAEConfig.paper
-    if scale != "sdxl":
-        make = SAEConfig.pocket
-        changes["steps"] = vectors // make("mid.0").batch_size
-    elif rehearsal:
-        batch = max(1, vectors // 16)
-        changes |= {"batch_size": batch, "dead_vectors_threshold": 2 * batch, "auxk": min(256, 2 * d_model)}
-    return [make(block, k, **changes) for k in ks for block in SAE_BLOCKS]
+
+    scale: str = "pocket"
+    """"smoke", "pocket" or "sdxl": the models, the paper's or the pocket's SAE settings, and the counts left open below."""
+    model: str = "turbo"
+    """"turbo" or "base"."""
+    source: str = ""
+    """sdxl: folder or Hub id of the model; "random" or "random/16" rehearses with random weights."""
+    dtype: str = ""
+    """Of the model: "float32", "float16" or "bfloat16"; by default float16 for sdxl on a GPU, else float32."""
+    prompts: int | None = None
+    """Training prompts; by default the scale's."""
+    prompt_source: str = ""
+    """sdxl: a file of prompts; by default the authors' data set."""
+    steps: int = 1
+    """Denoising steps of a prompt."""
+    guidance_scale: float = 0.0
+    """Guidance; above 1 the conditional half is used."""
+    noise: str = "prompt"
+    """Which generator a prompt's noise comes from: "prompt" or "batch of 50"."""
+    seed: int = 0
+    """Of the noise, of the vectors' order and, where `sae_seeds` is empty, of the SAEs' first weights."""
+    batch_size: int | None = None
+    """Prompts at a time; by default the scale's."""
+    blocks: tuple[str, ...] = SAE_BLOCKS
+    """Blocks whose updates are harvested, and trained on."""
+    ks: tuple[int, ...] = ()
+    """Activations kept; by default those of the panels and of Figure 3."""
+    expansion_factors: tuple[float, ...] = (4,)
+    """n_f / d_model."""
+    sae_seeds: tuple[int, ...] = ()
+    """Of the SAEs' first weights; by default `seed`."""
+    vectors: int | None = None
+    """At most this many vectors of each block; sets the number of prompts where it is smaller."""
+    passes: int | None = None
+    """How often each vector is seen; by default the scale's."""
+    buffer: int = BUFFER
+    """Vectors of a block that are mixed at a time."""
+
+    def __post_init__(self):
+        get_scale(self.scale)
+        for name, valid in (("model", tuple(HUB_IDS)), ("noise", NOISE_RULES), ("dtype", ("", *DTYPES))):
+            if getattr(self, name) not in valid:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(map(repr, valid))}")
+        for name in ("prompts", "steps", "batch_size", "vectors", "passes", "buffer"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1")
+
+    @classmethod
+    def read(cls, path: Path) -> "TrainingRun":
+        """From a JSON file with any of the fields."""
+        if not path.is_file():
+            raise FileNotFoundError(f"no configuration {path}: write a JSON file, {{}} for the pocket scale's run")
+        try:
+            given = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is no JSON ({error})") from error
+        known = [field.name for field in fields(cls)]
+        if not isinstance(given, dict) or set(given) - set(known):
+            unknown = ", ".join(sorted(set(given) - set(known))) if isinstance(given, dict) else type(given).__name__
+            raise ValueError(f"{path}: unknown field {unknown}; valid: {', '.join(known)}")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+
+    @property
+    def rehearsal(self) -> bool:
+        """Whether the model's weights are random."""
+        return self.source.startswith("random")
+
+    @property
+    def settings(self) -> CallSettings:
+        """How the model is run."""
+        batch = self.batch_size or get_scale(self.scale, self.rehearsal).harvest_batch
+        return CallSettings(self.steps, self.guidance_scale, self.seed, batch, self.noise)
+
+    @property
+    def all_passes(self) -> int:
+        """How often each vector is seen."""
+        return self.passes or get_scale(self.scale, self.rehearsal).passes
+
+    def load_pipeline(self, device: str | torch.device | None = None) -> StableDiffusionXLPipeline:
+        """The model."""
+        return load_pipeline(self.model, self.scale, self.source or None, device, DTYPES.get(self.dtype))
+
+    def load_prompts(self, pipe) -> list[str]:
+        """The training prompts."""
+        counts = get_scale(self.scale, self.rehearsal)
+        per_prompt = self.steps * positions_per_step(pipe)
+        enough = math.inf if self.vectors is None else math.ceil(self.vectors / per_prompt)
+        wanted = self.prompts or (counts.train_prompts if self.vectors is None else enough)
+        source = self.prompt_source or ("pocket" if self.rehearsal else "")
+        return _prompts(self.scale, min(wanted, enough), "train", source)
+
+    def stream(self, pipe) -> TrainingStream:
+        """The vectors."""
+        passes, vectors = self.all_passes, self.vectors
+        prompts = self.load_prompts(pipe)
+        return TrainingStream(pipe, prompts, self.blocks, self.settings, passes, vectors, self.seed, self.buffer)
+
+    def configs(self, pipe) -> list[SAEConfig]:
+        """The SAEs: `SAEConfig.paper` at sdxl scale, `SAEConfig.pocket` otherwise.
+
+        A rehearsal has the paper's values, with the batch so small that its few vectors make some steps.
+        """
+        d_model = pipe.unet.config.block_out_channels[-1]
+        per_prompt = self.steps * positions_per_step(pipe)
+        vectors = min(len(self.load_prompts(pipe)) * per_prompt, self.vectors or math.inf) * self.all_passes
+        changes: dict[str, Any] = {"d_model": d_model}
+        make = SAEConfig.paper
+        if self.scale != "sdxl":
+            make = SAEConfig.pocket
+            changes["steps"] = vectors // make("mid.0").batch_size
+        elif self.rehearsal and vectors < 100 * make("mid.0").batch_size:
+            batch = max(1, vectors // 16)
+            changes |= {"batch_size": batch, "dead_vectors_threshold": 2 * batch}
+        ks = self.ks or (panel_k(d_model), transfer_k(d_model))
+        grid = itertools.product(ks, self.expansion_factors, self.sae_seeds or (self.seed,), self.blocks)
+        configs = []
+        for k, factor, seed, block in grid:
+            n_f = round(factor * d_model)
+            configs.append(make(block, k, n_f=n_f, seed=seed, auxk=min(256, n_f // 2), **changes))
+        return configs
+
+    def describe(self, pipe, block: str) -> dict[str, Any]:
+        """What an SAE's `diffusion.json` says: where its vectors come from, which no checkpoint format has fields for."""
+        side, size = pipe.unet.config.sample_size // 4, pipe.unet.config.sample_size * pipe.vae_scale_factor
+        ours, prompts = self.scale != "sdxl", self.load_prompts(pipe)
+        return {
+            "model": self.source or (POCKET_NAMES if ours else HUB_IDS)[self.model],
+            "revision": pipe.unet.config.get("_commit_hash"),
+            "licence": "MIT" if ours or self.rehearsal else LICENCES[self.model],
+            "hook": f"{BLOCKS[block]}.proj_out, output",
+            "block": block,
+            "vector": "update: what the block adds to its input, one vector a position",
+            "token_grid": [side, side],
+            "resolution": [size, size],
+            "scheduler": type(pipe.scheduler).__name__,
+            "steps": self.steps,
+            "guidance_scale": self.guidance_scale,
+            "half": "conditional" if self.settings.guided else "the only one",
+            "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+            "noise": {"rule": self.noise, "seed": self.seed},
+            "prompts": {
+                "source": self.prompt_source or ("the pocket world" if ours or self.rehearsal else LAION),
+                "count": len(prompts),
+                "sha256": hashlib.sha256("\n".join(prompts).encode()).hexdigest(),
+            },
+            "feature_statistics": STATISTICS_FILE,
+        }
+
+    def harvest(self, folder: Path, dtype: str = "float16") -> str:
+        """Writes the vectors into a store; gives one line that says so."""
+        pipe = self.load_pipeline()
+        stream = self.stream(pipe)
+        write_shards(stream, folder, dtype)
+        return (
+            f"{stream.fills} shards of {len(self.blocks)} blocks, {len(stream.prompts):,} prompts, {dtype}, in {folder}"
+        )
+
+    def train(self, folder: Path, pipe=None, stream: Sequence | None = None) -> dict[SAEConfig, TopKSAE]:
+        """Trains the SAEs into `folder`, on the model's own vectors or on another stream (a store's)."""
+        pipe = pipe or self.load_pipeline()
+        about = {block: self.describe(pipe, block) for block in self.blocks}
+        return train_saes(stream or self.stream(pipe), self.configs(pipe), folder, pipe.device, about=about)
+
+
+_prompts = functools.cache(load_prompts)  # 1.5 million of them are streamed once
 
 
 class Trained(NamedTuple):
@@ -85,27 +248,30 @@ def train_in_setting(
 
     Raises what `load_prompts` and `train_saes` raise.
     """
-    rehearsal, d_model = source.startswith("random"), pipe.unet.config.block_out_channels[-1]
-    passes = get_scale(scale, rehearsal).passes
-    prompts = load_prompts(
-        scale, math.ceil(vectors / (settings.steps * positions_per_step(pipe))), "train", prompt_source
+    kind = "turbo" if isinstance(pipe.scheduler, EulerAncestralDiscreteScheduler) else "base"
+    run = TrainingRun(
+        scale,
+        kind,
+        source,
+        prompt_source=prompt_source,
+        ks=tuple(ks),
+        vectors=vectors,
+        **{name: getattr(settings, name) for name in ("steps", "guidance_scale", "noise", "seed", "batch_size")},
     )
-    stream = TrainingStream(pipe, prompts, SAE_BLOCKS, settings, passes, vectors, settings.seed)
-    configs = default_configs(scale, d_model, vectors * passes, ks, settings.seed, rehearsal)
+    stream, configs = run.stream(pipe), run.configs(pipe)
     permuted = [config for config in configs if controls and config.k == ks[-1]]
 
     def make(folder: Path) -> None:
-        train_saes(stream, configs, folder, pipe.device)
+        run.train(folder, pipe, stream)
         if controls:
             train_saes(PermutedStream(stream), permuted, folder / _PERMUTED, pipe.device)
             fits = PCA.fit_blocks([stream.in_order()], ks[-1])
             tensors = {f"{block}.{part}": getattr(fit, part) for block, fit in fits.items() for part in _PCA_PARTS}
             save_file(tensors, folder / _PCA)
 
-    inputs = {"pipeline": type(pipe.scheduler).__name__, "scale": scale, "source": source, "vectors": vectors}
-    inputs |= {"prompts": hashlib.sha256("\n".join(prompts).encode()).hexdigest(), "passes": passes}
-    inputs |= {"settings": asdict(settings), "configs": [asdict(config) for config in configs], "controls": controls}
-    folder = cached("saes", inputs, make)
+    inputs = {"run": asdict(run), "stream": stream.description, "controls": controls}
+    inputs |= {"configs": [asdict(config) for config in configs]}
+    folder = cached("saes", inputs, make, resumable=True)
     device = {"device": pipe.device}
     saes = {config: TopKSAE.load(folder / config.folder_name, config.block, **device) for config in configs}
     controlled = {c.block: TopKSAE.load(folder / _PERMUTED / c.folder_name, c.block, **device) for c in permuted}

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent
 """The clone's root: notebooks/ and figures/ are beside the package."""
@@ -33,13 +35,16 @@ def library_fingerprint() -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def cached(name: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+def cached(name: str, inputs: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False) -> Path:
     """Folder of the artefact `name` made from `inputs`; `make(folder)` fills it if no earlier run did.
 
     The key is a hash of the name, the inputs and the library's own files, so a changed parameter, a changed line of
     code or other shipped weights give another artefact. It is not a hash of `make`: what a notebook does in it beyond
     the library must show in `inputs`. `inputs.json` in the folder says what went in. A `make` that raises or is killed
     leaves nothing under the final name; of two processes that make the same artefact, the first to finish wins.
+
+    resumable: what `make` left behind when it died is handed to it again. Then only one process at a time makes the
+    artefact, and another waits for it.
 
     Raises ValueError if the name is no plain lower-case name or an input is NaN or infinite, TypeError if an input has
     no JSON form.
@@ -53,9 +58,9 @@ def cached(name: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as temporary:
-        unfinished = Path(temporary, "artefact")
-        unfinished.mkdir()
+
+    def fill(unfinished: Path) -> None:
+        unfinished.mkdir(exist_ok=True)
         make(unfinished)
         (unfinished / "inputs.json").write_text(record)
         try:
@@ -63,6 +68,15 @@ def cached(name: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -
         except OSError:
             if not folder.is_dir():  # otherwise another process was first, and its artefact is as good
                 raise
+
+    if resumable:
+        unfinished = folder.with_name(f".unfinished-{folder.name}")
+        with FileLock(f"{unfinished}.lock"):
+            if not folder.is_dir():
+                fill(unfinished)
+    else:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as temporary:
+            fill(Path(temporary, "artefact"))
     return folder
 
 

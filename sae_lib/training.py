@@ -26,6 +26,8 @@ from sae_lib.sae import TopKSAE
 from sae_lib.statistics import RunningStatistics
 
 LOG_FILE = "training.jsonl"
+DIFFUSION_FILE = "diffusion.json"
+"""Beside the weights: what no checkpoint format has a field for, where a diffusion SAE's vectors come from."""
 ADAM_EPS = 6.25e-10
 PIECE = 65_536
 """Vectors a block between two chances to save the state."""
@@ -248,9 +250,11 @@ class SAETraining:
             setattr(self.statistics, name, tensors[name].to(device))
         self.steps, self.log = told["steps"], list(told["log"])
 
-    def save(self, folder: Path) -> TopKSAE:
-        """Ends the training and writes the SAE, its log and its features' statistics, all or nothing, to
-        `folder / config.folder_name`.
+    def save(self, folder: Path, about: Mapping[str, Any] | None = None) -> TopKSAE:
+        """Ends the training and writes the SAE, its log, its features' statistics and `diffusion.json`, all or nothing,
+        to `folder / config.folder_name`.
+
+        about: what `diffusion.json` says of the vectors (`recipes.describe`).
 
         Differs from the paper: the decoder columns are scaled to unit length once more, since the last Adam step leaves
         them so only to about lr.
@@ -263,6 +267,8 @@ class SAETraining:
             self.sae.save(partial, training=asdict(self.config))
             (partial / LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in self.log))
             self.statistics.result().save(partial)
+            if about is not None:
+                (partial / DIFFUSION_FILE).write_text(json.dumps(about, indent=2) + "\n")
             os.replace(partial, final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -315,6 +321,7 @@ def train_saes(
     device: str | torch.device = "cpu",
     log_interval: int = 100,
     save_every: float = 600.0,
+    about: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[SAEConfig, TopKSAE]:
     """Trains every SAE in one pass over the stream (paper: App. K), each as if it were alone.
 
@@ -324,6 +331,8 @@ def train_saes(
     `model.safetensors`, `config.json`, `training.jsonl` and `statistics.safetensors` (over the last fill), written when
     the stream ends. An SAE that is already there is loaded and not trained again; whether the stream is the same is for
     the caller to know.
+
+    about: of each block what its vectors are, stored beside the weights as `diffusion.json` (`recipes.describe`).
 
     save_every: seconds after which the state is saved in `folder`. A run that died goes on there when it is called
     again, and ends with the weights it would have had: the stream's fill is made again. With torch.distributed each
@@ -345,7 +354,7 @@ def train_saes(
         identity = {"configs": [asdict(config) for config in configs], "stream": getattr(stream, "description", None)}
         _Run(trainings, folder, device, identity, save_every).train(stream)
         for training in trainings:
-            saes[training.config] = training.save(folder)
+            saes[training.config] = training.save(folder, (about or {}).get(training.config.block))
         if world()[1] > 1:
             dist.barrier()
             saes |= {config: _load_finished(config, folder, device) for config in missing}
@@ -379,6 +388,7 @@ class _Run:
                     last = piece + 1 == len(parts)
                     self._save_now_and_then((number + 1, 0) if last else (number, piece + 1))
                 done = 0
+                del fill, parts  # before the next one is made
                 bar.update()
         for training in self.trainings:
             if training.steps == 0:

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from sae_lib import recipes
 from sae_lib.blocks import SAE_BLOCKS
 from sae_lib.denoising import CallSettings
 from sae_lib.pocket import train_saes as stage
-from sae_lib.recipes import default_configs, one_step_saes, panel_k, train_in_setting, transfer_k
+from sae_lib.recipes import TrainingRun, one_step_saes, panel_k, train_in_setting, transfer_k
 from sae_lib.scales import SCALES
 from sae_lib.store import ROOT
 
@@ -21,29 +22,84 @@ def test_the_two_ks_are_the_paper_s_at_1280_and_at_128_dimensions():
     assert [(panel_k(d), transfer_k(d)) for d in (1280, 128, 80)] == [(10, 160), (10, 16), (8, 10)]
 
 
-def test_configs_are_the_paper_s_at_sdxl_scale_and_the_pocket_s_elsewhere():
-    paper = default_configs("sdxl", 1280, 384_000_000, (10, 160))
+@pytest.fixture(scope="module")
+def sdxl():
+    """As much of SDXL Turbo as a run asks about before it is loaded."""
+    unet = SimpleNamespace(config=SimpleNamespace(block_out_channels=(320, 640, 1280), sample_size=64))
+    return SimpleNamespace(unet=unet)
+
+
+def test_configs_are_the_paper_s_at_sdxl_scale_and_the_pocket_s_elsewhere(pipe, sdxl, monkeypatch):
+    monkeypatch.setattr(recipes, "_prompts", lambda scale, count, *_: range(count))
+    paper = TrainingRun("sdxl").configs(sdxl)
     assert [config.block for config in paper] == [*SAE_BLOCKS, *SAE_BLOCKS]
-    assert {(c.n_f, c.batch_size, c.lr, c.dead_vectors_threshold) for c in paper} == {(5120, 4096, 1e-4, 10_000_000)}
+    assert {(c.k, c.n_f, c.batch_size, c.lr, c.auxk) for c in paper} == {(k, 5120, 4096, 1e-4, 256) for k in (10, 160)}
+    assert {c.dead_vectors_threshold for c in paper} == {10_000_000}
     (pocket,) = {
-        (c.n_f, c.batch_size, c.dead_vectors_threshold) for c in default_configs("pocket", 128, 512_000, (16,))
+        (c.n_f, c.batch_size, c.dead_vectors_threshold)
+        for c in TrainingRun(ks=(16,), vectors=51_200, passes=10).configs(pipe)
     }
     assert pocket == (512, 512, 30 * 512)
-    rehearsal = default_configs("sdxl", 80, 128, (8, 10), rehearsal=True)
-    assert {(c.d_model, c.n_f, c.batch_size, c.lr) for c in rehearsal} == {(80, 320, 8, 1e-4)}
+    rehearsal = TrainingRun("sdxl", source="random", vectors=128).configs(sdxl)
+    assert {(c.n_f, c.batch_size, c.lr) for c in rehearsal} == {(5120, 8, 1e-4)}
 
 
-def test_the_pocket_scale_makes_at_least_3000_steps():
-    counts = SCALES["pocket"]
-    vectors = counts.train_prompts * 64 * counts.passes
-    config = default_configs("pocket", 128, vectors, (16,))[0]
+def test_a_grid_is_every_block_k_expansion_and_seed(pipe):
+    run = TrainingRun("smoke", ks=(2, 5), expansion_factors=(0.5, 4), sae_seeds=(0, 1), blocks=("mid.0", "up.0.1"))
+    configs = run.configs(pipe)
+    assert len({config.folder_name for config in configs}) == 16
+    assert {(config.n_f, config.auxk) for config in configs} == {(64, 32), (512, 256)}
+
+
+def test_the_pocket_scale_makes_at_least_3000_steps(pipe):
+    run = TrainingRun()
+    config = run.configs(pipe)[0]
+    vectors = len(run.load_prompts(pipe)) * 64 * run.all_passes
     assert vectors // config.batch_size - config.init_batches >= 3000
 
 
-def test_the_stored_sweep_is_the_pocket_scale_s_and_chose_the_rate_in_use():
+def test_a_run_is_read_from_a_file_and_unknown_fields_are_refused(tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text('{"scale": "smoke", "ks": [2, 5], "vectors": 64}')
+    assert TrainingRun.read(path) == TrainingRun("smoke", ks=(2, 5), vectors=64)
+    path.write_text('{"scael": "smoke"}')
+    with pytest.raises(ValueError, match="unknown field scael; valid: scale, model"):
+        TrainingRun.read(path)
+    path.write_text("{")
+    with pytest.raises(ValueError, match="is no JSON"):
+        TrainingRun.read(path)
+    with pytest.raises(FileNotFoundError, match="no configuration"):
+        TrainingRun.read(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"scale": "huge"}, "unknown scale 'huge'"),
+        ({"model": "flux"}, "model is 'flux'; choose one of 'turbo', 'base'"),
+        ({"noise": "none"}, "noise is 'none'; choose one of 'prompt', 'batch of 50'"),
+        ({"dtype": "int8"}, "dtype is 'int8'; choose one of"),
+        ({"vectors": 0}, "vectors is 0; wanted at least 1"),
+    ],
+)
+def test_values_that_no_run_can_have_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingRun(**values)
+
+
+def test_a_trained_sae_says_where_its_vectors_come_from(pipe, tmp_path):
+    run = TrainingRun("smoke", ks=(2,), blocks=("mid.0",), vectors=640, prompts=10)
+    (config,) = run.train(tmp_path, pipe)
+    about = json.loads((tmp_path / config.folder_name / "diffusion.json").read_text())
+    assert about["hook"] == "unet.mid_block.attentions.0.proj_out, output" and about["token_grid"] == [8, 8]
+    assert about["model"] == "pocket-sdxl-turbo" and about["prompts"]["count"] == 10 and about["licence"] == "MIT"
+    assert (tmp_path / config.folder_name / about["feature_statistics"]).is_file()
+
+
+def test_the_stored_sweep_is_the_pocket_scale_s_and_chose_the_rate_in_use(pipe):
     record = json.loads((ROOT / "figures" / "results" / "sae_learning_rate.json").read_text())
     assert record["run"]["scale"] == "pocket"
-    assert record["result"]["chosen"] == default_configs("pocket", 128, 512_000, (16,))[0].lr
+    assert record["result"]["chosen"] == TrainingRun().configs(pipe)[0].lr
     assert record["result"]["prompts"] == SCALES["pocket"].train_prompts
 
 
@@ -70,9 +126,8 @@ def test_another_setting_trains_other_saes_on_as_many_vectors(pipe):
 
 
 def test_the_stage_ships_eight_saes_in_16_bit_and_replaces_them_as_a_whole(pipe, tmp_path, monkeypatch, capsys):
-    counts = SCALES["smoke"]
-    monkeypatch.setitem(stage.SCALES, "pocket", counts)
-    monkeypatch.setattr(stage, "load_pipeline", lambda *_, **__: pipe)
+    monkeypatch.setitem(SCALES, "pocket", SCALES["smoke"])
+    monkeypatch.setattr(recipes, "load_pipeline", lambda *_: pipe)
     folder = tmp_path / "weights" / "saes"
     folder.mkdir(parents=True)
     (folder / "old").touch()

@@ -47,6 +47,21 @@ def test_a_make_that_raises_leaves_nothing(tmp_path):
     assert list((tmp_path / "artefacts").iterdir()) == []
 
 
+def test_a_resumable_make_that_dies_is_handed_what_it_left(tmp_path):
+    def die(folder):
+        write_number(folder)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.cached("number", {}, die, resumable=True)
+    assert not [path for path in (tmp_path / "artefacts").iterdir() if not path.name.startswith(".")]
+
+    def go_on(folder):
+        assert (folder / "number.txt").read_text() == "7"
+
+    assert (store.cached("number", {}, go_on, resumable=True) / "number.txt").is_file()
+
+
 def test_a_process_that_finishes_second_takes_the_artefact_of_the_first():
     def make_while_another_finishes(folder):
         store.cached("number", {}, write_number)

@@ -14,12 +14,9 @@ from pathlib import Path
 import torch
 
 from sae_lib.blocks import SAE_BLOCKS
-from sae_lib.denoising import CallSettings
 from sae_lib.figures import commit_hash
-from sae_lib.harvest import TrainingStream, positions_per_step
-from sae_lib.pipelines import load_pipeline
 from sae_lib.prompts import load_prompts
-from sae_lib.recipes import default_configs, transfer_k
+from sae_lib.recipes import TrainingRun, transfer_k
 from sae_lib.scales import get_scale
 from sae_lib.store import ROOT, write_if_changed
 from sae_lib.training import LOG_FILE, SAEConfig, train_saes
@@ -31,13 +28,10 @@ COMMAND = "python tests/benchmarks/sae_learning_rate.py"
 
 def sweep(scale: str, seed: int = 2) -> dict:
     """Held-out explained variance and the last share of dead features, by block and rate."""
-    counts, pipe = get_scale(scale), load_pipeline("turbo", scale)
-    settings = CallSettings(1, 0.0, seed, counts.harvest_batch)
-    prompts = load_prompts(scale, counts.train_prompts)
-    vectors = counts.train_prompts * positions_per_step(pipe)
-    stream = TrainingStream(pipe, prompts, SAE_BLOCKS, settings, counts.passes, vectors, seed)
-    configs = default_configs(scale, 128, vectors * counts.passes, [transfer_k(128)], seed)
-    held_out, noise = load_prompts(scale, counts.transfer_prompts, "held-out"), replace(settings, seed=seed + 1_000)
+    run, counts = TrainingRun(scale, seed=seed, ks=(transfer_k(128),)), get_scale(scale)
+    pipe = run.load_pipeline()
+    stream, configs = run.stream(pipe), run.configs(pipe)
+    held_out, noise = load_prompts(scale, counts.transfer_prompts, "held-out"), replace(run.settings, seed=seed + 1_000)
     blocks = {block: {"explained_variance": [], "dead_share": []} for block in SAE_BLOCKS}
     for rate in RATES:
         with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +45,7 @@ def sweep(scale: str, seed: int = 2) -> dict:
         print(f"{rate:g}", {block: columns["explained_variance"][-1] for block, columns in blocks.items()}, flush=True)
     chosen = SAEConfig.pocket("mid.0").lr
     result = {"learning_rates": RATES, "chosen": chosen, "k": transfer_k(128), "blocks": blocks, "seed": seed}
-    return result | {"prompts": len(prompts), "passes": counts.passes, "held_out_prompts": len(held_out)}
+    return result | {"prompts": len(stream.prompts), "passes": counts.passes, "held_out_prompts": len(held_out)}
 
 
 def main() -> None:

@@ -1,0 +1,83 @@
+"""Harvest and train from the shell: `python -m sae_lib harvest CONFIG FOLDER`, `python -m sae_lib train CONFIG FOLDER`.
+
+CONFIG is a JSON file with fields of `sae_lib.recipes.TrainingRun`; `{}` is the pocket scale's run. `train` under torchrun uses all
+its processes: torchrun --nproc-per-node=2 -m sae_lib train CONFIG FOLDER. Both go on where they were when called again.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from sae_lib.recipes import TrainingRun
+from sae_lib.shards import ShardStream
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m sae_lib", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, what in (("harvest", "write the run's update vectors into a store"), ("train", "train the run's SAEs")):
+        command = commands.add_parser(
+            name, help=what, epilog=_fields(), formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.add_argument("config", type=Path, help="JSON file with the fields below; all have defaults")
+        command.add_argument(
+            "folder", type=Path, help="where the store or the SAEs go; what is there is not made again"
+        )
+    commands.choices["harvest"].add_argument("--dtype", default="float16", help="of the stored vectors")
+    commands.choices["train"].add_argument("--store", type=Path, help="train from a store that `harvest` wrote")
+    options = parser.parse_args(arguments)
+    try:
+        run = TrainingRun.read(options.config)
+        if options.command == "harvest":
+            print(run.harvest(options.folder, options.dtype))
+        else:
+            _train(run, options.folder, options.store)
+    except (ValueError, OSError, MemoryError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _fields() -> str:
+    """The configuration's fields with their defaults."""
+    defaults = json.loads(json.dumps(asdict(TrainingRun())))
+    return "fields of CONFIG and their defaults (null: the scale's):\n" + json.dumps(defaults, indent=2)
+
+
+def _train(run: TrainingRun, folder: Path, store: Path | None) -> None:
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several:
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    try:
+        start = time.monotonic()
+        saes = run.train(folder, stream=ShardStream(store, run.all_passes, run.seed) if store else None)
+        if not several or dist.get_rank() == 0:
+            _summarise(folder, saes, time.monotonic() - start)
+    finally:
+        if several:
+            dist.destroy_process_group()
+
+
+def _summarise(folder: Path, saes, seconds: float) -> None:
+    """One line: how many SAEs, how well they explain, how many features are dead, how long it took."""
+    rows = [json.loads((folder / c.folder_name / "training.jsonl").read_text().splitlines()[-1]) for c in saes]
+    explained, dead = ([row[name] for row in rows] for name in ("explained_variance", "dead_share"))
+    print(
+        f"{len(saes)} SAEs on {rows[0]['vectors']:,} vectors in {seconds:.0f} s: explained variance {min(explained):.3f} to "
+        f"{max(explained):.3f}, dead {min(dead):.1%} to {max(dead):.1%}, in {folder}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
