@@ -30,7 +30,7 @@ def sdxl():
 
 
 def test_configs_are_the_paper_s_at_sdxl_scale_and_the_pocket_s_elsewhere(pipe, sdxl, monkeypatch):
-    monkeypatch.setattr(recipes, "_prompts", lambda scale, count, *_: range(count))
+    monkeypatch.setattr(recipes, "_prompts", lambda scale, count, *_: [""] * count)
     paper = TrainingRun("sdxl").configs(sdxl)
     assert [config.block for config in paper] == [*SAE_BLOCKS, *SAE_BLOCKS]
     assert {(c.k, c.n_f, c.batch_size, c.lr, c.auxk) for c in paper} == {(k, 5120, 4096, 1e-4, 256) for k in (10, 160)}
@@ -88,11 +88,11 @@ def test_values_that_no_run_can_have_are_refused(values, message):
 
 
 def test_a_trained_sae_says_where_its_vectors_come_from(pipe, tmp_path):
-    run = TrainingRun("smoke", ks=(2,), blocks=("mid.0",), vectors=640, prompts=10)
+    run = TrainingRun("smoke", ks=(2,), blocks=("mid.0",), vectors=6_400, prompts=100)
     (config,) = run.train(tmp_path, pipe)
     about = json.loads((tmp_path / config.folder_name / "diffusion.json").read_text())
     assert about["hook"] == "unet.mid_block.attentions.0.proj_out, output" and about["token_grid"] == [8, 8]
-    assert about["model"] == "pocket-sdxl-turbo" and about["prompts"]["count"] == 10 and about["licence"] == "MIT"
+    assert about["model"] == "pocket-sdxl-turbo" and about["prompts"]["count"] == 100 and about["licence"] == "MIT"
     assert (tmp_path / config.folder_name / about["feature_statistics"]).is_file()
 
 

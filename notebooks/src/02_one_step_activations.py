@@ -63,8 +63,8 @@ object_claim = "{}: objects and background differ more than by chance (share of 
 # ## 2.2 Collecting updates
 #
 # One forward pass of the U-Net from pure noise, and each block has written its update once. `stream_updates` runs the
-# prompts through the pipeline in batches without decoding pictures and hands over what each block's `proj_out` gave out
-# (notebook 01 shows that this is output − input). A map keeps the U-Net's layout, channels first. `to_vectors` turns it
+# U-Net over the prompts in batches, as far as the last of these blocks and no further, and hands over what each block's
+# `proj_out` gave out (notebook 01 shows that this is output − input). A map keeps the U-Net's layout, channels first. `to_vectors` turns it
 # into rows for the SAE, channels last: one row a position, all positions of the first prompt, then the second, line by
 # line. The cell takes one row apart to show that nothing is mixed on the way, and that `to_maps` undoes it.
 
