@@ -74,7 +74,7 @@ class TrainingRun:
     """Blocks whose updates are harvested, and trained on."""
     ks: tuple[int, ...] = ()
     """Activations kept; by default those of the panels and of Figure 3."""
-    expansion_factors: tuple[float, ...] = (4,)
+    expansion_factors: tuple[int | float, ...] = (4,)
     """n_f / d_model."""
     sae_seeds: tuple[int, ...] = ()
     """Of the SAEs' first weights; by default `seed`."""
