@@ -100,7 +100,7 @@ print(f"k = {k_small} and k = {k_large}, of each block one; folders named as {co
 # %% [markdown]
 # ## 3.3 Training
 #
-# `train_saes` logs the loss and three numbers of each hundredth batch: the explained variance (EV: the share of the
+# `train_saes` logs the loss and three numbers of each hundredth batch (also its speed and memory): the explained variance (EV: the share of the
 # variance that the reconstruction keeps, averaged over dimensions), L0 (how many of the k kept activations are not zero)
 # and the share of dead features (silent for more than 3 % of the run's vectors; paper: 2.6 %). They are measured on vectors
 # that are about to be trained on, so from the second pass on they are not held out.
@@ -133,9 +133,8 @@ for block, color in BLOCK_COLORS.items():
 for k, line in ((k_small, ":"), (k_large, "-")):
     axes[0, 0].plot([], [], line, color="black", label=f"k = {k}")
 fig.legend(loc="outside upper center", ncols=6, columnspacing=1, handlelength=1.5)
-save_figure(
-    run, fig, "training_curves", {c.folder_name: log for c, log in logs.items()} | {"seed": seed}, trained.folder
-)
+drawn = {c.folder_name: {key: [row[key] for row in log] for key in ("step", *quantities)} for c, log in logs.items()}
+save_figure(run, fig, "training_curves", drawn | {"seed": seed}, trained.folder)
 
 # %% [markdown]
 # **What we see.** One line a SAE, full lines for the larger k, one batch a point, no average over batches. Curves that
