@@ -90,6 +90,9 @@ class TrainingRun:
         for name, valid in (("model", tuple(HUB_IDS)), ("noise", NOISE_RULES), ("dtype", ("", *DTYPES))):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(map(repr, valid))}")
+        for block in self.blocks:
+            if block not in BLOCKS:
+                raise ValueError(f"unknown block {block!r}; valid blocks: {', '.join(BLOCKS)}")
         for name in ("prompts", "steps", "batch_size", "vectors", "passes", "buffer"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1")

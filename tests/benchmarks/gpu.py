@@ -1,0 +1,160 @@
+"""The full-width rehearsal on one GPU: `python tests/benchmarks/gpu.py` (some 8 minutes on an H100 or H200).
+
+SDXL Turbo's configuration with random weights in bfloat16: real shapes, speed and memory, no science. Measured are the
+harvest of the four blocks at 512 px (pictures a second, share of the card's peak), the training of their SAEs (vectors a
+second), and both in one stream; from these the hours for the paper's 1.5 million prompts. Writes
+figures/results/gpu.json. On a CPU `--source random/16 --small` shows that it runs.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.denoising import CallSettings, run_updates
+from sae_lib.figures import commit_hash
+from sae_lib.harvest import TrainingStream, positions_per_step
+from sae_lib.pipelines import load_pipeline
+from sae_lib.prompts import load_prompts
+from sae_lib.shards import DTYPES
+from sae_lib.store import ROOT
+from sae_lib.training import SAEConfig, SAETraining, train_saes
+
+PAPER_PROMPTS = 1_500_000
+TFLOP_A_PICTURE = 1.07
+"""Of SDXL's U-Net at 512 px, up to `up.0.1` (counted at its real shapes)."""
+PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0}
+"""Dense bfloat16, as the maker states it."""
+
+
+def seconds_of(run: Callable[[], object], rounds: int) -> float:
+    """Median of `rounds` after one to warm up; waits for the GPU."""
+    times = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        run()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def harvest_speed(pipe, batch: int, rounds: int) -> dict[str, float]:
+    """Pictures a second, plain, with channels last, and with the U-Net's blocks compiled too."""
+    prompts = load_prompts("pocket", batch)
+    settings = CallSettings(1, 0.0, batch_size=batch, noise="batch of 50")
+    rates = {}
+
+    def run():
+        return run_updates(pipe, prompts, range(batch), SAE_BLOCKS, settings)
+
+    rates["plain"] = batch / seconds_of(run, rounds)
+    pipe.unet.to(memory_format=torch.channels_last)
+    rates["channels last"] = batch / seconds_of(run, rounds)
+    if pipe.device.type == "cuda":
+        for (
+            module
+        ) in pipe.unet.modules():  # each transformer layer for itself: hooks and the early stop stay as they are
+            if type(module).__name__ == "BasicTransformerBlock":
+                module.compile()
+        rates["channels last, transformer layers compiled"] = batch / seconds_of(run, rounds)
+    return rates
+
+
+def training_speed(configs: list[SAEConfig], device, rounds: int) -> dict[str, float]:
+    """Vectors a second through all SAEs, by the precision of the one dense product, with the explained variance after."""
+    config = configs[0]
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(256, config.d_model, generator=generator)
+    rows = 16 * config.batch_size
+    weights = torch.rand(rows, 256, generator=generator) * (torch.rand(rows, 256, generator=generator) < 0.05)
+    batches = (weights @ directions + 0.1 * torch.randn(rows, config.d_model, generator=generator)).to(device)
+    found = {}
+    for precision in ("highest", "high"):  # float32, TF32
+        torch.set_float32_matmul_precision(precision)
+        trainings = [SAETraining(replace(config, init_batches=1, init_vectors=1024), 50) for config in configs]
+        batches_of = batches.split(config.batch_size)
+
+        def run(trainings=trainings, batches_of=batches_of):
+            for training in trainings:
+                training.take(batches_of)
+
+        seconds = seconds_of(run, rounds)
+        name = {"highest": "float32", "high": "TF32"}[precision]
+        found[f"vectors a second, {name}"] = rows / seconds
+        found[f"explained variance, {name}"] = trainings[0].log[-1]["explained_variance"]
+    torch.set_float32_matmul_precision("highest")
+    return found
+
+
+def together(pipe, configs: list[SAEConfig], prompts: int, batch: int) -> dict[str, float]:
+    """Harvest and training in one stream: pictures a second, memory."""
+    settings = CallSettings(1, 0.0, batch_size=batch, noise="batch of 50")
+    buffer = prompts * positions_per_step(pipe) // 2
+    stream = TrainingStream(pipe, load_prompts("pocket", prompts), SAE_BLOCKS, settings, buffer=buffer)
+    if pipe.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        train_saes(stream, configs, folder, pipe.device)
+    seconds = time.perf_counter() - start
+    peak = torch.cuda.max_memory_allocated() / 1e9 if pipe.device.type == "cuda" else float("nan")
+    return {"pictures a second": prompts / seconds, "peak memory, GB": peak, "buffer, vectors a block": buffer}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", default="random")
+    parser.add_argument("--dtype", choices=list(DTYPES), default="bfloat16")
+    parser.add_argument("--batch", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--prompts", type=int, default=5_000, help="of the run with harvest and training together")
+    parser.add_argument("--small", action="store_true", help="few prompts and small batches: shows that it runs")
+    parser.add_argument("--output", type=Path, default=ROOT / "figures" / "results" / "gpu.json")
+    options = parser.parse_args()
+    if options.small:
+        options.batch, options.rounds, options.prompts, options.dtype = 2, 1, 24, "float32"
+    pipe = load_pipeline("turbo", "sdxl", options.source, dtype=DTYPES[options.dtype])
+    d_model = pipe.unet.config.block_out_channels[-1]
+    sizes = {"d_model": d_model, "n_f": 4 * d_model, "auxk": min(256, 2 * d_model)}
+    if options.small:
+        sizes |= {"batch_size": 16, "init_batches": 2, "dead_vectors_threshold": 160}
+    configs = [SAEConfig.paper(block, k=min(10, d_model // 10), **sizes) for block in SAE_BLOCKS]
+    result = {
+        "harvest": harvest_speed(pipe, options.batch, options.rounds),
+        "training": training_speed(configs, pipe.device, options.rounds),
+        "together": together(pipe, configs, options.prompts, options.batch),
+        "settings": {name: getattr(options, name) for name in ("source", "dtype", "batch", "rounds", "prompts")},
+    }
+    device = torch.cuda.get_device_name() if pipe.device.type == "cuda" else platform.machine()
+    fastest = max(result["harvest"].values())
+    peak = next((value for name, value in PEAK_TFLOPS.items() if name in device), None)
+    if peak and options.source == "random":
+        result["harvest's share of the card's peak"] = fastest * TFLOP_A_PICTURE / peak
+    result["hours for 1.5 million prompts"] = {
+        "harvest alone": PAPER_PROMPTS / fastest / 3600,
+        "harvest and training": PAPER_PROMPTS / result["together"]["pictures a second"] / 3600,
+    }
+    run = {
+        "command": "python tests/benchmarks/gpu.py",
+        "commit": commit_hash(),
+        "torch": torch.__version__,
+        "device": device,
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(
+        json.dumps({"rehearsal: random weights, no science": True, "result": result, "run": run}, indent=1) + "\n"
+    )
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
