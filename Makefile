@@ -20,7 +20,7 @@ ENVIRONMENT := $(INSTALLED)
 override PYTHON := $(VENV)/bin/python
 endif
 
-.PHONY: help reproduce test test-interop lint lab notebooks pocket fresh
+.PHONY: help reproduce test test-interop bench lint lab notebooks pocket fresh
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +33,10 @@ test: lint  ## unit tests, then every notebook at smoke scale, then nbval on tho
 
 test-interop: $(INTEROP)/installed  ## our checkpoints in SAELens and sparsify, theirs in ours (an environment of its own)
 	@PYTHONPATH="$(CURDIR)" $(INTEROP)/bin/python -m pytest -q -c /dev/null --rootdir tests/interop -p no:cacheprovider tests/interop
+
+bench: $(INTEROP)/installed  ## the benchmarks that notebook 90 draws (some 10 minutes on 2 idle cores)
+	@PYTHONPATH="$(CURDIR)" $(INTEROP)/bin/python tests/benchmarks/sae_step.py
+	@$(VENV)/bin/python tests/benchmarks/harvest.py
 
 lint: $(ENVIRONMENT)  ## ruff
 	@$(PYTHON) -m ruff check --quiet .

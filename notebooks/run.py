@@ -31,7 +31,6 @@ from sae_lib.runs import Run, refuse_unknown
 
 FOLDER = Path(__file__).resolve().parent
 SOURCES = FOLDER / "src"
-TABLE_MARKS = ("<!-- artefacts: written by `make notebooks` -->", "<!-- /artefacts -->")
 IN_THE_PAPER = {
     "01_model_and_blocks/unet": "Figure 10",
     "04_transfer/figure3": "Figure 3",
@@ -176,11 +175,29 @@ def readme_table(figures: Path = store.ROOT / "figures") -> str:
     return "\n".join(lines)
 
 
-def write_readme_table(readme: Path = store.ROOT / "README.md") -> None:
-    """Put `readme_table` between its two marks in the README."""
-    before, rest = readme.read_text().split(TABLE_MARKS[0])
-    _, after = rest.split(TABLE_MARKS[1])
-    text = f"{before}{TABLE_MARKS[0]}\n{readme_table()}\n{TABLE_MARKS[1]}{after}"
+def speed_table(results: Path = store.ROOT / "figures" / "results") -> str:
+    """What the benchmarks measured, as markdown; what was not run says so."""
+    step, harvest = (json.loads((results / f"{name}.json").read_text())["result"] for name in ("sae_step", "harvest"))
+    lines = ["| one SAE training step, batch 4,096, d_model 1,280, n_f 5,120, k 10, two CPU cores | times ours | peak memory |"]
+    lines.append("|---|---|---|")
+    for name, ratio in step["times_ours"].items():
+        lines.append(f"| {name} | {ratio:.2f} | {step['peak_memory_gb'][name]:.2f} GB |")
+    lines += ["", "| harvesting the updates of the four blocks | times the pipeline call |", "|---|---|"]
+    lines += [f"| {name} | {gain:.2f} |" for name, gain in harvest["times_the_pipeline_call"].items()]
+    lines += ["", "Full width on a GPU: " + ("see notebook 90." if (results / "gpu.json").is_file() else "not run.")]
+    return "\n".join(lines)
+
+
+README_PARTS = {"artefacts": readme_table, "speed": speed_table}
+
+
+def write_readme_tables(readme: Path = store.ROOT / "README.md") -> None:
+    """Put each part between its two marks in the README."""
+    text = readme.read_text()
+    for name, table in README_PARTS.items():
+        start, end = f"<!-- {name}: written by `make notebooks` -->", f"<!-- /{name} -->"
+        before, rest = text.split(start)
+        text = f"{before}{start}\n{table()}\n{end}{rest.split(end)[1]}"
     store.write_if_changed(readme, text.encode())
 
 
@@ -209,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sources = find_sources(options.names)
         if options.command == "build":
             failures = build(sources, FOLDER)
-            write_readme_table()
+            write_readme_tables()
             return bool(failures)
         parameters = {name: yaml.safe_load(value) for name, value in options.p}
         return bool(reproduce(sources, store.cache_root() / "reproduce", parameters))

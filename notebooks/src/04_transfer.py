@@ -323,6 +323,7 @@ looks = {
 }
 
 
+# %%
 def draw_by_block(quantity, looks, ylabel):
     """A panel for each setting and block with one curve for each look; gives the figure and the curves' intervals."""
     fig, axes = plt.subplots(2, 4, figsize=(TEXT_WIDTH, 3.7), sharex=True, sharey=True)
