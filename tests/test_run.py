@@ -155,3 +155,7 @@ def test_the_readmes_table_has_every_figure_and_no_other():
     there = {f"{path.parent.name}/{path.name}" for path in (store.ROOT / "figures").glob("[0-9][0-9]_*/*.png")}
     assert linked == there
     assert set(run.IN_THE_PAPER) <= {figure.removesuffix(".png") for figure in linked}
+
+
+def test_the_readme_quotes_what_the_benchmarks_measured():
+    assert run.speed_table() in (store.ROOT / "README.md").read_text(), "run make notebooks"
