@@ -16,7 +16,9 @@ import torch
 import torch.distributed as dist
 
 from sae_lib.recipes import TrainingRun
+from sae_lib.sae import CONFIG_FILE
 from sae_lib.shards import ShardStream
+from sae_lib.training import LOG_FILE
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -71,10 +73,11 @@ def _train(run: TrainingRun, folder: Path, store: Path | None) -> None:
 
 def _summarise(folder: Path, saes, seconds: float) -> None:
     """One line: how many SAEs, how well they explain, how many features are dead, how long it took."""
-    rows = [json.loads((folder / c.folder_name / "training.jsonl").read_text().splitlines()[-1]) for c in saes]
+    rows = [json.loads((folder / c.folder_name / LOG_FILE).read_text().splitlines()[-1]) for c in saes]
+    trained = json.loads((folder / next(iter(saes)).folder_name / CONFIG_FILE).read_text())["training"]
     explained, dead = ([row[name] for row in rows] for name in ("explained_variance", "dead_share"))
     print(
-        f"{len(saes)} SAEs on {rows[0]['vectors']:,} vectors in {seconds:.0f} s: explained variance {min(explained):.3f} to "
+        f"{len(saes)} SAEs on {trained['steps'] * trained['batch_size']:,} vectors in {seconds:.0f} s: explained variance {min(explained):.3f} to "
         f"{max(explained):.3f}, dead {min(dead):.1%} to {max(dead):.1%}, in {folder}"
     )
 

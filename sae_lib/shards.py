@@ -45,7 +45,7 @@ def write_shards(stream: TrainingStream, folder: str | Path, dtype: str = "float
             continue
         vectors = {block: x.to("cpu", DTYPES[dtype]) for block, x in stream.in_order(number).items()}
         _refuse_overflow(vectors, number)
-        content = save(vectors, {"stream": _fingerprint(told), "shard": str(number)})
+        content = save(vectors, {"stream": _fingerprint(told)})  # one entry: safetensors writes several in any order
         _refuse_full_disk(folder, len(content) * (stream.fills - number))
         write_if_changed(folder / name, content)
         manifest["shards"][name] = hashlib.sha256(content).hexdigest()

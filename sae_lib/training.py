@@ -264,7 +264,7 @@ class SAETraining:
         final = folder / self.config.folder_name
         partial = final.with_name(f"{final.name}.partial-{os.getpid()}")
         try:
-            self.sae.save(partial, training=asdict(self.config))
+            self.sae.save(partial, training={**asdict(self.config), "steps": self.steps})
             (partial / LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in self.log))
             self.statistics.result().save(partial)
             if about is not None:
