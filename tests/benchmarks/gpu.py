@@ -106,7 +106,7 @@ def together(pipe, configs: list[SAEConfig], prompts: int, batch: int) -> dict[s
     with tempfile.TemporaryDirectory() as folder:
         train_saes(stream, configs, folder, pipe.device)
     seconds = time.perf_counter() - start
-    peak = torch.cuda.max_memory_allocated() / 1e9 if pipe.device.type == "cuda" else float("nan")
+    peak = torch.cuda.max_memory_allocated() / 1e9 if pipe.device.type == "cuda" else None
     return {"pictures a second": prompts / seconds, "peak memory, GB": peak, "buffer, vectors a block": buffer}
 
 
