@@ -45,6 +45,7 @@ import matplotlib.pyplot as plt
 import torch
 from safetensors.torch import load_file, save_file
 
+# %%
 from sae_lib import (
     Claim,
     cached,
