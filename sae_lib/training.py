@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from sae_lib.blocks import BLOCKS
 from sae_lib.losses import Weights, add_gradients_, variance
