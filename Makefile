@@ -20,7 +20,7 @@ ENVIRONMENT := $(INSTALLED)
 override PYTHON := $(VENV)/bin/python
 endif
 
-.PHONY: help reproduce test test-interop bench lint lab notebooks pocket fresh
+.PHONY: help reproduce test test-interop bench sweep lint lab notebooks pocket fresh
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,9 +34,12 @@ test: lint  ## unit tests, then every notebook at smoke scale, then nbval on tho
 test-interop: $(INTEROP)/installed  ## our checkpoints in SAELens and sparsify, theirs in ours (an environment of its own)
 	@PYTHONPATH="$(CURDIR)" $(INTEROP)/bin/python -m pytest -q -c /dev/null --rootdir tests/interop -p no:cacheprovider tests/interop
 
-bench: $(INTEROP)/installed  ## the benchmarks that notebook 90 draws (some 10 minutes on 2 idle cores)
+bench: $(INTEROP)/installed  ## the benchmarks that notebook 90 draws (some 25 minutes on 2 idle cores)
 	@PYTHONPATH="$(CURDIR)" $(INTEROP)/bin/python tests/benchmarks/sae_step.py
-	@$(VENV)/bin/python tests/benchmarks/harvest.py
+	@for name in harvest scaling precision; do $(VENV)/bin/python tests/benchmarks/$$name.py || exit 1; done
+
+sweep: $(ENVIRONMENT)  ## train the full grid of Fig. 2, which notebook 06 draws (some 27 minutes on 2 idle cores, resumable)
+	@$(PYTHON) tests/benchmarks/sae_sweep.py
 
 lint: $(ENVIRONMENT)  ## ruff
 	@$(PYTHON) -m ruff check --quiet .

@@ -26,18 +26,12 @@ from ipykernel.kernelspec import get_kernel_dict
 from nbclient.exceptions import DeadKernelError
 
 from sae_lib import store
+from sae_lib.artefacts import index
 from sae_lib.figures import figure_folder
 from sae_lib.runs import Run, refuse_unknown
 
 FOLDER = Path(__file__).resolve().parent
 SOURCES = FOLDER / "src"
-IN_THE_PAPER = {
-    "01_model_and_blocks/unet": "Figure 10",
-    "04_transfer/figure3": "Figure 3",
-    "04_transfer/similarity": "Figure 3 (right), and the authors' IoU plot",
-}
-"""Figures that redraw one of the paper's; the others are ours."""
-
 MAX_BYTES = 1_000_000
 """A stored notebook is at most this large: more and GitHub shows none of it."""
 
@@ -164,31 +158,65 @@ def build(sources: Sequence[Path], target_folder: Path) -> list[str]:
 
 
 def readme_table(figures: Path = store.ROOT / "figures") -> str:
-    """Every figure of the committed scale as a row of markdown: paper artefact, notebook, figure, verdicts."""
-    lines = ["| in the paper | notebook | figure | verdicts on the pocket model |", "|---|---|---|---|"]
-    for record in sorted(figures.glob("[0-9][0-9]_*/*.json")):
-        notebook, name = record.parent.name, record.stem
-        words = Counter(verdict["word"] for verdict in json.loads(record.read_text())["result"]["verdicts"])
+    """Every artefact that is made as a row of markdown, then the count of those that are not, and why."""
+    lines = ["| artefact | shows | notebook | figures | verdicts on the pocket model |", "|---|---|---|---|---|"]
+    rows = index(figures)
+    for row in rows:
+        if row["status"] != "made":
+            continue
+        words = row["verdicts"].get("pocket", {})
         verdicts = ", ".join(f"{count} {word.split()[0]}" for word, count in sorted(words.items())) or "–"
-        links = f"[{notebook}](notebooks/{notebook}.ipynb) | [{name}](figures/{notebook}/{name}.png)"
-        lines.append(f"| {IN_THE_PAPER.get(f'{notebook}/{name}', 'ours')} | {links} | {verdicts} |")
+        notebooks = ", ".join(f"[{stem[:2]}](notebooks/{stem}.ipynb)" for stem in row["notebooks"])
+        files = ", ".join(f"[{file.split('/')[1]}](figures/{file}.png)" for file in row["files"])
+        lines.append(f"| {row['id']} | {row['title']} | {notebooks} | {files} | {verdicts} |")
+    of_the_paper = [row for row in rows if not row["id"].startswith("Companion")]
+    counts = Counter(row["status"] for row in of_the_paper)
+    told = "; ".join(f"{count} {status}" for status, count in counts.most_common())
+    lines += ["", f"Of the {len(of_the_paper)} figures and tables that are known of the paper: {told}."]
     return "\n".join(lines)
 
 
 def speed_table(results: Path = store.ROOT / "figures" / "results") -> str:
     """What the benchmarks measured, as markdown; what was not run says so."""
     step, harvest = (json.loads((results / f"{name}.json").read_text())["result"] for name in ("sae_step", "harvest"))
-    lines = ["| one SAE training step, batch 4,096, d_model 1,280, n_f 5,120, k 10, two CPU cores | times ours | peak memory |"]
+    lines = [
+        "| one SAE training step, batch 4,096, d_model 1,280, n_f 5,120, k 10, two CPU cores | times ours | peak memory |"
+    ]
     lines.append("|---|---|---|")
     for name, ratio in step["times_ours"].items():
         lines.append(f"| {name} | {ratio:.2f} | {step['peak_memory_gb'][name]:.2f} GB |")
     lines += ["", "| harvesting the updates of the four blocks | times the pipeline call |", "|---|---|"]
     lines += [f"| {name} | {gain:.2f} |" for name, gain in harvest["times_the_pipeline_call"].items()]
+    scaling = json.loads((results / "scaling.json").read_text())["result"]
+    saes, prompts = scaling["settings"]["saes_by_prompts"], max(scaling["prompts"], key=int)
+    counts = sorted(scaling["saes"], key=int)
+    more = scaling["saes"][counts[-1]] / scaling["saes"][counts[0]]
+    lines += ["", f"{saes} SAEs on {int(prompts):,} pocket prompts, harvest and training in one stream: "]
+    lines[-1] += f"{scaling['prompts'][prompts]:.0f} s. {counts[-1]} SAEs on one stream cost {more:.2f} times one."
     lines += ["", "Full width on a GPU: " + ("see notebook 90." if (results / "gpu.json").is_file() else "not run.")]
     return "\n".join(lines)
 
 
-README_PARTS = {"artefacts": readme_table, "speed": speed_table}
+def cards_table(record: Path = store.ROOT / "figures" / "90_speed" / "cards.json") -> str:
+    """Memory and time of both ways to SDXL's figures, as markdown, from notebook 90's record."""
+    told = json.loads(record.read_text())["result"]
+    need = {way: sum(parts.values()) for way, parts in told["memory_gb"].items()}
+    hours = f"{told['hours']['harvest and training']:.1f} h (rehearsal)" if told["hours"] else "not run"
+    lines = ["| GPU | published SAEs, notebooks 03 and 04 | trained on 1.5 million prompts | time of the training |"]
+    lines.append("|---|---|---|---|")
+    for card, can in told["cards"].items():
+        published = f"fits: {need['published']:.1f} GB and activations" if can["published fits"] else "does not fit"
+        trained = f"`buffer` {can['buffer']:,} vectors" if can["buffer"] else "does not fit"
+        lines.append(f"| {card} GB | {published} | {trained} | {hours} |")
+    return "\n".join(lines)
+
+
+README_PARTS = {"artefacts": readme_table, "speed": speed_table, "cards": cards_table}
+
+
+def write_index(path: Path = store.ROOT / "figures" / "index.json") -> None:
+    """Every artefact with its status, scales and verdicts."""
+    store.write_if_changed(path, (json.dumps(index(), indent=1) + "\n").encode())
 
 
 def write_readme_tables(readme: Path = store.ROOT / "README.md") -> None:
@@ -226,6 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sources = find_sources(options.names)
         if options.command == "build":
             failures = build(sources, FOLDER)
+            write_index()
             write_readme_tables()
             return bool(failures)
         parameters = {name: yaml.safe_load(value) for name, value in options.p}

@@ -16,17 +16,24 @@ MAX_SHOWN = 256
 
 
 @torch.no_grad()
-def draw_pictures(pipe, prompts: Sequence[str], settings: CallSettings) -> Float[Tensor, "prompts 3 height width"]:
+def draw_pictures(
+    pipe, prompts: Sequence[str], settings: CallSettings, indices: Sequence[int] | None = None
+) -> Float[Tensor, "prompts 3 height width"]:
     """One picture a prompt, values in [0, 1], float32 on the CPU; the noise is that of `stream_updates`.
 
-    Raises ValueError if there are no prompts.
+    indices: whose noise each picture gets, by default the prompts' own numbers 0, 1, ...; the same number, the same noise.
+
+    Raises ValueError if there are no prompts, or another number of indices.
     """
+    numbers = range(len(prompts)) if indices is None else indices
     if not prompts:
         raise ValueError("no prompts: wanted at least one")
+    if len(numbers) != len(prompts):
+        raise ValueError(f"{len(prompts)} prompts and {len(numbers)} indices: wanted an index for each prompt")
     parts = []
     for start in range(0, len(prompts), settings.batch_size):
         indices = range(start, min(start + settings.batch_size, len(prompts)))
-        generator = [prompt_generator(settings.seed, i) for i in indices]
+        generator = [prompt_generator(settings.seed, numbers[i]) for i in indices]
         call = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance_scale}
         drawn = pipe([prompts[i] for i in indices], generator=generator, output_type="pt", **call)
         parts.append(drawn.images.float().cpu())

@@ -22,7 +22,8 @@ LICENCES = {
 POCKET_NAMES = {"turbo": "pocket-sdxl-turbo", "base": "pocket-sdxl-base"}
 """Ours, shipped with this package."""
 
-_PARAMETERS = {"unet": 2.57e9, "vae": 0.084e9, "text_encoder": 0.123e9, "text_encoder_2": 0.695e9}
+PARAMETERS = {"unet": 2.57e9, "vae": 0.084e9, "text_encoder": 0.123e9, "text_encoder_2": 0.695e9}
+"""Of SDXL, by part."""
 _DOWNLOAD_GB = 7.0
 _LATENT_SIZES = {"turbo": 64, "base": 128}
 
@@ -69,7 +70,7 @@ def _pocket_pipeline(name: str) -> StableDiffusionXLPipeline:
 
 
 def _published_pipeline(source: str, device: torch.device, dtype: torch.dtype) -> StableDiffusionXLPipeline:
-    _refuse_if_too_large(sum(_PARAMETERS.values()), device, dtype)
+    _refuse_if_too_large(sum(PARAMETERS.values()), device, dtype)
     settings: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "add_watermarker": False}
     if dtype == torch.float16:
         settings["variant"] = "fp16"
@@ -110,7 +111,7 @@ def _random_pipeline(name: str, divisor: int, device: torch.device, dtype: torch
     """
     from sae_lib.pocket.models import assemble_pipeline, build_tokenizer
 
-    _refuse_if_too_large(sum(_PARAMETERS.values()) / divisor**2, device, dtype)
+    _refuse_if_too_large(sum(PARAMETERS.values()) / divisor**2, device, dtype)
     latent_size = _LATENT_SIZES[name] // (4 if divisor > 1 else 1)
     tokenizer, default = build_tokenizer(), torch.get_default_dtype()
     torch.set_default_dtype(dtype)

@@ -10,6 +10,9 @@ from sae_lib.scales import get_scale
 LAION = "guangyil/laion-coco-aesthetic"
 """The authors' data set on the Hub (split train, column caption, shuffled with seed 42)."""
 
+LAION_REVISION = "82e12b49d1bcc684a604e92373bffe98adcea0b1"
+"""The revision read unless another is named. Later than the data's last change; the authors named none."""
+
 HELD_OUT = 1_000
 """Prompts held out of the pocket world and of the authors' data set; of a file it is the last tenth."""
 
@@ -23,7 +26,8 @@ def load_prompts(scale: str, count: int, split: str = "train", source: str = "")
     pocket and smoke: captions of the pocket world (held-out ones are of scenes that no model or SAE was trained on).
     sdxl: `source` is a file of prompts, of which the last tenth is held out: text with one prompt a line, or JSONL or
     Parquet with a column caption, prompt or text; `"pocket"` for a rehearsal; empty for the authors' data set, streamed
-    from the Hub and shuffled as they do, of which the first 1,000 are held out, or `"NAME@REVISION"` for a revision of it.
+    from the Hub and shuffled as they do, of which the first 1,000 are held out, or `"NAME@REVISION"` for another revision of
+    it than `LAION_REVISION`.
 
     Raises ValueError for an unknown split, too few prompts, or a damaged file; FileNotFoundError for a missing file,
     ConnectionError without network.
@@ -37,7 +41,7 @@ def load_prompts(scale: str, count: int, split: str = "train", source: str = "")
         cut = len(lines) - len(lines) // 10
         held_out, train = lines[cut:], iter(lines[:cut])
     else:
-        stream = _stream_laion(source.removeprefix(LAION).removeprefix("@") or None)
+        stream = _stream_laion(source.removeprefix(LAION).removeprefix("@") or LAION_REVISION)
         held_out = list(itertools.islice(stream, HELD_OUT))
         train = stream
     prompts = held_out if split == "held-out" else _without(train, held_out)
@@ -115,12 +119,12 @@ def _read_parquet(path: Path) -> list[str]:
         raise ValueError(f"{path} is no Parquet file with a column {', '.join(_COLUMNS)}") from error
 
 
-def _stream_laion(revision: str | None) -> Iterable[str]:
+def _stream_laion(revision: str) -> Iterable[str]:
     from datasets import load_dataset
 
     try:
-        rows = load_dataset(LAION, split="train", streaming=True, revision=revision).shuffle(seed=42)
-        for row in rows:
+        rows = load_dataset(LAION, split="train", columns=["caption"], streaming=True, revision=revision)
+        for row in rows.shuffle(seed=42):
             yield row["caption"]
     except OSError as error:
         raise ConnectionError(

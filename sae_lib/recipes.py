@@ -15,6 +15,7 @@ from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
 from sae_lib.blocks import BLOCKS, SAE_BLOCKS
+from sae_lib.checkpoints import load_saes
 from sae_lib.denoising import CallSettings
 from sae_lib.harvest import BUFFER, PermutedStream, TrainingStream, positions_per_step
 from sae_lib.noise import NOISE_RULES
@@ -25,10 +26,12 @@ from sae_lib.scales import get_scale
 from sae_lib.shards import DTYPES, write_shards
 from sae_lib.statistics import STATISTICS_FILE
 from sae_lib.store import cached
-from sae_lib.training import SAEConfig, train_saes
+from sae_lib.training import LOG_FILE, SAEConfig, train_saes
 from sae_lib.transfer import PCA
 
 _PERMUTED, _PCA, _PCA_PARTS = "permuted", "pca.safetensors", ("mean", "components")
+_PCA_PROMPTS = 1_000
+"""Training prompts that a PCA beside published SAEs is fitted on."""
 
 
 def panel_k(d_model: int) -> int:
@@ -220,13 +223,27 @@ _prompts = functools.cache(load_prompts)  # 1.5 million of them are streamed onc
 class Trained(NamedTuple):
     """SAEs trained on one stream, with the controls made from the same vectors."""
 
-    folder: Path
-    """The artefact: one folder a SAE, as `train_saes` writes them."""
+    folder: Path | None
+    """The artefact: one folder a SAE, as `train_saes` writes them. None of published ones."""
     saes: dict[SAEConfig, TopKSAE]
     permuted: dict[str, TopKSAE]
     """By block: an SAE trained on the dimension-permuted updates. Empty unless asked for."""
     pca: dict[str, PCA]
     """By block: as many principal components of the stream's first fill as that SAE's k. Empty unless asked for."""
+
+    @property
+    def name(self) -> str:
+        """What other artefacts are told that they were made from."""
+        if self.folder is not None:
+            return self.folder.name
+        weights = (sae.encoder.weight.numpy(force=True).tobytes() for sae in self.saes.values())
+        return "published-" + hashlib.sha256(b"".join(weights)).hexdigest()[:12]
+
+    def log(self, config: SAEConfig) -> list[dict[str, float]]:
+        """The rows of an SAE's training log; none of a published one."""
+        if self.folder is None:
+            return []
+        return [json.loads(row) for row in (self.folder / config.folder_name / LOG_FILE).read_text().splitlines()]
 
     def with_k(self, k: int) -> dict[str, TopKSAE]:
         """The SAEs of one k, by block."""
@@ -283,10 +300,31 @@ def train_in_setting(
     return Trained(folder, saes, controlled, pca)
 
 
-def one_step_saes(turbo, scale: str, source: str = "", prompt_source: str = "", seed: int = 0) -> Trained:
-    """The SAEs of this companion: trained on one-step Turbo updates, two a block (`panel_k`, `transfer_k`), with controls."""
-    counts = get_scale(scale, source.startswith("random"))
+def one_step_saes(
+    turbo, scale: str, source: str = "", prompt_source: str = "", seed: int = 0, saes: str = "trained", folder: str = ""
+) -> Trained:
+    """The SAEs of this companion: of one-step Turbo updates, two a block (`panel_k`, `transfer_k`), with their PCA.
+
+    saes: "trained" (from the cache if they are there, with permuted controls) or, at sdxl scale, "published": the
+    authors' from the Hub or from `folder`, and PCA from few training prompts. Other scales have no published SAEs, and
+    a rehearsal only those of a folder: they train in any case.
+
+    Raises ValueError for another word, and what `load_saes`, `load_prompts` and `train_saes` raise.
+    """
+    if saes not in ("published", "trained"):
+        raise ValueError(f"saes is {saes!r}; choose 'published' or 'trained'")
+    rehearsal = source.startswith("random")
+    counts = get_scale(scale, rehearsal)
     d_model = turbo.unet.config.block_out_channels[-1]
     settings = CallSettings(steps=1, guidance_scale=0.0, seed=seed, batch_size=counts.harvest_batch)
-    ks, vectors = (panel_k(d_model), transfer_k(d_model)), counts.train_prompts * positions_per_step(turbo)
-    return train_in_setting(turbo, settings, ks, vectors, scale, source, prompt_source, controls=True)
+    ks = panel_k(d_model), transfer_k(d_model)
+    if scale != "sdxl" or saes == "trained" or (rehearsal and not folder):
+        vectors = counts.train_prompts * positions_per_step(turbo)
+        return train_in_setting(turbo, settings, ks, vectors, scale, source, prompt_source, controls=True)
+    loaded = {}
+    for k in ks:
+        for block, sae in load_saes(k, scale, folder, turbo.device, n_f=4 * d_model).items():
+            loaded[SAEConfig.paper(block, k, sae.n_f, d_model=d_model, auxk=min(256, 2 * d_model))] = sae
+    prompts = _prompts(scale, min(_PCA_PROMPTS, counts.train_prompts), "train", prompt_source)
+    pca = PCA.fit_blocks([TrainingStream(turbo, prompts, SAE_BLOCKS, settings).in_order()], ks[-1])
+    return Trained(None, loaded, {}, pca)

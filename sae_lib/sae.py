@@ -1,6 +1,7 @@
 """The k-sparse autoencoder of update vectors."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 
+_CPU_PIECE, _GPU_PIECE = 2**21, 2**28
+"""Pre-activations computed at a time: 8 MB and 1 GB in float32."""
+
 
 class TopKSAE(nn.Module):
     """A TopK sparse autoencoder (paper: section 2; equations as in the authors' code).
@@ -24,7 +28,8 @@ class TopKSAE(nn.Module):
 
     TopK keeps the k largest pre-activations of a vector and ReLU then drops the negative ones, so at most k activations
     are non-zero. f_rho is column rho of W_dec, of unit length. Starts as the paper's does, but for b_pre (which wants
-    data): W_enc is torch's default for a linear layer, W_dec its transpose with unit columns, biases 0.
+    data): W_enc is torch's default for a linear layer, W_dec its transpose with unit columns, biases 0. generator: where W_enc is
+    drawn from; by default torch's own, which SAEs made in several threads at once would share.
 
     Raises ValueError if k is not between 1 and n_f.
     """
@@ -40,13 +45,14 @@ class TopKSAE(nn.Module):
     stats_last_nonzero: Int[Tensor, " n_f"]
     """Training steps since the feature last had a kept pre-activation above 1e-3; 1 if it had one in the last step."""
 
-    def __init__(self, d_model: int, n_f: int, k: int):
+    def __init__(self, d_model: int, n_f: int, k: int, generator: torch.Generator | None = None):
         if not 1 <= k <= n_f:
             raise ValueError(f"k is {k}; wanted 1 <= k <= n_f = {n_f}")
         super().__init__()
         self.d_model, self.n_f, self.k = d_model, n_f, k
-        self.encoder = nn.Linear(d_model, n_f, bias=False)
-        self.decoder = nn.Linear(n_f, d_model, bias=False)
+        self.encoder = nn.utils.skip_init(nn.Linear, d_model, n_f, bias=False)
+        self.decoder = nn.utils.skip_init(nn.Linear, n_f, d_model, bias=False)
+        nn.init.kaiming_uniform_(self.encoder.weight, math.sqrt(5), generator=generator)  # as nn.Linear does
         # Features lie one after the other in memory, so that reading k of them reads k pieces.
         self.decoder.weight.data = self.encoder.weight.data.clone().T
         self.pre_bias = nn.Parameter(torch.zeros(d_model))
@@ -64,8 +70,17 @@ class TopKSAE(nn.Module):
         self, x: Float[Tensor, "*rows d_model"]
     ) -> tuple[Float[Tensor, "*rows k"], Int[Tensor, "*rows k"]]:
         """The k activations kept of each vector, largest first, and their features. Values may be 0 (ReLU)."""
-        values, indices = self.pre_activations(x).topk(self.k, dim=-1)
+        values, indices = self.top_pre_activations(x)
         return values.relu(), indices
+
+    def top_pre_activations(
+        self, x: Float[Tensor, "*rows d_model"]
+    ) -> tuple[Float[Tensor, "*rows k"], Int[Tensor, "*rows k"]]:
+        """TopK before ReLU. Some rows at a time, so that on a CPU TopK finds the products still in its cache."""
+        rows = max(1, (_CPU_PIECE if x.device.type == "cpu" else _GPU_PIECE) // self.n_f)
+        parts = [self.pre_activations(piece).topk(self.k, dim=-1) for piece in x.reshape(-1, x.shape[-1]).split(rows)]
+        values, indices = (torch.cat(part).unflatten(0, x.shape[:-1]) for part in zip(*parts, strict=True))
+        return values, indices
 
     def encode(self, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows n_f"]:
         """The activations, dense: >= 0, at most k of a vector non-zero."""

@@ -146,9 +146,7 @@ def geometric_median(
 def initialise_sae(config: SAEConfig, vectors: Float[Tensor, "vectors d_model"]) -> TopKSAE:
     """The SAE before its first step: weights from `config.seed`, b_pre the geometric median of the first
     `init_vectors`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        sae = TopKSAE(config.d_model, config.n_f, config.k)
+    sae = TopKSAE(config.d_model, config.n_f, config.k, torch.Generator().manual_seed(config.seed))
     sae.to(vectors.device).pre_bias.data = geometric_median(vectors[: config.init_vectors])
     return sae
 
@@ -204,7 +202,7 @@ class SAETraining:
         start = time.perf_counter()
         sae = self.sae
         with torch.no_grad():
-            values, indices = sae.pre_activations(x).topk(sae.k, dim=-1)
+            values, indices = sae.top_pre_activations(x)
         count_silent_steps_(sae, values, indices)
         dead = sae.stats_last_nonzero > self.config.dead_steps_threshold
         loss, residual = add_gradients_(sae, x, values, indices, dead, self.weights)
@@ -255,7 +253,7 @@ class SAETraining:
         """Ends the training and writes the SAE, its log, its features' statistics and `diffusion.json`, all or nothing,
         to `folder / config.folder_name`.
 
-        about: what `diffusion.json` says of the vectors (`recipes.describe`).
+        about: what `diffusion.json` says of the vectors (`TrainingRun.describe`).
 
         Differs from the paper: the decoder columns are scaled to unit length once more, since the last Adam step leaves
         them so only to about lr.
@@ -334,7 +332,7 @@ def train_saes(
     the stream ends. An SAE that is already there is loaded and not trained again; whether the stream is the same is for
     the caller to know.
 
-    about: of each block what its vectors are, stored beside the weights as `diffusion.json` (`recipes.describe`).
+    about: of each block what its vectors are, stored beside the weights as `diffusion.json` (`TrainingRun.describe`).
 
     save_every: seconds after which the state is saved in `folder`. A run that died goes on there when it is called
     again, and ends with the weights it would have had: the stream's fill is made again. With torch.distributed each

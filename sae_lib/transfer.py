@@ -54,7 +54,7 @@ class PCA:
 
     @classmethod
     def fit(cls, chunks: Iterable[Float[Tensor, "_ d_model"]], components: int) -> "PCA":
-        """From chunks of update vectors, which are read once; sums in float64, the result in the vectors' dtype.
+        """From chunks of update vectors, which are read once; sums in float64, the result in float32 at least.
 
         Raises ValueError without at least 2 vectors, and for more components than dimensions.
         """
@@ -70,7 +70,7 @@ class PCA:
                 count[block] += len(x)
                 total[block] += x.sum(0)
                 square[block] += x.T @ x
-                dtype = vectors.dtype
+                dtype = torch.promote_types(vectors.dtype, torch.float32)
         if min(count.values(), default=0) < 2:
             raise ValueError(f"PCA of {min(count.values(), default=0)} vectors is not defined; wanted at least 2")
         fits = {}
@@ -107,9 +107,7 @@ def untrained(sae: TopKSAE, seed: int = 0) -> TopKSAE:
 
     Tells what k of n_f directions explain without having been learnt.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        control = TopKSAE(sae.d_model, sae.n_f, sae.k)
+    control = TopKSAE(sae.d_model, sae.n_f, sae.k, torch.Generator().manual_seed(seed))
     control.pre_bias.data = sae.pre_bias.detach().clone()
     return control.to(sae.pre_bias).requires_grad_(False)
 

@@ -21,6 +21,8 @@ class Verdict:
     """95 % interval of the value."""
     published: float | None
     source: str
+    id: str = ""
+    """Of the paper's claim that it bears on."""
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -47,6 +49,8 @@ class Claim:
     """In the value's unit: how far the published number itself can be read or was seen to vary."""
     source: str = ""
     """Where the published number comes from, one of SOURCES."""
+    id: str = ""
+    """The paper's claim that this one tests, "C1" to "C14" of the scorecard; empty if it is ours alone."""
 
     def __post_init__(self) -> None:
         if not self.at_least <= self.at_most:
@@ -67,7 +71,9 @@ class Claim:
         low, high = interval
         if not all(map(math.isfinite, (value, low, high))) or low > high:
             raise ValueError(f"claim {self.text!r}: value {value} with interval {low} to {high} decides nothing")
-        return Verdict(self.text, self._word(run, value, low, high), value, (low, high), self.published, self.source)
+        return Verdict(
+            self.text, self._word(run, value, low, high), value, (low, high), self.published, self.source, self.id
+        )
 
     def _word(self, run: Run, value: float, low: float, high: float) -> str | None:
         if run.compared_with is None:

@@ -2,10 +2,11 @@ import pytest
 import torch
 
 from sae_lib import checkpoints
-from sae_lib.blocks import SAE_BLOCKS
-from sae_lib.checkpoints import load_saes
+from sae_lib.blocks import BLOCKS, SAE_BLOCKS
+from sae_lib.checkpoints import load_saes, load_statistics
 from sae_lib.sae import TopKSAE
 from sae_lib.training import SAEConfig
+from tests.test_formats import save_sdxl_unbox
 
 
 def write_saes(folder, ks=(3,), blocks=SAE_BLOCKS, seed=0, dtype=torch.float32):
@@ -35,9 +36,13 @@ def test_the_shipped_saes_are_used_at_pocket_and_smoke_scale(tmp_path, monkeypat
         assert tuple(load_saes(3, scale)) == SAE_BLOCKS
 
 
-def test_sdxl_s_saes_are_not_shipped():
-    with pytest.raises(ValueError, match=r"no SAEs of SDXL are shipped: train them \(notebook 03\)"):
-        load_saes(10, "sdxl")
+def test_sdxl_s_saes_come_from_the_hub_the_authors_two_repositories_by_k(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(checkpoints, "download_sdxl_unbox", lambda *wanted: asked.append(wanted) or tmp_path)
+    checkpoints.find_saes(10, "sdxl")
+    checkpoints.find_saes(160, "sdxl")
+    assert asked[0] == ("surokpro2/sdxl-saes", "down.2.1", 10, 5120)
+    assert asked[-1] == ("wendlerc/sdxl-turbo-saes", "up.0.1", 160, 5120)
 
 
 def test_an_unknown_scale_is_refused():
@@ -80,3 +85,39 @@ def test_a_damaged_sae_is_refused(tmp_path):
 def test_the_folder_names_that_training_gives_are_found(tmp_path):
     config = SAEConfig.pocket("mid.0", k=3, n_f=12, seed=5)
     assert config.folder_name == "mid.0_k3_hidden12_seed5"
+
+
+def write_published(folder, ks=(3,), n_f=12, d_model=6):
+    """Checkpoints as the authors name them."""
+    for k in ks:
+        for block in SAE_BLOCKS:
+            name = f"{BLOCKS[block]}_k{k}_hidden{n_f}_auxk256_bs4096_lr0.0001"
+            (folder / name).mkdir(parents=True)
+            save_sdxl_unbox(TopKSAE(d_model, n_f, k), folder / name / "final")
+    return folder
+
+
+def test_the_authors_checkpoints_are_found_by_their_names_with_the_statistics_they_have(tmp_path):
+    write_published(tmp_path / "hparam_study", ks=(3, 4))
+    saes, statistics = (load(4, "sdxl", tmp_path) for load in (load_saes, load_statistics))
+    assert {sae.k for sae in saes.values()} == {4} and tuple(saes) == SAE_BLOCKS
+    assert statistics["mid.0"].mean.shape == (12,) and statistics["mid.0"].max.isnan().all()
+
+
+def test_n_f_chooses_among_several_of_one_k(tmp_path):
+    write_published(tmp_path)
+    write_published(tmp_path, n_f=24)
+    with pytest.raises(ValueError, match=r"2 SAEs of block 'down.2.1' with k = 3 .*, wanted 1"):
+        load_saes(3, "sdxl", tmp_path)
+    assert load_saes(3, "sdxl", tmp_path, n_f=24)["up.0.0"].n_f == 24
+
+
+def test_an_authors_checkpoint_without_statistics_is_refused(tmp_path):
+    write_published(tmp_path)
+    next(tmp_path.glob("**/std.pt")).unlink()
+    with pytest.raises(FileNotFoundError, match="no mean.pt and std.pt .*: copy them too"):
+        load_statistics(3, "sdxl", tmp_path)
+
+
+def test_shipped_saes_have_statistics():
+    assert all(0 < each.firing_rate.sum() <= 10 for each in load_statistics(10).values())

@@ -2,7 +2,15 @@ import pytest
 import torch
 
 from sae_lib.blocks import ATTENTION_BLOCKS, BLOCKS, SAE_BLOCKS
-from sae_lib.interventions import intervene, reconstruct, skip_block
+from sae_lib.interventions import (
+    add_features,
+    during,
+    intervene,
+    modulate,
+    reconstruct,
+    replace_with_feature,
+    skip_block,
+)
 from sae_lib.sae import TopKSAE
 from sae_lib.steps import Step
 from sae_lib.updates import capture_updates
@@ -161,3 +169,110 @@ def test_a_result_that_does_not_fit_is_refused(pipe, call, fn, got):
         pytest.raises(ValueError, match=rf"on 'mid.0' returned {got}, wanted a tensor \[1, 128, 8, 8\]"),
     ):
         call()
+
+
+ONE = Step(index=0, count=1, timestep=999.0, guided=False)
+GUIDED = Step(index=0, count=1, timestep=999.0, guided=True)
+
+
+@pytest.fixture
+def axes():
+    """Two features that read and write the first two of three dimensions; k = 1, so the larger one is active."""
+    sae = TopKSAE(3, 2, 1)
+    sae.encoder.weight.data = torch.eye(2, 3)
+    sae.decoder.weight.data = torch.eye(3, 2)
+    return sae.requires_grad_(False)
+
+
+def test_a_feature_is_added_with_its_amount_in_the_mask_alone(axes):
+    nothing, mask = torch.zeros(1, 3, 1, 2), torch.tensor([[0.0, 0.5]])
+    new = add_features(axes, 1, 4.0, mask)(nothing, nothing, ONE)
+    assert new.tolist() == [[[[0, 0]], [[0, 2]], [[0, 0]]]]
+
+
+def test_each_picture_of_a_batch_has_its_own_feature_and_amount(axes):
+    nothing = torch.zeros(2, 3, 1, 1)
+    new = add_features(axes, torch.tensor([0, 1]), torch.tensor([2.0, 3.0]))(nothing, nothing, ONE)
+    assert new.flatten(1).tolist() == [[2, 0, 0], [0, 3, 0]]
+
+
+def test_under_guidance_a_feature_is_taken_off_the_unconditional_half(axes):
+    nothing = torch.zeros(2, 3, 1, 1)
+    assert add_features(axes, 0, 2.0)(nothing, nothing, GUIDED).flatten(1).tolist() == [[-2, 0, 0], [2, 0, 0]]
+    alone = add_features(axes, 0, 2.0, guidance="conditional")(nothing, nothing, GUIDED)
+    assert alone.flatten(1).tolist() == [[0, 0, 0], [2, 0, 0]]
+
+
+def test_modulation_adds_the_features_own_map_and_minus_one_removes_it(axes):
+    block_input, update = (
+        torch.ones(1, 3, 1, 2),
+        torch.tensor([5.0, 1.0, 7.0])[None, :, None, None] * torch.tensor([1.0, 0.0]),
+    )
+    update[0, 1, 0, 1] = 2.0  # the second position has the second feature
+    off = modulate(axes, 0, -1.0)(block_input, block_input + update, ONE)
+    assert (off - block_input)[0, :, 0].T.tolist() == [[0, 1, 7], [0, 2, 0]]
+    ten = modulate(axes, 0, 10.0)(block_input, block_input + update, ONE)
+    assert (ten - block_input)[0, 0, 0].tolist() == [55, 0]
+
+
+def test_modulation_of_a_guided_call_reads_and_changes_the_conditional_half(axes):
+    block_input = torch.zeros(2, 3, 1, 1)
+    update = torch.tensor([[1.0, 0, 0], [3.0, 0, 0]])[..., None, None]
+    assert modulate(axes, 0, 1.0)(block_input, update, GUIDED).flatten(1).tolist() == [[1, 0, 0], [6, 0, 0]]
+
+
+def test_a_block_replaced_by_a_feature_gives_out_its_input_and_the_feature(axes):
+    new = replace_with_feature(axes, 1, 2.0)(torch.ones(1, 3, 1, 2), torch.full((1, 3, 1, 2), 9.0), ONE)
+    assert new[0, :, 0].T.tolist() == [[1, 3, 1], [1, 3, 1]]
+    halves = replace_with_feature(axes, 1, 2.0)(torch.ones(2, 3, 1, 1), torch.full((2, 3, 1, 1), 9.0), GUIDED)
+    assert halves.flatten(1).tolist() == [[1, 1, 1], [1, 3, 1]]
+
+
+@pytest.mark.parametrize("guidance_scale", [0.0, 7.5])
+def test_strength_0_changes_nothing_bit_for_bit(pipe, call, guidance_scale):
+    sae = TopKSAE(128, 256, 4)
+    plain = call(steps=2, guidance_scale=guidance_scale)
+    for fn in (add_features(sae, 3, 0.0), modulate(sae, 3, 0.0)):
+        with intervene(pipe, {"mid.0": fn}):
+            assert torch.equal(call(steps=2, guidance_scale=guidance_scale), plain)
+
+
+def test_an_intervention_is_active_in_its_steps_only(axes):
+    timed, nothing = during(add_features(axes, 0, 1.0), 1, 3), torch.zeros(1, 3, 1, 1)
+    changed = [timed(nothing, nothing, Step(index, 4, 0.0, False)).any().item() for index in range(4)]
+    assert changed == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda sae: add_features(sae, 2, 1.0), r"feature \[2\] of an SAE with 2: wanted 0 to 1"),
+        (lambda sae: add_features(sae, 0, float("nan")), "amount is .*nan.*: wanted finite numbers"),
+        (lambda sae: modulate(sae, 0, float("inf")), "beta is .*inf.*: wanted finite numbers"),
+        (lambda sae: add_features(sae, 0, 1.0, guidance="none"), "unknown guidance 'none'; choose 'both' or"),
+        (lambda sae: during(skip_block, 2, 2), r"steps \[2, 2\) are no interval"),
+    ],
+)
+def test_an_intervention_without_a_meaning_is_refused(axes, make, message):
+    with pytest.raises(ValueError, match=message):
+        make(axes)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda sae: add_features(sae, 0, 1.0, torch.ones(3, 3)),
+            r"the mask is \[3, 3\]; wanted this block's grid, \[1, 1\]",
+        ),
+        (lambda sae: during(skip_block, 0, 2), r"steps \[0, 2\) were asked for and the call has 1"),
+        (
+            lambda sae: add_features(TopKSAE(4, 8, 1), 0, 1.0),
+            "the block is 3 wide and the SAE 4: an SAE of another model",
+        ),
+    ],
+)
+def test_an_intervention_that_does_not_fit_the_block_is_refused(axes, make, message):
+    nothing = torch.zeros(1, 3, 1, 1)
+    with pytest.raises(ValueError, match=message):
+        make(axes)(nothing, nothing, ONE)

@@ -5,7 +5,7 @@ import pyarrow.parquet
 import pytest
 
 from sae_lib import prompts
-from sae_lib.prompts import HELD_OUT, LAION, load_prompts
+from sae_lib.prompts import HELD_OUT, LAION, LAION_REVISION, load_prompts
 
 LINES = [f"prompt number {number}" for number in range(50)]
 
@@ -50,7 +50,7 @@ def test_the_authors_data_set_is_streamed_past_its_held_out_prompts(monkeypatch)
     monkeypatch.setattr(prompts, "_stream_laion", stream)
     assert load_prompts("sdxl", 2) == ["first", "second"]
     assert load_prompts("sdxl", 3, "held-out", f"{LAION}@abc") == ["0", "1", "2"]
-    assert asked == [None, "abc"]
+    assert asked == [LAION_REVISION, "abc"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -139,6 +140,14 @@ def test_the_seed_decides_the_encoder_and_leaves_torch_s_own_seed_alone():
     first, again, other = (initialise_sae(tiny_config(seed=seed), x).encoder.weight for seed in (0, 0, 1))
     assert torch.equal(torch.rand(1), wanted)
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_saes_that_begin_in_several_threads_at_once_have_the_weights_of_their_seeds():
+    vectors, seeds = sparse_vectors(64), [number % 3 for number in range(300)]
+    alone = [initialise_sae(tiny_config(seed=seed), vectors).encoder.weight for seed in range(3)]
+    with ThreadPoolExecutor(8) as pool:
+        together = pool.map(lambda seed: initialise_sae(tiny_config(seed=seed), vectors).encoder.weight, seeds)
+    assert all(torch.equal(weight, alone[seed]) for weight, seed in zip(together, seeds, strict=True))
 
 
 def test_one_step_is_the_paper_s_loss_and_order(monkeypatch):

@@ -167,3 +167,9 @@ def test_an_untrained_sae_has_the_size_and_pre_bias_of_the_trained_one_and_nothi
     assert torch.equal(control.pre_bias, sae.pre_bias) and not torch.equal(control.encoder.weight, sae.encoder.weight)
     torch.testing.assert_close(control.decoder.weight.norm(dim=0), torch.ones(256))
     assert torch.equal(control.encoder.weight, untrained(sae, seed=1).encoder.weight)
+
+
+def test_pca_of_16_bit_vectors_codes_float32_ones():
+    rows = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    fit = PCA.fit([rows.half()], 2)
+    assert fit.decode(fit.encode(rows)).dtype == torch.float32

@@ -9,8 +9,8 @@
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
-# | needs | shipped weights | shipped weights | SDXL Turbo, or `source=random`; 1.5 million prompts; a GPU of 40 GB |
-# | makes | the same, marked as smoke | eight SAEs with controls, and the figures `training_curves` `learning_rate` `explained_variance` `firing` `survival` `top_pictures` | the same, without `survival` unless `compare_with` is given |
+# | needs | shipped weights | shipped weights | SDXL Turbo and the published SAEs (a GPU of 12 GB), or `saes=trained`: 1.5 million prompts, a GPU of 40 GB |
+# | makes | the same, marked as smoke | eight SAEs with controls, and the figures `training_curves` `learning_rate` `explained_variance` `firing` `survival` `top_pictures` | the same, without `survival` unless `compare_with` is given, without `training_curves` for published SAEs |
 # | cost | 25 s, one core | some 4.5 min, two cores | days (estimated, not run) |
 #
 # | symbol | code | shape and meaning |
@@ -34,6 +34,9 @@ scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
 source: str = ""  # sdxl: folder or Hub id of Turbo; "random" or "random/16" rehearses with random weights
 seed: int = 0  # of the noise, the vectors' order, the SAEs' first weights and the bootstrap
 prompt_file: str = ""  # sdxl: a text file with one prompt a line; empty for the authors' data set
+saes: str = "published"  # sdxl: the authors' SAEs, or "trained": here, on 1.5 million prompts
+sae_folder: str = ""  # sdxl, published: a folder with the authors' checkpoints; empty for the Hub
+batch: int = 0  # prompts a call while measuring; 0 for the scale's, fewer for a small GPU
 compare_with: str = ""  # folder of other SAEs to compare with; empty: the shipped ones (pocket, smoke)
 pictures: int = 320  # held-out prompts on which the SAEs are measured; smoke and rehearsal take fewer
 shown: int = 4  # top pictures of a feature
@@ -63,15 +66,16 @@ from sae_lib.metrics import bootstrap_interval, interval_of
 from sae_lib.pictures import draw_pictures, show_picture
 from sae_lib.store import ROOT
 from sae_lib.style import ACCENT_COLORS, BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
-from sae_lib.training import LOG_FILE
 from sae_lib.transfer import measure_transfer, untrained
 from sae_lib.updates import to_vectors
 
 # %%
 run = start_run("03_train_saes", globals())
 counts = get_scale(scale, run.rehearsal)
-larger_k_claim = Claim("A larger k explains more (explained variance, difference, mean of the blocks)", at_least=0)
-alive = {"published": 1 / 20_480, "tolerance": 0.002, "source": "checkpoint"}
+larger_k_claim = Claim(
+    "A larger k explains more (explained variance, difference, mean of the blocks)", at_least=0, id="C3"
+)
+alive = {"published": 1 / 20_480, "tolerance": 0.002, "source": "checkpoint", "id": "C4"}
 dead_claim = Claim("Near no feature is dead (share that never fires, mean of the blocks)", at_most=0.05, **alive)
 
 # %% [markdown]
@@ -87,12 +91,13 @@ dead_claim = Claim("Near no feature is dead (share that never fires, mean of the
 # %%
 turbo = load_pipeline("turbo", scale, source or None)
 prompt_source = "pocket" if run.rehearsal else prompt_file
-trained = one_step_saes(turbo, scale, source, prompt_source, seed)
+trained = one_step_saes(turbo, scale, source, prompt_source, seed, saes, sae_folder)
 k_small, k_large = dict.fromkeys(config.k for config in trained.saes)
 small, large = trained.with_k(k_small), trained.with_k(k_large)
 panel = {config.block: config for config in trained.saes if config.k == k_small}
 config = panel["mid.0"]
-print(f"{counts.train_prompts:,} prompts, seen {counts.passes} times; {len(trained.saes)} SAEs")
+seen = f"{counts.train_prompts:,} prompts, seen {counts.passes} times" if trained.folder else "published"
+print(f"{seen}; {len(trained.saes)} SAEs")
 paper = type(config).paper(config.block)
 for name in ("d_model", "n_f", "batch_size", "lr", "auxk", "auxk_coef", "dead_vectors_threshold", "init_batches"):
     print(f"{name:24} {getattr(config, name):>12,.6g}   paper {getattr(paper, name):>12,.6g}")
@@ -107,10 +112,7 @@ print(f"k = {k_small} and k = {k_large}, of each block one; folders named as {co
 # that are about to be trained on, so from the second pass on they are not held out.
 
 # %%
-logs = {
-    config: [json.loads(line) for line in (trained.folder / config.folder_name / LOG_FILE).read_text().splitlines()]
-    for config in trained.saes
-}
+logs = {config: trained.log(config) for config in trained.saes if trained.folder}
 
 # %%
 quantities = {
@@ -135,7 +137,11 @@ for k, line in ((k_small, ":"), (k_large, "-")):
     axes[0, 0].plot([], [], line, color="black", label=f"k = {k}")
 fig.legend(loc="outside upper center", ncols=6, columnspacing=1, handlelength=1.5)
 drawn = {c.folder_name: {key: [row[key] for row in log] for key in ("step", *quantities)} for c, log in logs.items()}
-save_figure(run, fig, "training_curves", drawn | {"seed": seed}, trained.folder)
+if logs:
+    save_figure(run, fig, "training_curves", drawn | {"seed": seed}, trained.folder)
+else:
+    plt.close(fig)
+    print("published SAEs come without a training log")
 
 # %% [markdown]
 # **What we see.** One line a SAE, full lines for the larger k, one batch a point, no average over batches. Curves that
@@ -181,7 +187,7 @@ save_figure(run, fig, "learning_rate", sweep["result"])
 
 # %%
 held_out = load_prompts(scale, min(pictures, 5 * counts.transfer_prompts), "held-out", prompt_source)
-settings = CallSettings(1, 0.0, seed + 1_000, counts.harvest_batch)  # noise that no SAE was trained on
+settings = CallSettings(1, 0.0, seed + 1_000, batch or counts.harvest_batch)  # noise that no SAE was trained on
 shipped = {}
 if scale != "sdxl" or compare_with:
     shipped = {k: load_saes(k, scale, compare_with, turbo.device) for k in (k_small, k_large)}
@@ -192,7 +198,7 @@ reconstructors = {
         **{f"SAE, k = {k}": trained.with_k(k)[block] for k in (k_small, k_large)},
         **{f"shipped, k = {k}": saes[block] for k, saes in shipped.items()},
         f"PCA, {k_large} components": trained.pca[block],
-        f"permuted, k = {k_large}": trained.permuted[block],
+        **({f"permuted, k = {k_large}": trained.permuted[block]} if trained.permuted else {}),
         f"untrained, k = {k_large}": untrained(large[block], seed),
     }
     for block in SAE_BLOCKS
@@ -212,8 +218,8 @@ def measure(folder):
 
 
 # %%
-inputs = {"trained": trained.folder.name, "compare_with": compare_with, "prompts": held_out, "seed": seed}
-inputs |= {"resamples": counts.bootstrap, "batch": counts.harvest_batch}
+inputs = {"trained": trained.name, "compare_with": compare_with, "prompts": held_out, "seed": seed}
+inputs |= {"resamples": counts.bootstrap, "batch": settings.batch_size}
 measured_folder = cached("held_out_variance", inputs, measure)
 samples = load_file(measured_folder / "samples.safetensors")
 table = {

@@ -8,8 +8,8 @@
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
-# | needs | shipped weights | shipped weights | both SDXL models, or `source=random`; 1.5 million prompts; a GPU of 40 GB |
-# | makes | the same, marked as smoke | eight more SAEs, and `figure3` `two_definitions` `controls` `similarity` | the same |
+# | needs | shipped weights | shipped weights | both SDXL models and the published SAEs (a GPU of 12 GB), or `saes=trained`: 1.5 million prompts, a GPU of 40 GB |
+# | makes | the same, marked as smoke | eight more SAEs, and `figure3` `two_definitions` `controls` `similarity` | the same; beside published SAEs without ceiling and permuted control |
 # | cost | 40 s, one core | some 6 min after 03, two cores | days (estimated, not run) |
 #
 # | symbol | code | meaning |
@@ -32,6 +32,9 @@ source: str = ""  # sdxl: folder or Hub id of Turbo; "random" or "random/16" reh
 seed: int = 0  # of the noise, the vectors' order, the SAEs' first weights and the bootstrap
 base_source: str = ""  # sdxl: folder or Hub id of the base model
 prompt_file: str = ""  # sdxl: a text file with one prompt a line; empty for the authors' data set
+saes: str = "published"  # sdxl: the authors' SAEs, without the controls that need training, or "trained"
+sae_folder: str = ""  # sdxl, published: a folder with the authors' checkpoints; empty for the Hub
+batch: int = 0  # prompts a call; 0 for the scale's, fewer for a small GPU
 
 # %%
 import json
@@ -48,7 +51,6 @@ from sae_lib.metrics import interval_of
 from sae_lib.recipes import train_in_setting, transfer_k
 from sae_lib.store import ROOT
 from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, MODEL_LINES, TEXT_WIDTH
-from sae_lib.training import LOG_FILE
 from sae_lib.transfer import RawUpdates, measure_transfer, untrained
 
 # %%
@@ -114,11 +116,11 @@ def published_curves(setting, quantity):
 claims = {}
 for (setting, quantity, statistic), (text, bounds) in rules.items():
     value = statistic(published_curves(setting, quantity)).item()
-    there = {"published": value, "tolerance": 0.02, "source": published["source"]}
+    there = {"published": value, "tolerance": 0.02, "source": published["source"], "id": "C2"}
     claims[setting, quantity, statistic] = Claim(text, **bounds, **there)
 gap_text = "{}: no additional training needed (explained variance, SAE of this setting minus one-step SAE)"
 gap_claims = {
-    name: Claim(gap_text.format(title), at_most=0.1) for name, title in (("turbo", "Turbo"), ("base", "Base"))
+    name: Claim(gap_text.format(title), at_most=0.1, id="C2") for name, title in (("turbo", "Turbo"), ("base", "Base"))
 }
 print(*(f"{claim.text}: published {claim.published:.3f}" for claim in claims.values()), sep="\n")
 
@@ -134,30 +136,42 @@ print(*(f"{claim.text}: published {claim.published:.3f}" for claim in claims.val
 
 # %%
 rehearsed = "pocket" if run.rehearsal else prompt_file
-pipes = {"turbo": load_pipeline("turbo", scale, source or None)}
-pipes["base"] = load_pipeline("base", scale, (source if run.rehearsal else base_source) or None)
-k = transfer_k(pipes["turbo"].unet.config.block_out_channels[-1])
-one_step = one_step_saes(pipes["turbo"], scale, source, rehearsed, seed)
-saes = one_step.with_k(k)
+sources, loaded = {"turbo": source, "base": source if run.rehearsal else base_source}, {}
+
+
+def pipe_of(name):
+    """The pipeline; the other one is dropped first, so that a small GPU holds one at a time."""
+    if name not in loaded:
+        loaded.clear()
+        loaded[name] = load_pipeline(name, scale, sources[name] or None)
+    return loaded[name]
+
+
+# %%
+k = transfer_k(pipe_of("turbo").unet.config.block_out_channels[-1])
+one_step = one_step_saes(pipe_of("turbo"), scale, source, rehearsed, seed, saes, sae_folder)
+transferred = one_step.with_k(k)
 steps = {"turbo": (4, 0.0), "base": (counts.base_steps, counts.base_guidance)}
-settings = {name: CallSettings(*call, seed, counts.transfer_batch) for name, call in steps.items()}
-vectors = counts.train_prompts * positions_per_step(pipes["turbo"])
+settings = {name: CallSettings(*call, seed, batch or counts.transfer_batch) for name, call in steps.items()}
+vectors = counts.train_prompts * positions_per_step(pipe_of("turbo"))
 ceilings = {
-    name: train_in_setting(pipes[name], settings[name], [k], vectors, scale, source, rehearsed) for name in settings
+    name: train_in_setting(pipe_of(name), settings[name], [k], vectors, scale, source, rehearsed)
+    for name in (settings if one_step.folder else ())  # nothing is trained beside published SAEs
 }
-print(f"k = {k}, {vectors:,} vectors a block, seen {counts.passes} times, in every setting")
+trained_on = f"{vectors:,} vectors a block, seen {counts.passes} times, in every setting"
+print(f"k = {k}, {trained_on if ceilings else 'published'}")
 
 # %%
 following = dict(zip(SAE_BLOCKS, SAE_BLOCKS[1:] + SAE_BLOCKS[:1], strict=True))
 reconstructors = {
     name: {
         block: {
-            "one-step SAE": saes[block],
-            "ceiling": ceilings[name].with_k(k)[block],
-            "other block": saes[following[block]],
+            "one-step SAE": transferred[block],
+            **({"ceiling": ceilings[name].with_k(k)[block]} if ceilings else {}),
+            "other block": transferred[following[block]],
             "PCA": one_step.pca[block],
-            "untrained": untrained(saes[block], seed),
-            "permuted": one_step.permuted[block],
+            "untrained": untrained(transferred[block], seed),
+            **({"permuted": one_step.permuted[block]} if one_step.permuted else {}),
             "raw updates": RawUpdates(),
         }
         for block in SAE_BLOCKS
@@ -176,14 +190,14 @@ reconstructors = {
 
 # %%
 held_out = load_prompts(scale, counts.transfer_prompts, "held-out", rehearsed)
-noise = {name: CallSettings(*call, seed + 1_000, counts.transfer_batch) for name, call in steps.items()}
+noise = {name: CallSettings(*call, seed + 1_000, batch or counts.transfer_batch) for name, call in steps.items()}
 
 
 def measure(folder):
     """Samples `[steps or pairs, 1 + resamples]` of every quantity, setting, block and reconstructor."""
     samples = {}
     for name in settings:
-        measured = measure_transfer(pipes[name], held_out, noise[name], reconstructors[name])
+        measured = measure_transfer(pipe_of(name), held_out, noise[name], reconstructors[name])
         for block, named in measured.items():
             for what, statistics in named.items():
                 for quantity in (EV, PUBLISHED_EV, OVERLAP, IOU):
@@ -193,9 +207,9 @@ def measure(folder):
 
 
 # %%
-folders = [trained.folder.name for trained in (one_step, *ceilings.values())]
-inputs = {"saes": folders, "prompts": held_out, "seed": seed}
-inputs |= {"resamples": counts.bootstrap, "batch": counts.transfer_batch}
+names = [trained.name for trained in (one_step, *ceilings.values())]
+inputs = {"saes": names, "prompts": held_out, "seed": seed}
+inputs |= {"resamples": counts.bootstrap, "batch": batch or counts.transfer_batch}
 artefact = cached("transfer", inputs, measure)
 samples = load_file(artefact / "samples.safetensors")
 
@@ -218,7 +232,7 @@ verdicts = []
 for (name, quantity, statistic), claim in claims.items():
     interval = interval_of(statistic(curves(name, quantity)))
     verdicts.append(claim.judge(run, interval.value, interval[1:]))
-for name, claim in gap_claims.items():
+for name, claim in gap_claims.items() if ceilings else ():
     interval = interval_of(level(curves(name, EV, "ceiling") - curves(name, EV)))
     verdicts.append(claim.judge(run, interval.value, interval[1:]))
 
@@ -321,6 +335,7 @@ looks = {
     "untrained": {"linestyle": ":"},
     "permuted": {"linestyle": "-."},
 }
+looks = {what: look for what, look in looks.items() if what in reconstructors["base"]["mid.0"]}
 
 
 # %%
@@ -353,18 +368,16 @@ save_figure(run, fig, "controls", {"curves": drawn, "prompts": len(held_out), "k
 print(f"explained variance, mean over steps{'':6}", *(f"{what:>12}" for what in looks), "  ceiling minus one-step SAE")
 for name in settings:
     for i, block in enumerate(SAE_BLOCKS):
-        gap = interval_of((curves(name, EV, "ceiling") - curves(name, EV))[i].mean(0))
         values = [curves(name, EV, what)[i, :, 0].mean().item() for what in looks]
-        print(
-            f"{labels[name]:18} {block:22}",
-            *(f"{v:12.3f}" for v in values),
-            f"  {gap.value:.3f} ({gap.low:.3f}-{gap.high:.3f})",
-        )
+        print(f"{labels[name]:18} {block:22}", *(f"{v:12.3f}" for v in values), end="")
+        if ceilings:
+            gap = interval_of((curves(name, EV, "ceiling") - curves(name, EV))[i].mean(0))
+            print(f"   {gap.value:.3f} ({gap.low:.3f}-{gap.high:.3f})", end="")
+        print()
 
 # %%
 for name, trained in ceilings.items():
-    logs = [(trained.folder / config.folder_name / LOG_FILE).read_text().splitlines()[-1] for config in trained.saes]
-    ends = [json.loads(log)[EV] for log in logs]
+    ends = [trained.log(config)[-1][EV] for config in trained.saes]
     print(f"ceiling of {labels[name]}: mean of the blocks {sum(ends) / 4:.3f} on its last training batch,", end=" ")
     print(f"{curves(name, EV, 'ceiling')[..., 0].mean():.3f} on held-out prompts")
 
@@ -400,7 +413,7 @@ save_figure(run, fig, "similarity", {"curves": drawn, "prompts": len(held_out), 
 
 # %% tags=["nbval-check-output"]
 for name in settings:
-    for what in ("one-step SAE", "ceiling", "other block", "PCA", "untrained", "permuted"):
+    for what in looks:
         values = curves(name, EV, what)[..., 0].mean(1)
         print(f"{labels[name]:16} {what:13}", *(f"{b} {v:.2f}" for b, v in zip(SAE_BLOCKS, values, strict=True)))
 for name in settings:

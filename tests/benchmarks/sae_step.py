@@ -174,26 +174,24 @@ def peak_memory(name: str) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
-def many_at_once(config: SAEConfig, count: int = 12, steps: int = 6) -> dict[str, float]:
-    """Seconds a step of one SAE alone, on all cores, and of `count` SAEs on one stream, a core each."""
+def many_at_once(config: SAEConfig, count: int = 12, rounds: int = 5) -> dict[str, list[float]]:
+    """Seconds a step of one SAE alone, on all cores, and of `count` SAEs on the same vectors, a core each, in turns."""
     x, threads = vectors(config), torch.get_num_threads()
-    one = ours(config)
-    one(x)
-    alone = []
-    for _ in range(steps):
+    one, trainings = ours(config), [begin(replace(config, seed=seed)) for seed in range(count)]
+    seconds: dict[str, list[float]] = {"one alone": [], f"{count} together": []}
+    for _ in range(rounds + 1):  # the first warms up
         start = time.perf_counter()
-        one(x)
-        alone.append(time.perf_counter() - start)
-    trainings = [begin(replace(config, seed=seed)) for seed in range(count)]
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(lambda training: training.step(x), trainings))
-            start = time.perf_counter()
-            list(pool.map(lambda training: training.take([x] * 2), trainings))
-            together = (time.perf_counter() - start) / 2
-    finally:
-        torch.set_num_threads(threads)
-    return {"one alone": statistics.median(alone), f"{count} together": together}
+        for _ in range(3):
+            one(x)
+        seconds["one alone"].append((time.perf_counter() - start) / 3)
+        try:
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                start = time.perf_counter()
+                list(pool.map(lambda training: training.step(x), trainings))
+                seconds[f"{count} together"].append(time.perf_counter() - start)
+        finally:
+            torch.set_num_threads(threads)
+    return {name: [round(value, 4) for value in times[1:]] for name, times in seconds.items()}
 
 
 def main() -> None:
@@ -237,7 +235,7 @@ def main() -> None:
         print(
             f"{name:24} {statistics.median(seconds[name]) * 1e3:8.1f} ms  {ratio:5.2f} times ours  {result['peak_memory_gb'].get(name, float('nan')):6.2f} GB"
         )
-    print({name: round(value, 3) for name, value in result["many"].items()})
+    print({name: statistics.median(times) for name, times in result["many"].items()})
 
 
 if __name__ == "__main__":

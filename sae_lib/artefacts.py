@@ -1,0 +1,199 @@
+"""Every figure and table that is known of the paper, and what this repository has of it: the one list.
+
+The README's table, `figures/index.json` and the scorecard are made from it; a test fails where one of its files is missing,
+or where a figure in `figures/` belongs to none.
+"""
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sae_lib.store import ROOT
+
+NEXT, NO_FLUX, UNKNOWN = "next", "not run: no FLUX path yet", "not identified"
+"""Why an artefact has no file: RIEBench's, FLUX's, and those of which nobody outside has said what they show."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One figure or table of the paper, or a group of our own figures."""
+
+    id: str
+    """"Figure 2", "Table 5"; for what has no known number a few words; for ours "Companion NN"."""
+    title: str
+    version: str
+    """Of the paper: "v5" is the camera ready; empty for ours."""
+    source: str
+    """Tag of its published values (`verdicts.SOURCES`), "not published" where there are none; empty for ours."""
+    files: tuple[str, ...] = ()
+    """"notebook/figure", below `figures/`."""
+    missing: str = ""
+    """Why there is no file, one of NEXT, NO_FLUX, UNKNOWN."""
+
+    @property
+    def status(self) -> str:
+        """ "made", or why not."""
+        return self.missing or "made"
+
+    @property
+    def notebooks(self) -> list[str]:
+        """Stems of the notebooks that make it."""
+        return list(dict.fromkeys(file.split("/")[0] for file in self.files))
+
+
+def _numbered(kind: str, numbers: tuple[int, ...], title: str, missing: str) -> list[Artefact]:
+    return [Artefact(f"{kind} {number}", title, "v5", "not published", missing=missing) for number in numbers]
+
+
+def _of(notebook: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{notebook}/{name}" for name in names)
+
+
+_NOT_SAID = "not identified one by one; among them panels of features and case studies of prompts"
+_PANELS = (*range(11, 14), *range(15, 18), *range(19, 35))
+
+ARTEFACTS: tuple[Artefact, ...] = (
+    Artefact(
+        "Figure 1",
+        "One feature turned on, in three settings",
+        "v5",
+        "not published",
+        _of("08_writing_with_features", "figure1"),
+    ),
+    Artefact(
+        "Figure 2",
+        "Explained variance against k and expansion",
+        "v5",
+        "not published",
+        _of("06_reconstruction", "figure2"),
+    ),
+    Artefact(
+        "Figure 3",
+        "Transfer to 4-step Turbo and SDXL base",
+        "v5",
+        "digitised",
+        _of("04_transfer", "figure3", "similarity"),
+    ),
+    Artefact("IoU plot", "Active sets at adjacent steps", "", "digitised", _of("04_transfer", "figure3")),
+    *_numbered("Figure", (4, 5, 6), "RIEBench", NEXT),
+    *_numbered("Figure", (7,), "", UNKNOWN),
+    *_numbered("Figure", (8, 9), "Interventions on FLUX", NO_FLUX),
+    Artefact(
+        "Figure 10", "Where the transformer blocks are", "v5", "not published", _of("01_model_and_blocks", "unet")
+    ),
+    *_numbered("Figure", _PANELS, _NOT_SAID, UNKNOWN),
+    *_numbered("Figure", (14,), "RIEBench on FLUX", NO_FLUX),
+    Artefact(
+        "Figure 18",
+        "Pictures with a block's update reconstructed",
+        "v5",
+        "not published",
+        _of("06_reconstruction", "figure18"),
+    ),
+    *_numbered("Figure", tuple(range(35, 44)), "Features of FLUX", NO_FLUX),
+    Artefact(
+        "Attention blocks ablated",
+        "Pictures with each of the 11 attention blocks left out (v1: Figure 3)",
+        "v1",
+        "not published",
+        _of("05_which_blocks_matter", "ablations"),
+    ),
+    Artefact(
+        "Table 1",
+        "Perceptual distance when each of 28 blocks is left out",
+        "v5",
+        "code",
+        _of("05_which_blocks_matter", "table1"),
+    ),
+    *_numbered("Table", (2, 3, 4, 6, 7, 8), "", UNKNOWN),
+    Artefact("Table 5", "Reconstruction, 24 rows", "v5", "not published", _of("06_reconstruction", "table5")),
+    Artefact("Preliminary scatter", "RIEBench, May 2025", "", "digitised", missing=NEXT),
+    Artefact("Supplementary grids", "Twelve edits by every method", "", "not published", missing=NEXT),
+    Artefact(
+        "Companion 01",
+        "The pocket models: their pictures, their obedience, the blocks' sizes",
+        "",
+        "",
+        _of("01_model_and_blocks", "agreement", "contact_sheet", "update_sizes"),
+    ),
+    Artefact(
+        "Companion 02",
+        "The update vectors: sizes, dimensions, directions, neighbours",
+        "",
+        "",
+        _of("02_one_step_activations", "components", "dimensions", "neighbours", "norms", "spectrum"),
+    ),
+    Artefact(
+        "Companion 03",
+        "Training: curves, learning rate, dead features, other seeds, top pictures",
+        "",
+        "",
+        _of(
+            "03_train_saes",
+            "explained_variance",
+            "firing",
+            "learning_rate",
+            "survival",
+            "top_pictures",
+            "training_curves",
+        ),
+    ),
+    Artefact(
+        "Companion 04",
+        "Transfer: controls, and the two definitions of explained variance",
+        "",
+        "",
+        _of("04_transfer", "controls", "two_definitions"),
+    ),
+    Artefact(
+        "Companion 05",
+        "Ablated blocks: size against effect, and which attributes suffer",
+        "",
+        "",
+        _of("05_which_blocks_matter", "size_and_effect", "what_changes"),
+    ),
+    Artefact(
+        "Companion 06",
+        "What is left of a caption's statements after reconstruction",
+        "",
+        "",
+        _of("06_reconstruction", "statements"),
+    ),
+    Artefact(
+        "Companion 90",
+        "Speed, scaling, precision, memory",
+        "",
+        "",
+        _of("90_speed", "cards", "harvest", "precision", "sae_step", "scaling"),
+    ),
+    Artefact("Companion 99", "The paper's claims and their tests", "", "", _of("99_scorecard", "scorecard")),
+)
+"""In the paper's order, ours last."""
+
+
+def records(artefact: Artefact, figures: Path = ROOT / "figures") -> dict[str, list[dict[str, Any]]]:
+    """By scale, the records of an artefact's figures that are in `figures/`."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for file in artefact.files:
+        notebook, name = file.split("/")
+        for scale, path in (("pocket", figures / notebook), ("sdxl", figures / notebook / "sdxl")):
+            if (path / f"{name}.json").is_file():
+                found.setdefault(scale, []).append(json.loads((path / f"{name}.json").read_text()))
+    return found
+
+
+def index(figures: Path = ROOT / "figures") -> list[dict[str, Any]]:
+    """What `figures/index.json` holds: each artefact, its status, the scales it was run at, and its verdicts there."""
+    rows = []
+    for artefact in ARTEFACTS:
+        by_scale = records(artefact, figures)
+        verdicts = {
+            scale: Counter(verdict["word"] for record in found for verdict in record["result"]["verdicts"])
+            for scale, found in by_scale.items()
+        }
+        told = asdict(artefact) | {"status": artefact.status, "notebooks": artefact.notebooks}
+        del told["missing"]
+        rows.append(told | {"scales": list(by_scale), "verdicts": verdicts})
+    return rows

@@ -1,0 +1,85 @@
+"""How different two pictures look: LPIPS's formula, on the autoencoder's encoder, or LPIPS itself at sdxl scale."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Pictures = Float[Tensor, "pictures 3 height width"]
+Distance = Callable[[Tensor, Tensor], Float[Tensor, " pictures"]]
+
+_AT_ONCE = 32
+"""Pairs of pictures; the distance does not depend on it."""
+
+
+def load_perceptual(scale: str, pipe, rehearsal: bool = False) -> Distance:
+    """The perceptual distance of a scale, for pictures with values in [0, 1]; one number a pair, 0 for equal ones.
+
+    sdxl: AlexNet LPIPS as the authors use (torchmetrics; wants the extra `.[sdxl]`). pocket, smoke and rehearsal: the
+    same formula on the layers of the pipeline's own VAE encoder, all weighing alike; values of the two are not comparable.
+
+    Raises at sdxl scale ModuleNotFoundError if the extra is not installed, ConnectionError if AlexNet's weights are
+    neither in torchvision's cache nor to be had; ValueError from the distance for pictures of different shapes.
+    """
+    if scale != "sdxl" or rehearsal:
+        return EncoderDistance(pipe.vae)
+    try:
+        import torchvision  # noqa: F401  torchmetrics notices that it is missing later, and says less
+        from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("LPIPS at sdxl scale wants the extra packages: pip install '.[sdxl]'") from error
+    try:
+        net = LearnedPerceptualImagePatchSimilarity("alex").net
+    except OSError as error:
+        raise ConnectionError(f"LPIPS wants AlexNet's weights: connect to the internet once. {error}") from error
+    return LPIPS(net.to(pipe.device))
+
+
+class LPIPS:
+    """LPIPS of Zhang et al. (2018), by the network that torchmetrics loads."""
+
+    def __init__(self, net: nn.Module):
+        self._net = net
+
+    @torch.inference_mode()
+    def __call__(self, a: Pictures, b: Float[Tensor, "..."]) -> Float[Tensor, " pictures"]:
+        _refuse_other_shape(a, b)
+        device = next(self._net.parameters()).device
+        pairs = zip(a.to(device).split(_AT_ONCE), b.to(device).split(_AT_ONCE), strict=True)
+        return torch.cat([self._net(x, y, normalize=True).flatten() for x, y in pairs]).cpu()
+
+
+class EncoderDistance:
+    """LPIPS's formula on a VAE's encoder.
+
+    sum over the encoder's stages of mean over positions of |u(a) - u(b)|^2,   u = a stage's output, unit length
+    over its channels
+    """
+
+    def __init__(self, vae):
+        self._vae = vae
+
+    @torch.inference_mode()
+    def __call__(self, a: Pictures, b: Float[Tensor, "..."]) -> Float[Tensor, " pictures"]:
+        _refuse_other_shape(a, b)
+        return torch.cat([self._pairs(x, y) for x, y in zip(a.split(_AT_ONCE), b.split(_AT_ONCE), strict=True)])
+
+    def _pairs(self, a: Pictures, b: Pictures) -> Float[Tensor, " pictures"]:
+        stages: list[Tensor] = []
+        hooks = [
+            block.register_forward_hook(lambda _module, _args, output: stages.append(output))
+            for block in self._vae.encoder.down_blocks
+        ]
+        try:
+            self._vae.encode((torch.cat([a, b]) * 2 - 1).to(self._vae.device, self._vae.dtype))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        units = [nn.functional.normalize(stage.float(), dim=1).chunk(2) for stage in stages]
+        return sum((x - y).square().sum(1).mean((-2, -1)) for x, y in units).cpu()
+
+
+def _refuse_other_shape(a: Tensor, b: Tensor) -> None:
+    if a.shape != b.shape:
+        raise ValueError(f"pictures of {list(a.shape)} and {list(b.shape)}: wanted two of the same shape")

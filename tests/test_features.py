@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from sae_lib.denoising import CallSettings, stream_updates
+from sae_lib.features import FeatureId, activation_maps, find_top_pictures, strength_unit
+from sae_lib.sae import TopKSAE
+from sae_lib.statistics import FeatureStatistics
+from sae_lib.updates import to_maps, to_vectors
+
+PROMPTS = ["a red circle", "a blue star", "a green square at sea", "a heart", "a tilted square"]
+
+
+@pytest.fixture
+def sae():
+    torch.manual_seed(0)
+    return TopKSAE(128, 64, 4).requires_grad_(False)
+
+
+def test_a_feature_is_printed_as_the_paper_does_and_read_back():
+    assert str(FeatureId("down.2.1", 2301)) == "down.2.1/2301"
+    assert FeatureId.parse("down.2.1/2301") == FeatureId("down.2.1", 2301)
+
+
+@pytest.mark.parametrize("text", ["down.2.1", "down.9.1/3", "mid.0/x"])
+def test_what_names_no_feature_is_refused(text):
+    with pytest.raises(ValueError, match="names no feature: wanted block/number"):
+        FeatureId.parse(text)
+
+
+def test_the_unit_of_strength_is_the_mean_and_a_dead_feature_has_none():
+    two = torch.tensor([2.5, 0.0])
+    statistics = FeatureStatistics(two, two, two, two, torch.tensor(10))
+    assert strength_unit(statistics, 0) == 2.5
+    with pytest.raises(ValueError, match="feature 1 never fired .*: it has no unit of strength"):
+        strength_unit(statistics, 1)
+    with pytest.raises(ValueError, match="feature 2 of an SAE with 2"):
+        strength_unit(statistics, 2)
+
+
+def test_activation_maps_are_the_dense_code_of_the_chosen_features(sae):
+    update = torch.randn(3, 128, 2, 5)
+    dense = to_maps(sae.encode(to_vectors(update)), 2, 5)
+    chosen = torch.tensor([7, 0, 63])
+    assert torch.equal(activation_maps(sae, update, chosen), dense[:, chosen])
+
+
+def test_top_pictures_are_those_of_the_highest_mean_activation_in_any_batching(pipe, sae):
+    settings = CallSettings(1, 0.0, batch_size=2)
+    found = find_top_pictures(pipe, PROMPTS, {"mid.0": sae}, settings, top=3)["mid.0"]
+    means = []
+    for _, updates in stream_updates(pipe, PROMPTS, ["mid.0"], settings):
+        means.append(sae.encode(to_vectors(updates["mid.0"][0])).unflatten(0, (-1, 64)).mean(1))
+    means = torch.cat(means).T
+    torch.testing.assert_close(found.scores, means.topk(3).values)
+    assert torch.equal(found.active_in, (means > 0).sum(1))
+    torch.testing.assert_close(means.gather(1, found.pictures), found.scores)
+
+
+def test_noise_can_be_another_prompts(pipe):
+    from sae_lib.pictures import draw_pictures
+
+    both = draw_pictures(pipe, PROMPTS[:2], CallSettings(1, 0.0))
+    again = draw_pictures(pipe, PROMPTS[1:2], CallSettings(1, 0.0), [1])
+    torch.testing.assert_close(again, both[1:], atol=1e-4, rtol=0)
