@@ -1,5 +1,7 @@
 """The U-Net's 28 blocks: the paper's short codes and the modules they name (the one place where they are paired)."""
 
+from collections.abc import Iterable
+
 from torch import nn
 
 BLOCKS = {
@@ -42,16 +44,29 @@ SAE_BLOCKS = ("down.2.1", "mid.0", "up.0.0", "up.0.1")
 """The four blocks whose updates the paper decomposes, in the paper's order."""
 
 
+_FEED_FORWARD = "/ff."
+
+
+def feed_forwards(pipe, blocks: Iterable[str]) -> list[str]:
+    """The codes of all feed-forward layers of some attention blocks: "mid.0/ff.0" is the GEGLU of `mid.0`'s first
+    transformer layer, whose outputs are the paper's neurons."""
+    return [
+        f"{block}{_FEED_FORWARD}{layer}"
+        for block in blocks
+        for layer in range(len(find_block(pipe, block).transformer_blocks))
+    ]
+
+
 def find_block(pipe, block: str) -> nn.Module:
-    """The module that a block's code names in a pipeline with SDXL's U-Net.
+    """The module that a block's code, or one of `feed_forwards`, names in a pipeline with SDXL's U-Net.
 
     Raises ValueError for a code that is not in `BLOCKS`, or if the pipeline's U-Net has no such module.
     """
-    if block not in BLOCKS:
+    name, _, layer = block.partition(_FEED_FORWARD)
+    if name not in BLOCKS:
         raise ValueError(f"unknown block {block!r}; valid blocks: {', '.join(BLOCKS)}")
+    path = BLOCKS[name] + (f".transformer_blocks.{layer}.ff.net.0" if layer else "")
     try:
-        return pipe.unet.get_submodule(BLOCKS[block].removeprefix("unet."))
+        return pipe.unet.get_submodule(path.removeprefix("unet."))
     except AttributeError as error:
-        raise ValueError(
-            f"block {block!r}: this pipeline has no {BLOCKS[block]}; wanted SDXL's U-Net ({error})"
-        ) from error
+        raise ValueError(f"block {block!r}: this pipeline has no {path}; wanted SDXL's U-Net ({error})") from error

@@ -1,0 +1,267 @@
+"""Editing by transport: what one pass computed in a region is put into another pass (paper: eqs 8 and 9, RIEBench).
+
+Everything is linear in *units* of a basis: SAE features, neurons, principal components, or the update itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sae_lib.blocks import feed_forwards
+from sae_lib.denoising import CallSettings
+from sae_lib.interventions import intervene
+from sae_lib.pictures import draw_pictures
+from sae_lib.sae import TopKSAE
+from sae_lib.steps import Step
+from sae_lib.updates import capture_updates
+
+ORDER = ("down.2.1", "up.0.1", "up.0.0", "mid.0")
+"""The blocks as the authors concatenate their features; ties in a selection fall to the earlier one."""
+
+Maps = Float[Tensor, "steps cases channels height width"]
+Units = Float[Tensor, "steps cases units height width"]
+
+
+class Pass(NamedTuple):
+    """What one pass of some prompts computed."""
+
+    pictures: Float[Tensor, "cases 3 height width"]
+    maps: dict[str, Float[Tensor, "steps cases channels height width"]]
+    """By site: a block's updates, or what comes out of the GEGLU of one of its transformer layers."""
+
+
+def run_pass(pipe, prompts: Sequence[str], settings: CallSettings, indices: Sequence[int], neurons: bool) -> Pass:
+    """Draws the prompts and keeps the four blocks' updates and, if asked, all neurons of these blocks, at every step.
+
+    indices: whose noise; the two passes of a case share theirs. Raises what `draw_pictures` raises.
+    """
+    kept: dict[str, list[Tensor]] = {site: [] for site in feed_forwards(pipe, ORDER)} if neurons else {}
+    updates_of: dict[str, list[Tensor]] = {block: [] for block in ORDER}
+    parts = []
+
+    def keep(site):
+        def record(_input, output, _at):
+            step.setdefault(site, []).append(output.detach())
+            return output
+
+        return record
+
+    for start in range(0, len(prompts), settings.batch_size):
+        at, step = slice(start, start + settings.batch_size), {}
+        with capture_updates(pipe, ORDER) as updates, intervene(pipe, {site: keep(site) for site in kept}):
+            parts.append(draw_pictures(pipe, prompts[at], settings, indices[at]))
+        for block in ORDER:
+            updates_of[block].append(updates[block])
+        for site, each in step.items():
+            height, width = updates_of["mid.0"][-1].shape[-2:]
+            kept[site].append(torch.stack(each).unflatten(2, (height, width)).movedim(-1, 2))
+    maps = {site: torch.cat(each, 1).float() for site, each in (updates_of | kept).items()}
+    return Pass(torch.cat(parts), maps)
+
+
+class Basis(Protocol):
+    """How a site's maps are written in units, and back. Only `decode` must be linear."""
+
+    def sites(self, maps: Mapping[str, Tensor]) -> list[str]:
+        """The sites that it reads, in the order of selection."""
+
+    def encode(self, site: str, maps: Maps) -> Units:
+        """Each unit's coefficient at each position."""
+
+    def decode(self, site: str, units: Units) -> Maps:
+        """What some coefficients add to the site's maps: no bias."""
+
+
+@dataclass(frozen=True)
+class SAEFeatures:
+    """The features of one SAE a block (eq. 8)."""
+
+    saes: Mapping[str, TopKSAE]
+    shuffled: Mapping[str, Tensor] | None = None
+    """A control: by block, each feature's number is given another feature's decoder column. Number, place and norm of what is
+    added stay, its direction is a random feature's."""
+
+    def sites(self, maps):
+        return list(ORDER)
+
+    def encode(self, site, maps):
+        sae = self.saes[site]
+        return sae.encode(maps.movedim(2, -1).to(sae.pre_bias)).movedim(-1, 2)
+
+    def decode(self, site, units):
+        weight = self.saes[site].decoder.weight
+        if self.shuffled is not None:
+            weight = weight[:, self.shuffled[site].to(weight.device)]
+        return (units.movedim(2, -1) @ weight.T).movedim(-1, 2)
+
+    @classmethod
+    def random(cls, saes: Mapping[str, TopKSAE], seed: int) -> "SAEFeatures":
+        """The control with random decoder columns."""
+        generator = torch.Generator().manual_seed(seed)
+        return cls(saes, {block: torch.randperm(saes[block].n_f, generator=generator) for block in ORDER})
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """The GEGLU outputs of every transformer layer of the blocks (eq. 9)."""
+
+    def sites(self, maps):
+        return [site for site in maps if "/" in site]
+
+    def encode(self, site, maps):
+        return maps
+
+    def decode(self, site, units):
+        return units
+
+
+@dataclass(frozen=True)
+class WholeUpdate:
+    """The update itself: steering, which selects nothing."""
+
+    def sites(self, maps):
+        return list(ORDER)
+
+    def encode(self, site, maps):
+        return maps
+
+    def decode(self, site, units):
+        return units
+
+
+@dataclass(frozen=True)
+class PrincipalComponents:
+    """All principal components of each block's updates; each counts as two units, one a sign, so that coefficients are >= 0."""
+
+    mean: Mapping[str, Float[Tensor, " d_model"]]
+    components: Mapping[str, Float[Tensor, "d_model components"]]
+
+    def sites(self, maps):
+        return list(ORDER)
+
+    def encode(self, site, maps):
+        centred = maps.movedim(2, -1) - self.mean[site].to(maps)
+        signed = centred @ self.components[site].to(maps)
+        return torch.cat([signed.relu(), (-signed).relu()], -1).movedim(-1, 2)
+
+    def decode(self, site, units):
+        positive, negative = units.movedim(2, -1).chunk(2, -1)
+        return ((positive - negative) @ self.components[site].to(units).T).movedim(-1, 2)
+
+
+def scores(
+    source: Mapping[str, Units],
+    target: Mapping[str, Units],
+    masks: tuple[Bool[Tensor, "cases height width"], Bool[Tensor, "cases height width"]],
+    aggregate: str = "first",
+    normalised: bool = False,
+) -> Float[Tensor, "cases units"]:
+    """How much more of a unit's activity there is in the source's region than in the target's (eq. 8), all sites in a row.
+
+        score_rho = mu_rho(source) / sum of mu(source) - mu_rho(target) / sum of mu(target)
+        mu = mean over the region's positions, at step 0 (aggregate "first") or over all steps ("mean")
+
+    normalised: each unit is first divided, step by step, by its L2 norm over the region (eq. 9, neurons). A region where
+    nothing is active counts as 0.
+
+    Raises ValueError for another aggregate.
+    """
+    if aggregate not in ("first", "mean"):
+        raise ValueError(f"unknown aggregate {aggregate!r}; choose 'first' or 'mean'")
+    shares = []
+    for units, mask in zip((source, target), masks, strict=True):
+        means = []
+        for each in units.values():
+            inside = (each[:1] if aggregate == "first" else each) * mask[None, :, None]
+            if normalised:
+                inside = inside / inside.square().sum((-2, -1), keepdim=True).sqrt().clamp(min=1e-12)
+            means.append(inside.sum((-2, -1)).mean(0) / mask.sum((-2, -1))[:, None])
+        mu = torch.cat(means, 1)
+        total = mu.sum(1, keepdim=True)
+        shares.append(torch.where(total == 0, 0, mu / total))
+    return shares[0] - shares[1]
+
+
+def select_units(score: Float[Tensor, "cases units"], k: int) -> tuple[Tensor, Tensor]:
+    """Of each case the k units with the highest score, and the k with the lowest: what is added, what is taken off.
+
+    Raises ValueError if k is more than there are units.
+    """
+    if not 1 <= k <= score.shape[1]:
+        raise ValueError(f"{k} units were asked for and there are {score.shape[1]}")
+    order = score.argsort(dim=1, descending=True, stable=True)
+    empty = torch.zeros_like(score, dtype=torch.bool)
+    return empty.scatter(1, order[:, :k], True), empty.scatter(1, order[:, -k:], True)
+
+
+class Change(NamedTuple):
+    """What an edit adds to the passes of some cases, and of how much it is made."""
+
+    maps: dict[str, Float[Tensor, "steps cases channels height width"]]
+    """By site, at strength 1."""
+    active_units: Float[Tensor, " cases"]
+    """Selected units that are not zero everywhere in the region, those added and those taken off."""
+    numbers: Float[Tensor, " cases"]
+    """Coefficients that are not zero, over units, positions and steps."""
+
+
+def transport(
+    basis: Basis,
+    source: Mapping[str, Units],
+    target: Mapping[str, Units],
+    chosen: tuple[Bool[Tensor, "cases units"], Bool[Tensor, "cases units"]] | None,
+    masks: tuple[Bool[Tensor, "cases height width"], Bool[Tensor, "cases height width"]],
+    subtract: bool = True,
+    keep_positions: bool = True,
+) -> Change:
+    """The change of an edit (authors' code): chosen source units into the source's region, chosen target units out of the target's.
+
+        change = sum over chosen source units of F_src f   in mask 1   -   sum over chosen target units of F_tgt f   in mask 2
+
+    chosen: None for all units (steering). subtract: False leaves the second sum out, as the results of v3 and v4 were
+    made. keep_positions: False puts the mean over the region at each of its positions.
+    """
+    changed: dict[str, Tensor] = {}
+    active, numbers = torch.zeros(len(masks[0])), torch.zeros(len(masks[0]))
+    for which, (units, mask) in enumerate(zip((source, target)[: 1 + subtract], masks, strict=False)):
+        start = 0
+        for site, each in units.items():
+            inside = each * mask[None, :, None]
+            if chosen is not None:
+                inside = inside * chosen[which][None, :, start : start + each.shape[2], None, None]
+            start += each.shape[2]
+            if not keep_positions:
+                mean = inside.sum((-2, -1), keepdim=True) / mask.sum((-2, -1))[None, :, None, None, None]
+                inside = mean * mask[None, :, None]
+            nonzero = inside != 0
+            active += nonzero.any(-1).any(-1).any(0).sum(1).cpu()
+            numbers += nonzero.sum((0, 2, 3, 4)).cpu()
+            part = basis.decode(site, inside)
+            changed[site] = part if which == 0 else changed[site] - part
+    return Change(changed, active, numbers)
+
+
+def draw_edited(
+    pipe, prompts: Sequence[str], settings: CallSettings, indices: Sequence[int], change: Mapping[str, Maps]
+) -> Float[Tensor, "cases 3 height width"]:
+    """Pictures of the prompts with a change added at every step; the noise is that of `run_pass`."""
+    parts = []
+    for start in range(0, len(prompts), settings.batch_size):
+        at = slice(start, start + settings.batch_size)
+        with intervene(pipe, {site: _add(maps[:, at]) for site, maps in change.items()}):
+            parts.append(draw_pictures(pipe, prompts[at], settings, indices[at]))
+    return torch.cat(parts)
+
+
+def _add(maps: Maps):
+    def fn(_input: Tensor, output: Tensor, at: Step) -> Tensor:
+        added = maps[at.index].to(output.device)
+        if output.ndim == 3:  # a layer of the transformer: [cases, positions, width]
+            added = added.flatten(2).mT
+        return output.to(added.dtype) + added
+
+    return fn
