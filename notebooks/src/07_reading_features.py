@@ -301,9 +301,12 @@ for line, block in enumerate(SAE_BLOCKS):
             overlay(ax, pictures[row], activation)
         value = specificity[block][live[block].index(gallery[block, name].feature)]
         title = f"{gallery[block, name]}  ({value:.2f})"
-        places[0].set_title(title, fontsize=8, loc="left", pad=2, color=BLOCK_COLORS[block])
+        places[0].text(
+            0, 1.08, title, transform=places[0].transAxes, fontsize=8, color=BLOCK_COLORS[block], in_layout=False
+        )
+        places[0].set_title(" ", fontsize=9)  # keeps the room above the row
         if line == 0:
-            places[1].text(1, 1.55, name, transform=places[1].transAxes, ha="center", fontsize=9)
+            places[1].set_title(f"{name}\n", fontsize=9, x=1.0)
 result = {" / ".join(key): [str(each), shown[key]] for key, each in gallery.items()}
 save_figure(run, fig, "gallery", result | {"rule": "specificity", "pictures": len(pictures), "seed": seed}, read_folder)
 
