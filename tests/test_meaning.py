@@ -213,7 +213,7 @@ def planted():
     cells = torch.nn.functional.adaptive_avg_pool2d(torch.cat(shares, 1), GRID)
     update = torch.einsum("dv,svhw->sdhw", directions[:, :VALUES], cells)
     unet = PlantedUNet()
-    unet.mid_block.attentions[0].planted = update + 0.02 * torch.randn(update.shape, generator=generator)
+    unet.mid_block.attentions[0].planted = update + 0.12 * torch.randn(update.shape, generator=generator)
     turbo = {"timesteps": torch.tensor([999.0])}
     pipe = SimpleNamespace(
         unet=unet, scheduler=SimpleNamespace(**turbo), num_timesteps=1, do_classifier_free_guidance=False
