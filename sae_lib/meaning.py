@@ -77,7 +77,8 @@ def average_precision(scores: Float[Tensor, "scenes cells units"], truth: Truth)
         )
     hits = (truth.present & truth.valid).flatten(0, 1).float()
     asked = truth.valid.flatten(0, 1).float()
-    return torch.stack([_precision(column, hits, asked) for column in scores.flatten(0, 1).unbind(1)])
+    rankings, totals = map(_ranking, scores.flatten(0, 1).unbind(1)), (hits.sum(0), asked.sum(0))
+    return torch.stack([_area(hits[order], asked[order], ends, *totals) for order, ends in rankings])
 
 
 def resample_precision(
@@ -87,24 +88,28 @@ def resample_precision(
     weights: Float[Tensor, "samples scenes"],
 ) -> Float[Tensor, " samples"]:
     """`above_chance` of one unit and value in samples of the scenes: weights say how often each was drawn."""
-    cells = weights.T.float()[:, None].expand(-1, scores.shape[1], -1).flatten(0, 1)
-    asked = cells * valid.flatten()[:, None]
-    hits = asked * present.flatten()[:, None]
-    return above_chance(_precision(scores.flatten(), hits, asked), hits.sum(0) / asked.sum(0).clamp(min=TINY)).double()
+    order, ends = _ranking(scores.flatten())
+    weights = weights.T.float()  # [scenes, samples]
+    totals = [weights.T @ shown.sum(1).float() for shown in (present & valid, valid)]
+    asked = weights[order // scores.shape[1]] * valid.flatten()[order, None]
+    hits = asked * present.flatten()[order, None]
+    return above_chance(_area(hits, asked, ends, *totals), totals[0] / totals[1].clamp(min=TINY)).double()
 
 
-def _precision(
-    scores: Float[Tensor, " positions"], hits: Float[Tensor, "positions n"], asked: Float[Tensor, "positions n"]
-) -> Float[Tensor, " n"]:
-    """Average precision of one ranking for several truths. The cells of lowest activation are one block: not sorted."""
+def _ranking(scores: Float[Tensor, " positions"]) -> tuple[Int[Tensor, " ranked"], Bool[Tensor, " ranked"]]:
+    """The cells by falling activation, without those of the lowest; and where a run of equal activations ends."""
     above = (scores > scores.min()).nonzero().flatten()
     order = above[scores[above].argsort(descending=True, stable=True)]
     ranked = scores[order]
-    ends = torch.cat([ranked[1:] != ranked[:-1], ranked.new_ones(min(1, len(ranked)), dtype=torch.bool)])
-    found = torch.cat([hits[order].cumsum(0)[ends], hits.sum(0, keepdim=True)])
-    passed = torch.cat([asked[order].cumsum(0)[ends], asked.sum(0, keepdim=True)])
+    return order, torch.cat([ranked[1:] != ranked[:-1], torch.ones(min(1, len(ranked)), dtype=torch.bool)])
+
+
+def _area(hits: Tensor, asked: Tensor, ends: Tensor, all_hits: Tensor, all_asked: Tensor) -> Float[Tensor, " n"]:
+    """Average precision from the ranked cells' [ranked, n] and, for the last threshold, the totals [n] of all cells."""
+    found = torch.cat([hits.cumsum(0)[ends], all_hits[None]])
+    passed = torch.cat([asked.cumsum(0)[ends], all_asked[None]])
     gained = found.diff(dim=0, prepend=torch.zeros_like(found[:1]))
-    return (gained * found / passed.clamp(min=TINY)).sum(0) / found[-1].clamp(min=TINY)
+    return (gained * found / passed.clamp(min=TINY)).sum(0) / all_hits.clamp(min=TINY)
 
 
 def above_chance(precision: Float[Tensor, "*units n"], base_rate: Float[Tensor, " n"]) -> Float[Tensor, "*units n"]:
