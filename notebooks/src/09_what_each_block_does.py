@@ -48,12 +48,23 @@ import torch
 from safetensors.torch import load_file, save_file
 
 # %%
-from sae_lib import Claim, cached, get_scale, load_pipeline, load_saes, load_statistics, save_figure, start_run
-from sae_lib import train_saes
+from sae_lib import (
+    Claim,
+    cached,
+    get_scale,
+    load_pipeline,
+    load_saes,
+    load_statistics,
+    save_figure,
+    start_run,
+    train_saes,
+)
 from sae_lib.blocks import SAE_BLOCKS, find_block
 from sae_lib.denoising import CallSettings, stream_updates
 from sae_lib.harvest import PermutedStream, TrainingStream
 from sae_lib.interventions import add_features, intervene
+
+# %%
 from sae_lib.meaning import (
     Truth,
     best_of,
@@ -66,9 +77,7 @@ from sae_lib.meaning import (
     resample_precision,
     summarise_writing,
 )
-from sae_lib.metrics import Interval, bootstrap, interval_of
-
-# %%
+from sae_lib.metrics import bootstrap, interval_of
 from sae_lib.pictures import draw_pictures
 from sae_lib.recipes import TrainingRun, panel_k
 from sae_lib.sae import TopKSAE
@@ -76,6 +85,7 @@ from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
 from sae_lib.transfer import PCA, untrained
 from sae_lib.updates import capture_updates, to_vectors, update_hooks
 
+# %%
 run = start_run("09_what_each_block_does", globals())
 counts = get_scale(scale, run.rehearsal)
 known = scale != "sdxl"  # whether anything knows the truth
@@ -143,7 +153,7 @@ if known:
     from sae_lib.pocket.judge import judge_images
     from sae_lib.pocket.models import build_pipeline
     from sae_lib.pocket.quality import nearest_position
-    from sae_lib.pocket.world import ANCHORS, ATTRIBUTES, SCENE_ATTRIBUTES, attribute_maps, render, sample_scenes
+    from sae_lib.pocket.world import ANCHORS, ATTRIBUTES, attribute_maps, render, sample_scenes
     from sae_lib.prompts import load_pocket_captions
 
     judge = load_judge(scale)
@@ -229,7 +239,7 @@ if known:
     shipped, statistics = load_saes(10, scale), load_statistics(10, scale)
     seen = load_file(cached("scenes_seen", inputs, look) / "seen.safetensors")
     truth = Truth(seen["present"], seen["valid"])
-    match, score = torch.arange(scenes)[::2], torch.arange(scenes)[1::2]
+    match, score = torch.arange(0, scenes, 2), torch.arange(1, scenes, 2)
     rendered = sample_scenes(200 if scale == "pocket" else 20, seed + 2, "test")
     with torch.inference_mode():
         latents = torch.cat([turbo.vae.encode(2 * part - 1).latent_dist.mean for part in render(rendered).split(50)])
@@ -281,6 +291,7 @@ if known:
     blank.unet = build_pipeline("turbo", seed=seed).unet.eval()  # random weights
 
 
+# %%
 def train(folder):
     """Three seeds; at a scale with ground truth also the two SAEs of the controls and the principal components."""
     train_saes(stream, configs, folder / "seeds", turbo.device)
@@ -372,24 +383,25 @@ if known:
 # ## 9.5 What do features mean?
 #
 # A live feature's meaning is the value that it reads best on the matching half; its score, and the margin to the best other value,
-# come from the scoring half. **Chance**: its maps paired with another scene's truth, many times; of each pairing the highest
-# score over all values *and* all features of the block is kept, and a feature is *beyond chance* above the 95 % quantile of these. That is
-# strict: one feature in twenty blocks would pass by luck. The image-level AUC says how well the feature's mean activation tells the pictures
+# come from the scoring half. **Chance**: its maps paired with another scene's truth, many times, and of each pairing its highest score
+# over all values, which corrects for having tried them all. A feature is *beyond chance* if its score is above the 95 % quantile of these: one
+# in twenty at most would pass by luck. For naming a single feature among hundreds that is not enough: *beyond all* means above the 95 % quantile
+# of the best score of any value and any feature of its block. The image-level AUC says how well the feature's mean activation tells the pictures
 # that show its value from the others.
 
 # %%
 meanings, share_samples = {}, []
 for block in SAE_BLOCKS if known else ():
     meaning = find_meaning(tables[f"shipped SAE/{block}/match"], tables[f"shipped SAE/{block}/score"])
-    threshold = tables[f"null/{block}"].amax(1).quantile(0.95).item()
-    beyond = meaning.score > threshold
+    null = tables[f"null/{block}"]
+    beyond, threshold = meaning.score > null.quantile(0.95, 0), null.amax(1).quantile(0.95).item()
     auc = tables[f"auc/{block}"].gather(1, meaning.value[:, None])[:, 0]
     numbers = tables[f"shipped SAE/{block}/alive"].nonzero().flatten()
     meanings[block] = (meaning, threshold, beyond, auc, numbers)
     share_samples.append(bootstrap(beyond.float(), **sampling))
-    share = interval_of(share_samples[-1])
-    print(f"{block:9} {len(beyond)} live features, beyond chance (score above {threshold:.3f}):", end=" ")
-    print(f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%}, over features)")
+    share, all_share = interval_of(share_samples[-1]), (meaning.score > threshold).float().mean()
+    print(f"{block:9} {len(beyond)} live features, beyond chance: {share.value:.1%}", end=" ")
+    print(f"({share.low:.1%} to {share.high:.1%}, over features); beyond all (above {threshold:.2f}): {all_share:.1%}")
 meaning_verdicts = []
 if known:
     share = interval_of(torch.stack(share_samples).mean(0))
@@ -399,13 +411,14 @@ if known:
 if known:
     print("of each block the three best, the median and the worst of its live features (rule, not taste)")
     print(f"{'feature':14}{'meaning':26}{'score':>7}{'margin':>8}{'AUC':>6}{'base rate':>11}{'judge wrong':>13}")
-for block, (meaning, _, beyond, auc, numbers) in meanings.items():
+for block, (meaning, threshold, beyond, auc, numbers) in meanings.items():
     order = meaning.score.argsort(descending=True)
     for at in (*order[:3].tolist(), order[len(order) // 2].item(), order[-1].item()):
         v = meaning.value[at].item()
         row = f"{block}/{numbers[at]}".ljust(14) + " ".join(values[v]).ljust(26)
         row += f"{meaning.score[at]:7.2f}{meaning.margin[at]:8.2f}{auc[at]:6.2f}"
-        print(f"{row}{rate[v]:11.3f}{errors[family_of[v]]:13.1%}{'' if beyond[at] else '   within chance'}")
+        how = "beyond all" if meaning.score[at] > threshold else "beyond chance" if beyond[at] else "within chance"
+        print(f"{row}{rate[v]:11.3f}{errors[family_of[v]]:13.1%}  {how}")
 
 # %%
 if known:
@@ -430,7 +443,7 @@ if known:
         rank = torch.linspace(0, 1, len(meaning.score))
         right.plot(rank, meaning.score.sort(descending=True).values, color=BLOCK_COLORS[block], label=block)
         right.axhline(threshold, color=BLOCK_COLORS[block], linestyle=":", linewidth=1)
-    right.plot([], [], ":", color="black", label="chance, 95 %")
+    right.plot([], [], ":", color="black", label="best by chance, 95 %")
     right.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     right.set(xlabel="live features, best first", title=f"score on {len(score)} scenes")
     right.legend()
@@ -441,8 +454,8 @@ if known:
 
 # %% [markdown]
 # **What we see.** Left: how many live features of each block mean a value of each family, those within chance counted apart. Right: all
-# live features by falling score; dotted, what the best of all features reaches on the wrong scenes. Features under the dotted
-# line are not shown to mean nothing, only not shown to mean anything. A high score needs precision *and* recall: a
+# live features by falling score; dotted, what the best of all a block's features reaches on the wrong scenes. Features within chance
+# are not shown to mean nothing, only not shown to mean anything. A high score needs precision *and* recall: a
 # feature that marks one kind of red object perfectly, and there are five kinds of shape, gets a fifth of the recall.
 #
 # ## 9.6 Compared with what?
@@ -575,6 +588,7 @@ def choose_strengths(folder):
     (folder / "gains.json").write_text(json.dumps(gains))
 
 
+# %%
 if known:
     told = {"reading": reading_folder.name, "strengths": STRENGTHS, "seed": seed}
     gains = json.loads((cached("writing_strengths", told, choose_strengths) / "gains.json").read_text())
@@ -588,7 +602,7 @@ if known:
 def trials_of(side):
     """(row, value) of the scoring half: `tries` scenes that lack (on) or show (off) each value."""
     shown, out = seen["shows"][score] > 0, []
-    for v in range(len(values)):
+    for v in range(0, len(values), 5 if scale == "smoke" else 1):
         fitting = (shown[:, v] == (side == "off")).nonzero().flatten().tolist()
         start = v * tries % max(1, len(fitting))
         out += [(score[row].item(), v) for row in (fitting[start:] + fitting[:start])[:tries]]
@@ -623,7 +637,7 @@ if known:
 def over_scenes(changes, rows):
     """Mean of the trials in bootstrap samples of the scenes: a scene comes with all of its trials. [samples]"""
     sums = torch.zeros(len(score), 2, dtype=torch.float64)
-    place = torch.searchsorted(score, rows)
+    place = torch.searchsorted(score, rows.contiguous())
     sums.index_add_(0, place, torch.stack([changes, torch.ones_like(changes)], 1).double())
     return bootstrap(sums, lambda mean: mean[:, 0] / mean[:, 1].clamp(min=1e-9), **sampling)
 
@@ -709,7 +723,7 @@ if known:
                 ax.vlines(x + shift, *each[1:], color=color)
         ax.axhline(0, color="black", linewidth=0.6)
         ax.set_xticks(range(4), SAE_BLOCKS)
-        ax.set_title(title)
+        ax.set(title=title, ylabel="values a picture" if table is side_effects else "rate, after − before")
 
 # %%
 if known:
@@ -772,7 +786,8 @@ if known:
         for y, name in enumerate(ordered):
             for x, block in enumerate(SAE_BLOCKS):
                 each = matrix[kind, name, block]
-                text = f"{each.value:.2f}\n{each.low:.2f}–{each.high:.2f}".replace("-", "−")
+                low, high = (f"{end:.2f}".replace("-0.00", "0.00") for end in each[1:])
+                text = f"{each.value:.2f}\n{low}, {high}".replace("-0.00", "0.00").replace("-", "−")
                 ax.text(x, y, text, ha="center", va="center", size=7, linespacing=1.1)
         for line in (3.5, 4.5):
             ax.axhline(line, color="black", linewidth=1)
