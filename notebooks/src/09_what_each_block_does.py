@@ -33,14 +33,15 @@ source: str = ""  # sdxl: folder or Hub id of Turbo; "random" or "random/16" reh
 seed: int = 0  # of the noise, the SAEs' first weights, random directions, permutations and the bootstrap
 prompt_file: str = ""  # sdxl: a text file with one prompt a line; empty for the authors' data set
 train_prompts: int = 2_048  # prompts whose updates train the three seeds; smoke and rehearsal take the scale's
-passes: int = 4  # pocket: times that the training vectors are seen; smoke and sdxl see them once
+passes: int = 3  # pocket: times that the training vectors are seen; smoke and sdxl see them once
 scenes: int = 320  # held-out scenes, half to match and half to score
-permutations: int = 60  # pairings with another scene's truth
+permutations: int = 50  # pairings with another scene's truth
 resamples: int = 300  # bootstrap samples of the scenes
 tries: int = 4  # scenes in which each block writes each value, and as many in which it erases it
 
 # %%
 import json
+from contextlib import ExitStack
 from dataclasses import asdict
 
 import matplotlib.pyplot as plt
@@ -244,9 +245,11 @@ if known:
     with torch.inference_mode():
         latents = torch.cat([turbo.vae.encode(2 * part - 1).latent_dist.mean for part in render(rendered).split(50)])
         through = torch.cat([(turbo.vae.decode(part).sample / 2 + 0.5).clamp(0, 1) for part in latents.split(50)])
-    true, told = exact(rendered), judged(through)
-    both = true.valid & told.valid
-    wrong = ((true.present != told.present) & both).sum((0, 1)) / ((true.present | told.present) & both).sum((0, 1))
+    true, told_of_renders = exact(rendered), judged(through)
+    both = true.valid & told_of_renders.valid
+    wrong = ((true.present != told_of_renders.present) & both).sum((0, 1)) / (
+        (true.present | told_of_renders.present) & both
+    ).sum((0, 1))
     errors = [wrong[family_of == i].nan_to_num(0).mean().item() for i in range(len(ATTRIBUTES))]
     doubtful = [1 - seen["valid"][..., family_of == i].float().mean().item() for i in range(len(ATTRIBUTES))]
 
@@ -354,14 +357,15 @@ DICTIONARIES += ("SAE, permuted updates", "SAE, untrained U-Net", "another scene
 
 # %%
 def read_all(folder):
-    """Reading scores of all units of all dictionaries for all values, on the matching and on the scoring half."""
+    """Reading scores of all units of all dictionaries for all values, on the matching half; of the SAEs on both."""
     tables = {}
     for name in DICTIONARIES:
         for block in SAE_BLOCKS:
             a = activations(name, block)
             alive = (a[match] != 0).any(0).any(0)
             tables[f"{name}/{block}/alive"] = alive
-            for half, rows in (("match", match), ("score", score)):
+            halves = {"match": match, "score": score} if name in ("shipped SAE", "SAE") else {"match": match}
+            for half, rows in halves.items():
                 tables[f"{name}/{block}/{half}"] = reading_scores(a[rows][..., alive], truth.take(rows))
     for block in SAE_BLOCKS:
         a = activations("shipped SAE", block)[score]
@@ -778,7 +782,7 @@ for (kind, group), claim in special_claims.items() if known else ():
 # %%
 if known:
     ordered = [name for names in GROUPS.values() for name in names]
-    fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 4.4), sharey=True)
+    fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 4.0), sharey=True)
     for ax, kind in zip(axes, of_group, strict=True):
         heights = torch.tensor([[matrix[kind, name, block].value for block in SAE_BLOCKS] for name in ordered])
         top = heights.abs().max().item() or 1.0
@@ -870,8 +874,9 @@ save_figure(run, fig, "stability", result, trained, stable_verdicts)
 # The judge could be wrong in ways that favour some features. So: held-out scenes are rendered, whose truth is exact, encoded by the
 # autoencoder, noised to t = 499 and t = 249 (the U-Net is fed what Turbo feeds it there), and one U-Net pass reads them with their caption.
 # Each live feature's score for its meaning of section 9.5 is measured again. If judge and exact truth agree in rank over the features, what the judge
-# says of generated pictures can be trusted that far. Two things differ at once, the truth and the noise level: a low
-# agreement would not tell which.
+# says of generated pictures can be trusted that far. Two things differ at once, the truth and the noise level. To tell them apart (added after the first run, no
+# rule): the rank agreement of judge and exact truth on the *same* renders and activations, and that of the judge with itself on the two halves
+# of the generated pictures, which says how much rank the number of scenes can carry.
 
 
 # %%
@@ -890,21 +895,23 @@ def noised_updates(t):
         text, _, pooled, _ = turbo.encode_prompt([captions[row] for row in rows], do_classifier_free_guidance=False)
         time_ids = torch.tensor([[size, size, 0, 0, size, size]]).to(text).expand(len(text), -1)
         told = {"encoder_hidden_states": text, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": time_ids}}
-        for block in SAE_BLOCKS:
-            with update_hooks(find_block(turbo, block), parts[block].append):
-                turbo.unet(x[rows], t, **told)
+        with ExitStack() as hooks:
+            for block in SAE_BLOCKS:
+                hooks.enter_context(update_hooks(find_block(turbo, block), parts[block].append))
+            turbo.unet(x[rows], t, **told)
     return {b: torch.cat([to_vectors(each).unflatten(0, (len(each), -1)) for each in parts[b]]) for b in SAE_BLOCKS}
 
 
 # %%
 def read_exactly(folder):
-    """Exact scores of every live feature's meaning, by t and block."""
+    """Scores of every live feature's meaning on the renders, by t and block, by exact truth and by the judge's."""
     found = {}
     for t in exact_claims:
         for block, x in noised_updates(t).items():
             meaning, *_, numbers = meanings[block]
-            scores = reading_scores(shipped[block].encode(x)[..., numbers], true)
-            found[f"{t}/{block}"] = scores.gather(1, meaning.value[:, None])[:, 0]
+            for whose, one_truth in (("exact", true), ("judge", told_of_renders)):
+                scores = reading_scores(shipped[block].encode(x)[..., numbers], one_truth)
+                found[f"{t}/{block}/{whose}"] = scores.gather(1, meaning.value[:, None])[:, 0]
     save_file(found, folder / "exact.safetensors")
 
 
@@ -915,9 +922,20 @@ if known:
     found = load_file(exact_folder / "exact.safetensors")
     for t, claim in exact_claims.items():
         for block in SAE_BLOCKS:
-            exactly[t, block] = rank_samples(meanings[block][0].score, found[f"{t}/{block}"])
+            exactly[t, block] = rank_samples(meanings[block][0].score, found[f"{t}/{block}/exact"])
         each = interval_of(torch.stack([exactly[t, block] for block in SAE_BLOCKS]).mean(0))
         exact_verdicts.append(claim.judge(run, each.value, each[1:]))
+
+# %%
+apart = {}
+for block, (meaning, *_) in meanings.items():
+    halves = tables[f"shipped SAE/{block}/match"].gather(1, meaning.value[:, None])[:, 0], meaning.score
+    apart[block] = {"two halves of the pictures": spearman(*halves)}
+    for t in exact_claims:
+        apart[block][f"same renders, t = {t}"] = spearman(
+            *(found[f"{t}/{block}/{whose}"] for whose in ("exact", "judge"))
+        )
+    print(f"{block:9}", "; ".join(f"{name}: {value:+.2f}" for name, value in apart[block].items()))
 
 # %%
 if known:
@@ -926,14 +944,14 @@ if known:
         for block in SAE_BLOCKS:
             look = {"color": BLOCK_COLORS[block], "markersize": 2, "alpha": 0.6, "rasterized": True}
             told = f"{block}: {exactly[t, block][0]:+.2f}"
-            ax.plot(meanings[block][0].score, found[f"{t}/{block}"], BLOCK_MARKERS[block], label=told, **look)
+            ax.plot(meanings[block][0].score, found[f"{t}/{block}/exact"], BLOCK_MARKERS[block], label=told, **look)
         ax.axline((0, 0), slope=1, color="black", linewidth=0.6)
         ax.set_title(f"t = {t}, {len(rendered)} renders")
         ax.legend(title="Spearman", title_fontsize=8, loc="upper left", handlelength=0.8, labelspacing=0.2, fontsize=7)
     axes[0].set(xlabel="score, generated pictures, judge", ylabel="score, renders, exact truth")
     axes[1].set_xlabel("score, generated pictures, judge")
     result = {"spearman": {f"{t}/{b}": interval_of(each) for (t, b), each in exactly.items()}}
-    result |= {"renders": len(rendered), "generated": len(score), "judge wrong": errors, **sampling}
+    result |= {"apart": apart, "renders": len(rendered), "generated": len(score), "judge wrong": errors, **sampling}
     save_figure(run, fig, "exact_truth", result, exact_folder, exact_verdicts)
 
 # %% [markdown]
