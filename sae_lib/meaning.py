@@ -71,10 +71,9 @@ def average_precision(scores: Float[Tensor, "scenes cells units"], truth: Truth)
 
     Raises ValueError for activations of another number of scenes or cells than the truth's.
     """
-    if scores.shape[:2] != truth.present.shape[:2]:
-        raise ValueError(
-            f"activations of {list(scores.shape[:2])} scenes and cells; the truth has {list(truth.present.shape[:2])}"
-        )
+    got, wanted = list(scores.shape[:2]), list(truth.present.shape[:2])
+    if got != wanted:
+        raise ValueError(f"activations of {got} scenes and cells; the truth has {wanted}")
     hits = (truth.present & truth.valid).flatten(0, 1).float()
     asked = truth.valid.flatten(0, 1).float()
     rankings, totals = map(_ranking, scores.flatten(0, 1).unbind(1)), (hits.sum(0), asked.sum(0))
