@@ -642,6 +642,7 @@ if known:
     trials = {side: torch.tensor(trials_of(side)) for side in ("on", "off")}
 
 
+# %%
 def over_scenes(changes, rows):
     """Mean of the trials in bootstrap samples of the scenes: a scene comes with all of its trials. [samples]"""
     sums = torch.zeros(len(score), 2, dtype=torch.float64)
