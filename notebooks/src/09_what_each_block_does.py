@@ -805,7 +805,8 @@ if known:
         ax.set_xticks(range(4), SAE_BLOCKS)
         ax.set_title({"reading": "reading score", "writing": "writing effect"}[kind])
         ax.grid(False)
-    axes[0].set_yticks(range(len(ordered)), ordered)
+    wrongs = [errors[list(ATTRIBUTES).index(name)] for name in ordered]
+    axes[0].set_yticks(range(len(ordered)), [f"{n}\n(judge {w:.1%})" for n, w in zip(ordered, wrongs, strict=True)])
 
 # %%
 if known:
@@ -814,7 +815,8 @@ if known:
     save_figure(run, fig, "specialisation", result, writing_folder, special_verdicts)
 
 # %% [markdown]
-# **What we see.** A row is a family, a column a block; below each number is its 95 % interval over scenes. Black lines part composition, detail and
+# **What we see.** A row is a family (in brackets how often the judge is wrong about it, section 9.3), a column a block; below each number is its
+# 95 % interval over scenes. Black lines part composition, detail and
 # appearance. If blocks specialise as the paper says, the left column is darkest in the upper group and the right one in the
 # lower. Compare columns within a row rather than rows: families differ in how hard they are. Reading and writing may disagree: a
 # block can hold information that the picture no longer takes from it.
