@@ -205,6 +205,21 @@ ARTEFACTS: tuple[Artefact, ...] = (
         _of("08_writing_with_features", "causal"),
     ),
     Artefact(
+        "Companion 09",
+        "What features mean: reading, controls, blocks, writing, other seeds, exact truth",
+        "",
+        "",
+        _of(
+            "09_what_each_block_does",
+            "meaning",
+            "specialisation",
+            "controls",
+            "writing",
+            "stability",
+            "exact_truth",
+        ),
+    ),
+    Artefact(
         "Companion 90",
         "Speed, scaling, precision, memory",
         "",
