@@ -150,6 +150,7 @@ turbo = load_pipeline("turbo", scale, source or None)
 d_model, grid = turbo.unet.config.block_out_channels[-1], turbo.unet.config.sample_size // 4
 if known:
     from sae_lib import load_judge
+    from sae_lib.judges import attribute_values, see_values
     from sae_lib.pocket.captions import sample_captions
     from sae_lib.pocket.judge import judge_images
     from sae_lib.pocket.models import build_pipeline
@@ -158,7 +159,7 @@ if known:
     from sae_lib.prompts import load_pocket_captions
 
     judge = load_judge(scale)
-    values = [(name, value) for name, of_name in ATTRIBUTES.items() for value in of_name]
+    values = attribute_values()
     family_of = [list(ATTRIBUTES).index(name) for name, _ in values]
     family_of = torch.tensor(family_of)
     texts = [caption.text for caption in load_pocket_captions(scenes, "held-out")]
@@ -197,17 +198,6 @@ def exact(some_scenes):
     return Truth.from_shares(one_hot, grid)
 
 
-def shows(pictures):
-    """Which attribute values the judge sees, on any object or in the scene: [pictures, values], 0 or 1."""
-    seen = torch.zeros(len(pictures), len(values))
-    for row, judgement in zip(seen, judge_images(judge, pictures), strict=True):
-        found = set(judgement.scene.items())
-        for thing in judgement.objects:
-            found |= {*thing.attributes.items(), ("position", nearest_position(thing.centre))}
-        row[:] = torch.tensor([value in found for value in values])
-    return seen
-
-
 # %%
 def draw(rows, block="", features=None, amounts=None, masks=None, prompts=None):
     """Pictures of the captions numbered `rows`, in each a feature of one block added by an amount, in a mask."""
@@ -230,7 +220,7 @@ def look(folder):
             pictures = draw(rows)
         truth = judged(pictures)
         part = {block: to_vectors(updates[block][0]).unflatten(0, (len(rows), -1)) for block in SAE_BLOCKS}
-        parts.append(part | {"present": truth.present, "valid": truth.valid, "shows": shows(pictures)})
+        parts.append(part | {"present": truth.present, "valid": truth.valid, "shows": see_values(judge, pictures)})
     save_file({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, folder / "seen.safetensors")
 
 
@@ -566,7 +556,7 @@ def change(block, rows, intended, before, amounts, masks, random=False, prompts=
         generator = torch.Generator().manual_seed(seed + len(rows))
         features = live[block][torch.randint(len(live[block]), (len(rows),), generator=generator)]
     after = draw(rows, block, features, amounts, masks, prompts)
-    return summarise_writing(before, shows(after), intended)
+    return summarise_writing(before, see_values(judge, after), intended)
 
 
 def units(block, intended):
@@ -578,7 +568,7 @@ def units(block, intended):
 def choose_strengths(folder):
     """On training captions: the rise of every other value, intended and random, at each strength."""
     prompts = [caption.text for caption in load_pocket_captions(64, "train")]
-    plain = shows(draw(list(range(16 if scale == "smoke" else 64)), prompts=prompts))
+    plain = see_values(judge, draw(list(range(16 if scale == "smoke" else 64)), prompts=prompts))
     pairs = []
     for v in range(0, len(values), 8 if scale == "smoke" else 2):
         without = (plain[:, v] == 0).nonzero().flatten().tolist()
@@ -798,7 +788,7 @@ if known:
             for x, block in enumerate(SAE_BLOCKS):
                 each = matrix[kind, name, block]
                 low, high = (f"{end:.2f}".replace("-0.00", "0.00") for end in each[1:])
-                text = f"{each.value:.2f}\n{low}, {high}".replace("-0.00", "0.00").replace("-", "−")
+                text = f"{each.value:.2f}\n{low}, {high}".replace("-0.00", "0.00").replace("0.", ".").replace("-", "−")
                 ax.text(x, y, text, ha="center", va="center", size=7, linespacing=1.1)
         for line in (3.5, 4.5):
             ax.axhline(line, color="black", linewidth=1)
@@ -806,7 +796,9 @@ if known:
         ax.set_title({"reading": "reading score", "writing": "writing effect"}[kind])
         ax.grid(False)
     wrongs = [errors[list(ATTRIBUTES).index(name)] for name in ordered]
-    axes[0].set_yticks(range(len(ordered)), [f"{n}\n(judge {w:.1%})" for n, w in zip(ordered, wrongs, strict=True)])
+    axes[0].set_yticks(
+        range(len(ordered)), [f"{n}\n(judge errs {w:.1%})" for n, w in zip(ordered, wrongs, strict=True)]
+    )
 
 # %%
 if known:
