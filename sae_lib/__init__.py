@@ -38,7 +38,6 @@ _MODULE_OF = {
     "FeatureId": "features",
     "strength_unit": "features",
     "activation_maps": "features",
-    "find_top_pictures": "features",
     "TopKSAE": "sae",
     "SAEConfig": "training",
     "train_saes": "training",

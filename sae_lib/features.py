@@ -1,6 +1,5 @@
-"""Single features: their names, their unit of strength, where they are active, and the pictures that excite them most."""
+"""Single features: their names, their unit of strength, where they are active, and the search for them by text."""
 
-from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,7 +7,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_lib.blocks import BLOCKS
-from sae_lib.denoising import CallSettings, stream_updates
 from sae_lib.sae import TopKSAE
 from sae_lib.statistics import FeatureStatistics
 from sae_lib.updates import to_maps, to_vectors
@@ -54,38 +52,18 @@ def activation_maps(
     return to_maps(active, *update.shape[-2:])
 
 
-class TopPictures(NamedTuple):
-    """Of each feature of one block, the pictures with the highest mean activation over positions (authors' rule)."""
+def search_features(
+    text: Float[Tensor, " dimensions"],
+    pictures: Float[Tensor, "pictures dimensions"],
+    top: Int[Tensor, "features top"],
+    nearest: int = 300,
+) -> Float[Tensor, " features"]:
+    """How well features fit a text, by their top pictures (authors' `retrieval.py`); embeddings are CLIP's, of unit length.
 
-    scores: Float[Tensor, "n_f top"]
-    """Falling; 0 where the feature was active in fewer pictures."""
-    pictures: Int[Tensor, "n_f top"]
-    """Numbers of the prompts."""
-    active_in: Int[Tensor, " n_f"]
-    """In how many pictures the feature was active at all."""
+        score = mean cosine of the feature's hits * (number of its hits / number of its top pictures)
 
-
-@torch.inference_mode()
-def find_top_pictures(
-    pipe, prompts: Sequence[str], saes: Mapping[str, TopKSAE], settings: CallSettings, top: int = 10
-) -> dict[str, TopPictures]:
-    """Streams the prompts once through the pipeline's last step and keeps each feature's best pictures.
-
-    Memory: n_f x top numbers a block, whatever the number of prompts. Raises what `stream_updates` raises.
+    hits: those of its top pictures that are among the `nearest` to the text, of all features' top pictures. 0 without a hit.
     """
-    found: dict[str, TopPictures] = {}
-    for indices, updates in stream_updates(pipe, prompts, saes, settings):
-        numbers = torch.tensor(indices)
-        for block, sae in saes.items():
-            values, kept = sae.encode_sparse(to_vectors(updates[block][-1].to(sae.pre_bias)))
-            dense = sae.to_dense(values, kept).unflatten(0, (len(indices), -1)).mean(1).T.cpu()  # [n_f, pictures]
-            active = (dense > 0).sum(1)
-            if block in found:
-                dense = torch.cat([found[block].scores, dense], 1)
-                rows = torch.cat([found[block].pictures, numbers.expand(sae.n_f, -1)], 1)
-                active = active + found[block].active_in
-            else:
-                rows = numbers.expand(sae.n_f, -1)
-            scores, places = dense.topk(min(top, dense.shape[1]), dim=1)
-            found[block] = TopPictures(scores, rows.gather(1, places), active)
-    return found
+    cosines = (pictures @ text)[top]
+    hits = cosines >= cosines.flatten().topk(min(nearest, cosines.numel())).values[-1]
+    return torch.where(hits, cosines, 0).sum(1) / top.shape[1]

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from sae_lib.denoising import CallSettings, stream_updates
-from sae_lib.features import FeatureId, activation_maps, find_top_pictures, strength_unit
+from sae_lib.denoising import CallSettings
+from sae_lib.features import FeatureId, activation_maps, search_features, strength_unit
 from sae_lib.sae import TopKSAE
 from sae_lib.statistics import FeatureStatistics
 from sae_lib.updates import to_maps, to_vectors
@@ -44,16 +44,12 @@ def test_activation_maps_are_the_dense_code_of_the_chosen_features(sae):
     assert torch.equal(activation_maps(sae, update, chosen), dense[:, chosen])
 
 
-def test_top_pictures_are_those_of_the_highest_mean_activation_in_any_batching(pipe, sae):
-    settings = CallSettings(1, 0.0, batch_size=2)
-    found = find_top_pictures(pipe, PROMPTS, {"mid.0": sae}, settings, top=3)["mid.0"]
-    means = []
-    for _, updates in stream_updates(pipe, PROMPTS, ["mid.0"], settings):
-        means.append(sae.encode(to_vectors(updates["mid.0"][0])).unflatten(0, (-1, 64)).mean(1))
-    means = torch.cat(means).T
-    torch.testing.assert_close(found.scores, means.topk(3).values)
-    assert torch.equal(found.active_in, (means > 0).sum(1))
-    torch.testing.assert_close(means.gather(1, found.pictures), found.scores)
+def test_the_search_scores_a_feature_by_the_cosines_of_its_hits_over_all_its_top_pictures():
+    pictures = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    top = torch.tensor([[0, 1], [1, 2], [2, 2]])
+    text = torch.tensor([1.0, 0.0])  # cosines 1, 0.6, 0
+    assert search_features(text, pictures, top, nearest=3).tolist() == pytest.approx([0.8, 0.3, 0.0])
+    assert search_features(text, pictures, top, nearest=1).tolist() == pytest.approx([0.5, 0.0, 0.0])
 
 
 def test_noise_can_be_another_prompts(pipe):

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from sae_lib.judges import load_judge
+from sae_lib.judges import attribute_values, load_judge, see_values
 from sae_lib.pocket import weights
 from sae_lib.pocket.captions import Caption
 from sae_lib.pocket.judge import Found, Judge, Judgement, judge_images
@@ -94,3 +94,14 @@ def test_pictures_of_another_size_and_scales_without_truth_are_refused():
         judge_images(Judge(), torch.zeros(1, 3, 32, 32))
     with pytest.raises(ValueError, match="no judge at scale 'sdxl'"):
         load_judge("sdxl")
+
+
+def test_the_values_seen_are_those_of_any_object_and_of_the_scene():
+    things = (
+        Object("star", "red", "plain", "large", "upright", "no eye", "left"),
+        Object("heart", "blue", "dotted", "large", "tilted", "open eye", "right"),
+    )
+    seen = see_values(load_judge(), render([Scene(things, "sea", "cartoon")]))[0]
+    found = {value for value, there in zip(attribute_values(), seen.tolist(), strict=True) if there}
+    wanted = {(name, getattr(thing, name)) for thing in things for name in OBJECT_ATTRIBUTES}
+    assert found == wanted | {("background", "sea"), ("style", "cartoon")}

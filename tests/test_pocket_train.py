@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sae_lib.pocket import train, train_unet, weights
+from sae_lib.pocket import train, train_clip, train_unet, weights
 from sae_lib.pocket.captions import Caption
 
 SHIPPED = weights.ROOT
@@ -16,7 +16,13 @@ def trained(tmp_path_factory):
         patch.setattr(weights, "ROOT", tmp_path_factory.mktemp("weights"))
         patch.setenv("SAE_LIB_CACHE", str(tmp_path_factory.mktemp("cache")))
         torch.manual_seed(0)
-        for stage in (train.train_vae, train.train_text, train.train_judge, train_unet.train_base):
+        for stage in (
+            train.train_vae,
+            train.train_text,
+            train.train_judge,
+            train_clip.train_clip,
+            train_unet.train_base,
+        ):
             stage(2, 0, "cpu", batch=4)
         train_unet.make_pairs(4, 0, "cpu", batch=4)
         train_unet.train_turbo(2, 0, "cpu", batch=4)
@@ -24,7 +30,7 @@ def trained(tmp_path_factory):
 
 
 def test_every_stage_leaves_its_part_of_one_diffusers_pipeline(trained):
-    parts = {"vae", "text_encoder", "text_encoder_2", "judge", "unet", "unet_base", "tokenizer", "scheduler"}
+    parts = {"vae", "text_encoder", "text_encoder_2", "judge", "clip", "unet", "unet_base", "tokenizer", "scheduler"}
     assert parts <= {path.name for path in trained.iterdir()}
     assert not list(trained.glob(".unfinished-*"))
 

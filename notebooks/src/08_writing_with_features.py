@@ -265,24 +265,12 @@ def draw_and_encode(prompts, rows):
 values = []
 if scale != "sdxl":
     from sae_lib import load_judge
+    from sae_lib.judges import attribute_values, see_values
     from sae_lib.pocket.judge import judge_images
-    from sae_lib.pocket.quality import nearest_position, stated_and_found
-    from sae_lib.pocket.world import ATTRIBUTES
+    from sae_lib.pocket.quality import stated_and_found
     from sae_lib.prompts import load_pocket_captions
 
-    judge = load_judge(scale)
-    values = [(name, value) for name, of_name in ATTRIBUTES.items() for value in of_name]
-
-
-def shows(pictures):
-    """Which attribute values the judge sees, on any object or in the scene: [pictures, values], 0 or 1."""
-    seen = torch.zeros(len(pictures), len(values))
-    for row, judgement in zip(seen, judge_images(judge, pictures), strict=True):
-        found = set(judgement.scene.items())
-        for thing in judgement.objects:
-            found |= {*thing.attributes.items(), ("position", nearest_position(thing.centre))}
-        row[:] = torch.tensor([value in found for value in values])
-    return seen
+    judge, values = load_judge(scale), attribute_values()
 
 
 # %%
@@ -318,7 +306,7 @@ def rises(block, candidates, times, captions, seen):
     on = list(itertools.chain(*open_rows))
     features = [FeatureId(block, f) for (f, _, _), rows in zip(candidates, open_rows, strict=True) for _ in rows]
     amounts, texts = [amount(each, times * strength) for each in features], [caption.text for caption in captions]
-    change = shows(write("Turbo, 1 step", on, features, amounts, prompts=texts)) - seen[on]
+    change = see_values(judge, write("Turbo, 1 step", on, features, amounts, prompts=texts)) - seen[on]
     parts = change.split([len(rows) for rows in open_rows])
     return [part[:, i].mean().item() if len(part) else -1.0 for (_, i, _), part in zip(candidates, parts, strict=True)]
 
@@ -328,7 +316,7 @@ def choose(folder):
     """Each block's kept (feature, value, correlation, strength, rise), by the rule above."""
     captions, kept = load_pocket_captions(size["read"], "train"), {block: [] for block in SAE_BLOCKS}
     drawn = [
-        (shows(pictures), {block: each.mean((-2, -1)) for block, each in maps.items()})
+        (see_values(judge, pictures), {block: each.mean((-2, -1)) for block, each in maps.items()})
         for pictures, maps in draw_and_encode([caption.text for caption in captions], list(range(len(captions))))
     ]
     seen = torch.cat([part for part, _ in drawn])
@@ -403,7 +391,9 @@ def caption_for(each):
     """The row of the caption that shows a feature, by the rule above; its first caption if none fulfils it."""
     if values:
         pictures = unedited("Turbo, 1 step", each.rows)
-        for row, seen, judgement in zip(each.rows, shows(pictures), judge_images(judge, pictures), strict=True):
+        for row, seen, judgement in zip(
+            each.rows, see_values(judge, pictures), judge_images(judge, pictures), strict=True
+        ):
             said = stated_and_found(held_out_captions[row], judgement)
             if all(found for _, found in said) and not seen[each.value]:
                 return row
@@ -598,7 +588,7 @@ def compare(before, after, value):
     far = distance(before, after)
     if not values:
         return torch.stack([*torch.full((3, len(far)), torch.nan), far], 1)
-    was, now = shows(before), shows(after)
+    was, now = see_values(judge, before), see_values(judge, after)
     changed = was != now
     return torch.stack([was[:, value], now[:, value], changed.sum(1) - changed[:, value].float(), far], 1)
 

@@ -89,6 +89,18 @@ def _pair_phrase(first: str, second: str, relation: str | None, rng: random.Rand
     return rng.choice((f"{first} and {second}", f"{first} next to {second}"))
 
 
+def attribute_words(name: str, value: str) -> str:
+    """One attribute in a caption's words: "a star", "red", "with an open eye", "on the left", "at night", "a cartoon".
+
+    Raises ValueError for "no eye", which no caption states.
+    """
+    if value == "no eye":
+        raise ValueError("a missing eye is never stated: there are no words for it")
+    if name in ("shape", "style"):
+        return f"a {value}"
+    return {**_PLACES, **_SETTINGS, **_EYES}.get(value, value)
+
+
 def sample_captions(count: int, seed: int, split: str = "train") -> list[Caption]:
     """Captions of `count` scenes of a split (`world.sample_scenes`), one each, seeded."""
     rng = random.Random(f"captions-{split}-{seed}")

@@ -7,6 +7,7 @@ caption's stated attributes that it finds on the stated object, on captions of s
 import argparse
 import itertools
 import json
+import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -15,14 +16,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sae_lib.clip import Clip, load_clip
 from sae_lib.denoising import CallSettings
 from sae_lib.pictures import draw_pictures
 from sae_lib.pipelines import load_pipeline
 from sae_lib.pocket import weights
-from sae_lib.pocket.captions import Caption, sample_captions
+from sae_lib.pocket.captions import Caption, attribute_words, sample_captions, write_caption
 from sae_lib.pocket.judge import Found, Judge, Judgement, judge_images
 from sae_lib.pocket.world import (
     ANCHORS,
+    ATTRIBUTES,
     OBJECT_ATTRIBUTES,
     SCENE_ATTRIBUTES,
     has_attribute,
@@ -37,6 +40,9 @@ SETTINGS = {
     "turbo, 1 step": ("turbo", CallSettings(1, guidance_scale=0.0, batch_size=50)),
 }
 """The three ways in which the paper's models are run."""
+
+AMONG = 50
+"""Captions that CLIP chooses from."""
 
 VARIED = (40, 4)
 """Captions and seeds on which the variation of what a caption leaves open is measured."""
@@ -146,22 +152,51 @@ def seed_variation(
     return {name: (differ[name], pairs[name]) for name in pairs}
 
 
-def measure(count: int, seed: int) -> dict[str, dict[str, tuple[int, int]]]:
-    """Every table of the model card."""
+def clip_accuracy(clip: Clip, count: int, seed: int) -> dict[str, tuple[int, int]]:
+    """`{attribute: (right, asked)}` on held-out renders of one object: of an attribute's values in words, the nearest to the
+    picture; "all" is whether the nearest of `AMONG` captions is the picture's own."""
+    rng, right, asked = random.Random(seed), Counter(), Counter()
+    scenes = [scene for scene in sample_scenes(3 * count, seed, "test") if len(scene.objects) == 1][:count]
+    embedded = clip.embed_images(render(scenes))
+    for start in range(0, len(scenes), AMONG):
+        captions = [write_caption(scene, rng, stated=1.0).text for scene in scenes[start : start + AMONG]]
+        nearest = (embedded[start : start + AMONG] @ clip.embed_texts(captions).T).argmax(1)
+        right["all"] += sum(captions[i] == caption for i, caption in zip(nearest.tolist(), captions, strict=True))
+        asked["all"] += len(captions)
+    for name, values in ATTRIBUTES.items():
+        sayable = [value for value in values if value != "no eye"]
+        nearest = (embedded @ clip.embed_texts([attribute_words(name, value) for value in sayable]).T).argmax(1)
+        for scene, i in zip(scenes, nearest.tolist(), strict=True):
+            owner = scene if name in SCENE_ATTRIBUTES else scene.objects[0]
+            if getattr(owner, name) in sayable and (owner is scene or has_attribute(owner, name)):
+                asked[name] += 1
+                right[name] += getattr(owner, name) == sayable[i]
+    return {name: (right[name], asked[name]) for name in asked}
+
+
+def measure(count: int, seed: int, before: dict, only: str = "") -> dict[str, dict[str, tuple[int, int]]]:
+    """Every table of the model card; those whose title does not hold `only` are taken over from `before`."""
     judge, vae = weights.load("judge"), weights.load("vae")
-    tables = {
-        "judge on renders": judge_accuracy(judge, count, seed),
-        "judge on renders through the autoencoder": judge_accuracy(judge, count, seed, vae),
+
+    def agreement(name: str, settings: CallSettings, split: str):
+        captions = sample_captions(count if split == "test" else count // 5, seed, split)
+        texts = [caption.text for caption in captions]
+        return caption_agreement(
+            judge, draw_pictures(load_pipeline(name), texts, replace(settings, seed=seed)), captions
+        )
+
+    ways = {
+        "judge on renders": lambda: judge_accuracy(judge, count, seed),
+        "judge on renders through the autoencoder": lambda: judge_accuracy(judge, count, seed, vae),
+        f"CLIP on renders (all: own caption among {AMONG})": lambda: clip_accuracy(load_clip(), count, seed),
     }
     for title, (name, settings) in SETTINGS.items():
-        for split, label in (("test", ""), ("unseen", " (unseen pairs)")):
-            captions = sample_captions(count if split == "test" else count // 5, seed, split)
-            images = draw_pictures(
-                load_pipeline(name), [caption.text for caption in captions], replace(settings, seed=seed)
-            )
-            tables[title + label] = caption_agreement(judge, images, captions)
-        tables[title + ": open attributes that differ between seeds"] = seed_variation(judge, name, settings)
-    return tables
+        ways[title] = lambda name=name, settings=settings: agreement(name, settings, "test")
+        ways[f"{title} (unseen pairs)"] = lambda name=name, settings=settings: agreement(name, settings, "unseen")
+        ways[f"{title}: open attributes that differ between seeds"] = lambda name=name, settings=settings: (
+            seed_variation(judge, name, settings)
+        )
+    return {title: before[title] if only not in title else way() for title, way in ways.items()}
 
 
 def as_markdown(tables: dict[str, dict[str, tuple[int, int]]], count: int, seed: int) -> str:
@@ -181,15 +216,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=500, help="held-out captions")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="measure only tables with this in their title, and keep the others")
     arguments = parser.parse_args()
-    tables = measure(arguments.count, arguments.seed)
+    results = Path(__file__).parents[2] / "figures" / "results" / "pocket_quality.json"
+    before = json.loads(results.read_text())["tables"] if arguments.only else {}
+    tables = measure(arguments.count, arguments.seed, before, arguments.only)
     text = as_markdown(tables, arguments.count, arguments.seed)
     print(text)
     record = {
         "command": f"python -m sae_lib.pocket.quality --count {arguments.count} --seed {arguments.seed}",
         "tables": tables,
     }
-    results = Path(__file__).parents[2] / "figures" / "results" / "pocket_quality.json"
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text(json.dumps(record, indent=1) + "\n")
     before, rest = CARD.read_text().split(_START)

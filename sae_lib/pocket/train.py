@@ -1,4 +1,4 @@
-"""Train the pocket models: `python -m sae_lib.pocket.train [stage ...]`, stages vae, text, judge, base, pairs, turbo, saes.
+"""Train the pocket models: `python -m sae_lib.pocket.train [stage ...]`, stages vae, text, judge, clip, base, pairs, turbo, saes.
 
 Every stage starts from the shipped weights where there are any, with a fresh optimiser, so that quality accumulates over
 runs; each writes an exponential moving average of its weights, atomically, every few minutes.
@@ -261,12 +261,13 @@ def train_judge(steps: int, seed: int, device: str, batch: int = 32) -> None:
 
 
 def main() -> None:
-    from sae_lib.pocket import train_saes, train_unet
+    from sae_lib.pocket import train_clip, train_saes, train_unet
 
     stages = {
         "vae": (train_vae, 2_000),
         "text": (train_text, 3_000),
         "judge": (train_judge, 2_500),
+        "clip": (train_clip.train_clip, 1_500),
         "base": (train_unet.train_base, 2_000),
         "pairs": (train_unet.make_pairs, 6_000),
         "turbo": (train_unet.train_turbo, 1_500),

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from sae_lib.pocket.judge import Judge
 from sae_lib.pocket.models import build_pipeline, build_scheduler
@@ -27,6 +27,7 @@ _PARTS: dict[str, tuple[str, type]] = {
     "text_encoder": ("text_encoder", CLIPTextModel),
     "text_encoder_2": ("text_encoder_2", CLIPTextModelWithProjection),
     "judge": ("judge", Judge),
+    "clip": ("clip", CLIPModel),
     "unet_turbo": ("unet", UNet2DConditionModel),
     "unet_base": ("unet_base", UNet2DConditionModel),
     "tokenizer": ("tokenizer", CLIPTokenizer),
