@@ -1,7 +1,7 @@
 """Judges that say what a picture shows, independently of the models that drew it."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
@@ -37,3 +37,44 @@ def see_values(judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"]) ->
             found |= {*thing.attributes.items(), ("position", nearest_position(thing.centre))}
         row[[places[pair] for pair in found]] = 1
     return seen
+
+
+def judge_edit(
+    judge: nn.Module,
+    case,
+    original: Float[Tensor, "3 64 64"],
+    edited: Float[Tensor, "3 64 64"],
+    region: Bool[Tensor, "64 64"],
+) -> tuple[bool, float]:
+    """Whether a pocket edit did what it was asked for, and how much of the rest it changed.
+
+    Success: of the objects that lie in the region for the most part (over half of their pixels), one has the new value;
+    an added one is there, a deleted shape is nowhere. A background or style is the scene's. Rest: of the attributes of
+    the objects outside the region in the original, and of the scene, the share that is no longer what it was; an
+    object that is gone has lost them all.
+    """
+    from sae_lib.pocket.judge import judge_images
+
+    before, after = judge_images(judge, torch.stack([original, edited]))
+    truth = case.truth
+
+    def inside(thing) -> bool:
+        return (thing.mask & region).sum() > 0.5 * thing.mask.sum()
+
+    kept = {name: before.scene[name] == after.scene[name] for name in before.scene if name != truth.attribute}
+    if truth.attribute in after.scene:
+        done = after.scene[truth.attribute] == truth.value
+        others = before.objects
+    else:
+        others = [thing for thing in before.objects if not inside(thing)]
+        name = "shape" if truth.attribute == "object" else truth.attribute
+        if case.category == 3:
+            done = all(thing.attributes["shape"] != truth.value for thing in after.objects)
+        else:
+            done = any(thing.attributes[name] == truth.value for thing in after.objects if inside(thing))
+    rest = list(kept.values())
+    for thing in others:
+        same = max(after.objects, key=lambda other: (other.mask & thing.mask).sum().item(), default=None)
+        there = same is not None and (same.mask & thing.mask).any()
+        rest += [bool(there) and same.attributes[name] == value for name, value in thing.attributes.items()]
+    return done, 1 - sum(rest) / len(rest)
