@@ -150,7 +150,7 @@ def transport(
 
 def draw_edited(
     pipe, prompts: Sequence[str], settings: CallSettings, indices: Sequence[int], change: Mapping[str, Maps]
-) -> Float[Tensor, "cases 3 height width"]:
+) -> Float[Tensor, "cases 3 picture_height picture_width"]:
     """Pictures of the prompts with a change added at every step; the noise is that of `run_pass`."""
     parts = []
     for start in range(0, len(prompts), settings.batch_size):

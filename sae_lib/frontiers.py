@@ -57,7 +57,7 @@ class Comparison(NamedTuple):
 
 def compare_frontiers(
     first: Float[Tensor, "cases settings 2"],
-    second: Float[Tensor, "cases settings 2"],
+    second: Float[Tensor, "other_cases other_settings 2"],
     resamples: int = 1000,
     seed: int = 0,
 ) -> Comparison:
@@ -91,7 +91,11 @@ def compare_frontiers(
 
 
 def units_for_effect(
-    units: Sequence[float], effect: Float[Tensor, "cases counts"], wanted: float, resamples: int = 1000, seed: int = 0
+    units: Sequence[float | int],
+    effect: Float[Tensor, "cases counts"],
+    wanted: float,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> Interval:
     """How many units a method needs for a mean effect; a bootstrap over cases.
 

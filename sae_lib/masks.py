@@ -1,7 +1,7 @@
 """Where in a picture is what a phrase names: grounded masks, and their places on a block's grid (RIEBench, paper.md 4.2)."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from sae_lib.judges import load_judge
 from sae_lib.riebench import BACKGROUND, EVERYTHING
 
 
+@runtime_checkable
 class Finder(Protocol):
     """Finds a noun's instances in one picture."""
 
@@ -84,7 +85,8 @@ def to_grid(mask: Bool[Tensor, "height width"], side: int, dilate: bool = True) 
         resize by Lanczos interpolation over 8 x 8 pixels around each cell's centre, keep what is above 0
         if nothing is left: the cell that the mask covers most
 
-    The blur is scaled to the picture: it moves a border by 15 pixels of 512, half a cell.
+    The blur is scaled to the picture: it moves a border by 15 pixels of 512, half a cell. Where the kernel's negative lobes
+    prevail the value is 0.
     """
     size = mask.shape[-1]
     field = mask.float()[None, None]
@@ -107,7 +109,7 @@ def _lanczos(field: Float[Tensor, "rows columns"], side: int) -> Float[Tensor, "
     distance = taps - centres[:, None]
     weights = torch.sinc(distance) * torch.sinc(distance / 4)
     weights = weights / weights.sum(1, keepdim=True)
-    return (field[:, taps.long().clamp(0, size - 1)] * weights).sum(-1)
+    return (field[:, taps.long().clamp(0, size - 1)] * weights).sum(-1).clamp(min=0)
 
 
 def masks_of_cases(cases: Sequence, finder: Finder, edited: Tensor, original: Tensor, side: int, dilate: bool = True):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ Maps = Float[Tensor, "steps cases channels height width"]
 Units = Float[Tensor, "steps cases units height width"]
 
 
+@runtime_checkable
 class Basis(Protocol):
     """How a site's maps are written in units, and back. Only `decode` must be linear."""
 

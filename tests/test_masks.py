@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from sae_lib.judges import load_judge
+from sae_lib.masks import JudgeFinder, NothingFound, find_mask, masks_of_cases, to_grid
+from sae_lib.pocket.world import Object, Scene, render
+from sae_lib.riebench import Case
+
+STAR = Object("star", "red", "plain", "large", "upright", "no eye", "left")
+HEART = Object("heart", "blue", "plain", "large", "upright", "no eye", "right")
+
+
+@pytest.fixture(scope="module")
+def finder():
+    return JudgeFinder(load_judge())
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return render([Scene((STAR, HEART), "sea", "cartoon")])[0]
+
+
+def test_a_noun_is_found_where_it_is(finder, picture):
+    star, heart = (find_mask(finder, picture, noun, 8) for noun in ("star", "heart"))
+    assert star[:, :4].any() and not star[:, 6:].any() and heart[:, 4:].any() and not heart[:, :2].any()
+    assert torch.equal(find_mask(finder, picture, "red star", 8), star)
+
+
+def test_everything_background_and_all_but(finder, picture):
+    star, heart = (find_mask(finder, picture, noun, 8) for noun in ("star", "heart"))
+    assert find_mask(finder, picture, "#everything", 8).all()
+    assert torch.equal(find_mask(finder, picture, "~star", 8), ~star)
+    assert torch.equal(find_mask(finder, picture, "background", 8), ~(star | heart))
+
+
+def test_what_is_not_there_is_said(finder, picture):
+    with pytest.raises(NothingFound, match="nothing in the picture is 'circle'"):
+        find_mask(finder, picture, "circle", 8)
+
+
+def test_a_mask_on_the_grid_holds_the_cells_whose_centres_the_blur_reaches():
+    mask = torch.zeros(512, 512, dtype=torch.bool)
+    mask[60:132, 60:132] = True  # the centres of cells 2 and 3 of 16; 15 pixels more reach those of cells 1 and 4
+    assert to_grid(mask, 16, dilate=False).nonzero().tolist() == [[2, 2], [2, 3], [3, 2], [3, 3]]
+    assert to_grid(mask, 16)[1:5, 1:5].all() and to_grid(mask, 16).sum() == 16
+
+
+def test_a_speck_keeps_the_cell_that_it_covers_most():
+    mask = torch.zeros(512, 512, dtype=torch.bool)
+    mask[0, 33] = True
+    assert to_grid(mask, 16, dilate=False).nonzero().tolist() == [[0, 1]]
+
+
+def test_masks_follow_the_kind_of_edit_and_failures_say_why(finder, picture):
+    other = render([Scene((HEART,), "sea", "cartoon")])[0]
+
+    def case(category, original, editing):
+        return Case(str(category), category, "a", "b", original, editing)
+
+    cases = [case(1, "heart", "star"), case(2, "star", "star"), case(3, "heart", "circle"), case(6, "star", "star")]
+    found = masks_of_cases(cases, finder, torch.stack([picture] * 4), torch.stack([other] * 4), 8)
+    star = find_mask(finder, picture, "star", 8)
+    assert torch.equal(found[0][0], star) and not torch.equal(found[0][0], found[0][1])
+    assert torch.equal(found[1][0], star) and torch.equal(found[1][1], star)  # add: the edited picture's, for both
+    assert torch.equal(found[2][0], found[2][1])  # delete: the original's, for both
+    assert found[3] == "nothing in the picture is 'star'"

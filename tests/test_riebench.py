@@ -1,0 +1,96 @@
+import json
+
+import pytest
+
+from sae_lib.riebench import CATEGORIES, count_by_category, main, pocket_cases, read_cases
+
+
+def record(number, category=1, **changes):
+    return {
+        "id": f"{number:04}",
+        "editing_type_id": str(category),
+        "original_prompt": "a [red] house",
+        "editing_prompt": "a [blue] house",
+        "editing_instruction": "paint it",
+        "original_gsam_prompt": "house",
+        "editing_gsam_prompt": "house",
+    } | changes
+
+
+RECORDS = [
+    record(1),
+    record(2, 2),
+    record(3, 3, editing_gsam_prompt="background"),
+    record(4, 8, original_gsam_prompt="background", editing_gsam_prompt="background"),
+    record(5, 9, original_gsam_prompt="#everything", editing_gsam_prompt="#everything"),
+    record(5),
+    record(6, 12),
+    record(7, editing_prompt="a red house"),
+    record(8, original_gsam_prompt=""),
+    "no record",
+]
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "edits.json"
+    path.write_text(json.dumps(RECORDS))
+    return str(path)
+
+
+def test_cases_are_read_and_brackets_removed(path):
+    cases, _ = read_cases(path)
+    assert [case.id for case in cases] == ["0001", "0002", "0003", "0004", "0005"]
+    assert (cases[0].original_prompt, cases[0].editing_prompt) == ("a red house", "a blue house")
+    assert (cases[3].category, cases[3].original_phrase, cases[3].truth) == (8, "background", None)
+
+
+def test_each_record_that_is_no_case_is_named_with_its_defect(path):
+    _, defects = read_cases(path)
+    assert defects == [
+        "record 0005: its id was there before",
+        "record 0006: unknown category '12', wanted 1 to 9",
+        "record 0007: its two prompts are equal",
+        "record 0008: without original_gsam_prompt",
+        "record number 9: no record",
+    ]
+
+
+def test_the_command_prints_counts_and_defects(path, capsys):
+    assert main([path]) == 0
+    told = capsys.readouterr().out
+    assert "5 edits\n   1 change object\n   1 add object\n" in told and "5 defects\nrecord 0005" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"), [("[1, 2", "is no JSON"), ('{"a": 1}', "is not RIEBench's"), ("[]", "is not RIEBench's")]
+)
+def test_what_is_not_riebenchs_is_refused(tmp_path, capsys, text, sentence):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        read_cases(str(tmp_path / "x.json"))
+    assert main([str(tmp_path / "x.json")]) == 1 and sentence in capsys.readouterr().err
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="give a path or an address of RIEBench's JSON"):
+        read_cases(str(tmp_path / "nothing.json"))
+
+
+def test_pocket_cases_are_the_same_again_and_a_longer_list_begins_with_the_shorter():
+    few, more = pocket_cases(2), pocket_cases(3)
+    assert few == [case for case in more if int(case.id[-3:]) < 2]
+    assert list(count_by_category(more).values()) == [3] * len(CATEGORIES)
+    assert pocket_cases(2, seed=1) != few
+
+
+def test_a_pocket_edit_changes_one_word_and_names_its_objects_by_shape():
+    for case in pocket_cases(4):
+        old, new = case.original_prompt.split(), case.editing_prompt.split()
+        if case.category in (5, 6, 7, 8, 9):
+            assert case.truth.value.split()[-1] in set(new) - set(old) or case.category in (6, 7)
+            assert len(old) == len(new) or case.category == 8  # "at night" is shorter than "in a desert"
+        if case.category in (1, 2):
+            assert case.editing_phrase == case.truth.value and case.editing_phrase in new
+        if case.category == 3:
+            assert case.original_phrase == case.truth.value and case.truth.value not in new
