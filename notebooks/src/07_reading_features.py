@@ -597,4 +597,4 @@ print(*verdicts, sep="\n")
 # 2. `SHARE = 0.2`: does specificity fall? Why must it?
 # 3. In `search_features`, ask for two words at once, "a red star": are the found features about both?
 #
-# **Next:** 08 writes with features.
+# **Next:** [08](08_writing_with_features.ipynb) writes with features.
