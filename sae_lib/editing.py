@@ -62,7 +62,7 @@ def scores(
     masks: tuple[Bool[Tensor, "cases height width"], Bool[Tensor, "cases height width"]],
     aggregate: str = "first",
     normalised: bool = False,
-) -> Float[Tensor, "cases units"]:
+) -> Float[Tensor, "cases all_units"]:
     """How much more of a unit's activity there is in the source's region than in the target's (eq. 8), all sites in a row.
 
         score_rho = mu_rho(source) / sum of mu(source) - mu_rho(target) / sum of mu(target)
@@ -89,7 +89,7 @@ def scores(
     return shares[0] - shares[1]
 
 
-def select_units(score: Float[Tensor, "cases units"], k: int) -> tuple[Tensor, Tensor]:
+def select_units(score: Float[Tensor, "cases all_units"], k: int) -> tuple[Tensor, Tensor]:
     """Of each case the k units with the highest score, and the k with the lowest: what is added, what is taken off.
 
     Raises ValueError if k is more than there are units.
@@ -116,7 +116,7 @@ def transport(
     basis: Basis,
     source: Mapping[str, Units],
     target: Mapping[str, Units],
-    chosen: tuple[Bool[Tensor, "cases units"], Bool[Tensor, "cases units"]] | None,
+    chosen: tuple[Bool[Tensor, "cases all_units"], Bool[Tensor, "cases all_units"]] | None,
     masks: tuple[Bool[Tensor, "cases height width"], Bool[Tensor, "cases height width"]],
     subtract: bool = True,
     keep_positions: bool = True,

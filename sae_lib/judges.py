@@ -59,7 +59,7 @@ def judge_edit(
     truth = case.truth
 
     def inside(thing) -> bool:
-        return (thing.mask & region).sum() > 0.5 * thing.mask.sum()
+        return bool((thing.mask & region).sum() > 0.5 * thing.mask.sum())
 
     kept = {name: before.scene[name] == after.scene[name] for name in before.scene if name != truth.attribute}
     if truth.attribute in after.scene:

@@ -1,0 +1,90 @@
+"""The sweep: every setting on the same cases, failures counted, and a killed one goes on."""
+
+import json
+
+import pytest
+import torch
+
+from sae_lib import edit_sweep
+from sae_lib.edit_sweep import METHODS, PAPER_SETTINGS, Setting, Sweep, run_sweep
+from sae_lib.editors import POCKET_SETTINGS, POCKET_SETTINGS_FULL, REHEARSAL_SETTINGS, load_editor, settings_of
+from sae_lib.masks import NothingFound
+from sae_lib.riebench import pocket_cases
+
+CASES = pocket_cases(1)
+
+
+@pytest.fixture(scope="module")
+def editor():
+    return load_editor("smoke")
+
+
+@pytest.fixture(scope="module")
+def sweep(editor, tmp_path_factory):
+    return run_sweep(editor, CASES, REHEARSAL_SETTINGS, tmp_path_factory.mktemp("sweep"), at_once=5)
+
+
+def test_every_setting_has_every_score_of_the_same_cases(sweep):
+    assert len(sweep.ids) + len(sweep.failed) == len(CASES)
+    references = {Setting("original", 0, 0.0), Setting("edit prompt", 0, 0.0)}
+    assert set(sweep.scores) == {*REHEARSAL_SETTINGS, *references}
+    for told in sweep.scores.values():
+        assert all(len(values) == len(sweep.ids) and values.isfinite().all() for values in told.values())
+    assert {"distance", "text edited", "image edited", "success", "rest"} <= set(told)
+
+
+def test_the_references_score_as_they_must(sweep):
+    original, edited = (sweep.scores[Setting(name, 0, 0.0)] for name in ("original", "edit prompt"))
+    assert original["distance"].abs().max() < 1e-6 and edited["distance to edited"].abs().max() < 1e-6
+    torch.testing.assert_close(original["distance to edited"], edited["distance"])
+    assert original["rest"].max() == 0 and original["success"].sum() <= 2 < edited["success"].sum()
+
+
+def test_selected_features_are_counted_by_block(sweep):
+    counts = sweep.selected[Setting("SAE", 8, 2.0)]
+    assert set(counts) == {"down.2.1", "mid.0", "up.0.0", "up.0.1"}
+    torch.testing.assert_close(sum(counts.values()), torch.full((len(sweep.ids),), 8))
+
+
+def test_a_killed_sweep_goes_on_and_comes_out_the_same(editor, sweep, tmp_path, monkeypatch):
+    settings = REHEARSAL_SETTINGS[:2]
+    edit, done = edit_sweep._edit, []
+
+    def dies_at_the_second(cases, *rest):
+        if done:
+            raise KeyboardInterrupt
+        done.append(len(cases))
+        return edit(cases, *rest)
+
+    monkeypatch.setattr(edit_sweep, "_edit", dies_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(editor, CASES, settings, tmp_path, at_once=5)
+    (first,) = tmp_path.iterdir()
+    written = first.stat().st_mtime_ns
+    monkeypatch.setattr(edit_sweep, "_edit", edit)
+    again = run_sweep(editor, CASES, settings, tmp_path, at_once=5)
+    assert first.stat().st_mtime_ns == written and again.ids == sweep.ids
+    for setting in settings:
+        torch.testing.assert_close(again.scores[setting]["distance"], sweep.scores[setting]["distance"])
+
+
+def test_a_case_without_masks_is_counted_with_its_reason(editor, tmp_path):
+    def blind(picture, noun):
+        raise NothingFound(f"nothing in the picture is {noun!r}")
+
+    found = run_sweep(editor._replace(finder=blind), [CASES[0], CASES[8]], REHEARSAL_SETTINGS[:1], tmp_path)
+    assert found.ids == [CASES[8].id]  # "#everything" needs no finder
+    assert found.failed == {CASES[0].id: f"nothing in the picture is {CASES[0].editing_phrase!r}"}
+
+
+def test_the_settings_are_the_papers_and_their_pocket_counterparts():
+    assert len(PAPER_SETTINGS) == 8 + 4 + 20 and {setting.method for setting in PAPER_SETTINGS} < set(METHODS)
+    assert set(POCKET_SETTINGS) < set(POCKET_SETTINGS_FULL) and {s.method for s in POCKET_SETTINGS} == set(METHODS)
+    assert settings_of("sdxl") == PAPER_SETTINGS and settings_of("sdxl", rehearsal=True) == REHEARSAL_SETTINGS
+
+
+def test_scores_survive_the_file_they_are_kept_in(sweep):
+    part = {"ids": ["a"], "categories": [1], "failed": {}, "selected": {}}
+    part["scores"] = {json.dumps(Setting("SAE", 8, 2.0)): {"distance": [0.5]}}
+    joined = Sweep.join([part, part | {"ids": ["b"]}])
+    assert joined.ids == ["a", "b"] and joined.scores[Setting("SAE", 8, 2.0)]["distance"].tolist() == [0.5, 0.5]
