@@ -117,7 +117,7 @@ claims = {
 # %%
 turbo = load_pipeline("turbo", scale, source or None)
 prompts = load_prompts(scale, n_pictures, "held-out", "pocket" if run.rehearsal else prompt_file)
-call = CallSettings(1, 0.0, seed + 1_000, counts.harvest_batch)
+call = CallSettings(1, 0.0, seed + 1_000, max(counts.harvest_batch, 1 + len(BETAS)))  # a strip is one call
 if run.rehearsal and not sae_folder:
     width = turbo.unet.config.block_out_channels[-1]
     torch.manual_seed(seed)
@@ -146,7 +146,7 @@ def read_pictures(folder):
             shares[block].append((active > 0).float().mean(1).cpu())
     found = {f"{block}.mean": torch.cat(each) for block, each in means.items()}
     found |= {f"{block}.share": torch.cat(each) for block, each in shares.items()}
-    save_file(found | {"pictures": torch.cat(pictures)}, folder / "read.safetensors")
+    save_file(found | {"pictures": torch.cat(pictures).contiguous()}, folder / "read.safetensors")
 
 
 # %%
@@ -247,10 +247,19 @@ def strip(each, row):
 
 
 # %%
+def refuse(each):
+    """Raises ValueError for a feature of which there is nothing to show."""
+    if each.block not in saes:
+        raise ValueError(f"{each}: there is no SAE of {each.block}; choose one of {', '.join(SAE_BLOCKS)}")
+    amount(each)  # raises for a number that the SAE has not, and for a feature that never fired
+    if not mean_of[each.block][:, each.feature].any():
+        raise ValueError(f"{each} is active in none of these {len(pictures)} pictures: choose another")
+
+
 asked = [FeatureId.parse(feature)] if feature else [FeatureId(block, ordered[block][0]) for block in SAE_BLOCKS]
 panels = []
 for each in asked:
-    amount(each)  # a dead or unknown feature is refused before anything is drawn
+    refuse(each)
     rows = top[each.block][each.feature][:8].tolist()
     panels.append((each, rows, maps_of(each, rows), strip(each, rows[0])))
 
@@ -484,6 +493,7 @@ for ax, name in zip(axes, drawn_metrics, strict=True):
         if name == "causality" and (block, "causality, drawn") in summary:
             ax.plot(x, summary[block, "causality, drawn"].value, "_", color="black", markersize=9)
     ax.set_xticks(range(4), SAE_BLOCKS, rotation=90)
+    ax.set_xlim(-0.6, 3.6)
     ax.set_title(titles[name])
     ax.grid(False, axis="x")
 
