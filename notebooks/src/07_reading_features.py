@@ -425,6 +425,7 @@ def named_in(text):
     return (half + cosines.topk(max(5, round(SHARE * len(cosines)))).indices).tolist()
 
 
+# %%
 def sensitivity(block, number, rows):
     """Shares of the pictures `rows` in which the feature is active on more than each of AREAS."""
     return [(share_of[block][rows, number] > area).float().mean().item() for area in AREAS]
