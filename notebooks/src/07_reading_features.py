@@ -105,11 +105,12 @@ claims = {
         at_least=ABOVE_ZERO,
         id="C12",
     ),
-    "search": Claim(
-        "a text finds features that show it (our test: share of top pictures, minus features by lot)",
+    "causality": Claim(
+        "an icon goes with its feature's words (our test: cosine, minus another feature's icon)",
         at_least=ABOVE_ZERO,
         id="C1",
     ),
+    "search": Claim("a text finds features that show it (our test: share, minus lot)", at_least=ABOVE_ZERO, id="C1"),
 }
 
 # %% [markdown]
@@ -269,7 +270,16 @@ for each in asked:
     panels.append((each, rows, maps_of(each, rows), strip(each, rows[0])))
 
 # %%
-fig, axes = plt.subplots(2 * len(panels), 8, figsize=(TEXT_WIDTH, 1.75 * len(panels)), squeeze=False, dpi=85)
+print(
+    "pixel change by beta -10 and +10 (of 255), and between the icons of gamma 1 of this feature and the first shown:"
+)
+for each, _, _, below in panels:
+    change = [(below[i] - below[0]).abs().mean().item() * 255 for i in (1, 4)]
+    between = (below[6] - panels[0][3][6]).abs().mean().item() * 255
+    print(f"{each!s:14} {change[0]:6.2f} {change[1]:6.2f}   {between:6.2f}")
+
+# %%
+fig, axes = plt.subplots(2 * len(panels), 8, figsize=(TEXT_WIDTH, 1.75 * len(panels)), squeeze=False, dpi=72)
 fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
 under = ["unedited", *(f"β {b:+g}" for b in BETAS), *(f"γ {g:g}" for g in GAMMAS)]
 for i, (each, rows, maps, below) in enumerate(panels):
@@ -287,7 +297,9 @@ save_figure(run, fig, "panels", result | {"units of an icon": [amount(each) for 
 # %% [markdown]
 # **What we see.** Pairs of rows, one feature each. Upper row, from the left: the pictures in which the feature is most active,
 # bright where it is. If they share a thing and the bright cells lie on it, the feature reads that thing. Lower row: β < 0
-# should take it away, β > 0 should put more of it, and the icons show what the feature says when nothing else does.
+# should take it away, β > 0 should put more of it, and the icons show what the feature says when nothing else does. Where the
+# numbers printed above are small, they show next to nothing: the strip repeats one picture, and so do the icons of features
+# that have nothing to do with each other. Section 7.8 asks that of many features (causality), against a control.
 #
 # ## 7.6 Gallery: the most and the least alike, and any
 #
@@ -303,8 +315,8 @@ gallery_maps = {key: maps_of(gallery[key], rows) for key, rows in shown.items()}
 
 # %%
 widths = [1, 1, 1, 1, 0.2, 1, 1, 1, 1, 0.2, 1, 1, 1, 1]
-fig, axes = plt.subplots(4, 14, figsize=(TEXT_WIDTH, 2.6), width_ratios=widths, dpi=85)
-fig.get_layout_engine().set(w_pad=0.005, h_pad=0.01, wspace=0, hspace=0)
+fig, axes = plt.subplots(4, 14, figsize=(TEXT_WIDTH, 2.6), width_ratios=widths, dpi=80)
+fig.get_layout_engine().set(w_pad=0.005, h_pad=0.03, wspace=0, hspace=0)
 for ax in axes.flat:
     ax.axis("off")
 for line, block in enumerate(SAE_BLOCKS):
@@ -476,7 +488,8 @@ for (block, name), value in summary.items():
 
 # %% [markdown]
 # The verdicts. For texture the value is up.0.1's mean above its control minus the highest mean of the other blocks, the highest taken anew in
-# every bootstrap sample. For sensitivity it is the mean over all features of all blocks, at 10 % of the area.
+# every bootstrap sample. For sensitivity it is the mean over all features of all blocks, at 10 % of the area; for causality
+# over those drawn by lot.
 
 # %%
 verdicts = []
@@ -495,6 +508,11 @@ gaps = [own[1] - other[1] for owns, others in pairs for own, other in zip(owns, 
 if len(gaps) > 1:
     found = interval(gaps)
     verdicts.append(claims["sensitivity"].judge(run, found.value, found[1:]))
+pairs = [(measured[b].get("causality", []), measured[b].get("causality, control", [])) for b in SAE_BLOCKS]
+gaps = [own - other for owns, others in pairs for own, other in zip(owns, others, strict=True)]
+if len(gaps) > 1:
+    found = interval(gaps)
+    verdicts.append(claims["causality"].judge(run, found.value, found[1:]))
 print(*verdicts, sep="\n")
 
 # %%
@@ -569,7 +587,7 @@ for text, value in queries:
 
 # %%
 shown_texts = [texts[i] for i in torch.linspace(0, len(texts) - 1, 4).round().long().tolist()]
-fig, axes = plt.subplots(4, 10, figsize=(TEXT_WIDTH, 2.7), dpi=85)
+fig, axes = plt.subplots(4, 10, figsize=(TEXT_WIDTH, 2.7), dpi=80)
 fig.get_layout_engine().set(w_pad=0.005, h_pad=0.01, wspace=0, hspace=0)
 for row, text in zip(axes, shown_texts, strict=True):
     for j, each in enumerate(found_features[text]):
@@ -632,4 +650,4 @@ print(*verdicts, *search_verdicts, sep="\n")
 # 2. `SHARE = 0.2`: does specificity fall? Why must it?
 # 3. In `search_features`, ask for two words at once, "a red star": are the found features about both?
 #
-# **Next:** 08 writes with features.
+# **Next:** [08](08_writing_with_features.ipynb) writes with features.
