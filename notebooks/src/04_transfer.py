@@ -450,4 +450,4 @@ print(*verdicts, sep="\n")
 # 3. Give Turbo 2 steps, then 8, in `steps`: what happens to the overlap, and why?
 # 4. In `level`, take the minimum over steps in place of the mean. Which verdicts change?
 #
-# **Next:** 05 asks which blocks matter to the picture at all.
+# **Next:** [05](05_which_blocks_matter.ipynb) asks which blocks matter to the picture at all.

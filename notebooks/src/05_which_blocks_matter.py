@@ -563,4 +563,4 @@ print(*verdicts, sep="\n")
 # 3. In section 5.6, ablate the four SAE blocks at once: does the loss exceed the sum of the four?
 # 4. `judged = 20`: which bold cells remain?
 #
-# **Next:** 06 asks how well a sparse reconstruction stands in for a block.
+# **Next:** [06](06_reconstruction.ipynb) asks how well a sparse reconstruction stands in for a block.

@@ -611,4 +611,4 @@ print(*growth_verdicts, *picture_verdicts, sep="\n")
 # 3. In `fn` of `use_pca`, leave out `block_input +`. What does the picture show, and why?
 # 4. Give `settings` four steps: is a reconstruction worse for the picture when it is made four times?
 #
-# **Next:** 07 asks what the features mean.
+# **Next:** [07](07_reading_features.ipynb) asks what the features mean.

@@ -1026,4 +1026,4 @@ print(*causal_verdicts, *time_verdicts, *guidance_verdicts, *local_verdicts, sep
 # 3. In `write`, give `guidance="conditional"` as the default: which rows of figure 1 change?
 # 4. In `local_features`, raise 0.5 of the maximum to 0.9: does the ratio rise?
 #
-# **Next:** 09 asks what each block is for.
+# **Next:** [09](09_what_each_block_does.ipynb) asks what each block is for.

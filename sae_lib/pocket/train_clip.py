@@ -96,7 +96,7 @@ def train_clip(steps: int, seed: int, device: str, batch: int = 128) -> None:
         batch_scenes = next(scenes)
         captions = [describe(scene, rng) for scene in batch_scenes]
         images = render(batch_scenes, device)
-        part = len(images) // 8
+        part = max(1, len(images) // 8)
         with torch.no_grad():
             latents = vae.encode(2 * images[:part] - 1).latent_dist.mean
             latents += 0.15 * latents.std() * torch.randn(latents.shape, generator=generator, device=device)
