@@ -91,10 +91,12 @@ sampling = {"resamples": counts.bootstrap, "seed": seed}
 
 # %%
 ABOVE_ZERO = 1e-6  # so that a difference of exactly zero does not hold
-texture_text = "up.0.1's icons are the most like textures (cosine{}, up.0.1 minus the highest other block)"
 claims = {
-    "texture": Claim(texture_text.format(""), at_least=ABOVE_ZERO, id="C6"),
-    "texture, net": Claim(texture_text.format(" above random directions"), at_least=ABOVE_ZERO, id="C6"),
+    "texture": Claim(
+        "up.0.1's icons are the most like textures (cosine, up.0.1 minus the highest other block)",
+        at_least=ABOVE_ZERO,
+        id="C6",
+    ),
     "specificity": Claim(
         "top pictures of a feature are more alike than random ones (cosine, minus random)", at_least=ABOVE_ZERO, id="C1"
     ),
@@ -103,12 +105,6 @@ claims = {
         at_least=ABOVE_ZERO,
         id="C12",
     ),
-    "causality": Claim(
-        "an icon goes with its feature's words (our test: cosine, minus another feature's icon)",
-        at_least=ABOVE_ZERO,
-        id="C1",
-    ),
-    "search": Claim("a text finds features that show it (our test: share, minus lot)", at_least=ABOVE_ZERO, id="C1"),
 }
 
 # %% [markdown]
@@ -198,18 +194,18 @@ ordered = {b: [live[b][i] for i in specificity[b].argsort(descending=True).tolis
 #
 # For one feature a block: the most specific one, or the one asked for. Above, its top pictures with the activation map
 # laid over them; below, the first of them again, unedited, modulated by β, and the feature's icons. Differs from the
-# authors' figures in the colours: theirs are jet, which not everybody can read.
+# authors' figures, whose maps are jet and equally opaque everywhere: these can be read by everybody, and the picture shows through.
 
 
 # %%
 def overlay(ax, picture, activation):
-    """A picture with a map over it, as the authors lay it: blown up block by block, scaled to [0, 1], lowest values clear."""
-    show_picture(ax, picture)
+    """A picture with a map over it: blown up block by block, scaled to [0, 1], the more opaque the more active."""
     side = picture.shape[-1] // activation.shape[-1]
     blown = np.kron(activation.numpy(force=True), np.ones((side, side)))  # [height, width] of the picture
     scaled = (blown - blown.min()) / max(blown.max() - blown.min(), 1e-9)
-    ax.imshow(scaled, cmap="plasma", alpha=0.6 * (scaled > 1 / 256), extent=(-0.5, picture.shape[-1] - 0.5) * 2)
-    ax.set(xlim=(-0.5, picture.shape[-1] - 0.5), ylim=(picture.shape[-1] - 0.5, -0.5))
+    color = torch.from_numpy(plt.get_cmap("plasma")(scaled)[..., :3]).movedim(-1, 0)
+    opacity = torch.from_numpy(0.75 * scaled)
+    show_picture(ax, (1 - opacity) * picture + opacity * color)
 
 
 def maps_of(each, rows):
@@ -485,10 +481,10 @@ for (block, name), value in summary.items():
         print(f"{block:16} {name:26} {value.value:7.3f} (95 % {value.low:.3f} to {value.high:.3f})")
 
 # %% [markdown]
-# The verdicts. Texture is judged twice, as reported and above the control: a random direction of the same norm changes the
-# picture too, and only what is above it is the feature's. The value is up.0.1's mean minus the highest mean of the other blocks, the highest taken anew in
-# every bootstrap sample. For sensitivity it is the mean over all features of all blocks, at 10 % of the area; for causality
-# over those drawn by lot.
+# The verdicts. For texture the value is up.0.1's mean minus the highest mean of the other blocks, the highest taken anew in
+# every bootstrap sample. For sensitivity it is the mean over all features of all blocks, at 10 % of the area. Two numbers were
+# added after the first run and have no rule: texture above the control (a random direction of the same norm changes the picture
+# too), and causality above another feature's icon.
 
 # %%
 verdicts = []
@@ -500,9 +496,11 @@ own, other = (
     torch.tensor([measured[b][name][:n_texture] for b in SAE_BLOCKS]).T for name in ("texture", "texture, control")
 )
 lead = lambda mean: mean[:, 3] - mean[:, :3].amax(1)
-for name, stacked in (("texture", own), ("texture, net", own - other)):
-    found = bootstrap_interval(stacked, lead, **sampling)
-    verdicts.append(claims[name].judge(run, found.value, found[1:]))
+found = bootstrap_interval(own, lead, **sampling)
+verdicts.append(claims["texture"].judge(run, found.value, found[1:]))
+found = bootstrap_interval(own - other, lead, **sampling)
+print(f"texture above random directions, up.0.1 minus the highest other: {found.value:+.4f}", end=" ")
+print(f"(95 % {found.low:+.4f} to {found.high:+.4f})")
 
 # %%
 pairs = [(measured[b].get("sensitivity", []), measured[b].get("sensitivity, control", [])) for b in SAE_BLOCKS]
@@ -514,7 +512,7 @@ pairs = [(measured[b].get("causality", []), measured[b].get("causality, control"
 gaps = [own - other for owns, others in pairs for own, other in zip(owns, others, strict=True)]
 if len(gaps) > 1:
     found = interval(gaps)
-    verdicts.append(claims["causality"].judge(run, found.value, found[1:]))
+    print(f"causality above another feature's icon: {found.value:+.4f} (95 % {found.low:+.4f} to {found.high:+.4f})")
 print(*verdicts, sep="\n")
 
 # %%
@@ -598,13 +596,10 @@ for row, text in zip(axes, shown_texts, strict=True):
         row[2 * j].set_title(str(each), fontsize=7, loc="left", pad=2, color=BLOCK_COLORS[each.block])
     row[0].set_ylabel(f"“{text}”", rotation=0, ha="right", va="center", fontsize=8)
 result = {"found": {text: [str(each) for each in found] for text, found in found_features.items()}, "seed": seed}
-search_verdicts = []
 if precisions:
     right, chance = (interval([row[i] for row in precisions]) for i in (0, 1))
     result |= {"precision": right, "by lot": chance, "queries": len(precisions)}
-    gap = interval([own - other for own, other in precisions])
-    search_verdicts = [claims["search"].judge(run, gap.value, gap[1:])]
-save_figure(run, fig, "search", result, read_folder, search_verdicts)
+save_figure(run, fig, "search", result, read_folder)
 
 # %% [markdown]
 # **What we see.** Each row is a query, each pair of pictures a feature that was found for it, best first, with its two top
@@ -633,7 +628,7 @@ for block in SAE_BLOCKS:
 # The word that each rule of section 7.2 gave, and the number with its 95 % interval. Smoke and rehearsal give no verdict.
 
 # %%
-print(*verdicts, *search_verdicts, sep="\n")
+print(*verdicts, sep="\n")
 
 # %% [markdown]
 # ## 7.12 Limits
@@ -644,6 +639,8 @@ print(*verdicts, *search_verdicts, sep="\n")
 # - A caption by correlation names what goes along with the feature in these pictures. Notebook 09 asks more strictly what a
 #   feature means, position by position, and against stronger controls.
 # - Features active in few pictures are left out everywhere here; notebook 03 counts them.
+# - Icons of the pocket model say little: without a caption its pictures hang on the noise more than on one block, and those of random
+#   directions differ as much. What texture and causality measure of SDXL can hardly be measured here.
 #
 # ## 7.13 Exercises
 #
