@@ -28,7 +28,7 @@ class Clip:
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
     @torch.inference_mode()
-    def embed_images(self, pictures: Float[Tensor, "pictures 3 height width"]) -> Float[Tensor, "pictures dimensions"]:
+    def embed_images(self, pictures: Float[Tensor, "..."]) -> Float[Tensor, "pictures dimensions"]:
         """Unit vectors of pictures with values in [0, 1], on the CPU; does not depend on the batch.
 
         Pictures are brought to the model's size (bicubic, shorter side, centre) and to its mean and deviation.

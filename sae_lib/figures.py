@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageColor
 
 from sae_lib import store
 from sae_lib.runs import Run
+from sae_lib.style import ACCENT_COLORS, BLOCK_COLORS, CONTROL_COLOR
 from sae_lib.verdicts import Verdict
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "matplotlib")
@@ -88,12 +89,17 @@ def _render(fig: Figure, kind: str, metadata: dict[str, None]) -> bytes:
 
 
 def _with_palette(png: bytes) -> bytes:
-    """The picture in 256 colours, a third of the size: drawings need no more, photographs would. The PDF keeps all."""
+    """The picture in 256 colours, a third of the size: drawings need no more, photographs would. The PDF keeps all.
+
+    The colours that mean something, a block or a control, are kept exactly.
+    """
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    exact = [ImageColor.getrgb(color) for color in (*BLOCK_COLORS.values(), *ACCENT_COLORS, CONTROL_COLOR, "#FFFFFF")]
+    found = picture.quantize(256 - len(exact), Image.Quantize.MEDIANCUT).getpalette()[: 3 * (256 - len(exact))]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*found, *(part for color in exact for part in color)])
     with io.BytesIO() as file:
-        palette = (
-            Image.open(io.BytesIO(png)).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        )
-        palette.save(file, "PNG", optimize=True)
+        picture.quantize(palette=palette, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
         return file.getvalue()
 
 

@@ -97,18 +97,19 @@ def caption_agreement(judge: Judge, images: Tensor, captions: list[Caption]) -> 
     return {name: (found[name], stated[name]) for name in stated}
 
 
+@torch.inference_mode()
+def see_through(vae, images: Tensor) -> Tensor:
+    """Pictures as the autoencoder gives them back."""
+    parts = [vae.decode(vae.encode(2 * part - 1).latent_dist.mean).sample for part in images.split(50)]
+    return ((torch.cat(parts) + 1) / 2).clamp(0, 1)
+
+
 def judge_accuracy(judge: Judge, count: int, seed: int, vae=None) -> dict[str, tuple[int, int]]:
     """`{attribute: (right, asked)}` on held-out renders, seen through the autoencoder if one is given; "object" is whether each is found."""
     scenes = sample_scenes(count, seed, "test")
     images = render(scenes)
     if vae is not None:
-        with torch.inference_mode():
-            images = torch.cat(
-                [
-                    ((vae.decode(vae.encode(2 * part - 1).latent_dist.mean).sample + 1) / 2).clamp(0, 1)
-                    for part in images.split(50)
-                ]
-            )
+        images = see_through(vae, images)
     right, asked = Counter(), Counter()
 
     def count_one(name: str, correct: bool) -> None:
@@ -152,12 +153,12 @@ def seed_variation(
     return {name: (differ[name], pairs[name]) for name in pairs}
 
 
-def clip_accuracy(clip: Clip, count: int, seed: int) -> dict[str, tuple[int, int]]:
+def clip_accuracy(clip: Clip, count: int, seed: int, vae=None) -> dict[str, tuple[int, int]]:
     """`{attribute: (right, asked)}` on held-out renders of one object: of an attribute's values in words, the nearest to the
     picture; "all" is whether the nearest of `AMONG` captions is the picture's own."""
     rng, right, asked = random.Random(seed), Counter(), Counter()
     scenes = [scene for scene in sample_scenes(3 * count, seed, "test") if len(scene.objects) == 1][:count]
-    embedded = clip.embed_images(render(scenes))
+    embedded = clip.embed_images(render(scenes) if vae is None else see_through(vae, render(scenes)))
     for start in range(0, len(scenes), AMONG):
         captions = [write_caption(scene, rng, stated=1.0).text for scene in scenes[start : start + AMONG]]
         nearest = (embedded[start : start + AMONG] @ clip.embed_texts(captions).T).argmax(1)
@@ -189,6 +190,7 @@ def measure(count: int, seed: int, before: dict, only: str = "") -> dict[str, di
         "judge on renders": lambda: judge_accuracy(judge, count, seed),
         "judge on renders through the autoencoder": lambda: judge_accuracy(judge, count, seed, vae),
         f"CLIP on renders (all: own caption among {AMONG})": lambda: clip_accuracy(load_clip(), count, seed),
+        "CLIP on renders through the autoencoder": lambda: clip_accuracy(load_clip(), count, seed, vae),
     }
     for title, (name, settings) in SETTINGS.items():
         ways[title] = lambda name=name, settings=settings: agreement(name, settings, "test")
