@@ -20,7 +20,7 @@ ENVIRONMENT := $(INSTALLED)
 override PYTHON := $(VENV)/bin/python
 endif
 
-.PHONY: help reproduce test test-interop bench sweep lint lab notebooks pocket fresh
+.PHONY: help reproduce test test-interop bench sweep riebench lint lab notebooks pocket fresh
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,9 @@ bench: $(INTEROP)/installed  ## the benchmarks that notebook 90 draws (some 25 m
 
 sweep: $(ENVIRONMENT)  ## train the full grid of Fig. 2, which notebook 06 draws (some 27 minutes on 2 idle cores, resumable)
 	@$(PYTHON) tests/benchmarks/sae_sweep.py
+
+riebench: $(ENVIRONMENT)  ## edit all 450 pocket cases by every method, which notebook 11 draws (an hour on 2 idle cores, resumable)
+	@$(PYTHON) tests/benchmarks/riebench.py
 
 lint: $(ENVIRONMENT)  ## ruff
 	@$(PYTHON) -m ruff check --quiet .
