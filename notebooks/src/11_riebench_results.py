@@ -172,6 +172,7 @@ def draw_points(ax, reading, rows=None, names=METHODS):
     ax.axhline(0, color="black", linewidth=0.6)
 
 
+# %%
 CONTROLS = ("random features", "shuffled masks", "principal components", "SAE, add only", "neurons, mean")
 titles = {"text": "with the edit prompt", "image": "with the edit prompt's picture"}
 fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 3.2))
@@ -184,7 +185,6 @@ fig.legend(
 )
 for ax, reading in zip(axes, titles, strict=True):
     far = [sweep.scores[reference]["distance"].mean().item(), gain(reference, reading).mean().item()]
-    low, high = ax.get_xlim()
     ax.text(0.98, 0.02, f"edit prompt: ({far[0]:.2f}, {far[1]:.2f})", transform=ax.transAxes, ha="right", fontsize=8)
 
 # %%
