@@ -96,6 +96,10 @@ CLAIMS |= {
         "audit",
         "The same blocks for colours as for poses",
     ),
+}
+
+# %%
+CLAIMS |= {
     "C9": PaperClaim(
         "Early interventions perturb strongly, late ones subtly; up.0.1 is effective late",
         "summary",
