@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
@@ -91,15 +92,22 @@ def _render(fig: Figure, kind: str, metadata: dict[str, None]) -> bytes:
 def _with_palette(png: bytes) -> bytes:
     """The picture in 256 colours, a third of the size: drawings need no more, photographs would. The PDF keeps all.
 
-    The colours that mean something, a block or a control, are kept exactly.
+    The colours that mean something, a block or a control, are kept exactly. Each pixel gets the nearest colour of the
+    palette (Pillow's own search is approximate, and would tint the paper).
     """
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     exact = [ImageColor.getrgb(color) for color in (*BLOCK_COLORS.values(), *ACCENT_COLORS, CONTROL_COLOR, "#FFFFFF")]
     found = picture.quantize(256 - len(exact), Image.Quantize.MEDIANCUT).getpalette()[: 3 * (256 - len(exact))]
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([*found, *(part for color in exact for part in color)])
+    palette = np.array([*exact, *zip(*[iter(found)] * 3, strict=True)])
+    packed = np.asarray(picture).astype(np.int64) @ (65_536, 256, 1)
+    numbers, places = np.unique(packed, return_inverse=True)
+    colors = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], 1)
+    parts = np.array_split(colors, 1 + len(colors) // 4_096)
+    nearest = np.concatenate([((part[:, None] - palette) ** 2).sum(-1).argmin(1) for part in parts])
+    drawn = Image.fromarray(nearest[places].reshape(picture.size[::-1]).astype(np.uint8), "P")
+    drawn.putpalette(palette.astype(np.uint8).tobytes())
     with io.BytesIO() as file:
-        picture.quantize(palette=palette, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+        drawn.save(file, "PNG", optimize=True)
         return file.getvalue()
 
 

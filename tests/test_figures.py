@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from PIL import Image, ImageColor
 
 from sae_lib import store, style
 from sae_lib.figures import save_figure
@@ -121,3 +122,18 @@ def test_each_block_has_a_colour_and_a_marker_of_its_own():
     for table in (style.BLOCK_COLORS, style.BLOCK_MARKERS):
         assert len(set(table.values())) == 4
     assert style.BLOCK_COLORS.keys() == style.BLOCK_MARKERS.keys()
+
+
+def test_a_drawing_has_256_colours_and_keeps_paper_and_blocks_exactly(tmp_path):
+    fig = Figure(figsize=(2, 2))
+    axes = fig.subplots(2, 1)
+    axes[0].imshow(np.random.default_rng(0).random((32, 32, 3)))
+    for color in style.BLOCK_COLORS.values():
+        axes[1].axhline(0, color=color, linewidth=9)
+        saved = save_figure(run_at("pocket"), fig, "many_colours", {"n": 1})
+    with Image.open(saved.png) as picture:
+        colors = {color for _, color in picture.convert("RGB").getcolors(100_000)}
+    assert len(colors) <= 256
+    assert {ImageColor.getrgb(color) for color in ("#FFFFFF", style.BLOCK_COLORS["up.0.1"])} <= colors
+    with Image.open(save_figure(run_at("sdxl"), fig, "many_colours", {"n": 1}).png) as picture:
+        assert len(picture.convert("RGB").getcolors(1_000_000)) > 256

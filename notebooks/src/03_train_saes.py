@@ -136,6 +136,8 @@ for block, color in BLOCK_COLORS.items():
 for k, line in ((k_small, ":"), (k_large, "-")):
     axes[0, 0].plot([], [], line, color="black", label=f"k = {k}")
 fig.legend(loc="outside upper center", ncols=6, columnspacing=1, handlelength=1.5)
+
+# %%
 drawn = {c.folder_name: {key: [row[key] for row in log] for key in ("step", *quantities)} for c, log in logs.items()}
 if logs:
     save_figure(run, fig, "training_curves", drawn | {"seed": seed}, trained.folder)

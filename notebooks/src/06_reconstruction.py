@@ -300,7 +300,7 @@ for block, color in BLOCK_COLORS.items():
     axes[0, 0].plot([], [], color=color, marker=BLOCK_MARKERS[block], label=block)
 for dashes, label in (("--", "PCA, k components"), (":", "untrained SAE")):
     axes[0, 0].plot([], [], dashes, color=CONTROL_COLOR, label=label)
-fig.legend(loc="outside upper center", ncols=3)
+fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
 save_figure(run, fig, "figure2", result, variance_folder, growth_verdicts)
 
 # %% [markdown]
