@@ -163,7 +163,7 @@ print("strength 0 leaves the picture as it was, bit for bit")
 # %%
 strengths = (1.0, 2.0, 4.0)
 by_strength = [edit(shown_case, parts, Setting("SAE", k, m)) for m in strengths]
-fig, axes = plt.subplots(1, 5, figsize=(TEXT_WIDTH, 1.75), dpi=90)
+fig, axes = plt.subplots(1, 5, figsize=(TEXT_WIDTH, 1.45), dpi=90)
 fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
 for ax, picture, mask, title in zip(
     axes, (source_pass, target_pass), masks, ("source\nwith mask 1", "target\nwith mask 2"), strict=False

@@ -337,7 +337,8 @@ axes[0, 0].set_ylabel(f"share ({n_edited} cases)")
 axes[0, 0].plot([], [], ":", color="black", label="original")
 axes[0, 0].plot([], [], "--", color="black", label="edit prompt")
 fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, columnspacing=1)
-result = {"needed": needed, "wanted": wanted, "drawn": drawn, "cases": n_edited, "seed": seed}
+told = {name: [None if math.isinf(end) else end for end in each] for name, each in needed.items()}  # None: not reached
+result = {"needed": told, "wanted": wanted, "drawn": drawn, "cases": n_edited, "seed": seed}
 save_figure(run, fig, "units", result, folder, verdicts[-1:] if needed else ())
 
 # %% [markdown]
