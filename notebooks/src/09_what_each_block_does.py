@@ -1010,4 +1010,4 @@ else:
 # 3. `passes = 12`: do longer trained SAEs read better, or come back more often?
 # 4. In `best_of`, count 10: which dictionary has the best *typical* units?
 #
-# **Next:** [10](10_riebench.ipynb) edits with features.
+# **Next:** [99](99_scorecard.ipynb) collects the verdicts of all notebooks.
