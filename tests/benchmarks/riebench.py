@@ -1,6 +1,6 @@
 """RIEBench's pocket counterpart in full: `python tests/benchmarks/riebench.py`, or `make riebench`.
 
-450 cases by every method at all settings; writes figures/results/riebench.json, which notebook 11 draws beside its own. A
+450 cases by every method at all settings; writes figures/results/riebench.json. A
 sweep that was killed goes on from the last cases. Also measures what batching saves: the same few cases edited one by one,
 each setting with reference passes and masks of its own. `--small` runs a few cases of everything, and writes into the cache.
 """
