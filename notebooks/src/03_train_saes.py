@@ -121,6 +121,9 @@ quantities = {
     "l0": "L0",
     "dead_share": "dead features",
 }
+drawn = {c.folder_name: {key: [row[key] for row in log] for key in ("step", *quantities)} for c, log in logs.items()}
+
+# %%
 fig, axes = plt.subplots(2, 2, figsize=(TEXT_WIDTH, 3.6), sharex=True)
 for ax, (key, label) in zip(axes.flat, quantities.items(), strict=True):
     for config, log in logs.items():
@@ -136,9 +139,6 @@ for block, color in BLOCK_COLORS.items():
 for k, line in ((k_small, ":"), (k_large, "-")):
     axes[0, 0].plot([], [], line, color="black", label=f"k = {k}")
 fig.legend(loc="outside upper center", ncols=6, columnspacing=1, handlelength=1.5)
-
-# %%
-drawn = {c.folder_name: {key: [row[key] for row in log] for key in ("step", *quantities)} for c, log in logs.items()}
 if logs:
     save_figure(run, fig, "training_curves", drawn | {"seed": seed}, trained.folder)
 else:
