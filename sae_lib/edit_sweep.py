@@ -104,7 +104,7 @@ def run_sweep(editor: Editor, cases: Sequence[Case], settings: Sequence[Setting]
     """Every setting on every case; what is in the folder already is not done again, so that a killed sweep goes on.
 
     The two reference passes, the masks and what is scored of the references are made once a case, never once a setting. A
-    case without masks is counted as failed for all methods, with the reason.
+    case without masks, or of which one method makes no finite picture (16 bit), is counted as failed for all, with the reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(cases), editor.at_once):
@@ -141,7 +141,9 @@ class Sweep(NamedTuple):
 
         def joined(table: str) -> dict:
             return {
-                _key(key): {name: torch.cat([torch.tensor(part[table][key][name]).float() for part in done]) for name in of}
+                _key(key): {
+                    name: torch.cat([torch.tensor(part[table][key][name]).float() for part in done]) for name in of
+                }
                 for key, of in (done[0][table] if done else {}).items()
             }
 
@@ -216,22 +218,35 @@ def _edit(cases: Sequence[Case], editor: Editor, settings: Sequence[Setting]) ->
     """One part of the sweep, in the form of its file."""
     neurons = any(METHODS[setting.method].basis == "neurons" for setting in settings)
     ready, failed, specks = prepare(editor, cases, neurons)
-    kept = ready.cases if ready else []
-    out = {"ids": [case.id for case in kept], "categories": [case.category for case in kept], "failed": failed}
-    out |= {"specks": specks, "scores": {}, "selected": {}}
     if ready is None:
-        return out
-    for name, pictures in (("original", ready.target.pictures), ("edit prompt", ready.source.pictures)):
-        out["scores"][json.dumps((name, 0, 0.0))] = score_pictures(editor, ready, pictures)
+        return {"ids": [], "categories": [], "failed": failed, "specks": 0, "scores": {}, "selected": {}}
+    widths = [editor.bases["SAE"].saes[block].n_f for block in ORDER]
+    told, selected, broken = {}, {}, {}
+    references = {"original": ready.target.pictures, "edit prompt": ready.source.pictures}
+    for name, pictures in references.items():
+        told[Setting(name, 0, 0.0)] = score_pictures(editor, ready, pictures)
     for setting, edited in edit_all(editor, ready, settings):
-        told = score_pictures(editor, ready, edited.pictures)
-        told |= {"units": edited.change.active_units.tolist(), "numbers": edited.change.numbers.tolist()}
-        out["scores"][json.dumps(setting)] = told
+        for place in (~edited.pictures.flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
+            broken.setdefault(place, f"no finite picture by {setting}")
+        told[setting] = score_pictures(editor, ready, edited.pictures.nan_to_num())
+        told[setting] |= {"units": edited.change.active_units, "numbers": edited.change.numbers}
         if edited.chosen is not None and METHODS[setting.method].basis == "SAE":
-            widths = [editor.bases["SAE"].saes[block].n_f for block in ORDER]
-            counts = [part.sum(1).tolist() for part in edited.chosen[0].split(widths, 1)]
-            out["selected"][json.dumps(setting)] = dict(zip(ORDER, counts, strict=True))
-    return out
+            counts = [part.sum(1) for part in edited.chosen[0].split(widths, 1)]
+            selected[setting] = dict(zip(ORDER, counts, strict=True))
+    kept = [place for place in range(len(ready.cases)) if place not in broken]
+    failed |= {ready.cases[place].id: why for place, why in broken.items()}
+
+    def lists(table: dict) -> dict:
+        return {json.dumps(key): {name: of[kept].tolist() for name, of in each.items()} for key, each in table.items()}
+
+    return {
+        "ids": [ready.cases[place].id for place in kept],
+        "categories": [ready.cases[place].category for place in kept],
+        "failed": failed,
+        "specks": specks,
+        "scores": lists(told),
+        "selected": lists(selected),
+    }
 
 
 class Edited(NamedTuple):
@@ -277,7 +292,7 @@ def _shuffle(masks: Bool[Tensor, "cases side side"], seeds: Sequence[int]) -> Bo
     return masks.flatten(1).gather(1, torch.stack(order).to(masks.device)).view_as(masks)
 
 
-def score_pictures(editor: Editor, ready: Prepared, pictures: Tensor) -> dict[str, list[float]]:
+def score_pictures(editor: Editor, ready: Prepared, pictures: Tensor) -> dict[str, Float[Tensor, " cases"]]:
     """Each case's scores of some pictures.
 
     distance, distance to edited: perceptual, to the pictures of the two prompts. text original, text edited: CLIP's cosine
@@ -292,4 +307,4 @@ def score_pictures(editor: Editor, ready: Prepared, pictures: Tensor) -> dict[st
         each = zip(ready.cases, ready.before, _judge(editor, pictures), region.cpu(), strict=True)
         done, rest = zip(*(judge_edit(*one) for one in each), strict=True)
         told |= {"success": torch.tensor(done).float(), "rest": torch.tensor(rest)}
-    return {name: values.tolist() for name, values in told.items()}
+    return told

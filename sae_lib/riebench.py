@@ -28,6 +28,12 @@ CATEGORIES = {
 }
 """RIEBench's kinds of edit [riebench]."""
 
+PAPER_EXAMPLES = (
+    *("111000000003", "212000000003", "211000000001", "311000000001", "412000000004", "511000000000"),
+    *("612000000001", "712000000001", "814000000003", "812000000004", "812000000006", "912000000001"),
+)
+"""Ids of the twelve edits in the supplementary grids [riebench]."""
+
 EVERYTHING, BACKGROUND = "#everything", "background"
 """Phrases that name no object: the whole picture; all that is not the foreground."""
 
@@ -144,7 +150,9 @@ def _read_pie_bench(source: str) -> list[dict[str, str]]:
         except ValueError as error:
             raise ValueError(f"{source} is not PIE-Bench: {error}") from error
         except OSError as error:
-            raise ConnectionError(f"PIE-Bench {source!r} is not on this machine and cannot be reached: {error}") from error
+            raise ConnectionError(
+                f"PIE-Bench {source!r} is not on this machine and cannot be reached: {error}"
+            ) from error
         for record in part:
             phrases = {8: (BACKGROUND,) * 2, 9: (EVERYTHING,) * 2}.get(category) or _exchanged(record["blended_words"])
             row = {field: record[name] for name, field in _PIE_BENCH_FIELDS.items()} | {"editing_type_id": category}
@@ -242,7 +250,9 @@ def count_by_category(cases: Sequence[Case]) -> dict[str, int]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sae_lib.riebench", description=__doc__)
-    parser.add_argument("path", help=f"file or address of RIEBench's JSON; or PIE-Bench: {PIE_BENCH}, or a copy's folder")
+    parser.add_argument(
+        "path", help=f"file or address of RIEBench's JSON; or PIE-Bench: {PIE_BENCH}, or a copy's folder"
+    )
     try:
         cases, defects = read_cases(parser.parse_args(arguments).path)
     except (OSError, ValueError) as error:

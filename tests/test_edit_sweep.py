@@ -105,3 +105,18 @@ def test_no_number_depends_on_how_many_cases_are_done_at_once(editor, sweep, tmp
 def test_a_sweep_of_which_no_case_has_masks_is_empty_and_says_why(editor, tmp_path):
     found = run_sweep(editor._replace(finder=nothing), CASES[:1], REHEARSAL_SETTINGS, tmp_path)
     assert found.ids == [] and found.scores == {} and len(found.failed) == 1
+
+
+def test_a_case_of_which_one_method_makes_no_picture_fails_for_all(editor, tmp_path, monkeypatch):
+    draw = edit_sweep.draw_edited
+
+    def overflows(pipe, prompts, call, noise, maps):
+        pictures = draw(pipe, prompts, call, noise, maps)
+        if any("/" in site for site in maps):  # the neurons' change
+            pictures[0] = torch.nan
+        return pictures
+
+    monkeypatch.setattr(edit_sweep, "draw_edited", overflows)
+    found = run_sweep(editor, CASES[4:6], [Setting("SAE", 8, 2.0), Setting("neurons", 50, 2.0)], tmp_path)
+    assert found.failed == {CASES[4].id: "no finite picture by neurons, 50 units, strength 2"}
+    assert found.ids == [CASES[5].id] and all(len(told["distance"]) == 1 for told in found.scores.values())

@@ -34,7 +34,9 @@ def summarise(sweep: Sweep) -> dict:
     for setting, told in sweep.scores.items():
         told = told | {f"gain {of}": told[f"{of} edited"] - original[f"{of} edited"] for of in ("text", "image")}
         names = ("distance", "gain text", "gain image", "success", "rest", "units", "numbers")
-        settings[str(setting)] = {name: _short(bootstrap_interval(told[name], seed=SEED)) for name in names if name in told}
+        settings[str(setting)] = {
+            name: _short(bootstrap_interval(told[name], seed=SEED)) for name in names if name in told
+        }
         numbers[setting] = told
         points = torch.stack([told["distance"], told["gain text"]], 1)
         clouds.setdefault(setting.method, [torch.zeros_like(points)]).append(points)
@@ -51,7 +53,9 @@ def summarise(sweep: Sweep) -> dict:
     columns = []
     for method in ("SAE", "neurons"):
         of = [setting for setting in numbers if setting.method == method]
-        columns.append(Columns([each.units for each in of], torch.stack([numbers[each]["gain text"] for each in of], 1)))
+        columns.append(
+            Columns([each.units for each in of], torch.stack([numbers[each]["gain text"] for each in of], 1))
+        )
     needed = units_needed(*columns, seed=SEED)
     blocks = {
         str(setting): {
