@@ -31,6 +31,8 @@ class Method:
     """Steps over which units are scored: "first" or "mean"."""
     normalised: bool = False
     """Whether units are divided by their norm over the region before they are scored (neurons)."""
+    absolute: bool = False
+    """Whether their shares are of the sum of absolute values (neurons): see `editing.scores`."""
     subtract: bool = True
     """False: nothing is taken off, as in the results of v3 and v4."""
     shuffled_masks: bool = False
@@ -42,12 +44,13 @@ METHODS = {
     "SAE, add only": Method("SAE", subtract=False),
     "neurons": Method("neurons", normalised=True),
     "neurons, mean": Method("neurons", aggregate="mean", normalised=True),
+    "neurons, corrected": Method("neurons", normalised=True, absolute=True),
     "steering": Method("update"),
     "random features": Method("random"),
     "shuffled masks": Method("SAE", shuffled_masks=True),
     "principal components": Method("PCA"),
 }
-"""The paper's methods, v4's, and controls that the paper does not have."""
+"""The paper's methods; neurons with the sign of their score mended; v4's; and controls that the paper does not have."""
 
 
 class Setting(NamedTuple):
@@ -278,7 +281,7 @@ def edit_all(editor: Editor, ready: Prepared, settings: Sequence[Setting]) -> It
         chosen = None
         if units:
             where = anywhere if method.shuffled_masks else ready.masks
-            chosen = select_units(scores(*encoded, where, method.aggregate, method.normalised), units)
+            chosen = select_units(scores(*encoded, where, method.aggregate, method.normalised, method.absolute), units)
         change = transport(basis, *encoded, chosen, ready.masks, method.subtract)
         for setting in same:
             maps = {site: setting.strength * each for site, each in change.maps.items()}

@@ -23,13 +23,30 @@ _SAE, _NEURONS = (8, 16, 32, 64), (50, 100, 200, 400, 800)
 """Units of the pocket sweep: the paper's 80 to 640 of 20,480 features and 5,000 to 80,000 of 204,800 neurons, the same shares
 of 2,048 each."""
 
+SDXL_SETTINGS = (
+    *PAPER_SETTINGS,
+    *(Setting("neurons, corrected", k, m) for k in (5_000, 10_000, 20_000, 40_000, 80_000) for m in (1.0, 2.0)),
+    *(
+        Setting(method, k, m)
+        for method in ("SAE, add only", "random features", "shuffled masks", "principal components")
+        for k in (80, 320)
+        for m in (1.0, 2.0)
+    ),
+)
+"""The paper's sweep, and what the paper lacks."""
+
 POCKET_SETTINGS = (
     *(Setting("SAE", k, m) for k in _SAE for m in (1.0, 2.0, 4.0)),
     *(Setting("SAE", 2, m) for m in (2.0, 4.0)),
     *(Setting("steering", 0, m) for m in (0.5, 1.0, 2.0, 4.0)),
-    *(Setting("neurons", k, m) for k in _NEURONS for m in (4.0, 8.0)),
-    *(Setting("neurons", 2_048, m) for m in (1.0, 2.0, 4.0)),
-    *(Setting("neurons, mean", k, m) for k in (200, 800) for m in (4.0, 8.0)),
+    *(
+        Setting(method, k, m)
+        for method in ("neurons", "neurons, corrected")
+        for k in _NEURONS
+        for m in ((4.0, 8.0) if k > 100 else (8.0,))
+    ),
+    *(Setting("neurons, corrected", 2_048, m) for m in (1.0, 2.0, 4.0)),
+    *(Setting("neurons, mean", 800, m) for m in (4.0, 8.0)),
     *(
         Setting(method, k, m)
         for method in ("SAE, add only", "random features", "shuffled masks")
@@ -50,6 +67,7 @@ REHEARSAL_SETTINGS = (
     Setting("steering", 0, 1.0),
     Setting("neurons", 50, 2.0),
     Setting("neurons, mean", 50, 2.0),
+    Setting("neurons, corrected", 50, 2.0),
     Setting("random features", 8, 2.0),
     Setting("shuffled masks", 8, 2.0),
     Setting("principal components", 8, 1.0),
@@ -58,10 +76,10 @@ REHEARSAL_SETTINGS = (
 
 
 def settings_of(scale: str, rehearsal: bool = False) -> tuple[Setting, ...]:
-    """The sweep of a scale: the paper's at sdxl scale, its counterpart with more controls in the pocket world."""
+    """The sweep of a scale."""
     if scale == "smoke" or rehearsal:
         return REHEARSAL_SETTINGS
-    return PAPER_SETTINGS if scale == "sdxl" else POCKET_SETTINGS
+    return SDXL_SETTINGS if scale == "sdxl" else POCKET_SETTINGS
 
 
 def load_editor(

@@ -50,13 +50,13 @@ def summarise(sweep: Sweep) -> dict:
         for method, points in clouds.items()
         if method not in ("SAE", "original", "edit prompt")
     }
-    columns = []
-    for method in ("SAE", "neurons"):
+    columns = {}
+    for method in ("SAE", "neurons", "neurons, corrected"):
         of = [setting for setting in numbers if setting.method == method]
-        columns.append(
-            Columns([each.units for each in of], torch.stack([numbers[each]["gain text"] for each in of], 1))
-        )
-    needed = units_needed(*columns, seed=SEED)
+        gains = torch.stack([numbers[each]["gain text"] for each in of], 1)
+        columns[method] = Columns([each.units for each in of], gains)
+    sae_columns = columns.pop("SAE")
+    needed = {method: units_needed(sae_columns, each, seed=SEED) for method, each in columns.items()}
     blocks = {
         str(setting): {
             name: {block: counts[sweep.categories == number].mean().item() for block, counts in of.items()}
@@ -66,7 +66,7 @@ def summarise(sweep: Sweep) -> dict:
         if setting[:2] == ("SAE", 64) and setting.strength == 2
     }
     told = {"cases": len(sweep.ids), "failed": sweep.failed, "specks": sweep.specks, "settings": settings}
-    told |= {"gaps": gaps, "units needed": needed._asdict(), "selected": blocks}
+    told |= {"gaps": gaps, "units needed": {name: each._asdict() for name, each in needed.items()}, "selected": blocks}
     return told | {"categories": {"columns": ["distance", "gain text", "success", "rest"], **categories}}
 
 
