@@ -192,17 +192,18 @@ of_scale, many = settings_of(scale, run.rehearsal), {}
 for setting in of_scale:
     many.setdefault(setting.method, set()).add(setting.units)
 columns = [Setting("SAE", units, 2.0) for units in sorted(many["SAE"])] + [Setting("steering", 0, 2.0)]
-columns += [Setting("neurons", units, 2.0 if scale == "sdxl" else 4.0) for units in sorted(many["neurons"])[-3:]]
+strength = 2.0 if scale == "sdxl" else 4.0
+columns += [Setting("neurons, corrected", units, strength) for units in sorted(many["neurons, corrected"])[-3:]]
 chosen = [each for each in cases if each.id in PAPER_EXAMPLES]
 groups = [[each] for each in chosen] or [[each for each in cases if each.category == kind] for kind in CATEGORIES]
-lines = []
-for found in filter(None, map(first_with_masks, groups)):
+lines, ready_ones = [], list(filter(None, map(first_with_masks, groups)))
+for found in ready_ones:
     pictures = [each.pictures[0] for _, each in edit_all(editor, found, columns)]
     lines.append((found.cases[0], [found.target.pictures[0], *pictures, found.source.pictures[0]]))
 
 # %%
 titles = ["original", *(f"SAE\n{s.units}" for s in columns if s.method == "SAE"), "steering"]
-titles += [*(f"neurons\n{s.units}" for s in columns if s.method == "neurons"), "edit\nprompt"]
+titles += [*(f"neurons\n{s.units}" for s in columns if s.method == "neurons, corrected"), "edit\nprompt"]
 fig, axes = plt.subplots(len(lines), len(titles), figsize=(TEXT_WIDTH, 0.5 * len(lines) + 0.3), squeeze=False, dpi=100)
 fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
 for line, (each, pictures) in zip(axes, lines, strict=True):
@@ -219,7 +220,27 @@ save_figure(run, fig, "grid", result)
 # **What we see.** A row is an edit. The last column is what the edit prompt draws by itself: usually another picture, not an edited one. Good
 # is a column that has the asked-for change and everything else of the first.
 #
-# ## 10.7 When nothing is found
+# ## 10.7 Neurons, and a sum that cancels
+#
+# Equation 8 divides by the sum of all means. Features are never below zero; neurons are, as often as not. Their sum nearly cancels,
+# and where it falls below zero, dividing by it turns the order round: the neurons *least* like the edit are added. That is
+# read from the authors' code; how often it happens in SDXL we cannot say. So notebook 11 judges two baselines: *neurons* as
+# published, and *neurons, corrected*, where absolute values are summed. Below, the sum as a share of the sum of absolute values.
+
+# %%
+neurons, turned = editor.bases["neurons"], 0
+for found in ready_ones:
+    shares = []
+    for each, mask in zip((found.source, found.target), found.masks, strict=True):
+        units = {site: neurons.encode(site, each.maps[site]) for site in neurons.sites(each.maps)}
+        nothing = {site: torch.zeros_like(each) for site, each in units.items()}
+        shares.append(scores(units, nothing, (mask, mask), normalised=True, absolute=True).sum().item())
+    turned += min(shares) < 0
+    print(f"{found.cases[0].id:15} source {100 * shares[0]:+5.1f} %, target {100 * shares[1]:+5.1f} %")
+print(f"below zero in {turned} of {len(ready_ones)} cases")
+
+# %% [markdown]
+# ## 10.8 When nothing is found
 #
 # A phrase that names nothing in its picture makes a case fail, for all methods, with its reason; notebook 11 counts these.
 
@@ -230,7 +251,7 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# ## 10.8 Headline numbers
+# ## 10.9 Headline numbers
 #
 # The tests execute the next cell again, from an empty cache, and compare digit by digit.
 
@@ -241,13 +262,13 @@ changes = [(edited[Setting("SAE", k, m)].pictures - ready.target.pictures).abs()
 print("pixel change:", *(f"{255 * change:.2f}" for change in changes), "of 255")
 
 # %% [markdown]
-# ## 10.9 Limits
+# ## 10.10 Limits
 #
 # - The pictures are generated: nothing here edits a photograph.
 # - The masks come from the pictures as drawn; where the model disobeyed the prompt, a mask may show the wrong thing.
 # - The change is static: it was computed before the edited pass ran, and does not follow where the picture goes.
 #
-# ## 10.10 Exercises
+# ## 10.11 Exercises
 #
 # 1. `case = "pocket-8-000"`: a background. Why do few features not suffice?
 # 2. `sae_lib.editing.transport` has `keep_positions=False`: the mean over the mask at each of its positions. Which edits do not
