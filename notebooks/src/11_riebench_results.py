@@ -44,6 +44,7 @@ import json
 import math
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import torch
 
 from sae_lib import Claim, cached, get_scale, save_figure, start_run
@@ -287,16 +288,45 @@ if used:
 result = {"gaps": by_category, "cases": n_edited, "prompts": n_edited, "seed": seed}
 save_figure(run, fig, "categories", result, folder, verdicts)
 
+
 # %%
-for name, found in by_category.items():
-    if found is not None:
-        print(
-            f"SAE minus {name.split(' / ')[1]:9} {name.split(' / ')[0]:18} {found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
-        )
+def percent(ends):
+    """A number and its interval in hundredths."""
+    return "–" if ends is None else "{:.0f} ({:.0f} to {:.0f})".format(*(100 * end for end in ends))
+
+
+names = [CATEGORIES[number] for number in used]
+against = ("neurons", "neurons, corrected", "steering")
+print("SAE's envelope minus another's, hundredths of cosine (95 % interval)")
+pd.DataFrame({f"minus {b}": [percent(by_category[f"{a} / {b}"]) for a in names] for b in against}, index=names)
 
 # %% [markdown]
 # **What we see.** The nine kinds of edit. Vertical axes differ: a colour changes little of a caption, a background much. With so few
-# cases a panel by itself decides little; the printed intervals say how little.
+# cases a panel by itself decides little; the table says how little.
+#
+# And did the edit happen? Each method at the one setting that gains most over all cases: the share of cases in which the judge sees
+# what was asked for (at sdxl scale, where there is no judge, the similarity gained), with its 95 % interval.
+
+# %%
+compared_methods = [name for name in METHODS if any(setting.method == name for setting in settings)]
+best = {
+    name: max((s for s in settings if s.method == name), key=lambda each: gain(each).mean().item())
+    for name in compared_methods
+} | {"edit prompt": reference}
+happened = {}
+for name, setting in best.items():
+    values = sweep.scores[setting]["success"] if judged else gain(setting)
+    groups = {CATEGORIES[number]: values[sweep.categories == number] for number in used}
+    groups |= {"all": values} if n_edited > 1 else {}
+    happened[name] = {group: bootstrap_interval(each, **sampling) for group, each in groups.items()}
+for name, setting in best.items():
+    print(f"{name:21} {setting.units or 'all':>5} units, strength {setting.strength:g}")
+print("\npercent of the cases (95 % interval)" if judged else "\nhundredths of cosine (95 % interval)")
+pd.DataFrame({name: {group: percent(each) for group, each in of.items()} for name, of in happened.items()})
+
+# %% [markdown]
+# **What we see.** A column is a method, a row a kind of edit. What the edit prompt's own picture shows is the most that can be asked
+# for. A row of zeros is a kind of edit that four blocks cannot make in this model, whatever is selected.
 #
 # ## 11.6 How many units for an effect
 #
@@ -321,9 +351,9 @@ def best_of(name):
 
 for name in ("SAE", "neurons", "neurons, corrected"):
     for each in best_of(name):
-        told = {score: values.mean().item() for score, values in sweep.scores[each].items()}
-        print(f"{each!s:44} gain {gain(each).mean():+.4f}, not zero in the region {told['units']:7.1f},", end=" ")
-        print(f"numbers added {told['numbers']:10.1f}")
+        means = {score: values.mean().item() for score, values in sweep.scores[each].items()}
+        print(f"{each!s:44} gain {gain(each).mean():+.4f}, not zero in the region {means['units']:7.1f},", end=" ")
+        print(f"numbers added {means['numbers']:10.1f}")
 
 
 # %%
@@ -379,8 +409,8 @@ axes[0, 0].plot([], [], ":", color="black", label="original")
 axes[0, 0].plot([], [], "--", color="black", label="edit prompt")
 axes[0, 0].plot([], [], "-.", color=METHOD_COLORS["steering"], label="steering (no selection)")
 fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, columnspacing=1)
-told = {name: found._asdict() for name, found in needed.items()}
-result = {"needed": told, "drawn": drawn, "cases": n_edited, "prompts": n_edited, "seed": seed}
+counted = {name: found._asdict() for name, found in needed.items()}
+result = {"needed": counted, "happened": happened, "drawn": drawn, "cases": n_edited, "prompts": n_edited, "seed": seed}
 save_figure(run, fig, "units", result, folder, [each for each in verdicts if each.claim == claims["units"].text])
 
 # %% [markdown]
@@ -462,9 +492,9 @@ save_figure(run, fig, "preliminary", {"published": published, "cases": n_edited,
 
 # %% tags=["nbval-check-output"]
 for each in settings[:: max(1, len(settings) // 8)]:
-    told = sweep.scores[each]
-    print(f"{each!s:46} distance {told['distance'].mean():.3f}, gain {gain(each).mean():+.3f}", end="")
-    print(f", success {told['success'].mean():.2f}" if judged else "")
+    scores = sweep.scores[each]
+    print(f"{each!s:46} distance {scores['distance'].mean():.3f}, gain {gain(each).mean():+.3f}", end="")
+    print(f", success {scores['success'].mean():.2f}" if judged else "")
 
 # %% [markdown]
 # ## 11.10 Scorecard
