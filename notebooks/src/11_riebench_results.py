@@ -25,7 +25,7 @@
 # ## 11.1 Parameters and set-up
 #
 # Pocket cases are written from held-out scenes (notebook 10); these are the first 20 of each kind. All 50 of each were edited once
-# by `make riebench`, which takes longer than `make reproduce` may; its numbers are drawn beside.
+# by `make riebench`, at more settings, which takes longer than `make reproduce` may; its numbers are drawn beside.
 
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
@@ -49,7 +49,7 @@ import torch
 
 from sae_lib import Claim, cached, get_scale, save_figure, start_run
 from sae_lib.edit_sweep import METHODS, Setting, read_sweep, run_sweep
-from sae_lib.editors import load_editor, settings_of
+from sae_lib.editors import POCKET_SETTINGS_FULL, load_editor, settings_of
 from sae_lib.frontiers import Columns, compare_frontiers, envelope, units_needed
 from sae_lib.metrics import bootstrap, bootstrap_interval, interval_of
 from sae_lib.riebench import CATEGORIES, pocket_cases, read_cases
@@ -200,7 +200,7 @@ def draw_points(ax, reading, rows=None, names=METHODS):
         ax.plot(x[1:], y[1:], linestyle="", label=method, markersize=4, **look)
         ax.plot(*envelope(x, y), color=look["color"], linewidth=1, linestyle=":" if method in CONTROLS else "-")
         if full and rows is None and method in ("SAE", "steering", "neurons"):
-            means = [full["settings"][str(each)] for each in of]
+            means = [full["settings"][str(each)] for each in POCKET_SETTINGS_FULL if each.method == method]
             far, near = ([0.0] + [each[name][0] for each in means] for name in ("distance", f"gain {reading}"))
             ax.plot(*envelope(torch.tensor(far), torch.tensor(near)), color=look["color"], linewidth=4, alpha=0.2)
     ax.axhline(0, color="black", linewidth=0.6)
