@@ -204,7 +204,7 @@ for found in ready_ones:
 # %%
 titles = ["original", *(f"SAE\n{s.units}" for s in columns if s.method == "SAE"), "steering"]
 titles += [*(f"neurons\n{s.units}" for s in columns if s.method == "neurons, corrected"), "edit\nprompt"]
-fig, axes = plt.subplots(len(lines), len(titles), figsize=(TEXT_WIDTH, 0.5 * len(lines) + 0.3), squeeze=False, dpi=100)
+fig, axes = plt.subplots(len(lines), len(titles), figsize=(TEXT_WIDTH, 0.44 * len(lines) + 0.3), squeeze=False, dpi=100)
 fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
 for line, (each, pictures) in zip(axes, lines, strict=True):
     for ax, picture in zip(line, pictures, strict=True):
