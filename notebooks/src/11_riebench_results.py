@@ -484,7 +484,9 @@ if n_edited > 1:
         bootstrap(sums(kinds), spread, **sampling),
         [bootstrap(sums(k), spread, **sampling) for k in shuffled],
     )
-    difference = interval_of(own - torch.stack(control).mean(0))
+    samples = own - torch.stack(control).mean(0)
+    samples[1:] += samples[0] - samples[1:].mean()  # resampling adds noise, and noise a spread of its own
+    difference = interval_of(samples)
     block_verdicts.append(block_claims["kinds"].judge(run, difference.value, difference[1:]))
 looks, objects = ((sweep.categories[:, None] == torch.tensor(kinds)).any(1) for kinds in ((6, 9), (1, 5)))
 if looks.sum() > 1 and objects.sum() > 1:
