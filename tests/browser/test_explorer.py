@@ -1,0 +1,1 @@
+"""The explorer of notebook 20 in JupyterLab."""
