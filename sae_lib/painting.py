@@ -258,7 +258,7 @@ class Painter:
                 f"The prompt has {tokens:,} tokens and the model reads {room}: the last {tokens - room:,} were cut."
             )
         if self.scale != "sdxl":
-            words = dict.fromkeys(re.findall(r"\w+", edit.prompt.lower()))
+            words = dict.fromkeys(re.findall(r"\w+|[^\w\s]", edit.prompt.lower()))
             strange = [word for word in words if len(tokenizer.tokenize(word)) != 1 or not word.isascii()]
             if strange:
                 shown = ", ".join(word[:20] for word in strange[:4])

@@ -5,7 +5,7 @@ from sae_lib import catalogue as catalogue_module
 from sae_lib.blocks import SAE_BLOCKS
 from sae_lib.catalogue import BETAS, TOP, Catalogue
 from sae_lib.features import FeatureId
-from sae_lib.painting import Edit, Painter
+from sae_lib.painting import Edit, Layer, Painter
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +82,14 @@ def test_what_fires_in_a_picture_and_at_a_position(catalogue):
         catalogue.firing(read, (8, 0))
 
 
-def test_a_painter_starts_with_the_best_read_feature_and_an_empty_mask(catalogue, best):
-    edit = catalogue.first_edit()
-    assert edit.prompt == catalogue.prompts[0] and edit.layers[0].feature == best.id
-    assert edit.layers[0].mask == ((0.0,) * 8,) * 8
+def test_a_painter_starts_with_a_well_read_feature_that_shows_and_an_empty_mask(catalogue):
+    edit = catalogue.first_edit
+    (layer,) = edit.layers
+    ranked = sorted(catalogue.rows, key=lambda row: -row.score)
+    assert edit.prompt == catalogue.prompts[0] and layer.mask == ((0.0,) * 8,) * 8
+    assert catalogue.row(layer.feature).score >= ranked[20].score
+    drawn = catalogue.painter.draw(Edit(edit.prompt, layers=(Layer(layer.feature),)))
+    assert (drawn.after - drawn.before).abs().mean() > 5 / 255
 
 
 def test_a_reading_that_is_broken_off_leaves_nothing_and_is_made_again(tmp_path, monkeypatch):
@@ -108,4 +112,4 @@ def test_without_a_judge_features_have_no_meaning(tmp_path, monkeypatch):
     monkeypatch.setitem(catalogue_module.PICTURES, "rehearsal", 2)
     catalogue = Catalogue(Painter("sdxl", "random/16"))
     assert {(row.meaning, row.score) for row in catalogue.rows} == {("", 0.0)}
-    assert catalogue.panel(catalogue.first_edit().layers[0].feature).strip.shape[0] == len(BETAS)
+    assert catalogue.panel(catalogue.first_edit.layers[0].feature).strip.shape[0] == len(BETAS)

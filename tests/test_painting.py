@@ -116,6 +116,7 @@ def test_a_long_prompt_is_drawn_and_the_cut_is_told(painter, caplog):
 def test_words_that_the_pocket_model_never_learnt_are_named(painter):
     assert painter.draw(Edit("a red heart, and a blue star.")).notes == ()
     assert painter.draw(Edit("")).notes == ()
+    assert "never learnt these words: 💚" in painter.draw(Edit("💚")).notes[0]
     (note,) = painter.draw(Edit("a сердце, zebra 红心 of café and tea at sea")).notes
     assert note == "The pocket model never learnt these words: сердце, zebra, 红心, café and 1 more."
 

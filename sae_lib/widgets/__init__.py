@@ -124,7 +124,7 @@ class PainterWidget(LiveWidget):
 
     def on_hello(self, number: str, check: Callable) -> None:
         models = [{"name": name, "steps": self.painter.call(name)[1].steps} for name in MODELS]
-        self._edit = self._edit or self.catalogue.first_edit()
+        self._edit = self._edit or self.catalogue.first_edit
         grid = self.painter.grid(self._edit.model)
         self.welcome(number, check, models=models, edit=self._edit.to_json(), grid=grid)
 
@@ -170,7 +170,7 @@ class ExplorerWidget(LiveWidget):
             np.array([row.score for row in rows], np.float32),
             np.array([meanings.index(row.meaning) for row in rows], np.float32),
         ]
-        start = self._start or self.catalogue.first_edit()
+        start = self._start or self.catalogue.first_edit
         content = {"meanings": meanings, "betas": BETAS, "top": TOP, "edit": start.to_json()}
         self.welcome(number, check, buffers=[each.tobytes() for each in table], **content)
 

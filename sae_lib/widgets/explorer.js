@@ -155,8 +155,8 @@ function render({ model, el }) {
 
   // The prompt's picture, and what fires where.
   function read(where) {
-    status.textContent = "reading …";
-    reading = wire.ask("read", { prompt: at("prompt").value, seed: Math.trunc(Number(at("seed").value)) || 0, cell: where });
+    const asked = wire.ask("read", { prompt: at("prompt").value, seed: Math.trunc(Number(at("seed").value)) || 0, cell: where });
+    if (asked !== null) [reading, status.textContent] = [asked, "reading …"];
   }
   function paint() {
     const side = canvas.width / grid;

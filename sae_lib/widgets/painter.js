@@ -109,12 +109,16 @@ function render({ model, el }) {
     features({ number, found }) {
       if (number === listed) list(found);
     },
-    lost() { status.textContent = "no kernel"; },
+    lost() {
+      if (edit) back(false);
+      status.textContent = "no kernel";
+    },
   });
 
   // Drawing, and the history of edits.
   function draw() {
     drawing = wire.ask("draw", { edit });
+    if (drawing === null) return;
     status.textContent = "drawing …";
     at("progress").value = 0;
     at("cancel").disabled = false;
@@ -148,6 +152,7 @@ function render({ model, el }) {
       edit = past.pop();
     }
     edit = shown ?? edit;
+    strokeEnd = null;
     idle();
   }
   const undo = () => step(past, future), redo = () => step(future, past);

@@ -15,7 +15,7 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
-// `ask(kind, content)` sends a message and gives its number; answers come to `on[answer's kind](content, buffers)`.
+// `ask(kind, content)` sends a message and gives its number, null without a kernel; answers come to `on[answer's kind](content, buffers)`.
 function connect(model, root, on) {
   const view = Math.random().toString(36).slice(2);
   const alert = root.querySelector("[role=alert]");
@@ -23,12 +23,19 @@ function connect(model, root, on) {
 
   const say = (text) => { alert.textContent = text; };
   const gone = () => root.closest(".jupyter-widgets-disconnected") !== null;
+  const lost = () => { clearTimeout(timer); timer = null; say(GONE); on.lost?.(); };
   const wait = () => { timer ??= setTimeout(() => { silent = true; say(gone() ? GONE : SILENT); }, 4000); };
   const ask = (kind, content = {}) => {
     const number = `${view}-${++count}`;
-    if (gone()) { say(GONE); return number; }
-    model.send({ kind, number, ...content });
-    if (kind !== "ping") { model.send({ kind: "ping", number: `${view}-ping` }); wait(); }
+    try {
+      if (gone()) throw new Error(GONE);
+      model.send({ kind, number, ...content });
+      model.send({ kind: "ping", number: `${view}-ping` });
+    } catch { // also while the kernel restarts
+      lost();
+      return null;
+    }
+    wait();
     return number;
   };
   const receive = (content, buffers) => {
@@ -38,9 +45,8 @@ function connect(model, root, on) {
     if (silent) { silent = false; say(""); }
     on[content.kind]?.(content, (buffers ?? []).map(asBlob), buffers);
   };
-  const lost = () => setTimeout(() => { if (gone()) { say(GONE); on.lost?.(); } });
   model.on("msg:custom", receive);
-  model.on("comm_live_update", lost);
+  model.on("comm_live_update", () => setTimeout(() => { if (gone()) lost(); }));
   root.addEventListener("keydown", (event) => event.stopPropagation()); // else the notebook takes letters as commands
   return { ask, say, close: () => { model.off("msg:custom", receive); clearTimeout(timer); } };
 }
