@@ -6,6 +6,7 @@ build [NAME ...]                            make notebooks/NN_name.ipynb, execut
 
 import argparse
 import ast
+import base64
 import hashlib
 import importlib
 import json
@@ -27,7 +28,7 @@ from nbclient.exceptions import DeadKernelError
 
 from sae_lib import store
 from sae_lib.artefacts import index
-from sae_lib.figures import figure_folder
+from sae_lib.figures import figure_folder, with_palette
 from sae_lib.runs import Run, refuse_unknown
 
 FOLDER = Path(__file__).resolve().parent
@@ -230,11 +231,15 @@ def write_readme_tables(readme: Path = store.ROOT / "README.md") -> None:
 
 
 def _without_traces(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The executed notebook without timings, versions, widget state and papermill's notes."""
+    """The executed notebook without timings, versions, widget state and papermill's notes; its pictures in 256 colours."""
     notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                png = with_palette(base64.b64decode(output["data"]["image/png"]))
+                output["data"]["image/png"] = base64.b64encode(png).decode() + "\n"
     return notebook
 
 

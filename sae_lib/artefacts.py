@@ -12,8 +12,8 @@ from typing import Any
 
 from sae_lib.store import ROOT
 
-NEXT, NO_FLUX, UNKNOWN = "next", "not run: no FLUX path yet", "not identified"
-"""Why an artefact has no file: RIEBench's, FLUX's, and those of which nobody outside has said what they show."""
+NO_FLUX, UNKNOWN = "not run: no FLUX path yet", "not identified"
+"""Why an artefact has no file: FLUX's, and those of which nobody outside has said what they show."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Artefact:
     files: tuple[str, ...] = ()
     """"notebook/figure", below `figures/`."""
     missing: str = ""
-    """Why there is no file, one of NEXT, NO_FLUX, UNKNOWN."""
+    """Why there is no file, one of NO_FLUX, UNKNOWN."""
 
     @property
     def status(self) -> str:
@@ -77,7 +77,27 @@ ARTEFACTS: tuple[Artefact, ...] = (
         _of("04_transfer", "figure3", "similarity"),
     ),
     Artefact("IoU plot", "Active sets at adjacent steps", "", "digitised", _of("04_transfer", "figure3")),
-    *_numbered("Figure", (4, 5, 6), "RIEBench", NEXT),
+    Artefact(
+        "Figure 4",
+        "Transport of features from one picture into another",
+        "v5",
+        "not published",
+        _of("10_riebench", "figure4"),
+    ),
+    Artefact(
+        "Figure 5",
+        "RIEBench: distance against similarity gained",
+        "v5",
+        "not published",
+        _of("11_riebench_results", "figure5", "categories"),
+    ),
+    Artefact(
+        "Figure 6",
+        "RIEBench: features selected, by block and kind of edit",
+        "v5",
+        "not published",
+        _of("11_riebench_results", "figure6"),
+    ),
     *_numbered("Figure", (7,), "", UNKNOWN),
     *_numbered("Figure", (8, 9), "Interventions on FLUX", NO_FLUX),
     Artefact(
@@ -144,8 +164,10 @@ ARTEFACTS: tuple[Artefact, ...] = (
         _of("08_writing_with_features", "locality"),
     ),
     Artefact("Table 5", "Reconstruction, 24 rows", "v5", "not published", _of("06_reconstruction", "table5")),
-    Artefact("Preliminary scatter", "RIEBench, May 2025", "", "digitised", missing=NEXT),
-    Artefact("Supplementary grids", "Twelve edits by every method", "", "not published", missing=NEXT),
+    Artefact("Preliminary scatter", "RIEBench, May 2025", "", "digitised", _of("11_riebench_results", "preliminary")),
+    Artefact(
+        "Supplementary grids", "An edit of each kind by every method", "", "not published", _of("10_riebench", "grid")
+    ),
     Artefact(
         "Companion 01",
         "The pocket models: their pictures, their obedience, the blocks' sizes",
@@ -218,6 +240,14 @@ ARTEFACTS: tuple[Artefact, ...] = (
             "stability",
             "exact_truth",
         ),
+    ),
+    Artefact("Companion 10", "Which features an edit takes", "", "", _of("10_riebench", "selection")),
+    Artefact(
+        "Companion 11",
+        "Edits that happened, against units and side effects",
+        "",
+        "",
+        _of("11_riebench_results", "units"),
     ),
     Artefact(
         "Companion 90",

@@ -1,19 +1,19 @@
 """RIEBench's sweep: every method at every setting on exactly the same cases, each case's scores kept under its id."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sae_lib.clip import Clip
 from sae_lib.denoising import CallSettings
-from sae_lib.editing import Pass, draw_edited, run_pass, scores, select_units, transport
+from sae_lib.editing import Change, Pass, draw_edited, run_pass, scores, select_units, transport
 from sae_lib.judges import judge_edit
 from sae_lib.masks import Finder, masks_of_cases
 from sae_lib.riebench import Case
@@ -31,6 +31,8 @@ class Method:
     """Steps over which units are scored: "first" or "mean"."""
     normalised: bool = False
     """Whether units are divided by their norm over the region before they are scored (neurons)."""
+    absolute: bool = False
+    """Whether their shares are of the sum of absolute values (neurons): see `editing.scores`."""
     subtract: bool = True
     """False: nothing is taken off, as in the results of v3 and v4."""
     shuffled_masks: bool = False
@@ -42,12 +44,13 @@ METHODS = {
     "SAE, add only": Method("SAE", subtract=False),
     "neurons": Method("neurons", normalised=True),
     "neurons, mean": Method("neurons", aggregate="mean", normalised=True),
+    "neurons, corrected": Method("neurons", normalised=True, absolute=True),
     "steering": Method("update"),
     "random features": Method("random"),
     "shuffled masks": Method("SAE", shuffled_masks=True),
     "principal components": Method("PCA"),
 }
-"""The paper's methods, v4's, and controls that the paper does not have."""
+"""The paper's methods; neurons with the sign of their score mended; v4's; and controls that the paper does not have."""
 
 
 class Setting(NamedTuple):
@@ -80,6 +83,7 @@ class Editor(NamedTuple):
 
     pipe: object
     call: CallSettings
+    """Its seed is 0: a case's generator is seeded with `seed` and the case's own number."""
     bases: Mapping[str, Basis]
     """By the names of `Method.basis`."""
     finder: Finder
@@ -87,25 +91,36 @@ class Editor(NamedTuple):
     clip: Clip
     judge: nn.Module | None
     """Known only in the pocket world."""
+    seed: int
+    """Of the noise (the authors: 42 for all cases) and of the shuffled masks."""
+    at_once: int
+    """Cases whose passes are kept at the same time; no number depends on it."""
+    dilate: bool
+    """Whether masks are blurred before they are put on the grid; see `masks.to_grid`."""
+
+    def noise_of(self, cases: Sequence[Case]) -> list[int]:
+        """Whose noise the cases are drawn from."""
+        return [self.seed + case.noise for case in cases]
 
 
-def run_sweep(
-    editor: Editor, cases: Sequence[Case], settings: Sequence[Setting], folder: Path, at_once: int = 20
-) -> "Sweep":
+def run_sweep(editor: Editor, cases: Sequence[Case], settings: Sequence[Setting], folder: Path) -> "Sweep":
     """Every setting on every case; what is in the folder already is not done again, so that a killed sweep goes on.
 
-    Cases are done some at a time; the two reference passes and the masks once a case. A case without masks is counted
-    as failed for all methods, with the reason. Noise is that of the case's place in the list.
+    The two reference passes, the masks and what is scored of the references are made once a case, never once a setting. A
+    case without masks, or of which one method makes no finite picture (16 bit), is counted as failed for all, with the reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for start in range(0, len(cases), at_once):
+    for start in range(0, len(cases), editor.at_once):
         path = folder / f"cases_{start:05}.json"
         if not path.is_file():
-            indices = range(start, min(start + at_once, len(cases)))
-            rows = _edit([cases[i] for i in indices], editor, settings, list(indices))
-            write_if_changed(path, json.dumps(rows).encode())
-    parts = [json.loads(path.read_text()) for path in sorted(folder.glob("cases_*.json"))]
-    return Sweep.join(parts)
+            part = _edit(cases[start : start + editor.at_once], editor, settings)
+            write_if_changed(path, json.dumps(part).encode())
+    return read_sweep(folder)
+
+
+def read_sweep(folder: Path) -> "Sweep":
+    """What `run_sweep` left in a folder."""
+    return Sweep.join([json.loads(path.read_text()) for path in sorted(folder.glob("cases_*.json"))])
 
 
 class Sweep(NamedTuple):
@@ -116,6 +131,8 @@ class Sweep(NamedTuple):
     categories: Float[Tensor, " cases"]
     failed: dict[str, str]
     """By id, why a case has none."""
+    specks: int
+    """Instances too small for the grid, which got the cell that they cover most."""
     scores: dict[Setting, dict[str, Float[Tensor, " cases"]]]
     """By setting and name of the score; see `score_pictures`. "original" and "edit prompt" stand for the two references."""
     selected: dict[Setting, dict[str, Float[Tensor, " cases"]]]
@@ -123,17 +140,21 @@ class Sweep(NamedTuple):
 
     @classmethod
     def join(cls, parts: Sequence[dict]) -> "Sweep":
+        done = [part for part in parts if part["ids"]]
+
         def joined(table: str) -> dict:
-            keys = parts[0][table]
             return {
-                _key(key): {name: torch.cat([torch.tensor(part[table][key][name]) for part in parts]) for name in of}
-                for key, of in keys.items()
+                _key(key): {
+                    name: torch.cat([torch.tensor(part[table][key][name]).float() for part in done]) for name in of
+                }
+                for key, of in (done[0][table] if done else {}).items()
             }
 
         failed = {name: why for part in parts for name, why in part["failed"].items()}
         ids = [name for part in parts for name in part["ids"]]
         categories = torch.tensor([number for part in parts for number in part["categories"]])
-        return cls(ids, categories, failed, joined("scores"), joined("selected"))
+        specks = sum(part["specks"] for part in parts)
+        return cls(ids, categories, failed, specks, joined("scores"), joined("selected"))
 
 
 def _key(text: str):
@@ -141,87 +162,152 @@ def _key(text: str):
     return Setting(method, units, strength)
 
 
-def _edit(cases: list[Case], editor: Editor, settings: Sequence[Setting], indices: list[int]) -> dict:
-    neurons = any(METHODS[setting.method].basis == "neurons" for setting in settings)
-    source = run_pass(editor.pipe, [case.editing_prompt for case in cases], editor.call, indices, neurons)
-    target = run_pass(editor.pipe, [case.original_prompt for case in cases], editor.call, indices, neurons)
+class Prepared(NamedTuple):
+    """Some cases, and all of them that no setting changes."""
+
+    cases: list[Case]
+    source: Pass
+    """Of the edit prompts."""
+    target: Pass
+    """Of the original prompts, the passes that are edited."""
+    masks: tuple[Bool[Tensor, "cases side side"], Bool[Tensor, "cases side side"]]
+    """Where source units are taken and put; where target units are taken off."""
+    near: dict[str, Float[Tensor, "cases dimensions"]]
+    """What CLIP compares a picture with, by the name of the score."""
+    before: list
+    """What the judge sees in the original pictures; empty without a judge."""
+
+
+def prepare(editor: Editor, cases: Sequence[Case], neurons: bool = True) -> tuple[Prepared | None, dict[str, str], int]:
+    """Both passes and the masks of some cases; of those that have no masks, by id, why; and the number of specks.
+
+    None if no case has masks. neurons: whether the passes keep them.
+    """
+    call, noise = editor.call, editor.noise_of(cases)
+    source = run_pass(editor.pipe, [case.editing_prompt for case in cases], call, noise, neurons)
+    target = run_pass(editor.pipe, [case.original_prompt for case in cases], call, noise, neurons)
     side = target.maps[ORDER[0]].shape[-1]
-    found = masks_of_cases(cases, editor.finder, source.pictures, target.pictures, side)
+    found = masks_of_cases(cases, editor.finder, source.pictures, target.pictures, side, editor.dilate)
     failed = {case.id: why for case, why in zip(cases, found, strict=True) if isinstance(why, str)}
     kept = [place for place, each in enumerate(found) if not isinstance(each, str)]
-    cases, indices = ([of[place] for place in kept] for of in (cases, indices))
-    out = {"ids": [case.id for case in cases], "categories": [case.category for case in cases], "failed": failed}
-    out |= {"scores": {}, "selected": {}}
-    source, target = (
-        Pass(each.pictures[kept], {s: m[:, kept] for s, m in each.maps.items()}) for each in (source, target)
-    )
-    masks = tuple(torch.stack([found[place][which] for place in kept]) for which in (0, 1)) if kept else ()
-    references = {"original": target.pictures, "edit prompt": source.pictures}
+    if not kept:
+        return None, failed, 0
+    cases, found = ([of[place] for place in kept] for of in (cases, found))
+    if failed:
+        source, target = (
+            Pass(each.pictures[kept], {site: maps[:, kept] for site, maps in each.maps.items()})
+            for each in (source, target)
+        )
+    masks = tuple(torch.stack([each[which] for each in found]).to(editor.pipe.device) for which in (0, 1))
+    near = {
+        "text original": editor.clip.embed_texts([case.original_prompt for case in cases]),
+        "text edited": editor.clip.embed_texts([case.editing_prompt for case in cases]),
+        "image original": editor.clip.embed_images(target.pictures),
+        "image edited": editor.clip.embed_images(source.pictures),
+    }
+    before = _judge(editor, target.pictures)
+    return Prepared(cases, source, target, masks, near, before), failed, sum(each.specks for each in found)
+
+
+def _judge(editor: Editor, pictures: Tensor) -> list:
+    if editor.judge is None:
+        return []
+    from sae_lib.pocket.judge import judge_images
+
+    return judge_images(editor.judge, pictures)
+
+
+def _edit(cases: Sequence[Case], editor: Editor, settings: Sequence[Setting]) -> dict:
+    """One part of the sweep, in the form of its file."""
+    neurons = any(METHODS[setting.method].basis == "neurons" for setting in settings)
+    ready, failed, specks = prepare(editor, cases, neurons)
+    if ready is None:
+        return {"ids": [], "categories": [], "failed": failed, "specks": 0, "scores": {}, "selected": {}}
+    widths = [editor.bases["SAE"].saes[block].n_f for block in ORDER]
+    told, selected, broken = {}, {}, {}
+    references = {"original": ready.target.pictures, "edit prompt": ready.source.pictures}
     for name, pictures in references.items():
-        told = score_pictures(editor, cases, pictures, source.pictures, target.pictures, masks)
-        out["scores"][json.dumps((name, 0, 0.0))] = told
-    for setting, pictures, change, chosen in _edited(editor, cases, indices, source, target, masks, settings):
-        told = score_pictures(editor, cases, pictures, source.pictures, target.pictures, masks)
-        told |= {"units": change.active_units.tolist(), "numbers": change.numbers.tolist()}
-        out["scores"][json.dumps(setting)] = told
-        if chosen is not None:
-            out["selected"][json.dumps(setting)] = chosen
-    return out
+        told[Setting(name, 0, 0.0)] = score_pictures(editor, ready, pictures)
+    for setting, edited in edit_all(editor, ready, settings):
+        for place in (~edited.pictures.flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
+            broken.setdefault(place, f"no finite picture by {setting}")
+        told[setting] = score_pictures(editor, ready, edited.pictures.nan_to_num())
+        told[setting] |= {"units": edited.change.active_units, "numbers": edited.change.numbers}
+        if edited.chosen is not None and METHODS[setting.method].basis == "SAE":
+            counts = [part.sum(1) for part in edited.chosen[0].split(widths, 1)]
+            selected[setting] = dict(zip(ORDER, counts, strict=True))
+    kept = [place for place in range(len(ready.cases)) if place not in broken]
+    failed |= {ready.cases[place].id: why for place, why in broken.items()}
+
+    def lists(table: dict) -> dict:
+        return {json.dumps(key): {name: of[kept].tolist() for name, of in each.items()} for key, each in table.items()}
+
+    return {
+        "ids": [ready.cases[place].id for place in kept],
+        "categories": [ready.cases[place].category for place in kept],
+        "failed": failed,
+        "specks": specks,
+        "scores": lists(told),
+        "selected": lists(selected),
+    }
 
 
-def _edited(editor, cases, indices, source, target, masks, settings):
+class Edited(NamedTuple):
+    """Some cases edited at one setting."""
+
+    pictures: Float[Tensor, "cases 3 picture_height picture_width"]
+    change: Change
+    chosen: tuple[Bool[Tensor, "cases all_units"], Bool[Tensor, "cases all_units"]] | None
+    """The units added and taken off; None where nothing is selected."""
+
+
+def edit_all(editor: Editor, ready: Prepared, settings: Sequence[Setting]) -> Iterator[tuple[Setting, Edited]]:
     """Setting by setting the edited pictures; those that differ in strength alone share everything but the drawing."""
-    generator = torch.Generator().manual_seed(indices[0] if indices else 0)
-    anywhere = tuple(_shuffle(mask, generator) for mask in masks)
-    prompts, encoded = [case.original_prompt for case in cases], {}
-    for name, units in dict.fromkeys((setting.method, setting.units) for setting in settings):
+    anywhere = tuple(_shuffle(mask, editor.noise_of(ready.cases)) for mask in ready.masks)
+    prompts, noise = [case.original_prompt for case in ready.cases], editor.noise_of(ready.cases)
+    groups: dict[tuple[str, int], list[Setting]] = {}
+    for setting in settings:
+        groups.setdefault((setting.method, setting.units), []).append(setting)
+    encoded, of_basis = None, ""
+    for (name, units), same in groups.items():
         method = METHODS[name]
         basis = editor.bases[method.basis]
-        if method.basis not in encoded:
-            encoded = {
-                method.basis: tuple(
-                    {s: basis.encode(s, p.maps[s]) for s in basis.sites(p.maps)} for p in (source, target)
-                )
-            }
-        first, second = encoded[method.basis]
-        chosen = by_block = None
+        if of_basis != method.basis:
+            of_basis = method.basis
+            encoded = [
+                {site: basis.encode(site, each.maps[site]) for site in basis.sites(each.maps)}
+                for each in (ready.source, ready.target)
+            ]
+        chosen = None
         if units:
-            where = anywhere if method.shuffled_masks else masks
-            chosen = select_units(scores(first, second, where, method.aggregate, method.normalised), units)
-            if method.basis == "SAE":
-                widths = [each.shape[2] for each in first.values()]
-                counts = [part.sum(1).tolist() for part in chosen[0].split(widths, 1)]
-                by_block = dict(zip(first, counts, strict=True))
-        change = transport(basis, first, second, chosen, masks, method.subtract)
-        for setting in settings:
-            if (setting.method, setting.units) == (name, units):
-                maps = {site: setting.strength * each for site, each in change.maps.items()}
-                yield setting, draw_edited(editor.pipe, prompts, editor.call, indices, maps), change, by_block
+            where = anywhere if method.shuffled_masks else ready.masks
+            chosen = select_units(scores(*encoded, where, method.aggregate, method.normalised, method.absolute), units)
+        change = transport(basis, *encoded, chosen, ready.masks, method.subtract)
+        for setting in same:
+            maps = {site: setting.strength * each for site, each in change.maps.items()}
+            yield setting, Edited(draw_edited(editor.pipe, prompts, editor.call, noise, maps), change, chosen)
 
 
-def _shuffle(mask: Tensor, generator: torch.Generator) -> Tensor:
+def _shuffle(masks: Bool[Tensor, "cases side side"], seeds: Sequence[int]) -> Bool[Tensor, "cases side side"]:
     """Each case's mask with its cells in another place."""
-    order = torch.rand(mask.flatten(1).shape, generator=generator).argsort(1)
-    return mask.flatten(1).gather(1, order).view_as(mask)
+    cells = masks[0].numel()
+    order = [torch.randperm(cells, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return masks.flatten(1).gather(1, torch.stack(order).to(masks.device)).view_as(masks)
 
 
-def score_pictures(editor: Editor, cases, pictures, edited, original, masks) -> dict[str, list[float]]:
+def score_pictures(editor: Editor, ready: Prepared, pictures: Tensor) -> dict[str, Float[Tensor, " cases"]]:
     """Each case's scores of some pictures.
 
-    distance, distance to edited: perceptual, to the pictures of the two prompts. text original, text edited: CLIP's cosine with
-    the prompts; image original, image edited: with the two pictures. Pocket: success and rest, as `judge_edit` says.
+    distance, distance to edited: perceptual, to the pictures of the two prompts. text original, text edited: CLIP's cosine
+    with the prompts; image original, image edited: with the two pictures. Pocket: success and rest, as `judge_edit` says.
     """
-    told = {"distance": editor.distance(pictures, original), "distance to edited": editor.distance(pictures, edited)}
+    told = {"distance": editor.distance(pictures, ready.target.pictures)}
+    told["distance to edited"] = editor.distance(pictures, ready.source.pictures)
     own = editor.clip.embed_images(pictures)
-    for name, prompts, reference in (
-        ("original", [case.original_prompt for case in cases], original),
-        ("edited", [case.editing_prompt for case in cases], edited),
-    ):
-        told[f"text {name}"] = (own * editor.clip.embed_texts(prompts)).sum(1)
-        told[f"image {name}"] = (own * editor.clip.embed_images(reference)).sum(1)
+    told |= {name: (own * other).sum(1) for name, other in ready.near.items()}
     if editor.judge is not None:
-        region = F.interpolate((masks[0] | masks[1])[:, None].float(), pictures.shape[-2:])[:, 0] > 0
-        judged = [judge_edit(editor.judge, *each) for each in zip(cases, original, pictures, region, strict=True)]
-        told |= {"success": torch.tensor([float(done) for done, _ in judged])}
-        told |= {"rest": torch.tensor([rest for _, rest in judged])}
-    return {name: values.tolist() for name, values in told.items()}
+        region = F.interpolate((ready.masks[0] | ready.masks[1])[:, None].float(), pictures.shape[-2:])[:, 0] > 0
+        each = zip(ready.cases, ready.before, _judge(editor, pictures), region.cpu(), strict=True)
+        done, rest = zip(*(judge_edit(*one) for one in each), strict=True)
+        told |= {"success": torch.tensor(done).float(), "rest": torch.tensor(rest)}
+    return told

@@ -62,14 +62,16 @@ def scores(
     masks: tuple[Bool[Tensor, "cases height width"], Bool[Tensor, "cases height width"]],
     aggregate: str = "first",
     normalised: bool = False,
+    absolute: bool = False,
 ) -> Float[Tensor, "cases all_units"]:
     """How much more of a unit's activity there is in the source's region than in the target's (eq. 8), all sites in a row.
 
         score_rho = mu_rho(source) / sum of mu(source) - mu_rho(target) / sum of mu(target)
         mu = mean over the region's positions, at step 0 (aggregate "first") or over all steps ("mean")
 
-    normalised: each unit is first divided, step by step, by its L2 norm over the region (eq. 9, neurons). A region where
-    nothing is active counts as 0.
+    normalised: each unit is first divided, step by step, by its L2 norm over the region (eq. 9, neurons). absolute: the sums
+    are of |mu|. Neurons have both signs: their plain sum (authors' code) nearly cancels, and where it is below 0 it turns the
+    order round. Of features, which are never below 0, both are the same. A region where nothing is active counts as 0.
 
     Raises ValueError for another aggregate.
     """
@@ -84,7 +86,7 @@ def scores(
                 inside = inside / inside.square().sum((-2, -1), keepdim=True).sqrt().clamp(min=1e-12)
             means.append(inside.sum((-2, -1)).mean(0) / mask.sum((-2, -1))[:, None])
         mu = torch.cat(means, 1)
-        total = mu.sum(1, keepdim=True)
+        total = (mu.abs() if absolute else mu).sum(1, keepdim=True)
         shares.append(torch.where(total == 0, 0, mu / total))
     return shares[0] - shares[1]
 

@@ -73,7 +73,7 @@ def save_figure(
         fig.text(0.5, 0.5, mark, gid="mark", ha="center", va="center", in_layout=False, zorder=100, **look)
     saved = SavedFigure(*(figure_folder(run) / f"{name}.{kind}" for kind in SavedFigure._fields))
     png = _render(fig, "png", {"Software": None})
-    store.write_if_changed(saved.png, png if run.compared_with == "published" else _with_palette(png))
+    store.write_if_changed(saved.png, png if run.compared_with == "published" else with_palette(png))
     store.write_if_changed(saved.pdf, _render(fig, "pdf", {"CreationDate": None}))
     if saved.json.is_file() and json.loads(saved.json.read_text())["result"] == result:
         saved.json.touch()  # its time says that this run found the same
@@ -89,7 +89,7 @@ def _render(fig: Figure, kind: str, metadata: dict[str, None]) -> bytes:
         return file.getvalue()
 
 
-def _with_palette(png: bytes) -> bytes:
+def with_palette(png: bytes) -> bytes:
     """The picture in 256 colours, a third of the size: drawings need no more, photographs would. The PDF keeps all.
 
     The colours that mean something, a block or a control, are kept exactly. Each pixel gets the nearest colour of the

@@ -90,36 +90,66 @@ def compare_frontiers(
     return Comparison(interval_of(samples[~samples.isnan()]), grid.tolist())
 
 
-def units_for_effect(
-    units: Sequence[float | int],
-    effect: Float[Tensor, "cases counts"],
-    wanted: float,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """How many units a method needs for a mean effect; a bootstrap over cases.
+class Columns(NamedTuple):
+    """What a method's settings gain."""
 
-    units: the counts, rising. effect: of each case with each count. Interpolated between counts on a logarithmic scale, at
-    the first crossing; infinity where the largest count does not reach it, the smallest count where that is enough.
+    units: Sequence[int]
+    """Of each setting; a count may come several times, at several strengths: then the best of them stands for it."""
+    gain: Float[Tensor, "cases settings"]
+
+
+class UnitsNeeded(NamedTuple):
+    """How few units do it."""
+
+    effect: float
+    """The largest mean gain that both methods reach."""
+    first: Interval
+    second: Interval
+    times: Interval
+    """Second over first."""
+
+
+def units_needed(first: Columns, second: Columns, resamples: int = 1000, seed: int = 0) -> UnitsNeeded:
+    """How many units two methods need for the largest gain that both reach; a bootstrap over cases.
+
+    In each resample the cases drawn are averaged, of each count of units the best strength is taken, and so is the smaller
+    one of the two methods' largest gains; a count is read off where a method first reaches it, between two counts on a
+    logarithmic scale. Resamples in which that gain is not above 0 are left out.
+
+    Raises ValueError if it is not above 0 on all cases, for another number of columns than of units, or other cases.
     """
-    if list(units) != sorted(units) or len(units) != effect.shape[1]:
-        raise ValueError(f"units {list(units)} for {effect.shape[1]} columns: wanted one a column, rising")
-    logs = np.log(np.asarray(units, float))
+    for method in (first, second):
+        if len(method.units) != method.gain.shape[1]:
+            raise ValueError(f"{len(method.units)} units for {method.gain.shape[1]} columns: wanted one a column")
+    if len(first.gain) != len(second.gain):
+        raise ValueError(f"{len(first.gain)} and {len(second.gain)} cases: both methods must edit the same ones")
 
     def needed(means: Tensor) -> Tensor:
         found = []
         for row in means.numpy():
-            above = np.flatnonzero(row >= wanted)
-            if len(above) == 0:
-                found.append(np.inf)
-            elif (at := above[0]) == 0:
-                found.append(float(units[0]))
-            else:
-                share = (wanted - row[at - 1]) / (row[at] - row[at - 1])
-                found.append(float(np.exp(logs[at - 1] + share * (logs[at] - logs[at - 1]))))
+            curves = [_best(first.units, row[: len(first.units)]), _best(second.units, row[len(first.units) :])]
+            effect = min(gains.max() for _, gains in curves)
+            counts = [_reached(*curve, effect) for curve in curves] if effect > 0 else [np.nan] * 2
+            found.append([*counts, counts[1] / counts[0], effect])
         return torch.tensor(found, dtype=torch.float64)
 
-    samples = bootstrap(effect, needed, resamples, seed)
-    ordered = samples[1:].sort().values
-    ends = [ordered[min(len(ordered) - 1, int(part * len(ordered)))].item() for part in (0.025, 0.975)]
-    return Interval(samples[0].item(), *ends)
+    samples = bootstrap(torch.cat([first.gain, second.gain], 1), needed, resamples, seed)
+    effect = samples[0, 3].item()
+    if not effect > 0:
+        raise ValueError(f"the largest gain that both methods reach is {effect:.3g}: wanted one above 0")
+    samples = samples[~samples.isnan().any(1)]
+    return UnitsNeeded(effect, *(interval_of(samples[:, i]) for i in range(3)))
+
+
+def _best(units: Sequence[int], gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    counts = np.unique(units)
+    return counts, np.array([gains[np.asarray(units) == count].max() for count in counts])
+
+
+def _reached(counts: np.ndarray, gains: np.ndarray, wanted: float) -> float:
+    """Where a curve first reaches a gain that it does reach."""
+    at = int(np.flatnonzero(gains >= wanted)[0])
+    if at == 0:
+        return float(counts[0])
+    share = (wanted - gains[at - 1]) / (gains[at] - gains[at - 1])
+    return float(counts[at - 1] * (counts[at] / counts[at - 1]) ** share)

@@ -1,10 +1,15 @@
 """Judges that say what a picture shows, independently of the models that drew it."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from sae_lib.meaning import Truth
+
+if TYPE_CHECKING:
+    from sae_lib.pocket.judge import Judgement
 
 
 def load_judge(scale: str = "pocket", device: str | torch.device = "cpu") -> nn.Module:
@@ -61,23 +66,16 @@ def judge_truth(judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"], g
     return Truth.from_shares(list(shares.values()), grid)
 
 
-def judge_edit(
-    judge: nn.Module,
-    case,
-    original: Float[Tensor, "3 64 64"],
-    edited: Float[Tensor, "3 64 64"],
-    region: Bool[Tensor, "64 64"],
-) -> tuple[bool, float]:
+def judge_edit(case, before: "Judgement", after: "Judgement", region: Bool[Tensor, "64 64"]) -> tuple[bool, float]:
     """Whether a pocket edit did what it was asked for, and how much of the rest it changed.
+
+    before, after: what the judge sees in the original and in the edited picture.
 
     Success: of the objects that lie in the region for the most part (over half of their pixels), one has the new value;
     an added one is there, a deleted shape is nowhere. A background or style is the scene's. Rest: of the attributes of
     the objects outside the region in the original, and of the scene, the share that is no longer what it was; an
     object that is gone has lost them all.
     """
-    from sae_lib.pocket.judge import judge_images
-
-    before, after = judge_images(judge, torch.stack([original, edited]))
     truth = case.truth
 
     def inside(thing) -> bool:

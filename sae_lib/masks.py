@@ -1,7 +1,7 @@
 """Where in a picture is what a phrase names: grounded masks, and their places on a block's grid (RIEBench, paper.md 4.2)."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,22 @@ class Finder(Protocol):
     def __call__(
         self, picture: Float[Tensor, "3 height width"], noun: str
     ) -> Bool[Tensor, "instances height width"]: ...
+
+
+class Found(NamedTuple):
+    """A mask on a block's grid."""
+
+    cells: Bool[Tensor, "side side"]
+    specks: int
+    """Instances too small for any cell, for which the cell that they cover most was taken."""
+
+
+class CaseMasks(NamedTuple):
+    """The two masks of an edit: where the source's units are taken, and put; where the target's are taken off."""
+
+    source: Bool[Tensor, "side side"]
+    target: Bool[Tensor, "side side"]
+    specks: int
 
 
 class NothingFound(ValueError):
@@ -54,7 +70,7 @@ class JudgeFinder:
 
 def find_mask(
     finder: Finder, picture: Float[Tensor, "3 height width"], phrase: str, side: int, dilate: bool = True
-) -> Bool[Tensor, "side side"]:
+) -> Found:
     """The cells of a block's grid in which the phrase's instances lie (authors' code).
 
     Instances are found in the picture, put on the grid one by one (`to_grid`) and united. "#everything" is every cell;
@@ -63,7 +79,7 @@ def find_mask(
     Raises NothingFound if there is no instance, or no cell left.
     """
     if phrase == EVERYTHING:
-        return torch.ones(side, side, dtype=torch.bool)
+        return Found(torch.ones(side, side, dtype=torch.bool), 0)
     invert = phrase.startswith("~") or BACKGROUND in phrase
     noun = phrase.removeprefix("~")
     if BACKGROUND in phrase:
@@ -71,14 +87,15 @@ def find_mask(
     instances = finder(picture, noun)
     if len(instances) == 0:
         raise NothingFound(f"nothing in the picture is {noun or 'foreground'!r}")
-    cells = torch.stack([to_grid(instance, side, dilate) for instance in instances]).any(0)
+    placed = [to_grid(instance, side, dilate) for instance in instances]
+    cells = torch.stack([each.cells for each in placed]).any(0)
     cells = ~cells if invert else cells
     if not cells.any():
         raise NothingFound(f"no cell of the {side} x {side} grid is left for {phrase!r}")
-    return cells
+    return Found(cells, sum(each.specks for each in placed))
 
 
-def to_grid(mask: Bool[Tensor, "height width"], side: int, dilate: bool = True) -> Bool[Tensor, "side side"]:
+def to_grid(mask: Bool[Tensor, "height width"], side: int, dilate: bool = True) -> Found:
     """A mask on a block's grid, as the authors' code makes it with OpenCV.
 
         blur by a Gaussian of 31 x 31 at 512 pixels (sigma 31/6), keep what is above 0      if dilate (camera ready)
@@ -94,11 +111,10 @@ def to_grid(mask: Bool[Tensor, "height width"], side: int, dilate: bool = True) 
         reach = max(1, round(15 * size / 512))
         field = F.max_pool2d(field, 2 * reach + 1, stride=1, padding=reach)  # blurred above 0 = any pixel within reach
     cells = _lanczos(_lanczos(field[0, 0], side).T, side).T > 1e-6
-    if not cells.any():
-        cover = F.adaptive_avg_pool2d(mask.float()[None, None], side)[0, 0]
-        cells = cover == cover.max()
-        cells &= torch.arange(side * side).reshape(side, side) == cells.flatten().int().argmax()
-    return cells
+    if cells.any():
+        return Found(cells, 0)
+    cover = F.adaptive_avg_pool2d(mask.float()[None, None], side).flatten()
+    return Found((torch.arange(side * side) == cover.argmax()).view(side, side), 1)
 
 
 def _lanczos(field: Float[Tensor, "rows columns"], side: int) -> Float[Tensor, "rows side"]:
@@ -112,23 +128,24 @@ def _lanczos(field: Float[Tensor, "rows columns"], side: int) -> Float[Tensor, "
     return (field[:, taps.long().clamp(0, size - 1)] * weights).sum(-1).clamp(min=0)
 
 
-def masks_of_cases(cases: Sequence, finder: Finder, edited: Tensor, original: Tensor, side: int, dilate: bool = True):
-    """Each case's two masks (source, target), or the sentence that says why it has none.
+def masks_of_cases(
+    cases: Sequence, finder: Finder, edited: Tensor, original: Tensor, side: int, dilate: bool = True
+) -> list[CaseMasks | str]:
+    """Each case's two masks, or the sentence that says why it has none.
 
     change: of the edited picture and of the original one. add: the edited picture's for both. delete: the original's.
     """
     found = []
     for case, first, second in zip(cases, edited, original, strict=True):
         try:
-            if case.category == 2:
-                mask = find_mask(finder, first, case.editing_phrase, side, dilate)
-                found.append((mask, mask))
-            elif case.category == 3:
-                mask = find_mask(finder, second, case.original_phrase, side, dilate)
-                found.append((mask, mask))
-            else:
+            source = target = None
+            if case.category != 3:
                 source = find_mask(finder, first, case.editing_phrase, side, dilate)
-                found.append((source, find_mask(finder, second, case.original_phrase, side, dilate)))
+            if case.category != 2:
+                target = find_mask(finder, second, case.original_phrase, side, dilate)
+            one, other = source or target, target or source
+            specks = sum(each.specks for each in (source, target) if each is not None)
+            found.append(CaseMasks(one.cells, other.cells, specks))
         except NothingFound as error:
             found.append(str(error))
     return found

@@ -84,11 +84,11 @@ def bootstrap(
     statistic: Callable[[Tensor], Tensor] = lambda mean: mean,
     resamples: int = 1000,
     seed: int = 0,
-) -> Float[Tensor, " samples"]:
+) -> Float[Tensor, "samples ..."]:
     """The statistic of all prompts, then of `resamples` samples: prompts drawn with replacement, their numbers averaged.
 
     per_prompt: the numbers of each prompt (`[prompts]`, or the sums `[prompts, ...]` from which a pooled statistic is
-    made). statistic: from the means `[samples, ...]` over the prompts drawn to the values `[samples]`; by default the
+    made). statistic: from the means `[samples, ...]` over the prompts drawn to the values, one row a sample; by default the
     mean itself. Of equally many prompts the same ones are drawn, so that values may be averaged or subtracted sample by
     sample. Seeds, training runs and models are not resampled.
 

@@ -1,6 +1,6 @@
-"""RIEBench: pairs of prompts that differ by one edit. The authors' file, and one of the pocket world whose truth is known.
+"""RIEBench: pairs of prompts that differ by one edit. The authors' file, PIE-Bench, and edits of the pocket world whose truth is known.
 
-`python -m sae_lib.riebench PATH` prints a file's counts by category, and its defects.
+`python -m sae_lib.riebench PATH` prints the counts by category, and the defects.
 """
 
 import argparse
@@ -28,8 +28,30 @@ CATEGORIES = {
 }
 """RIEBench's kinds of edit [riebench]."""
 
+PAPER_EXAMPLES = (
+    *("111000000003", "212000000003", "211000000001", "311000000001", "412000000004", "511000000000"),
+    *("612000000001", "712000000001", "814000000003", "812000000004", "812000000006", "912000000001"),
+)
+"""Ids of the twelve edits in the supplementary grids [riebench]."""
+
 EVERYTHING, BACKGROUND = "#everything", "background"
 """Phrases that name no object: the whole picture; all that is not the foreground."""
+
+PIE_BENCH = "UB-CVML-Group/PIE_Bench_pp"
+"""PIE-Bench on the Hub, in its revised form PIE-Bench++ (CC BY-SA 4.0); RIEBench's edits were derived from it."""
+
+_PIE_BENCH_PARTS = {
+    1: "1_change_object_80",
+    2: "2_add_object_80",
+    3: "3_delete_object_80",
+    4: "4_change_attribute_content_40",
+    5: "5_change_attribute_pose_40",
+    6: "6_change_attribute_color_40",
+    7: "7_change_attribute_material_40",
+    8: "8_change_background_80",
+    9: "9_change_style_80",
+}
+_PIE_BENCH_FIELDS = {"id": "id", "source_prompt": "original_prompt", "target_prompt": "editing_prompt"}
 
 _FIELDS = {
     "id": "id",
@@ -57,6 +79,8 @@ class Case:
     editing_phrase: str
     truth: "Truth | None" = None
     """What the edit changes; known in the pocket world only."""
+    noise: int = 0
+    """Its number among all noise. The authors draw every case from the same one; each pocket case has its own."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +94,29 @@ class Truth:
 
 
 def read_cases(source: str) -> tuple[list[Case], list[str]]:
-    """The cases of a JSON file of RIEBench (a path or an address), and a sentence for each record that is none.
+    """The cases of a benchmark, and a sentence for each record that is none.
 
+    source: path or address of RIEBench's JSON; or PIE-Bench, by its name on the Hub (`PIE_BENCH`) or the folder of a copy.
     Brackets in prompts are removed, as the authors do before use. Raises FileNotFoundError, ConnectionError, and
-    ValueError for a file that is not RIEBench's.
+    ValueError for what is neither.
     """
+    if Path(source).is_dir() or (source.count("/") == 1 and not Path(source).suffix):
+        rows = _read_pie_bench(source)
+    else:
+        rows = _read_json(source)
+    cases, defects, seen = [], [], set()
+    for place, row in enumerate(rows):
+        defect = _defect(row, seen)
+        if defect:
+            name = row["id"] if isinstance(row, dict) and "id" in row else f"number {place}"
+            defects.append(f"record {name}: {defect}")
+        else:
+            seen.add(row["id"])
+            cases.append(_case(row))
+    return cases, defects
+
+
+def _read_json(source: str) -> list[Any]:
     try:
         if source.startswith(("https://", "http://")):
             with urllib.request.urlopen(source) as answer:
@@ -90,16 +132,41 @@ def read_cases(source: str) -> tuple[list[Case], list[str]]:
         raise ValueError(f"{source} is no JSON ({error})") from error
     if not isinstance(rows, list) or not any(isinstance(row, dict) and set(_FIELDS) <= set(row) for row in rows):
         raise ValueError(f"{source} is not RIEBench's: wanted a list of records with {', '.join(_FIELDS)}")
-    cases, defects, seen = [], [], set()
-    for place, row in enumerate(rows):
-        defect = _defect(row, seen)
-        if defect:
-            name = row["id"] if isinstance(row, dict) and "id" in row else f"number {place}"
-            defects.append(f"record {name}: {defect}")
-        else:
-            seen.add(row["id"])
-            cases.append(_case(row))
-    return cases, defects
+    return rows
+
+
+def _read_pie_bench(source: str) -> list[dict[str, str]]:
+    """PIE-Bench's records in RIEBench's form. Its mask phrases are ours to make, from the words that an edit exchanges.
+
+    Backgrounds and styles have RIEBench's phrases. Elsewhere the first pair of "blended words" names the original's and the
+    edit's object; a record without one has no phrase, which is its defect. Its random edits are of no category.
+    """
+    from datasets import load_dataset
+
+    rows = []
+    for category, config in _PIE_BENCH_PARTS.items():
+        try:
+            part = load_dataset(source, config, split="V1").select_columns([*_PIE_BENCH_FIELDS, "blended_words"])
+        except ValueError as error:
+            raise ValueError(f"{source} is not PIE-Bench: {error}") from error
+        except OSError as error:
+            raise ConnectionError(
+                f"PIE-Bench {source!r} is not on this machine and cannot be reached: {error}"
+            ) from error
+        for record in part:
+            phrases = {8: (BACKGROUND,) * 2, 9: (EVERYTHING,) * 2}.get(category) or _exchanged(record["blended_words"])
+            row = {field: record[name] for name, field in _PIE_BENCH_FIELDS.items()} | {"editing_type_id": category}
+            rows.append(row | dict(zip(("original_gsam_prompt", "editing_gsam_prompt"), phrases, strict=True)))
+    return rows
+
+
+def _exchanged(blended_words: str) -> tuple[str, str]:
+    """The first pair of '["cat,dog", ...]': what the edit takes away, and what it puts there."""
+    try:
+        first, _, second = json.loads(blended_words)[0].partition(",")
+    except (ValueError, IndexError, AttributeError, TypeError):
+        return "", ""
+    return first.strip(), (second or first).strip()
 
 
 def _case(row: dict[str, Any]) -> Case:
@@ -170,7 +237,8 @@ def _pocket_case(category: int, place: int, seed: int) -> Case:
         if {edited.split(), original.split()} != {"test"}:
             continue
         texts = [write_caption(each, random.Random(style), stated=1.0).text for each in (original, edited)]
-        return Case(f"pocket-{category}-{place:03}", category, *texts, *phrases, truth)
+        name = f"pocket-{category}-{place:03}"
+        return Case(name, category, *texts, *phrases, truth, noise=1_000 * category + place)
     raise RuntimeError(f"no scene for category {category} in 1,000 tries")  # the world holds thousands of them
 
 
@@ -182,7 +250,9 @@ def count_by_category(cases: Sequence[Case]) -> dict[str, int]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m sae_lib.riebench", description=__doc__)
-    parser.add_argument("path", help="file or address of RIEBench's JSON")
+    parser.add_argument(
+        "path", help=f"file or address of RIEBench's JSON; or PIE-Bench: {PIE_BENCH}, or a copy's folder"
+    )
     try:
         cases, defects = read_cases(parser.parse_args(arguments).path)
     except (OSError, ValueError) as error:

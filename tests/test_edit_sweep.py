@@ -7,8 +7,7 @@ import torch
 
 from sae_lib import edit_sweep
 from sae_lib.edit_sweep import METHODS, PAPER_SETTINGS, Setting, Sweep, run_sweep
-from sae_lib.editors import POCKET_SETTINGS, POCKET_SETTINGS_FULL, REHEARSAL_SETTINGS, load_editor, settings_of
-from sae_lib.masks import NothingFound
+from sae_lib.editors import POCKET_SETTINGS, REHEARSAL_SETTINGS, SDXL_SETTINGS, load_editor, settings_of
 from sae_lib.riebench import pocket_cases
 
 CASES = pocket_cases(1)
@@ -16,12 +15,17 @@ CASES = pocket_cases(1)
 
 @pytest.fixture(scope="module")
 def editor():
-    return load_editor("smoke")
+    return load_editor("smoke", batch=5)
 
 
 @pytest.fixture(scope="module")
 def sweep(editor, tmp_path_factory):
-    return run_sweep(editor, CASES, REHEARSAL_SETTINGS, tmp_path_factory.mktemp("sweep"), at_once=5)
+    return run_sweep(editor, CASES, REHEARSAL_SETTINGS, tmp_path_factory.mktemp("sweep"))
+
+
+def nothing(picture, noun):
+    """A finder that is blind."""
+    return torch.zeros(0, *picture.shape[-2:], dtype=torch.bool)
 
 
 def test_every_setting_has_every_score_of_the_same_cases(sweep):
@@ -43,7 +47,7 @@ def test_the_references_score_as_they_must(sweep):
 def test_selected_features_are_counted_by_block(sweep):
     counts = sweep.selected[Setting("SAE", 8, 2.0)]
     assert set(counts) == {"down.2.1", "mid.0", "up.0.0", "up.0.1"}
-    torch.testing.assert_close(sum(counts.values()), torch.full((len(sweep.ids),), 8))
+    torch.testing.assert_close(sum(counts.values()), torch.full((len(sweep.ids),), 8.0))
 
 
 def test_a_killed_sweep_goes_on_and_comes_out_the_same(editor, sweep, tmp_path, monkeypatch):
@@ -58,33 +62,62 @@ def test_a_killed_sweep_goes_on_and_comes_out_the_same(editor, sweep, tmp_path, 
 
     monkeypatch.setattr(edit_sweep, "_edit", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(editor, CASES, settings, tmp_path, at_once=5)
+        run_sweep(editor, CASES, settings, tmp_path)
     (first,) = tmp_path.iterdir()
     written = first.stat().st_mtime_ns
     monkeypatch.setattr(edit_sweep, "_edit", edit)
-    again = run_sweep(editor, CASES, settings, tmp_path, at_once=5)
+    again = run_sweep(editor, CASES, settings, tmp_path)
     assert first.stat().st_mtime_ns == written and again.ids == sweep.ids
     for setting in settings:
         torch.testing.assert_close(again.scores[setting]["distance"], sweep.scores[setting]["distance"])
 
 
 def test_a_case_without_masks_is_counted_with_its_reason(editor, tmp_path):
-    def blind(picture, noun):
-        raise NothingFound(f"nothing in the picture is {noun!r}")
-
-    found = run_sweep(editor._replace(finder=blind), [CASES[0], CASES[8]], REHEARSAL_SETTINGS[:1], tmp_path)
+    found = run_sweep(editor._replace(finder=nothing), [CASES[0], CASES[8]], REHEARSAL_SETTINGS[:1], tmp_path)
     assert found.ids == [CASES[8].id]  # "#everything" needs no finder
     assert found.failed == {CASES[0].id: f"nothing in the picture is {CASES[0].editing_phrase!r}"}
 
 
 def test_the_settings_are_the_papers_and_their_pocket_counterparts():
-    assert len(PAPER_SETTINGS) == 8 + 4 + 20 and {setting.method for setting in PAPER_SETTINGS} < set(METHODS)
-    assert set(POCKET_SETTINGS) < set(POCKET_SETTINGS_FULL) and {s.method for s in POCKET_SETTINGS} == set(METHODS)
-    assert settings_of("sdxl") == PAPER_SETTINGS and settings_of("sdxl", rehearsal=True) == REHEARSAL_SETTINGS
+    assert len(PAPER_SETTINGS) == 8 + 4 + 20 and set(PAPER_SETTINGS) < set(SDXL_SETTINGS)
+    for settings in (SDXL_SETTINGS, POCKET_SETTINGS, REHEARSAL_SETTINGS):
+        assert {setting.method for setting in settings} == set(METHODS) and len(set(settings)) == len(settings)
+    for method, theirs, ours in (("SAE", 20_480, 2_048), ("neurons", 204_800, 2_048)):
+        paper = {setting.units / theirs for setting in PAPER_SETTINGS if setting.method == method}
+        assert paper < {setting.units / ours for setting in POCKET_SETTINGS if setting.method == method}
+    assert settings_of("sdxl") == SDXL_SETTINGS and settings_of("sdxl", rehearsal=True) == REHEARSAL_SETTINGS
 
 
 def test_scores_survive_the_file_they_are_kept_in(sweep):
-    part = {"ids": ["a"], "categories": [1], "failed": {}, "selected": {}}
+    part = {"ids": ["a"], "categories": [1], "failed": {}, "specks": 0, "selected": {}}
     part["scores"] = {json.dumps(Setting("SAE", 8, 2.0)): {"distance": [0.5]}}
     joined = Sweep.join([part, part | {"ids": ["b"]}])
     assert joined.ids == ["a", "b"] and joined.scores[Setting("SAE", 8, 2.0)]["distance"].tolist() == [0.5, 0.5]
+
+
+def test_no_number_depends_on_how_many_cases_are_done_at_once(editor, sweep, tmp_path):
+    settings = [Setting("shuffled masks", 8, 2.0), Setting("neurons, mean", 50, 2.0)]
+    again = run_sweep(editor._replace(at_once=2), CASES[:4], settings, tmp_path)
+    for setting in settings:
+        for name, values in again.scores[setting].items():
+            torch.testing.assert_close(values, sweep.scores[setting][name][:4], atol=1e-4, rtol=1e-4)
+
+
+def test_a_sweep_of_which_no_case_has_masks_is_empty_and_says_why(editor, tmp_path):
+    found = run_sweep(editor._replace(finder=nothing), CASES[:1], REHEARSAL_SETTINGS, tmp_path)
+    assert found.ids == [] and found.scores == {} and len(found.failed) == 1
+
+
+def test_a_case_of_which_one_method_makes_no_picture_fails_for_all(editor, tmp_path, monkeypatch):
+    draw = edit_sweep.draw_edited
+
+    def overflows(pipe, prompts, call, noise, maps):
+        pictures = draw(pipe, prompts, call, noise, maps)
+        if any("/" in site for site in maps):  # the neurons' change
+            pictures[0] = torch.nan
+        return pictures
+
+    monkeypatch.setattr(edit_sweep, "draw_edited", overflows)
+    found = run_sweep(editor, CASES[4:6], [Setting("SAE", 8, 2.0), Setting("neurons", 50, 2.0)], tmp_path)
+    assert found.failed == {CASES[4].id: "no finite picture by neurons, 50 units, strength 2"}
+    assert found.ids == [CASES[5].id] and all(len(told["distance"]) == 1 for told in found.scores.values())

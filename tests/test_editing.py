@@ -38,6 +38,14 @@ def test_normalised_units_count_alike_whatever_their_size():
     torch.testing.assert_close(found, torch.tensor([[0.5, 0.5]]))
 
 
+def test_a_sum_below_zero_turns_the_order_round_unless_absolute_values_are_summed():
+    source, nothing = {"a": maps(2.0, -3.0)}, {"a": maps(0.0, 0.0)}
+    as_published = scores(source, nothing, (EVERYWHERE, EVERYWHERE))
+    corrected = scores(source, nothing, (EVERYWHERE, EVERYWHERE), absolute=True)
+    torch.testing.assert_close(as_published, torch.tensor([[-2.0, 3.0]]))
+    torch.testing.assert_close(corrected, torch.tensor([[0.4, -0.6]]))
+
+
 def test_the_highest_are_added_and_the_lowest_taken_off():
     added, taken = select_units(torch.tensor([[0.1, 0.5, -0.2, 0.0]]), 1)
     assert added.tolist() == [[False, True, False, False]] and taken.tolist() == [[False, False, True, False]]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sae_lib.frontiers import compare_frontiers, envelope, similarity_at, units_for_effect
+from sae_lib.frontiers import Columns, compare_frontiers, envelope, similarity_at, units_needed
 
 
 def test_the_envelope_is_the_upper_concave_hull():
@@ -35,10 +35,24 @@ def test_methods_without_a_common_distance_are_not_compared():
         compare_frontiers(first, second[:3])
 
 
-def test_units_for_an_effect_are_read_between_the_counts_on_a_logarithmic_scale():
-    effect = torch.tensor([[0.0, 0.4, 0.8]] * 10)
-    assert units_for_effect([10, 100, 1000], effect, 0.6).value == pytest.approx(10**2.5)
-    assert units_for_effect([10, 100, 1000], effect, 0.9) == (np.inf,) * 3
-    assert units_for_effect([10, 100, 1000], effect + 1, 0.9).value == 10
-    with pytest.raises(ValueError, match="wanted one a column, rising"):
-        units_for_effect([10, 5, 1], effect, 0.5)
+def test_units_are_read_where_both_first_reach_the_smaller_of_the_two_largest_gains():
+    first = Columns([10, 100, 10, 1000], torch.tensor([[0.1, 0.4, 0.0, 0.8]] * 10))  # of two strengths the better one
+    second = Columns([5, 5_000], torch.tensor([[0.0, 0.6]] * 10))
+    found = units_needed(first, second)
+    assert found.effect == pytest.approx(0.6) and found.first.value == pytest.approx(10**2.5)
+    assert found.second == pytest.approx((5_000,) * 3) and found.times.value == pytest.approx(5_000 / 10**2.5)
+    assert units_needed(second, first).times.value == pytest.approx(10**2.5 / 5_000)
+
+
+def test_a_method_that_does_it_with_its_fewest_units_needs_these():
+    found = units_needed(Columns([3, 9], torch.tensor([[0.5, 0.4]] * 4)), Columns([8], torch.tensor([[0.5]] * 4)))
+    assert found.first.value == 3 and found.times.value == pytest.approx(8 / 3)
+
+
+def test_units_for_no_gain_or_of_other_cases_are_refused():
+    with pytest.raises(ValueError, match="the largest gain that both methods reach is -0.5: wanted one above 0"):
+        units_needed(Columns([1], -0.5 * torch.ones(3, 1)), Columns([1], torch.ones(3, 1)))
+    with pytest.raises(ValueError, match="2 units for 1 columns"):
+        units_needed(Columns([1, 2], torch.ones(3, 1)), Columns([1], torch.ones(3, 1)))
+    with pytest.raises(ValueError, match="3 and 4 cases: both methods must edit the same ones"):
+        units_needed(Columns([1], torch.ones(3, 1)), Columns([1], torch.ones(4, 1)))

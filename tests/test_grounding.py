@@ -23,7 +23,7 @@ def test_boxes_lie_in_the_picture_and_each_has_an_outline(finder):
     assert len(boxes) > 0 and 0 <= boxes.min() and boxes.max() <= 1 and (boxes[:, 2:] >= boxes[:, :2]).all()
     found = finder(picture, "red house")
     assert found.shape == (len(boxes), 48, 48) and found.dtype == torch.bool
-    assert find_mask(finder, picture, "red house", 4).any()
+    assert find_mask(finder, picture, "red house", 4).cells.any()
 
 
 def test_no_box_above_the_threshold_is_no_instance(finder):

@@ -5,6 +5,8 @@ empty cache, and the fastest of them once more, changed, to see nbval fail.
 """
 
 import ast
+import base64
+import io
 import os
 import re
 import subprocess
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 
 from notebooks import run
 from sae_lib.store import ROOT
@@ -66,6 +69,8 @@ def test_a_stored_notebook_is_small_executed_and_clean(source):
     assert len(text.encode()) <= run.MAX_BYTES
     assert outputs and all(cell.execution_count for cell in code_cells(notebook))
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    pictures = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    assert all(Image.open(io.BytesIO(base64.b64decode(each))).mode == "P" for each in pictures)  # in 256 colours: small
     assert "widgets" not in notebook.metadata and not re.search(r"\d%\|", text)  # no progress bar
     assert not [path for path in (str(ROOT), str(Path.home()) + "/", "site-packages") if path in text]
 

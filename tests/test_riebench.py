@@ -2,7 +2,16 @@ import json
 
 import pytest
 
-from sae_lib.riebench import CATEGORIES, count_by_category, main, pocket_cases, read_cases
+from sae_lib.riebench import (
+    _PIE_BENCH_PARTS,
+    BACKGROUND,
+    CATEGORIES,
+    EVERYTHING,
+    count_by_category,
+    main,
+    pocket_cases,
+    read_cases,
+)
 
 
 def record(number, category=1, **changes):
@@ -70,6 +79,41 @@ def test_what_is_not_riebenchs_is_refused(tmp_path, capsys, text, sentence):
     with pytest.raises(ValueError, match=sentence):
         read_cases(str(tmp_path / "x.json"))
     assert main([str(tmp_path / "x.json")]) == 1 and sentence in capsys.readouterr().err
+
+
+@pytest.fixture
+def pie_bench(tmp_path):
+    """A folder laid out as the data set on the Hub: a card that names the parts, and a Parquet file of each."""
+    import pyarrow
+    import pyarrow.parquet
+
+    card = ["---", "configs:"]
+    for category, part in _PIE_BENCH_PARTS.items():
+        (tmp_path / part).mkdir()
+        blended = ['["cat,dog"]', '["cat,dog", "red,blue"]', "[]"][: 3 if category == 1 else 1]
+        columns = {"image": [b""] * len(blended), "id": [f"{category}{i}" for i in range(len(blended))]}
+        columns |= {"source_prompt": ["a [cat]"] * len(blended), "target_prompt": ["a [dog]"] * len(blended)}
+        columns |= {"blended_words": blended, "mask": [""] * len(blended)}
+        pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / part / "V1-00000-of-00001.parquet")
+        card += [f"- config_name: {part}", "  data_files:", "  - split: V1", f"    path: {part}/V1-*"]
+    (tmp_path / "README.md").write_text("\n".join([*card, "---"]))
+    return str(tmp_path)
+
+
+def test_pie_bench_is_read_through_datasets_and_its_phrases_are_the_words_exchanged(pie_bench, monkeypatch, tmp_path):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    cases, defects = read_cases(pie_bench)
+    assert list(count_by_category(cases).values()) == [2] + [1] * 8
+    assert (cases[0].original_prompt, cases[0].editing_prompt) == ("a cat", "a dog")
+    assert (cases[0].original_phrase, cases[0].editing_phrase) == ("cat", "dog")
+    assert (cases[-2].original_phrase, cases[-1].editing_phrase) == (BACKGROUND, EVERYTHING)
+    assert defects == ["record 12: without original_gsam_prompt, editing_gsam_prompt"]
+
+
+def test_a_folder_that_is_not_pie_bench_is_refused(tmp_path):
+    (tmp_path / "x.txt").write_text("nothing")
+    with pytest.raises(ValueError, match="is not PIE-Bench"):
+        read_cases(str(tmp_path))
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -36,7 +36,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from sae_lib import save_figure, start_run
-from sae_lib.artefacts import ARTEFACTS, NEXT, NO_FLUX
+from sae_lib.artefacts import ARTEFACTS, NO_FLUX
 from sae_lib.figures import figure_folder
 from sae_lib.style import TEXT_WIDTH
 
@@ -86,8 +86,20 @@ CLAIMS |= {
         "summary, secondary",
         "Attributes read and written equally well in all blocks",
     ),
-    "C7": PaperClaim("SAE features edit as well as neurons with far fewer units", "summary, audit, riebench", "", NEXT),
-    "C8": PaperClaim("Which block's features are selected depends on the edit (direction inferred)", "audit", "", NEXT),
+    "C7": PaperClaim(
+        "SAE features edit as well as neurons with far fewer units",
+        "summary, audit, riebench",
+        "Neurons, random features or misplaced ones that gain as much with as few units",
+    ),
+    "C8": PaperClaim(
+        "Which block's features are selected depends on the edit (direction inferred)",
+        "audit",
+        "The same blocks for colours as for poses",
+    ),
+}
+
+# %%
+CLAIMS |= {
     "C9": PaperClaim(
         "Early interventions perturb strongly, late ones subtly; up.0.1 is effective late",
         "summary",

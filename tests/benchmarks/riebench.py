@@ -1,8 +1,8 @@
 """RIEBench's pocket counterpart in full: `python tests/benchmarks/riebench.py`, or `make riebench`.
 
-450 cases by every method at all settings; writes figures/results/riebench.json. A
-sweep that was killed goes on from the last cases. Also measures what batching saves: the same few cases edited one by one,
-each setting with reference passes and masks of its own. `--small` runs a few cases of everything, and writes into the cache.
+450 cases by every method at the settings of notebook 11; writes figures/results/riebench.json. A sweep that was killed goes on
+from the last cases. Also measures what batching saves: a few cases edited one by one, each setting with reference passes
+and masks of its own. `--small` runs a few cases of everything, and writes into the cache.
 """
 
 import argparse
@@ -14,72 +14,95 @@ from pathlib import Path
 
 import torch
 
-from sae_lib.edit_sweep import Setting, Sweep, run_sweep
-from sae_lib.editors import POCKET_SETTINGS, POCKET_SETTINGS_FULL, REHEARSAL_SETTINGS, load_editor
+from sae_lib.edit_sweep import Setting, Sweep, read_sweep, run_sweep
+from sae_lib.editors import POCKET_SETTINGS, load_editor
 from sae_lib.figures import commit_hash
-from sae_lib.frontiers import compare_frontiers
-from sae_lib.metrics import bootstrap_interval
-from sae_lib.riebench import pocket_cases
+from sae_lib.frontiers import Columns, compare_frontiers, units_needed
+from sae_lib.metrics import Interval, bootstrap_interval
+from sae_lib.riebench import CATEGORIES, pocket_cases
 from sae_lib.store import ROOT, cache_root, cached, write_if_changed
 
 COMMAND, SEED = "python tests/benchmarks/riebench.py", 42
-TIMED = 9
-"""Cases on which the saving is measured, one a category."""
+TIMED = POCKET_SETTINGS[::6]
+"""Settings at which the saving is measured, on one case a category."""
 
 
 def summarise(sweep: Sweep) -> dict:
-    """Each setting's means with intervals over the cases, and SAE's gap to every other method."""
-    original = sweep.scores[Setting("original", 0, 0.0)]
-    settings, clouds = {}, {}
+    """Each setting's means with intervals over the cases, overall and by category; SAE's gap to every other method."""
+    original, numbers = sweep.scores[Setting("original", 0, 0.0)], {}
+    clouds, settings, categories = {}, {}, {}
     for setting, told in sweep.scores.items():
         told = told | {f"gain {of}": told[f"{of} edited"] - original[f"{of} edited"] for of in ("text", "image")}
         names = ("distance", "gain text", "gain image", "success", "rest", "units", "numbers")
-        found = {name: bootstrap_interval(told[name], seed=SEED) for name in names if name in told}
-        settings[json.dumps(setting)] = {name: [float(f"{x:.5g}") for x in each] for name, each in found.items()}
+        settings[str(setting)] = {
+            name: _short(bootstrap_interval(told[name], seed=SEED)) for name in names if name in told
+        }
+        numbers[setting] = told
         points = torch.stack([told["distance"], told["gain text"]], 1)
-        clouds.setdefault(setting.method, [torch.stack([original["distance"], 0 * points[:, 0]], 1)]).append(points)
-    sae, gaps = torch.stack(clouds["SAE"], 1), {}
-    for method, points in clouds.items():
-        if method not in ("SAE", "original", "edit prompt"):
-            gaps[method] = compare_frontiers(sae, torch.stack(points, 1), seed=SEED).gap
-    return {"cases": len(sweep.ids), "failed": len(sweep.failed), "settings": settings, "gaps": gaps}
+        clouds.setdefault(setting.method, [torch.zeros_like(points)]).append(points)
+        for number, name in CATEGORIES.items():
+            rows = sweep.categories == number
+            means = [told[each][rows].mean().item() for each in ("distance", "gain text", "success", "rest")]
+            categories.setdefault(name, {})[str(setting)] = [float(f"{mean:.4g}") for mean in means]
+    sae = torch.stack(clouds["SAE"], 1)
+    gaps = {
+        method: _short(compare_frontiers(sae, torch.stack(points, 1), seed=SEED).gap)
+        for method, points in clouds.items()
+        if method not in ("SAE", "original", "edit prompt")
+    }
+    columns = {}
+    for method in ("SAE", "neurons", "neurons, corrected"):
+        of = [setting for setting in numbers if setting.method == method]
+        gains = torch.stack([numbers[each]["gain text"] for each in of], 1)
+        columns[method] = Columns([each.units for each in of], gains)
+    sae_columns = columns.pop("SAE")
+    needed = {method: units_needed(sae_columns, each, seed=SEED) for method, each in columns.items()}
+    blocks = {
+        str(setting): {
+            name: {block: counts[sweep.categories == number].mean().item() for block, counts in of.items()}
+            for number, name in CATEGORIES.items()
+        }
+        for setting, of in sweep.selected.items()
+        if setting[:2] == ("SAE", 64) and setting.strength == 2
+    }
+    told = {"cases": len(sweep.ids), "failed": sweep.failed, "specks": sweep.specks, "settings": settings}
+    told |= {"gaps": gaps, "units needed": {name: each._asdict() for name, each in needed.items()}, "selected": blocks}
+    return told | {"categories": {"columns": ["distance", "gain text", "success", "rest"], **categories}}
+
+
+def _short(interval: Interval) -> list[float]:
+    return [float(f"{end:.4g}") for end in interval]
 
 
 def saving() -> dict:
     """Seconds of some cases and settings in batches, and one by one."""
-    editor, cases, settings = load_editor("pocket", seed=SEED), pocket_cases(1)[:TIMED], REHEARSAL_SETTINGS
+    editor, cases = load_editor("pocket", seed=SEED), pocket_cases(1)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        run_sweep(editor, cases, settings, Path(folder, "batched"))
+        run_sweep(editor, cases, TIMED, Path(folder, "batched"))
         batched = time.perf_counter() - start
         start = time.perf_counter()
         for i, case in enumerate(cases):
-            for j, setting in enumerate(settings):
+            for j, setting in enumerate(TIMED):
                 run_sweep(editor, [case], [setting], Path(folder, f"{i}-{j}"))
         alone = time.perf_counter() - start
-    return {
-        "cases": len(cases),
-        "settings": len(settings),
-        "batched_s": batched,
-        "one_by_one_s": alone,
-        "times": alone / batched,
-    }
+    counts = {"cases": len(cases), "settings": len(TIMED)}
+    return counts | {"batched_s": batched, "one_by_one_s": alone, "times": alone / batched}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="18 cases, the settings of make reproduce, into the cache")
+    parser.add_argument("--small", action="store_true", help="18 cases, into the cache")
     options = parser.parse_args()
     cases = pocket_cases(2 if options.small else 50)
-    settings = POCKET_SETTINGS if options.small else POCKET_SETTINGS_FULL
     output = cache_root() / "riebench_small.json" if options.small else ROOT / "figures" / "results" / "riebench.json"
     start = time.perf_counter()
 
     def fill(folder: Path) -> None:
-        run_sweep(load_editor("pocket", seed=SEED), cases, settings, folder)
+        run_sweep(load_editor("pocket", seed=SEED), cases, POCKET_SETTINGS, folder)
 
-    inputs = {"cases": [case.id for case in cases], "settings": settings, "seed": SEED}
-    sweep = run_sweep(None, cases, settings, cached("riebench_full", inputs, fill, resumable=True))
+    inputs = {"cases": [case.id for case in cases], "settings": POCKET_SETTINGS, "seed": SEED}
+    sweep = read_sweep(cached("riebench_full", inputs, fill, resumable=True))
     result = summarise(sweep) | {"saving": saving(), "seconds": time.perf_counter() - start, "seed": SEED}
     run = {"command": COMMAND, "commit": commit_hash(), "torch": torch.__version__, "python": platform.python_version()}
     write_if_changed(output, (json.dumps({"result": result, "run": run}, indent=1) + "\n").encode())
