@@ -165,21 +165,21 @@ ExplorerWidget(catalogue)
 # %%
 chosen = [row for block in SAE_BLOCKS for row in (best[block], lot[block])]
 panels = [catalogue.panel(row.id) for row in chosen]
-widths = [1, 0.15, *[1] * TOP, 0.15, *[1] * len(BETAS)]
-fig, axes = plt.subplots(len(chosen), len(widths), figsize=(TEXT_WIDTH, 5.6), width_ratios=widths, dpi=90)
+widths = [1, 0.15, *[1] * TOP, 0.15, 1, 1]
+fig, axes = plt.subplots(len(chosen), len(widths), figsize=(TEXT_WIDTH, 7.4), width_ratios=widths, dpi=90)
 fig.get_layout_engine().set(w_pad=0.005, h_pad=0.01, wspace=0, hspace=0)
 for ax in axes.flat:
     ax.axis("off")
 for line, row, panel in zip(axes, chosen, panels, strict=True):
     places = [line[0], *line[2 : 2 + len(panel.top)], *line[3 + TOP :]]
-    for ax, picture in zip(places, [panel.icon, *panel.top, *panel.strip], strict=True):
+    for ax, picture in zip(places, [panel.icon, *panel.top, panel.strip[0], panel.strip[-1]], strict=True):
         show_picture(ax, picture, interpolation="none")
     says = f"{row.id}   {row.meaning}" + (f", score {round(row.score, 2) + 0.0:.2f}" if row.meaning else "")
     says += f", fires at {row.firing_rate:.1%}"
     look = {"fontsize": 8, "color": BLOCK_COLORS[row.id.block], "in_layout": False}
     line[0].text(0, 1.08, says, transform=line[0].transAxes, **look)
     line[0].set_title(" ", fontsize=8)  # keeps the room above the row
-for ax, beta in zip(axes[-1, 3 + TOP :], BETAS, strict=True):
+for ax, beta in zip(axes[-1, 3 + TOP :], (BETAS[0], BETAS[-1]), strict=True):
     ax.text(0.5, -0.2, f"β {beta:+g}", transform=ax.transAxes, ha="center", fontsize=7, in_layout=False)
 for ax, text in ((axes[-1, 0], "icon"), (axes[-1, 2], "most active in")):
     ax.text(0, -0.2, text, transform=ax.transAxes, fontsize=7, in_layout=False)
