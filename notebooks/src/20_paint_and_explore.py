@@ -165,24 +165,24 @@ ExplorerWidget(catalogue)
 # %%
 chosen = [row for block in SAE_BLOCKS for row in (best[block], lot[block])]
 panels = [catalogue.panel(row.id) for row in chosen]
+
+# %%
 widths = [1, 0.15, *[1] * TOP, 0.15, 1, 1]
 fig, axes = plt.subplots(len(chosen), len(widths), figsize=(TEXT_WIDTH, 7.4), width_ratios=widths, dpi=90)
 fig.get_layout_engine().set(w_pad=0.005, h_pad=0.01, wspace=0, hspace=0)
-for ax in axes.flat:
-    ax.axis("off")
 for line, row, panel in zip(axes, chosen, panels, strict=True):
     places = [line[0], *line[2 : 2 + len(panel.top)], *line[3 + TOP :]]
     for ax, picture in zip(places, [panel.icon, *panel.top, panel.strip[0], panel.strip[-1]], strict=True):
         show_picture(ax, picture, interpolation="none")
+    for ax in set(line) - set(places):
+        ax.axis("off")
     says = f"{row.id}   {row.meaning}" + (f", score {round(row.score, 2) + 0.0:.2f}" if row.meaning else "")
-    says += f", fires at {row.firing_rate:.1%}"
     look = {"fontsize": 8, "color": BLOCK_COLORS[row.id.block], "in_layout": False}
-    line[0].text(0, 1.08, says, transform=line[0].transAxes, **look)
+    line[0].text(0, 1.08, f"{says}, fires at {row.firing_rate:.1%}", transform=line[0].transAxes, **look)
     line[0].set_title(" ", fontsize=8)  # keeps the room above the row
-for ax, beta in zip(axes[-1, 3 + TOP :], (BETAS[0], BETAS[-1]), strict=True):
-    ax.text(0.5, -0.2, f"β {beta:+g}", transform=ax.transAxes, ha="center", fontsize=7, in_layout=False)
-for ax, text in ((axes[-1, 0], "icon"), (axes[-1, 2], "most active in")):
-    ax.text(0, -0.2, text, transform=ax.transAxes, fontsize=7, in_layout=False)
+under = {0: "icon", 2: "most active in", 3 + TOP: f"β {BETAS[0]:+g}", 4 + TOP: f"β {BETAS[-1]:+g}"}
+for column, text in under.items():
+    axes[-1, column].set_xlabel(text, fontsize=7)
 told = [[str(row.id), row.meaning, row.score, row.firing_rate] for row in chosen]
 save_figure(run, fig, "cards", {"features": told, "pictures": len(catalogue.prompts)}, catalogue.prepare())
 
@@ -202,7 +202,9 @@ top = max(best.values(), key=lambda row: (row.score, row.firing_rate))
 own_map = read[top.id.block][top.id.feature]
 peak = divmod(own_map.flatten().argmax().item(), side) if own_map.any() else (side // 2, side // 2)
 fires = {cell: catalogue.firing(read, cell, limit=8) for cell in (peak, (0, 0))}
-fig, axes = plt.subplots(1, 3, figsize=(TEXT_WIDTH, 2.2), width_ratios=(1.1, 1, 1))
+
+# %%
+fig, axes = plt.subplots(1, 3, figsize=(TEXT_WIDTH, 2.3), width_ratios=(1.1, 1, 1))
 show_picture(axes[0], before, interpolation="none")
 pixels = min(before.shape[-1], 256) / side
 for ax, ((row, column), found) in zip(axes[1:], fires.items(), strict=True):
@@ -215,6 +217,7 @@ for ax, ((row, column), found) in zip(axes[1:], fires.items(), strict=True):
     ax.set(title=f"row {row}, column {column}")
     ax.invert_yaxis()
     ax.grid(False, axis="y")
+fig.supxlabel("activation, in multiples of the feature's mean", size=9, x=0.68)
 result = {
     f"row {cell[0]}, column {cell[1]}": [[str(each.id), each.strength] for each in found]
     for cell, found in fires.items()

@@ -8,7 +8,7 @@ const TEMPLATE = `
 </div>
 <div class="reading">
   <figure><figcaption><b>Picture</b> – click a position</figcaption>
-    <div class="frame"><img data-testid="picture" alt="The prompt's picture">
+    <div class="frame"><img src="${EMPTY}" data-testid="picture" alt="The prompt's picture">
       <canvas data-testid="position-image" class="brush" width="512" height="512" tabindex="0" role="application"
         aria-label="Positions. Arrow keys move, Enter shows the features that fire there."></canvas></div></figure>
   <div class="fires">
@@ -111,10 +111,10 @@ function render({ model, el }) {
     placeCards();
     if (reading === null || status.textContent.endsWith("features")) idle();
   }
-  const columns = () => Math.max(1, Math.floor(scroller.clientWidth / WIDTH));
   function placeCards() {
     if (!told) return;
-    const across = columns(), lines = Math.ceil(order.length / across);
+    const across = Math.max(1, Math.floor(scroller.clientWidth / WIDTH)), width = scroller.clientWidth / across;
+    const lines = Math.ceil(order.length / across);
     const from = Math.max(0, Math.floor(scroller.scrollTop / HEIGHT) - AHEAD);
     const to = Math.min(lines, Math.ceil((scroller.scrollTop + scroller.clientHeight) / HEIGHT) + AHEAD);
     space.style.height = `${lines * HEIGHT}px`;
@@ -122,7 +122,9 @@ function render({ model, el }) {
     for (const [id, card] of cards) if (!wanted.has(id)) { card.remove(); cards.delete(id); }
     for (const [id, [row, i]] of wanted) {
       if (!cards.has(id)) { cards.set(id, blank(row)); fill(cards.get(id), id); space.append(cards.get(id)); }
-      cards.get(id).style.transform = `translate(${(i % across) * WIDTH}px, ${Math.floor(i / across) * HEIGHT}px)`;
+      const { style } = cards.get(id);
+      style.width = `${width - 8}px`;
+      style.transform = `translate(${(i % across) * width}px, ${Math.floor(i / across) * HEIGHT}px)`;
     }
     clearTimeout(asking);
     asking = setTimeout(() => { // once the scrolling rests

@@ -9,14 +9,14 @@ const TEMPLATE = `
 <div class="pictures">
   <figure>
     <figcaption><b>Before</b> – paint here</figcaption>
-    <div class="frame"><img data-testid="before" alt="The picture before the edit">
+    <div class="frame"><img src="${EMPTY}" data-testid="before" alt="The picture before the edit">
       <canvas data-testid="brush" class="brush" width="512" height="512" tabindex="0" role="application"
         aria-label="Brush. Arrow keys move, space paints, B brush, E eraser, U undo, R redo."></canvas></div>
   </figure>
   <figure><figcaption><b>After</b></figcaption>
-    <div class="frame"><img data-testid="after" alt="The picture after the edit"></div></figure>
+    <div class="frame"><img src="${EMPTY}" data-testid="after" alt="The picture after the edit"></div></figure>
   <figure><figcaption><b>Difference</b> – dark: none</figcaption>
-    <div class="frame"><img data-testid="difference" alt="Where the two pictures differ"></div></figure>
+    <div class="frame"><img src="${EMPTY}" data-testid="difference" alt="Where the two pictures differ"></div></figure>
 </div>
 <div class="bar tools">
   <span class="group" role="group" aria-label="Tool">

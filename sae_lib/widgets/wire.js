@@ -5,6 +5,9 @@ const GONE = "The kernel was restarted or is gone: run this cell again to go on.
 const SILENT = "The kernel has not answered for 4 seconds: it is busy with another cell, or was restarted. " +
   "If it was restarted, run this cell again.";
 
+// What a picture shows before its first: one that got its alt text while off the screen would stay without a size.
+const EMPTY = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==";
+
 function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
