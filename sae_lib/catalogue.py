@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sae_lib.blocks import SAE_BLOCKS
-from sae_lib.clip import load_clip
+from sae_lib.clip import Clip, load_clip
 from sae_lib.features import FeatureId, search_features
 from sae_lib.interventions import intervene, modulate, replace_with_feature
 from sae_lib.judges import attribute_values, judge_truth, load_judge
@@ -72,14 +72,17 @@ class Catalogue:
     """The features of a painter's SAEs, read from held-out captions in one step of Turbo.
 
     What all features need is computed once and kept in the cache; the pictures of a card are drawn when they are asked
-    for. Nothing happens before it is needed, so that a missing model is told of where it is missed.
+    for. Nothing happens before it is needed, so that a missing model is told of where it is missed. prompt_file and
+    clip_source are those of the notebooks, for sdxl scale.
     """
 
-    def __init__(self, painter: Painter):
+    def __init__(self, painter: Painter, prompt_file: str = "", clip_source: str = ""):
         self.painter = painter
         self.known = painter.scale != "sdxl"
         """Whether a judge knows what is true of a picture."""
-        self.prompts_of = "pocket" if painter.rehearsal else ""
+        self._prompt_source, self._clip_source = (
+            ("pocket", "pocket") if painter.rehearsal else (prompt_file, clip_source)
+        )
         self._folder: Path | None = None
         self._panels: OrderedDict[FeatureId, Panel] = OrderedDict()
 
@@ -87,7 +90,7 @@ class Catalogue:
     def prompts(self) -> list[str]:
         """The held-out captions."""
         count = PICTURES["rehearsal" if self.painter.rehearsal else self.painter.scale]
-        return load_prompts(self.painter.scale, count, "held-out", self.prompts_of)
+        return load_prompts(self.painter.scale, count, "held-out", self._prompt_source)
 
     def prepare(self, on_picture: OnStep | None = None) -> Path:
         """Reads the pictures, if no run before did; the folder of the artefact."""
@@ -116,7 +119,6 @@ class Catalogue:
     def _make(self, folder: Path, on_picture: OnStep | None) -> None:
         painter, pipe = self.painter, self.painter.pipe("turbo")
         call = painter.call("Turbo, 1 step", _NOISE_SEED, painter.counts.harvest_batch)[1]
-        clip = load_clip(painter.scale, self.prompts_of, pipe.device)
         judge, grid = (load_judge(painter.scale, pipe.device) if self.known else None), painter.grid("Turbo, 1 step")
         parts: dict[str, list[Tensor]] = {}
         for start in range(0, len(self.prompts), call.batch_size):
@@ -126,7 +128,7 @@ class Catalogue:
             rows = range(start, start + len(prompts))
             with capture_updates(pipe, SAE_BLOCKS) as updates:
                 drawn = draw_pictures(pipe, prompts, call, rows)
-            found = {"pictures": _shrunk(drawn), "embedded": clip.embed_images(drawn)}
+            found = {"pictures": _shrunk(drawn)}
             for block, sae in painter.saes.items():
                 values, indices = sae.encode_sparse(to_vectors(updates[block][0].to(sae.pre_bias)))
                 each = (values.cpu().half(), indices.cpu().to(torch.int16))
@@ -235,16 +237,17 @@ class Catalogue:
         return list(found)
 
     def _like(self, text: str, limit: int) -> list[FeatureId]:
-        clip, fits = self._clip, []
+        (clip, embedded), fits = self._clip, []
         for block, (means, rows) in self._top.items():
-            scores = search_features(clip.embed_texts([text])[0], self._read["embedded"], rows.T)
-            scores = torch.where(means[0] > 0, scores, 0)
+            scores = torch.where(means[0] > 0, search_features(clip.embed_texts([text])[0], embedded, rows.T), 0)
             fits += [(score, FeatureId(block, number)) for number, score in enumerate(scores.tolist()) if score > 0]
         return [feature for _, feature in sorted(fits, key=lambda each: -each[0])[:limit]]
 
     @cached_property
-    def _clip(self):
-        return load_clip(self.painter.scale, self.prompts_of)
+    def _clip(self) -> tuple[Clip, Float[Tensor, "pictures dimensions"]]:
+        """CLIP and the pictures as it sees them, from the first search that wants it on."""
+        clip = load_clip(self.painter.scale, self._clip_source, self.painter.pipe("turbo").device)
+        return clip, clip.embed_images(self.pictures)
 
     def firing(
         self,

@@ -37,6 +37,8 @@ scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
 source: str = ""  # sdxl: folder or Hub id of Turbo; "random" or "random/16" rehearses with random weights
 seed: int = 0  # of the noise and of the features that are drawn by lot
 base_source: str = ""  # sdxl: folder or Hub id of the base model
+prompt_file: str = ""  # sdxl: a text file with one prompt a line; empty for the authors' data set
+clip_source: str = ""  # sdxl: folder or Hub id of a CLIP; empty for the authors' ViT-B/32
 sae_folder: str = ""  # sdxl: a folder with the authors' checkpoints; empty for the Hub
 strength: float = 10.0  # of the strokes in the figures, in units of mean activation (authors' default)
 
@@ -54,7 +56,7 @@ from sae_lib.widgets import ExplorerWidget, PainterWidget
 
 run = start_run("20_paint_and_explore", globals())
 painter = Painter(scale, source, base_source, sae_folder)
-catalogue = Catalogue(painter)
+catalogue = Catalogue(painter, prompt_file, clip_source)
 for block in SAE_BLOCKS:
     rows = [row for row in catalogue.rows if row.id.block == block]
     firing = sum(row.firing_rate > 0 for row in rows)
