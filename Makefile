@@ -12,9 +12,6 @@ BASE_PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell 
 NOTEBOOK_TESTS := tests/test_notebooks.py
 UNIT_TESTS = $(filter-out $(NOTEBOOK_TESTS),$(sort $(wildcard tests/test_*.py)))
 
-# JupyterLab's extensions that the app needs: jupytext's, for one, fails in Voila.
-EXTENSIONS := @jupyter-widgets/jupyterlab-manager anywidget
-
 ifdef PYTHON
 ENVIRONMENT :=
 # In .venv the package is installed editable; in somebody else's environment nothing is installed.
@@ -62,7 +59,8 @@ lab: $(ENVIRONMENT)  ## open the notebooks in JupyterLab
 
 app: $(ENVIRONMENT)  ## the painter alone in the browser, served by Voila to this machine only
 	@mkdir -p .cache/app && $(PYTHON) -m jupytext --quiet --to ipynb --output .cache/app/painter.ipynb notebooks/src/app.py
-	@$(PYTHON) -m voila .cache/app/painter.ipynb --Voila.ip=127.0.0.1 $(addprefix --VoilaConfiguration.extension_allowlist=,$(EXTENSIONS)) $(VOILA)
+	@# jupytext's extension of JupyterLab fails in Voila.
+	@$(PYTHON) -m voila .cache/app/painter.ipynb --Voila.ip=127.0.0.1 --VoilaConfiguration.extension_denylist=jupyterlab-jupytext $(VOILA)
 
 notebooks: $(ENVIRONMENT)  ## rebuild the committed notebooks from notebooks/src
 	@$(PYTHON) notebooks/run.py build

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,12 +37,14 @@ READ_PIXELS = """async image => {
 }"""
 
 
-def write_copy(source: Path, target: Path, scale: str = "smoke", more_cells: Sequence[str] = ()) -> None:
-    """The notebook of a source, not executed, with further code cells at its end."""
+def write_copy(source: Path, target: Path, scale: str = "smoke", painters: int = 1) -> None:
+    """The notebook of a source, not executed; its cell that shows a painter as often as told."""
     notebook = run.read_source(source)
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
     parameters.source += f'\nscale = "{scale}"'
-    notebook.cells += [nbformat.v4.new_code_cell(cell) for cell in more_cells]
+    (place,) = [at for at, cell in enumerate(notebook.cells) if cell.source == "PainterWidget(catalogue)"]
+    more = [nbformat.v4.new_code_cell("PainterWidget(catalogue)") for _ in range(painters - 1)]
+    notebook.cells[place + 1 : place + 1] = more
     nbformat.write(notebook, target)
 
 
@@ -64,28 +67,43 @@ def open_notebook(page: Page, address: str, name: str, front_end: str = "lab") -
     """Open a notebook in JupyterLab or Notebook 7 and run all its cells by the menu."""
     folder = {"lab": "lab/tree", "notebook": "notebooks"}[front_end]
     page.goto(f"{address}/{folder}/{name}?token={TOKEN}&reset")  # reset: without the notebooks of another page
+    _wait_for_kernel(page, address, name)
     run_all(page)
 
 
+def _wait_for_kernel(page: Page, address: str, name: str) -> None:
+    """Until the page is connected to the notebook's kernel: the page itself says "idle" before it has one."""
+    deadline = time.monotonic() + RUN_SECONDS
+    while time.monotonic() < deadline:
+        sessions = page.request.get(f"{address}/api/sessions?token={TOKEN}").json()
+        kernels = [session["kernel"] for session in sessions if session["path"] == name]
+        if any(kernel["connections"] and kernel["execution_state"] == "idle" for kernel in kernels):
+            return
+        page.wait_for_timeout(100)
+    raise TimeoutError(f"no kernel for {name} within {RUN_SECONDS} seconds; there are {sessions}")
+
+
 def run_all(page: Page) -> None:
-    """Click Run > Run All Cells; wait until no cell is running or waiting."""
-    expect(page.locator(".jp-NotebookPanel .jp-Cell").first).to_be_visible(timeout=RUN_SECONDS * 1000)
-    expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first).to_be_attached(timeout=60_000)
+    """Click Run > Run All Cells; wait until the last cell has run."""
+    idle = page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first
+    expect(idle).to_be_attached(timeout=RUN_SECONDS * 1000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    expect(page.locator(".jp-InputPrompt", has_text="[*]")).to_have_count(0, timeout=RUN_SECONDS * 1000)
+    prompts = page.locator(".jp-NotebookPanel .jp-CodeCell .jp-InputPrompt")
+    expect(prompts.first).not_to_have_text("[ ]:")
+    expect(prompts.last).to_have_text(re.compile(r"\[\d+\]:"), timeout=RUN_SECONDS * 1000)
 
 
 def restart_kernel(page: Page) -> None:
     """Click Kernel > Restart Kernel and confirm."""
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    page.get_by_role("menuitem", name="Restart Kernel…", exact=True).click()
+    page.get_by_role("menuitem", name=re.compile("^Restart Kernel…")).click()
     page.get_by_role("button", name="Confirm Kernel Restart").click()
-    expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first).to_be_attached(timeout=60_000)
+    expect(page.get_by_role("dialog")).to_have_count(0)
 
 
-class Painter:
-    """One painter on a page."""
+class Widget:
+    """A painter or an explorer on a page."""
 
     def __init__(self, root: Locator):
         self.root, self.page = root, root.page
@@ -94,7 +112,17 @@ class Painter:
         return self.root.get_by_test_id(name)
 
     def revision(self) -> int:
+        """How often it has shown something new."""
         return int(self.part("status").get_attribute("data-revision"))
+
+    def picture(self, name: str) -> np.ndarray:
+        """Pixels `[height, width, 3]` of an image as it is shown, at natural size."""
+        data = base64.b64decode(self.part(name).evaluate(READ_PIXELS))
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+
+class Painter(Widget):
+    """One painter on a page."""
 
     def wait_until_drawn(self, revision: int) -> None:
         """Until the picture of this revision, or a later one, is shown and nothing is being drawn."""
@@ -111,9 +139,8 @@ class Painter:
         assert self.revision() == before + 1
 
     def picture(self, name: str = "after") -> np.ndarray:
-        """Pixels `[height, width, 3]` of "before", "after" or "difference" as they are shown, at natural size."""
-        data = base64.b64decode(self.part(name).evaluate(READ_PIXELS))
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+        """Of "before", "after" or "difference"."""
+        return super().picture(name)
 
     def at(self, point: Point) -> Point:
         """Where a place on the picture is in the window."""
@@ -151,6 +178,35 @@ class Painter:
         if self.part("reset").is_enabled():
             self.press("reset")
 
-    def choose(self, result: Locator) -> None:
-        """Click on a search hit, which makes it the feature that is painted."""
-        result.click()
+    def find(self, text: str) -> Locator:
+        """The search hits for a text that contain it."""
+        self.part("search").fill(text)
+        found = self.part("result").filter(has_text=text)
+        expect(found.first).to_be_visible(timeout=DRAW_SECONDS * 1000)
+        return found
+
+    def choose(self, feature: str) -> None:
+        """Search for a feature by its number and make it the one that is painted."""
+        if self.part("layer").get_attribute("data-feature") != feature:
+            with self.redrawn():
+                self.find(feature).first.click()
+
+
+class Explorer(Widget):
+    """One explorer on a page."""
+
+    @contextmanager
+    def renewed(self) -> Iterator[None]:
+        """What is done inside shows something new, which is there at the end."""
+        before = self.revision()
+        yield
+        expect(self.part("status")).not_to_have_attribute("data-revision", str(before), timeout=DRAW_SECONDS * 1000)
+        expect(self.part("status")).to_have_text(re.compile("^[0-9,]+ features$"), timeout=DRAW_SECONDS * 1000)
+
+    def cards(self) -> list[str]:
+        """The features of the cards in the page, from the first."""
+        return [card.get_attribute("data-feature") for card in self.part("card").all()]
+
+    def found(self) -> int:
+        """How many features there are to scroll through."""
+        return int(self.part("status").inner_text().split()[0].replace(",", ""))

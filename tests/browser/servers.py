@@ -18,7 +18,7 @@ from jupyterlab.commands import get_app_dir
 from playwright.sync_api import Browser, sync_playwright
 
 from notebooks import run
-from sae_lib.store import ROOT, cache_root
+from sae_lib.store import ROOT
 
 ADDED = ROOT / ".venv" / "browser"
 """Where the Makefile installs requirements.lock of this folder."""
@@ -52,16 +52,13 @@ def open_browser() -> Iterator[Browser]:
 def serve(name: str, folder: Path) -> Iterator[str]:
     """The address of the `name` "lab", "notebook" or "app" while it runs; the first two show the notebooks in `folder`.
 
-    Settings of whoever runs the tests are neither read nor written. What the server says is in .cache/browser/NAME.log.
+    Settings of whoever runs the tests are neither read nor written. What the server says is in its log there.
     """
     port = _free_port()
     command = _command(name, folder, port)
-    log = cache_root() / "browser" / f"{name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    environment, log = _environment(name, folder), folder / ".jupyter" / f"{name}.log"
     with log.open("w") as file:
-        server = subprocess.Popen(
-            command, cwd=ROOT, env=_environment(name, folder), stdout=file, stderr=file, start_new_session=True
-        )
+        server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file, start_new_session=True)
     address = f"http://127.0.0.1:{port}"
     try:
         _wait_for(server, address, log)
