@@ -60,7 +60,7 @@ function render({ model, el }) {
       arrange();
     },
     progress({ done, count }) {
-      if (!told) status.textContent = `reading the features of ${count} pictures, once: ${done} done`;
+      if (!told) status.textContent = `reading ${count} pictures, once: ${done} done`;
     },
     found({ number, found }) {
       if (number !== searching) return;

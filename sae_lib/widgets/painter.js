@@ -78,10 +78,10 @@ function render({ model, el }) {
       draw();
     },
     progress({ number, done, count }) {
-      if (number !== drawing && drawing !== null) return;
+      if (!edit) status.textContent = `reading ${count} pictures, once: ${done} done`;
+      else if (number === drawing) status.textContent = `step ${done + 1} of ${count}`;
+      else return; // of a drawing that was cancelled
       at("progress").value = done / count;
-      status.textContent = drawing ? `drawing: step ${done + 1} of ${count}`
-        : `reading the features of ${count} pictures, once: ${done} done`;
     },
     async picture(told, blobs) {
       if (told.number !== drawing) return;
