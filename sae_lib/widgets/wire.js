@@ -2,8 +2,7 @@
 // The kernel side is sae_lib/widgets/__init__.py.
 
 const GONE = "The kernel was restarted or is gone: run this cell again to go on. The pictures stay as they were.";
-const SILENT = "The kernel has not answered for 4 seconds: it is busy with another cell, or was restarted. " +
-  "If it was restarted, run this cell again.";
+const SILENT = "The kernel is busy with another cell, or was restarted. If this stays, run this cell again.";
 
 // What a picture shows before its first: one that got its alt text while off the screen would stay without a size.
 const EMPTY = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==";
