@@ -1,7 +1,7 @@
 """From the end of a stroke to the new picture on the screen: `make latency` (about a minute on two cores).
 
-Notebook 20's painter at pocket scale in JupyterLab in a headless Chromium: strokes with the mouse, each at another place,
-in 1-step mode. The time is taken in the browser, from the event that ends the stroke until the new picture is decoded and
+Notebook 20's painter at pocket scale in JupyterLab in a headless Chromium: strokes with the mouse, each of other cells, in
+1-step mode. The time is taken in the browser, from the event that ends the stroke until the new picture is decoded and
 set, so it holds the way to the kernel and back. Writes figures/results/painter_latency.json.
 """
 
@@ -23,7 +23,12 @@ from tests.browser.servers import open_browser, serve
 
 
 def measure(strokes: int, scale: str) -> tuple[list[float], str]:
-    """Milliseconds of each stroke, after one that is not counted, and the browser's version."""
+    """Milliseconds of each stroke, after one that is not counted, and the browser's version.
+
+    Raises ValueError for more strokes than there are different ones.
+    """
+    if not 1 <= strokes < 48:
+        raise ValueError(f"{strokes} strokes; wanted 1 to 47")
     (source,) = run.find_sources(["20_paint_and_explore"])
     with tempfile.TemporaryDirectory() as folder, open_browser() as browser, serve("lab", Path(folder)) as address:
         write_copy(source, Path(folder, "painter.ipynb"), scale)
@@ -33,9 +38,10 @@ def measure(strokes: int, scale: str) -> tuple[list[float], str]:
         painter.wait_until_drawn(1)
         found = []
         for number in range(strokes + 1):
-            height = 0.05 + 0.9 * number / strokes
-            painter.stroke((0.1, height), (0.9, 1 - height))
-            found.append(round(float(painter.root.get_attribute("data-latency-ms")), 1))
+            row, length = number % 8, 2 + number // 8 % 6  # each another mask: a picture that was drawn before is kept
+            painter.stroke((0.06, (row + 0.5) / 8), (0.06 + length / 8, (row + 0.5) / 8))
+            found.append(painter.latency())
+            painter.press("clear")
         return found[1:], browser.version
 
 

@@ -16,8 +16,9 @@ from playwright.sync_api import Locator, Page, expect
 from notebooks import run
 from tests.browser.servers import TOKEN
 
-RUN_SECONDS = 120
-"""A notebook at smoke scale has run after this."""
+expect.set_options(timeout=30_000)
+RUN_SECONDS = 300
+"""The notebook has run after this."""
 DRAW_SECONDS = 60
 """A picture has been drawn after this, also by the base model."""
 Point = tuple[float, float]
@@ -160,6 +161,15 @@ class Painter(Widget):
         for point in points[1:]:
             self.page.mouse.move(*self.at(point), steps=8)
         self.page.mouse.up()
+
+    def latency(self) -> float:
+        """Milliseconds from the end of the last stroke until its picture was on the screen, as the page measured them."""
+        self.page.wait_for_function("root => root.dataset.latencyMs", arg=self.root.element_handle())
+        return float(
+            self.root.evaluate(
+                "root => { const ms = root.dataset.latencyMs; delete root.dataset.latencyMs; return ms; }"
+            )
+        )
 
     def press(self, name: str) -> None:
         """Click a button that draws a new picture."""
