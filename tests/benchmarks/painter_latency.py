@@ -2,7 +2,8 @@
 
 Notebook 20's painter at pocket scale in JupyterLab in a headless Chromium: strokes with the mouse, each of other cells, in
 1-step mode. The time is taken in the browser, from the event that ends the stroke until the new picture is decoded and
-set, so it holds the way to the kernel and back. Writes figures/results/painter_latency.json.
+set, so it holds the way to the kernel and back. Nothing else
+is drawn meanwhile. Writes figures/results/painter_latency.json.
 """
 
 import argparse
@@ -14,11 +15,12 @@ import tempfile
 from pathlib import Path
 
 import torch
+from playwright.sync_api import expect
 
 from notebooks import run
 from sae_lib.figures import commit_hash
 from sae_lib.store import ROOT
-from tests.browser.pages import Painter, open_notebook, write_copy
+from tests.browser.pages import DRAW_SECONDS, Painter, open_notebook, write_copy
 from tests.browser.servers import open_browser, serve
 
 
@@ -36,6 +38,10 @@ def measure(strokes: int, scale: str) -> tuple[list[float], str]:
         open_notebook(page, address, "painter.ipynb")
         painter = Painter(page.locator(".sae-painter").first)
         painter.wait_until_drawn(1)
+        waiting = page.locator(
+            ".sae-explorer .panel .none", has_text="…"
+        )  # cards of the same notebook, drawn by the same model
+        expect(waiting).to_have_count(0, timeout=DRAW_SECONDS * 1000)
         found = []
         for number in range(strokes + 1):
             row, length = number % 8, 2 + number // 8 % 6  # each another mask: a picture that was drawn before is kept

@@ -148,9 +148,17 @@ class Painter(Widget):
         box = self.part("brush").bounding_box()
         return box["x"] + point[0] * box["width"], box["y"] + point[1] * box["height"]
 
+    def show(self) -> None:
+        """Scroll to the pictures, and wait until they rest: JupyterLab lays out cells while they come into sight."""
+        self.part("brush").scroll_into_view_if_needed()
+        places = [None]
+        while self.part("brush").bounding_box() != places[-1]:
+            places.append(self.part("brush").bounding_box())
+            self.page.wait_for_timeout(100)
+
     def stroke(self, *points: Point) -> None:
         """Brush from point to point with the mouse, and wait for the new picture."""
-        self.part("brush").scroll_into_view_if_needed()
+        self.show()
         with self.redrawn():
             self.drag(*points)
 
