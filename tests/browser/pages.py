@@ -38,14 +38,14 @@ READ_PIXELS = """async image => {
 }"""
 
 
-def write_copy(source: Path, target: Path, scale: str = "smoke", painters: int = 1) -> None:
-    """The notebook of a source, not executed; its cell that shows a painter as often as told."""
+def write_copy(source: Path, target: Path, scale: str = "smoke", painters: int = 1, whole: bool = True) -> None:
+    """The notebook of a source, not executed; its cell that shows a painter as often as told, and what follows if whole."""
     notebook = run.read_source(source)
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
     parameters.source += f'\nscale = "{scale}"'
     (place,) = [at for at, cell in enumerate(notebook.cells) if cell.source == "PainterWidget(catalogue)"]
     more = [nbformat.v4.new_code_cell("PainterWidget(catalogue)") for _ in range(painters - 1)]
-    notebook.cells[place + 1 : place + 1] = more
+    notebook.cells[place + 1 :] = more + (notebook.cells[place + 1 :] if whole else [])
     nbformat.write(notebook, target)
 
 
