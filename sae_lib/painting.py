@@ -282,9 +282,9 @@ class Painter:
         name, settings = self.call(edit.model, edit.seed)
         source = f", {self.sources[name]!r}" if self.sources[name] else ""
         lines = [f"pipe = load_pipeline({name!r}, {self.scale!r}{source})"]
-        if self.rehearsal and not self.sae_folder:
+        if edit.layers and self.rehearsal and not self.sae_folder:
             lines.append("saes, statistics = rehearsal_saes(pipe)")
-        else:
+        elif edit.layers:
             told = f"{K}, {self.scale!r}" + (f", {self.sae_folder!r}" if self.sae_folder else "")
             lines += [f"saes = load_saes({told}, device=pipe.device)", f"statistics = load_statistics({told})"]
         for number, layer in enumerate(edit.layers):
@@ -296,15 +296,13 @@ class Painter:
             indent = "    "
         call = f"CallSettings({settings.steps}, {settings.guidance_scale}, seed={settings.seed})"
         lines.append(f"{indent}drawn = draw_pictures(pipe, [{edit.prompt!r}], {call})")
-        return "\n".join([*_IMPORTS, *lines, "picture = as_image(drawn[0])", ""])
+        text = "\n".join([*lines, "picture = as_image(drawn[0])", ""])
+        names = ", ".join(name for name in _NAMES if f"{name}(" in text)
+        return ("import torch\n\n" if "torch." in text else "") + f"from sae_lib import {names}\n\n{text}"
 
 
-_IMPORTS = (
-    "import torch",
-    "from sae_lib import CallSettings, add_features, as_image, draw_pictures, during, intervene, load_pipeline",
-    "from sae_lib import load_saes, load_statistics, rehearsal_saes, strength_unit",
-    "",
-)
+_NAMES = ("CallSettings", "add_features", "as_image", "draw_pictures", "during", "intervene", "load_pipeline")
+_NAMES += ("load_saes", "load_statistics", "rehearsal_saes", "strength_unit")
 
 
 def _code_of(layer: Layer, number: int) -> list[str]:

@@ -43,6 +43,8 @@ sae_folder: str = ""  # sdxl: a folder with the authors' checkpoints; empty for 
 strength: float = 10.0  # of the strokes in the figures, in units of mean activation (authors' default)
 
 # %%
+import json
+
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
@@ -51,6 +53,7 @@ from sae_lib import Catalogue, Edit, Layer, Painter, save_figure, start_run
 from sae_lib.blocks import SAE_BLOCKS
 from sae_lib.catalogue import BETAS, TOP
 from sae_lib.pictures import difference, lay_over, show_picture
+from sae_lib.store import ROOT
 from sae_lib.style import BLOCK_COLORS, TEXT_WIDTH
 from sae_lib.widgets import ExplorerWidget, PainterWidget
 
@@ -231,7 +234,24 @@ save_figure(run, fig, "positions", result | {"seed": seed}, catalogue.prepare())
 # activation; the word behind a number is the meaning, the colour the block. Each block keeps at most ten features a position. If the
 # words fit what is there, reading works; words that fit neither cell belong to features of a low score.
 #
-# ## 20.6 Headline numbers
+# ## 20.6 From the end of a stroke to its picture
+#
+# Measured in the browser by `make latency`, at pocket scale and in one step of Turbo: from the event that ends the stroke until the new
+# picture is on the screen, with the way to the kernel and back. The time that is asked for is 300 ms.
+
+# %%
+measured = ROOT / "figures" / "results" / "painter_latency.json"
+if measured.is_file():
+    found, about = json.loads(measured.read_text()).values()
+    times = found["milliseconds"]
+    print(
+        f"{len(times)} strokes, {about['cores']} cores: median {found['median']:.0f} ms, worst {found['worst']:.0f} ms"
+    )
+else:
+    print("not measured yet: make latency")
+
+# %% [markdown]
+# ## 20.7 Headline numbers
 #
 # The tests execute the next cell again, from an empty cache, and compare digit by digit.
 
@@ -245,19 +265,19 @@ for block, (chosen_one, by_lot) in changed.items():
 print("strongest at the two positions:", *(str(found[0].id) for found in fires.values()))
 
 # %% [markdown]
-# ## 20.7 Limits
+# ## 20.8 Limits
 #
 # - Tested in JupyterLab and Notebook 7 with Chromium (`make test-browser`) and, the painter alone, as an app (`make app`). VS Code and
 #   Colab are what anywidget promises; nobody tried them here.
-# - While a long cell runs, the kernel answers neither widget; they say so after four seconds. After a restart of the kernel run the
-#   widget's cell again: nothing of it is stored in the notebook.
+# - While another cell runs, the kernel answers neither widget; they say so after four seconds and go on when it is done. After a
+#   restart of the kernel run the widget's cell again: nothing of it is stored in the notebook.
 # - Meanings come from one judge and from maps: a feature may mean something that no attribute names, or several things at once.
 #   The choice among all values is made on half of the pictures and scored on the other half; a low score says "nothing found".
 # - What is painted is not what appears: features of the pocket model were not trained to be brushes, and later blocks mix positions.
 # - The copied code gives the same bits on the same machine and versions; another processor may round differently.
 # - At sdxl scale nothing knows what is true of a photograph: cards have no meanings, and search goes by number and by CLIP.
 #
-# ## 20.8 Exercises
+# ## 20.9 Exercises
 #
 # Each changes one value.
 # 1. In the painter, set the strength to −10, then to 40: which block's features still leave the rest of the picture alone?

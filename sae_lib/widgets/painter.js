@@ -34,6 +34,15 @@ const TEMPLATE = `
 <div data-testid="alert" role="alert" class="alert"></div>
 <div class="halves">
   <div class="half">
+    <div class="heading">Layers <small>features that are turned on; the brush paints the marked one</small></div>
+    <ul class="layers" aria-label="Layers"></ul>
+    <label class="slider">Strength <input data-testid="strength" type="range" min="-40" max="40" step="1">
+      <output></output></label>
+    <div class="bar steps">On from step <input data-testid="steps-start" type="number" min="0" aria-label="First step">
+      to <input data-testid="steps-end" type="number" min="0" aria-label="Last step"> <small></small></div>
+    <div class="bar"><button data-testid="save">Save picture</button> <button data-testid="copy-code">Copy code</button></div>
+  </div>
+  <div class="half">
     <div class="bar">
       <label class="grow">Feature <input data-testid="search" type="search" spellcheck="false"
         placeholder="a word (star, night), or a number (up.0.1/377)"></label>
@@ -41,16 +50,7 @@ const TEMPLATE = `
     </div>
     <ul class="results" aria-label="Features found"></ul>
   </div>
-  <div class="half">
-    <div class="heading">Layers <small>features that are turned on; the brush paints the marked one</small></div>
-    <ul class="layers" aria-label="Layers"></ul>
-    <label class="slider">Strength <input data-testid="strength" type="range" min="-40" max="40" step="1">
-      <output></output></label>
-    <div class="bar steps">On from step <input data-testid="steps-start" type="number" min="0" aria-label="First step">
-      to <input data-testid="steps-end" type="number" min="0" aria-label="Last step"> <small></small></div>
-  </div>
 </div>
-<div class="foot"><button data-testid="save">Save picture</button> <button data-testid="copy-code">Copy code</button></div>
 <details><summary>This edit as code</summary><textarea data-testid="code" readonly rows="12" spellcheck="false"
   aria-label="Python code that draws the same picture"></textarea></details>`;
 
@@ -285,13 +285,15 @@ function render({ model, el }) {
   // All controls from the state.
   function update() {
     if (!edit) return;
+    const layers = root.querySelector(".layers"), buttons = () => [...layers.querySelectorAll("button")];
+    const focused = root.getRootNode().activeElement, held = buttons().indexOf(focused);
     marked = Math.max(0, Math.min(marked, edit.layers.length - 1));
     const layer = edit.layers[marked], { steps } = models.find(({ name }) => name === edit.model);
     at("prompt").value = edit.prompt;
     at("seed").value = edit.seed;
     at("model").value = edit.model;
-    root.querySelector(".layers").replaceChildren(...edit.layers.map(layerLine));
-    if (!edit.layers.length) root.querySelector(".layers").append(make("li", { class: "none" }, "none: choose a feature on the left"));
+    layers.replaceChildren(...edit.layers.map(layerLine));
+    if (!edit.layers.length) layers.append(make("li", { class: "none" }, "none: choose a feature from the list"));
     for (const name of ["strength", "steps-start", "steps-end", "everywhere", "clear"]) at(name).disabled = !layer;
     at("strength").value = layer?.strength ?? 10;
     label();
@@ -306,6 +308,8 @@ function render({ model, el }) {
     at("undo").disabled = !past.length;
     at("redo").disabled = !future.length;
     at("save").disabled = at("copy-code").disabled = !after;
+    if (held >= 0) (buttons()[held] ?? buttons().at(-1) ?? canvas).focus();
+    else if (focused?.disabled && root.contains(focused)) canvas.focus({ preventScroll: true }); // the notebook would hear the keys
     paint();
   }
   const label = () => { root.querySelector("output").textContent = `${at("strength").value} × the feature's mean activation`; };
