@@ -17,7 +17,7 @@ from torch import Tensor
 from sae_lib.blocks import SAE_BLOCKS
 from sae_lib.clip import Clip, load_clip
 from sae_lib.features import FeatureId, search_features
-from sae_lib.interventions import intervene, modulate, replace_with_feature
+from sae_lib.interventions import Intervention, intervene, modulate, replace_with_feature
 from sae_lib.judges import attribute_values, judge_truth, load_judge
 from sae_lib.meaning import Truth, find_meaning, reading_scores
 from sae_lib.painting import Edit, Layer, OnStep, Painter
@@ -212,15 +212,23 @@ class Catalogue:
             raise ValueError(f"{feature} is active in none of the {len(self.prompts)} pictures.")
         painter, (block, number) = self.painter, feature
         sae, amount = painter.saes[block], painter.amount(feature, float(painter.saes[block].k))
-        _, call = painter.call("Turbo, 1 step", _NOISE_SEED, len(BETAS))
-        with painter.lock:
-            pipe = painter.pipe("turbo")
-            with intervene(pipe, {block: replace_with_feature(sae, number, amount)}):
-                icon = draw_pictures(pipe, [""], call)
-            with intervene(pipe, {block: modulate(sae, number, torch.tensor(BETAS))}):
-                strip = draw_pictures(pipe, [self.prompts[rows[0]]] * len(BETAS), call, rows[:1] * len(BETAS))
+        icon = self._draw([""], replace_with_feature(sae, number, amount), block, [0])
+        strip = self._draw(
+            [self.prompts[rows[0]]] * len(BETAS),
+            modulate(sae, number, torch.tensor(BETAS)),
+            block,
+            rows[:1] * len(BETAS),
+        )
         top = [lay_over(self.pictures[row], each) for row, each in zip(rows, maps, strict=True)]
         return Panel(_shrunk(icon)[0] / 255, torch.stack(top), _shrunk(strip) / 255)
+
+    def _draw(self, prompts: list[str], fn: Intervention, block: str, indices: list[int]) -> Tensor:
+        _, call = self.painter.call("Turbo, 1 step", _NOISE_SEED, len(prompts))
+        self.painter.give_way()
+        with self.painter.lock:
+            pipe = self.painter.pipe("turbo")
+            with intervene(pipe, {block: fn}):
+                return draw_pictures(pipe, prompts, call, indices)
 
     def search(self, text: str, limit: int = 40) -> list[FeatureId]:
         """Features that fit a text, best first: by number ("down.2.1/17", "17"), by block, by words of the meaning, and by

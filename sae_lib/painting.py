@@ -142,6 +142,7 @@ class Painter:
         self.sources = {"turbo": source, "base": source if self.rehearsal else base_source}
         self._pipes: dict[str, Any] = {}
         self._pictures: OrderedDict[Edit, Tensor] = OrderedDict()
+        self._asked, self._changed = 0, threading.Condition()
 
     def call(self, model: str, seed: int = 0, batch_size: int = 1) -> tuple[str, CallSettings]:
         """Which pipeline a model setting is, and how it is called."""
@@ -197,13 +198,29 @@ class Painter:
         MemoryError if the GPU's is too small.
         """
         wanted = [replace(edit, layers=()), edit]
-        with self.lock, self._guarded():
+        with self._ahead(), self.lock, self._guarded():
             pictures = {each: self._pictures.get(each) for each in wanted}
             missing = [each for each, picture in pictures.items() if picture is None]
             for done, each in enumerate(missing):
                 pictures[each] = self._draw(each, on_step, done, len(missing))
             self._keep(pictures)
             return Drawn(*(pictures[each] for each in wanted), self.notes(edit))
+
+    @contextmanager
+    def _ahead(self) -> Iterator[None]:
+        with self._changed:
+            self._asked += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._asked -= 1
+                self._changed.notify_all()
+
+    def give_way(self) -> None:
+        """Waits until no edit is being drawn or wants to be: what nobody's stroke waits for, a card say, asks this first."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._asked)
 
     def _draw(self, edit: Edit, on_step: OnStep | None, done: int, count: int) -> Float[Tensor, "3 height width"]:
         name, settings = self.call(edit.model, edit.seed)

@@ -1,4 +1,5 @@
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -104,6 +105,28 @@ def test_progress_is_told_before_each_step_and_what_it_raises_ends_the_drawing_w
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in unet.modules())
     assert not any(each.seed == 31 for each in painter._pictures)
     assert torch.equal(painter.draw(one).after, Painter("smoke").draw(one).after)
+
+
+def test_what_no_stroke_waits_for_gives_way_to_a_drawing(painter):
+    begun, go_on, passed = threading.Event(), threading.Event(), threading.Event()
+
+    def on_step(done, count):
+        begun.set()
+        assert go_on.wait(60)
+
+    def give_way():
+        painter.give_way()
+        passed.set()
+
+    threads = [threading.Thread(target=painter.draw, args=(edit(seed=80), on_step)), threading.Thread(target=give_way)]
+    threads[0].start()
+    assert begun.wait(60)
+    threads[1].start()
+    assert not passed.wait(0.1)
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+    assert passed.is_set()
 
 
 def test_a_long_prompt_is_drawn_and_the_cut_is_told(painter, caplog):
