@@ -173,7 +173,7 @@ panels = [catalogue.panel(row.id) for row in chosen]
 
 # %%
 widths = [1, 0.15, *[1] * TOP, 0.15, 1, 1]
-fig, axes = plt.subplots(len(chosen), len(widths), figsize=(TEXT_WIDTH, 7.4), width_ratios=widths, dpi=90)
+fig, axes = plt.subplots(len(chosen), len(widths), figsize=(0.8 * TEXT_WIDTH, 6), width_ratios=widths, dpi=90)
 fig.get_layout_engine().set(w_pad=0.005, h_pad=0.01, wspace=0, hspace=0)
 for line, row, panel in zip(axes, chosen, panels, strict=True):
     places = [line[0], *line[2 : 2 + len(panel.top)], *line[3 + TOP :]]
@@ -182,9 +182,9 @@ for line, row, panel in zip(axes, chosen, panels, strict=True):
     for ax in set(line) - set(places):
         ax.axis("off")
     says = f"{row.id}   {row.meaning}" + (f", score {round(row.score, 2) + 0.0:.2f}" if row.meaning else "")
-    look = {"fontsize": 8, "color": BLOCK_COLORS[row.id.block], "in_layout": False}
+    look = {"fontsize": 7, "color": BLOCK_COLORS[row.id.block], "in_layout": False}
     line[0].text(0, 1.08, f"{says}, fires at {row.firing_rate:.1%}", transform=line[0].transAxes, **look)
-    line[0].set_title(" ", fontsize=8)  # keeps the room above the row
+    line[0].set_title(" ", fontsize=7)  # keeps the room above the row
 under = {0: "icon", 2: "most active in", 3 + TOP: f"β {BETAS[0]:+g}", 4 + TOP: f"β {BETAS[-1]:+g}"}
 for column, text in under.items():
     axes[-1, column].set_xlabel(text, fontsize=7)
@@ -193,7 +193,7 @@ save_figure(run, fig, "cards", {"features": told, "pictures": len(catalogue.prom
 
 # %% [markdown]
 # **What we see.** Two cards a block, without choosing: the feature with the highest score, and the one by lot of section 20.2. If the
-# bright cells of a card lie on the same thing in each picture, the feature reads that thing; if the strip changes from left to right,
+# bright cells of a card lie on the same thing in each picture, the feature reads that thing; if the two pictures at the right differ,
 # it writes too. Most features have a low score: their maps follow no single attribute that the judge knows.
 #
 # ## 20.5 Which features fire where
