@@ -48,7 +48,7 @@ bench: $(INTEROP)/installed  ## the benchmarks that notebook 90 draws (some 25 m
 sweep: $(ENVIRONMENT)  ## train the full grid of Fig. 2, which notebook 06 draws (some 27 minutes on 2 idle cores, resumable)
 	@$(PYTHON) tests/benchmarks/sae_sweep.py
 
-riebench: $(ENVIRONMENT)  ## edit all 450 pocket cases by every method (some 25 minutes on 2 idle cores; resumable)
+riebench: $(ENVIRONMENT)  ## edit all 450 pocket cases by every method (some 35 minutes on 2 cores; resumable)
 	@$(PYTHON) tests/benchmarks/riebench.py
 
 lint: $(ENVIRONMENT)  ## ruff

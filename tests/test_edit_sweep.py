@@ -7,7 +7,14 @@ import torch
 
 from sae_lib import edit_sweep
 from sae_lib.edit_sweep import METHODS, PAPER_SETTINGS, Setting, Sweep, run_sweep
-from sae_lib.editors import POCKET_SETTINGS, REHEARSAL_SETTINGS, SDXL_SETTINGS, load_editor, settings_of
+from sae_lib.editors import (
+    POCKET_SETTINGS,
+    POCKET_SETTINGS_FULL,
+    REHEARSAL_SETTINGS,
+    SDXL_SETTINGS,
+    load_editor,
+    settings_of,
+)
 from sae_lib.riebench import pocket_cases
 
 CASES = pocket_cases(1)
@@ -80,11 +87,12 @@ def test_a_case_without_masks_is_counted_with_its_reason(editor, tmp_path):
 
 def test_the_settings_are_the_papers_and_their_pocket_counterparts():
     assert len(PAPER_SETTINGS) == 8 + 4 + 20 and set(PAPER_SETTINGS) < set(SDXL_SETTINGS)
-    for settings in (SDXL_SETTINGS, POCKET_SETTINGS, REHEARSAL_SETTINGS):
+    assert set(POCKET_SETTINGS) < set(POCKET_SETTINGS_FULL)
+    for settings in (SDXL_SETTINGS, POCKET_SETTINGS_FULL, POCKET_SETTINGS, REHEARSAL_SETTINGS):
         assert {setting.method for setting in settings} == set(METHODS) and len(set(settings)) == len(settings)
     for method, theirs, ours in (("SAE", 20_480, 2_048), ("neurons", 204_800, 2_048)):
         paper = {setting.units / theirs for setting in PAPER_SETTINGS if setting.method == method}
-        assert paper < {setting.units / ours for setting in POCKET_SETTINGS if setting.method == method}
+        assert paper < {setting.units / ours for setting in POCKET_SETTINGS_FULL if setting.method == method}
     assert settings_of("sdxl") == SDXL_SETTINGS and settings_of("sdxl", rehearsal=True) == REHEARSAL_SETTINGS
 
 
