@@ -5,6 +5,7 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 INSTALLED := $(VENV)/installed-from-lock
 INTEROP := .venv/interop
+BROWSER := .venv/browser
 # What creates .venv; the lock is exact for these two versions of Python.
 BASE_PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell command -v $(name) 2>/dev/null)))
 # Two processes of one thread each, a file at a time: half the time of one process of two threads.
@@ -20,10 +21,10 @@ ENVIRONMENT := $(INSTALLED)
 override PYTHON := $(VENV)/bin/python
 endif
 
-.PHONY: help reproduce test test-interop bench sweep riebench lint lab notebooks pocket fresh
+.PHONY: help reproduce test test-interop test-browser latency bench sweep riebench lint lab app notebooks pocket fresh
 
 help:  ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 reproduce: $(ENVIRONMENT)  ## run copies of all notebooks at pocket scale, write figures/, end with a table
 	@$(PYTHON) notebooks/run.py reproduce
@@ -33,6 +34,12 @@ test: lint  ## unit tests, then every notebook at smoke scale, then nbval on tho
 
 test-interop: $(INTEROP)/installed  ## our checkpoints in SAELens and sparsify, theirs in ours (an environment of its own)
 	@PYTHONPATH="$(CURDIR)" $(INTEROP)/bin/python -m pytest -q -c /dev/null --rootdir tests/interop -p no:cacheprovider tests/interop
+
+test-browser: $(BROWSER)/installed  ## notebook 20 in JupyterLab and Notebook 7, and the app, in Chromium (some 4 minutes)
+	@PYTHONPATH="$(CURDIR):$(CURDIR)/$(BROWSER)" $(PYTHON) -m pytest --confcutdir tests/browser tests/browser
+
+latency: $(BROWSER)/installed  ## milliseconds from the end of a stroke to the new picture, in Chromium
+	@PYTHONPATH="$(CURDIR):$(CURDIR)/$(BROWSER)" $(PYTHON) tests/benchmarks/painter_latency.py
 
 bench: $(INTEROP)/installed  ## the benchmarks that notebook 90 draws (some 25 minutes on 2 idle cores)
 	@PYTHONPATH="$(CURDIR)" $(INTEROP)/bin/python tests/benchmarks/sae_step.py
@@ -48,7 +55,12 @@ lint: $(ENVIRONMENT)  ## ruff
 	@$(PYTHON) -m ruff check --quiet .
 
 lab: $(ENVIRONMENT)  ## open the notebooks in JupyterLab
-	@$(PYTHON) -m jupyter lab --notebook-dir=notebooks
+	@$(PYTHON) -m jupyter lab --allow-root --notebook-dir=notebooks
+
+app: $(ENVIRONMENT)  ## the painter alone in the browser, served by Voila to this machine only
+	@mkdir -p .cache/app && $(PYTHON) -m jupytext --quiet --to ipynb --output .cache/app/painter.ipynb notebooks/src/app.py
+	@# jupytext's extension of JupyterLab fails in Voila.
+	@$(PYTHON) -m voila .cache/app/painter.ipynb --Voila.ip=127.0.0.1 --VoilaConfiguration.extension_denylist=jupyterlab-jupytext $(VOILA)
 
 notebooks: $(ENVIRONMENT)  ## rebuild the committed notebooks from notebooks/src
 	@$(PYTHON) notebooks/run.py build
@@ -75,4 +87,8 @@ $(INTEROP)/installed: tests/interop/requirements.lock $(INSTALLED)
 	@echo "Installing tests/interop/requirements.lock into $(INTEROP) (once; some minutes)"
 	@$(BASE_PYTHON) -m venv $(INTEROP)
 	@$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/interop/requirements.lock
+	@touch $@
+
+$(BROWSER)/installed: tests/browser/requirements.lock $(ENVIRONMENT)
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(BROWSER) --requirement tests/browser/requirements.lock
 	@touch $@

@@ -231,12 +231,16 @@ def write_readme_tables(readme: Path = store.ROOT / "README.md") -> None:
 
 
 def _without_traces(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The executed notebook without timings, versions, widget state and papermill's notes; its pictures in 256 colours."""
+    """The executed notebook without timings, versions, widgets and papermill's notes; its pictures in 256 colours.
+
+    Of a widget its text is left: its view without its state would be an error message to a reader without a kernel.
+    """
     notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         for output in cell.get("outputs", []):
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
             if "image/png" in output.get("data", {}):
                 png = with_palette(base64.b64decode(output["data"]["image/png"]))
                 output["data"]["image/png"] = base64.b64encode(png).decode() + "\n"

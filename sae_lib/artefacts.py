@@ -250,6 +250,13 @@ ARTEFACTS: tuple[Artefact, ...] = (
         _of("11_riebench_results", "units"),
     ),
     Artefact(
+        "Companion 20",
+        "SAEPaint and the feature explorer: strokes, cards, what fires where",
+        "",
+        "",
+        _of("20_paint_and_explore", "strokes", "cards", "positions"),
+    ),
+    Artefact(
         "Companion 90",
         "Speed, scaling, precision, memory",
         "",

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from sae_lib.meaning import Truth
+
 if TYPE_CHECKING:
     from sae_lib.pocket.judge import Judgement
 
@@ -42,6 +44,26 @@ def see_values(judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"]) ->
             found |= {*thing.attributes.items(), ("position", nearest_position(thing.centre))}
         row[[places[pair] for pair in found]] = 1
     return seen
+
+
+@torch.inference_mode()
+def judge_truth(judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"], grid: int) -> Truth:
+    """What is true of each cell of the pictures by the judge: its probabilities; a position is that of the object there."""
+    from sae_lib.pocket.judge import judge_images
+    from sae_lib.pocket.quality import nearest_position
+    from sae_lib.pocket.world import ANCHORS, ATTRIBUTES
+
+    positions = torch.zeros(len(pictures), len(ANCHORS), *pictures.shape[-2:])
+    for row, judgement in zip(positions, judge_images(judge, pictures), strict=True):
+        for thing in judgement.objects:
+            row[list(ANCHORS).index(nearest_position(thing.centre)), thing.mask] = 1
+    logits = judge(pictures)
+    is_object, shares = logits["object"].sigmoid(), {}
+    for name in ATTRIBUTES:
+        there = {"background": 1 - is_object, "style": torch.ones_like(is_object)}.get(name, is_object)
+        shares[name] = there * (positions if name == "position" else logits[name].softmax(1))
+    shares["pose"] = shares["pose"] * (1 - logits["shape"].softmax(1)[:, :1])  # a circle has none
+    return Truth.from_shares(list(shares.values()), grid)
 
 
 def judge_edit(case, before: "Judgement", after: "Judgement", region: Bool[Tensor, "64 64"]) -> tuple[bool, float]:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from PIL import Image
 from torch import Tensor
 
 from sae_lib.denoising import CallSettings
@@ -38,6 +40,34 @@ def draw_pictures(
         drawn = pipe([prompts[i] for i in indices], generator=generator, output_type="pt", **call)
         parts.append(drawn.images.float().cpu())
     return torch.cat(parts)
+
+
+def as_image(picture: Float[Tensor, "3 height width"]) -> Image.Image:
+    """A picture with values in [0, 1] in 8 bits, as diffusers rounds it."""
+    return Image.fromarray((picture * 255).round().to(torch.uint8).movedim(0, -1).numpy(force=True))
+
+
+def difference(
+    before: Float[Tensor, "3 height width"], after: Float[Tensor, "3 height width"]
+) -> Float[Tensor, "3 height width"]:
+    """Where two pictures differ: mean absolute difference of the colours, dark for none, yellow for half of the range or
+    more (the colours of viridis, on one scale for all pictures)."""
+    change = (after - before).abs().mean(0).mul(2).clamp(max=1)
+    return _colored(change, "viridis")
+
+
+def lay_over(
+    picture: Float[Tensor, "3 height width"], activation_map: Float[Tensor, "rows columns"]
+) -> Float[Tensor, "3 height width"]:
+    """A picture under an activation map: blown up cell by cell, the brighter and the more opaque the more active."""
+    blown = F.interpolate(activation_map[None, None], picture.shape[-2:])[0, 0]
+    scaled = (blown - blown.min()) / (blown.max() - blown.min()).clamp(min=1e-9)
+    opacity = 0.75 * scaled
+    return (1 - opacity) * picture + opacity * _colored(scaled, "plasma")
+
+
+def _colored(values: Float[Tensor, "height width"], name: str) -> Float[Tensor, "3 height width"]:
+    return torch.from_numpy(colormaps[name](values.numpy())[..., :3]).float().movedim(-1, 0)
 
 
 def show_picture(ax: Axes, picture: Float[Tensor, "channels height width"], **imshow):

@@ -24,7 +24,7 @@ from sae_lib.prompts import LAION, load_prompts
 from sae_lib.sae import TopKSAE
 from sae_lib.scales import get_scale
 from sae_lib.shards import DTYPES, write_shards
-from sae_lib.statistics import STATISTICS_FILE
+from sae_lib.statistics import STATISTICS_FILE, FeatureStatistics
 from sae_lib.store import cached
 from sae_lib.training import LOG_FILE, SAEConfig, train_saes
 from sae_lib.transfer import PCA
@@ -42,6 +42,17 @@ def panel_k(d_model: int) -> int:
 def transfer_k(d_model: int) -> int:
     """k of the SAEs of Figure 3 and RIEBench: an eighth of d_model, as the paper's 160 is of 1,280."""
     return d_model // 8
+
+
+def rehearsal_saes(pipe, seed: int = 0) -> tuple[dict[str, TopKSAE], dict[str, FeatureStatistics]]:
+    """Untrained SAEs of the pipeline's width, by block, and statistics in which every unit of strength is 1."""
+    width = pipe.unet.config.block_out_channels[-1]
+    saes = {}
+    for i, block in enumerate(SAE_BLOCKS):
+        generator = torch.Generator().manual_seed(seed + i)
+        saes[block] = TopKSAE(width, 4 * width, panel_k(width), generator).requires_grad_(False).to(pipe.device)
+    ones = torch.ones(4 * width)
+    return saes, dict.fromkeys(SAE_BLOCKS, FeatureStatistics(ones, ones, ones, ones, torch.tensor(1)))
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,8 @@ def test_a_stored_notebook_is_small_executed_and_clean(source):
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
     pictures = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
     assert all(Image.open(io.BytesIO(base64.b64decode(each))).mode == "P" for each in pictures)  # in 256 colours: small
-    assert "widgets" not in notebook.metadata and not re.search(r"\d%\|", text)  # no progress bar
+    assert "widgets" not in notebook.metadata and "widget-view" not in text
+    assert not re.search(r"\d%\|", text)  # no progress bar
     assert not [path for path in (str(ROOT), str(Path.home()) + "/", "site-packages") if path in text]
 
 

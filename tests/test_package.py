@@ -1,9 +1,11 @@
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
 import sae_lib
+from sae_lib.store import PACKAGE, ROOT
 
 
 @pytest.mark.parametrize("name", sae_lib.__all__)
@@ -25,3 +27,9 @@ def test_saes_are_read_trained_and_measured_without_importing_diffusers():
 def test_importing_the_package_imports_nothing_heavy():
     code = "import sys, sae_lib; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_lies_beside_the_code_is_installed_with_it():
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["sae_lib"]
+    there = {path.suffix for path in PACKAGE.rglob("*.*") if path.is_file()} - {".py", ".pyc"}
+    assert {f"**/*{suffix}" for suffix in there} == set(told)

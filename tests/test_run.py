@@ -111,6 +111,14 @@ def test_a_notebook_that_is_built_twice_is_the_same_file(tmp_path):
     assert notebook.cells[1].outputs[0].data["text/plain"] == "2"
 
 
+def test_of_a_widget_its_text_is_stored_and_neither_its_view_nor_its_state(tmp_path):
+    source = tmp_path / "00_widget.py"
+    source.write_text('# %% tags=["parameters"]\nk: int = 2\n\n# %%\nimport ipywidgets\n\nipywidgets.IntSlider(k)\n')
+    assert run.build([source], tmp_path) == []
+    (output,) = nbformat.read(tmp_path / "00_widget.ipynb", as_version=4).cells[1].outputs
+    assert set(output.data) == {"text/plain"}
+
+
 def test_a_notebook_that_is_too_large_leaves_the_stored_one(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "MAX_BYTES", 100)
     (tmp_path / "00_plain.py").write_text("# %%\n1\n")

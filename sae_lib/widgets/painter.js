@@ -1,0 +1,380 @@
+// SAEPaint. An edit is `{prompt, seed, model, layers: [{feature, strength, mask, steps}]}`, as sae_lib.painting reads it.
+
+const TEMPLATE = `
+<div class="bar">
+  <label class="grow">Prompt <input data-testid="prompt" type="text" spellcheck="false"></label>
+  <label>Seed <input data-testid="seed" type="number" step="1"></label>
+  <label>Model <select data-testid="model"></select></label>
+</div>
+<div class="pictures">
+  <figure>
+    <figcaption><b>Before</b> – paint here</figcaption>
+    <div class="frame"><img src="${EMPTY}" data-testid="before" alt="The picture before the edit">
+      <canvas data-testid="brush" class="brush" width="512" height="512" tabindex="0" role="application"
+        aria-label="Brush. Arrow keys move, space paints, B brush, E eraser, U undo, R redo."></canvas></div>
+  </figure>
+  <figure><figcaption><b>After</b></figcaption>
+    <div class="frame"><img src="${EMPTY}" data-testid="after" alt="The picture after the edit"></div></figure>
+  <figure><figcaption><b>Difference</b> – dark: none</figcaption>
+    <div class="frame"><img src="${EMPTY}" data-testid="difference" alt="Where the two pictures differ"></div></figure>
+</div>
+<div class="bar tools">
+  <span class="group" role="group" aria-label="Tool">
+    <button data-tool="brush" aria-pressed="true">Brush</button><button data-tool="eraser" aria-pressed="false">Eraser</button>
+  </span>
+  <label>Width <select data-testid="width"><option value="1">1 cell</option><option value="2">2 cells</option>
+    <option value="3">3 cells</option></select></label>
+  <button data-testid="everywhere">Everywhere</button><button data-testid="clear">Clear</button>
+  <span class="group"><button data-testid="undo">Undo</button><button data-testid="redo">Redo</button>
+    <button data-testid="reset">Reset</button></span>
+  <span data-testid="status" role="status" data-revision="0">connecting to the kernel …</span>
+  <progress data-testid="progress" max="1" value="0" aria-label="Denoising steps done"></progress>
+  <button data-testid="cancel" disabled>Cancel</button>
+</div>
+<div data-testid="alert" role="alert" class="alert"></div>
+<div class="halves">
+  <div class="half">
+    <div class="heading">Layers <small>features that are turned on; the brush paints the marked one</small></div>
+    <ul class="layers" aria-label="Layers"></ul>
+    <label class="slider">Strength <input data-testid="strength" type="range" min="-40" max="40" step="1">
+      <output></output></label>
+    <div class="bar steps">On from step <input data-testid="steps-start" type="number" min="0" aria-label="First step">
+      to <input data-testid="steps-end" type="number" min="0" aria-label="Last step"> <small></small></div>
+    <div class="bar"><button data-testid="save">Save picture</button> <button data-testid="copy-code">Copy code</button></div>
+  </div>
+  <div class="half">
+    <div class="bar">
+      <label class="grow">Feature <input data-testid="search" type="search" spellcheck="false"
+        placeholder="a word (star, night), or a number (up.0.1/377)"></label>
+      <button data-testid="active">Active in this picture</button>
+    </div>
+    <ul class="results" aria-label="Features found"></ul>
+  </div>
+</div>
+<details><summary>This edit as code</summary><textarea data-testid="code" readonly rows="12" spellcheck="false"
+  aria-label="Python code that draws the same picture"></textarea></details>`;
+
+const copy = (edit) => structuredClone(edit);
+const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+
+function render({ model, el }) {
+  const root = make("section", { class: "sae-painter sae-widget", "aria-label": "SAEPaint", "data-lm-suppress-shortcuts": "true" });
+  root.innerHTML = TEMPLATE;
+  el.append(root);
+  const at = (name) => root.querySelector(`[data-testid="${name}"]`);
+  const canvas = at("brush"), pen = canvas.getContext("2d"), status = at("status");
+
+  let models = [], blocks = [], meanings = {}, grid = 8;
+  let edit = null, first = null, shown = null, past = [], future = [];
+  let marked = 0; // the layer that is painted
+  let tool = "brush", cursor = null, stroke = null, drawing = null, strokeEnd = null, listed = null, after = null;
+
+  const wire = connect(model, root, {
+    welcome(told) {
+      ({ models, blocks, grid } = told);
+      edit = first = told.edit;
+      at("model").replaceChildren(...models.map(({ name }) => make("option", { value: name }, name)));
+      listed = wire.ask("search", { text: "" });
+      draw();
+    },
+    progress({ number, done, count }) {
+      if (!edit) status.textContent = `reading ${count} pictures, once: ${done} done`;
+      else if (number === drawing) status.textContent = `step ${done + 1} of ${count}`;
+      else return; // of a drawing that was cancelled
+      at("progress").value = done / count;
+    },
+    async picture(told, blobs) {
+      if (told.number !== drawing) return;
+      await Promise.all(["before", "after", "difference"].map((name, i) => show(at(name), blobs[i])));
+      if (told.number !== drawing) return;
+      after = blobs[1];
+      edit = shown = told.edit;
+      grid = told.grid;
+      Object.assign(meanings, told.meanings);
+      at("code").value = told.code;
+      wire.say(told.notes.join(" "));
+      idle();
+      status.dataset.revision = Number(status.dataset.revision) + 1;
+      if (strokeEnd !== null) {
+        const since = strokeEnd;
+        strokeEnd = null;
+        requestAnimationFrame(() => { root.dataset.latencyMs = (performance.now() - since).toFixed(1); });
+      }
+    },
+    refused({ number, sentence }) {
+      wire.say(sentence);
+      if (!edit) status.textContent = "stopped";
+      else if (number === drawing || drawing === null) back(false);
+    },
+    features({ number, found }) {
+      if (number === listed) list(found);
+    },
+    lost() {
+      if (edit) back(false);
+      status.textContent = "no kernel";
+    },
+  });
+
+  // Drawing, and the history of edits.
+  function draw() {
+    drawing = wire.ask("draw", { edit });
+    if (drawing === null) return;
+    status.textContent = "drawing …";
+    at("progress").value = 0;
+    at("cancel").disabled = false;
+    update();
+  }
+  function idle() {
+    drawing = null;
+    status.textContent = "ready";
+    at("cancel").disabled = true;
+    at("progress").value = 0;
+    update();
+  }
+  function commit(next, since = null) {
+    if (!edit || same(next, edit)) return update();
+    past.push(edit);
+    future = [];
+    edit = next;
+    strokeEnd = since;
+    draw();
+  }
+  function step(from, to) {
+    if (!from.length) return;
+    to.push(edit);
+    edit = from.pop();
+    draw();
+  }
+  // After a cancelled or refused drawing: to the edit that is on the screen, so that controls and pictures agree.
+  function back(redoable) {
+    while (shown && past.length && !same(edit, shown)) {
+      if (redoable) future.push(edit);
+      edit = past.pop();
+    }
+    edit = shown ?? edit;
+    strokeEnd = null;
+    idle();
+  }
+  const undo = () => step(past, future), redo = () => step(future, past);
+  const change = (fields) => commit({ ...copy(edit), ...fields });
+  function changeLayer(fields, since) {
+    const next = copy(edit);
+    Object.assign(next.layers[marked], fields);
+    commit(next, since);
+  }
+
+  // The brush.
+  const filled = (value) => Array.from({ length: grid }, () => Array(grid).fill(value));
+  function dab(mask, [row, column]) {
+    const width = Number(at("width").value), value = tool === "brush" ? 1 : 0, lead = Math.floor((width - 1) / 2);
+    for (let y = row - lead; y < row - lead + width; y++)
+      for (let x = column - lead; x < column - lead + width; x++)
+        if (mask[y]?.[x] !== undefined) mask[y][x] = value;
+  }
+  const start = () => copy(edit.layers[marked].mask ?? filled(tool === "brush" ? 0 : 1));
+  canvas.addEventListener("pointerdown", (event) => {
+    if (!edit?.layers[marked] || event.button !== 0) return;
+    canvas.setPointerCapture(event.pointerId);
+    stroke = { mask: start(), last: cellAt(event, canvas, grid), pointer: event.pointerId };
+    dab(stroke.mask, stroke.last);
+    paint();
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (stroke?.pointer !== event.pointerId) return;
+    const [row, column] = cellAt(event, canvas, grid), [fromRow, fromColumn] = stroke.last;
+    const cells = Math.max(Math.abs(row - fromRow), Math.abs(column - fromColumn));
+    for (let i = 1; i <= cells; i++) // cells that a fast stroke jumps over
+      dab(stroke.mask, [fromRow + Math.round(((row - fromRow) * i) / cells), fromColumn + Math.round(((column - fromColumn) * i) / cells)]);
+    stroke.last = [row, column];
+    paint();
+  });
+  canvas.addEventListener("pointerup", (event) => {
+    if (stroke?.pointer !== event.pointerId) return;
+    const { mask } = stroke;
+    stroke = null;
+    changeLayer({ mask }, performance.now());
+  });
+  canvas.addEventListener("pointercancel", () => { stroke = null; paint(); });
+  canvas.addEventListener("focus", () => { if (canvas.matches(":focus-visible")) { cursor ??= [0, 0]; paint(); } });
+  canvas.addEventListener("blur", () => { cursor = null; paint(); });
+  canvas.addEventListener("keydown", (event) => {
+    if (!edit || event.ctrlKey || event.metaKey) return;
+    const next = cellBeside(event.key, cursor ?? [0, 0], grid), key = event.key.toLowerCase();
+    if (next) cursor = next;
+    else if ((key === " " || key === "enter") && edit.layers[marked]) {
+      const mask = start();
+      dab(mask, cursor ?? [0, 0]);
+      changeLayer({ mask }, performance.now());
+    } else if (key === "b" || key === "e") choose(key === "b" ? "brush" : "eraser");
+    else if (key === "u") undo();
+    else if (key === "r") redo();
+    else return;
+    event.preventDefault();
+    paint();
+  });
+  function paint() {
+    const side = canvas.width / grid;
+    pen.clearRect(0, 0, canvas.width, canvas.height);
+    edit?.layers.forEach((layer, i) => {
+      const mask = i === marked && stroke ? stroke.mask : layer.mask ?? filled(1);
+      const { color } = blocks.find(({ name }) => layer.feature.startsWith(`${name}/`)) ?? { color: "#888" };
+      for (let y = 0; y < grid; y++)
+        for (let x = 0; x < grid; x++) if (mask[y]?.[x]) {
+          pen.globalAlpha = (i === marked ? 0.4 : 0.15) * mask[y][x];
+          pen.fillStyle = color;
+          pen.fillRect(x * side, y * side, side, side);
+          pen.globalAlpha = i === marked ? 1 : 0.5;
+          edges(mask, y, x, side);
+        }
+    });
+    pen.globalAlpha = 1;
+    if (cursor) outline(pen, cursor, side);
+  }
+  function edges(mask, y, x, side) { // the mask's border, white on black
+    const open = [[-1, 0, x, y, x + 1, y], [1, 0, x, y + 1, x + 1, y + 1], [0, -1, x, y, x, y + 1], [0, 1, x + 1, y, x + 1, y + 1]];
+    for (const [down, right, ...ends] of open) {
+      if (mask[y + down]?.[x + right]) continue;
+      for (const [color, width] of [["#000", 6], ["#fff", 3]]) {
+        pen.strokeStyle = color;
+        pen.lineWidth = width;
+        pen.beginPath();
+        pen.moveTo(ends[0] * side, ends[1] * side);
+        pen.lineTo(ends[2] * side, ends[3] * side);
+        pen.stroke();
+      }
+    }
+  }
+  function choose(name) {
+    tool = name;
+    for (const button of root.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", button.dataset.tool === name);
+  }
+
+  // Features found, and layers.
+  function list(found) {
+    const line = (each) => make("li", {},
+      make("button", { "data-testid": "result", "data-feature": each.id, class: "line", title: "Paint with this feature",
+        onclick: () => use(each, false) }, ...describe(each, blocks)),
+      make("button", { class: "small", "aria-label": `Add ${each.id} as another layer`, title: "Add as another layer",
+        onclick: () => use(each, true) }, "+"));
+    root.querySelector(".results").replaceChildren(...(found.length ? found.map(line) : [make("li", { class: "none" }, "nothing found")]));
+  }
+  function use(each, asAnother) {
+    if (!edit) return;
+    meanings[each.id] = each.meaning;
+    const next = copy(edit);
+    if (asAnother || !next.layers.length) {
+      next.layers.push({ feature: each.id, strength: 10, mask: filled(0), steps: null });
+      marked = next.layers.length - 1;
+    } else next.layers[marked].feature = each.id;
+    commit(next);
+  }
+  function layerLine(layer, i) {
+    const block = layer.feature.split("/")[0];
+    const where = layer.mask ? `${layer.mask.flat().filter(Boolean).length} cells` : "everywhere";
+    const parts = describe({ id: layer.feature, block, meaning: meanings[layer.feature] ?? "" }, blocks);
+    parts[3].textContent = `×${layer.strength}, ${where}`;
+    return make("li", { "data-testid": "layer", "data-feature": layer.feature },
+      make("button", { class: "line", "aria-pressed": String(i === marked), onclick: () => { marked = i; update(); } }, ...parts),
+      make("button", { class: "small", "aria-label": `Remove ${layer.feature}`, title: "Remove this layer", onclick: () => {
+        const next = copy(edit);
+        next.layers.splice(i, 1);
+        commit(next);
+      } }, "×"));
+  }
+
+  // All controls from the state.
+  function update() {
+    if (!edit) return;
+    const layers = root.querySelector(".layers"), buttons = () => [...layers.querySelectorAll("button")];
+    const focused = root.getRootNode().activeElement, held = buttons().indexOf(focused);
+    marked = Math.max(0, Math.min(marked, edit.layers.length - 1));
+    const layer = edit.layers[marked], { steps } = models.find(({ name }) => name === edit.model);
+    at("prompt").value = edit.prompt;
+    at("seed").value = edit.seed;
+    at("model").value = edit.model;
+    layers.replaceChildren(...edit.layers.map(layerLine));
+    if (!edit.layers.length) layers.append(make("li", { class: "none" }, "none: choose a feature from the list"));
+    for (const name of ["strength", "steps-start", "steps-end", "everywhere", "clear"]) at(name).disabled = !layer;
+    at("strength").value = layer?.strength ?? 10;
+    label();
+    at("steps-start").value = layer?.steps?.[0] ?? 0;
+    at("steps-end").value = (layer?.steps?.[1] ?? steps) - 1;
+    for (const name of ["steps-start", "steps-end"]) {
+      at(name).max = steps - 1;
+      at(name).disabled ||= steps === 1;
+    }
+    root.querySelector(".steps small").textContent = steps === 1 ? "(this model has one step)" : `(0, the noisiest, to ${steps - 1})`;
+    at("reset").disabled = same(edit, first);
+    at("undo").disabled = !past.length;
+    at("redo").disabled = !future.length;
+    at("save").disabled = at("copy-code").disabled = !after;
+    if (held >= 0) (buttons()[held] ?? buttons().at(-1) ?? canvas).focus();
+    else if (focused?.disabled && root.contains(focused)) canvas.focus({ preventScroll: true }); // the notebook would hear the keys
+    paint();
+  }
+  const label = () => { root.querySelector("output").textContent = `${at("strength").value} × the feature's mean activation`; };
+
+  at("prompt").addEventListener("change", () => change({ prompt: at("prompt").value }));
+  at("seed").addEventListener("change", () => change({ seed: Math.trunc(Number(at("seed").value)) || 0 }));
+  at("model").addEventListener("change", () => {
+    const next = { ...copy(edit), model: at("model").value }, { steps } = models.find(({ name }) => name === next.model);
+    for (const layer of next.layers) if (layer.steps?.[1] > steps) layer.steps = null;
+    commit(next);
+  });
+  at("strength").addEventListener("input", label);
+  at("strength").addEventListener("change", () => changeLayer({ strength: Number(at("strength").value) }));
+  for (const name of ["steps-start", "steps-end"]) at(name).addEventListener("change", () => {
+    const { steps } = models.find(({ name: each }) => each === edit.model);
+    const whole = (each) => Math.min(steps - 1, Math.max(0, Math.trunc(Number(at(each).value)) || 0));
+    let [from, to] = [whole("steps-start"), whole("steps-end")];
+    if (from > to) [from, to] = name === "steps-start" ? [from, from] : [to, to];
+    changeLayer({ steps: from === 0 && to === steps - 1 ? null : [from, to + 1] });
+  });
+  for (const button of root.querySelectorAll("[data-tool]")) button.addEventListener("click", () => choose(button.dataset.tool));
+  at("everywhere").addEventListener("click", () => changeLayer({ mask: null }));
+  at("clear").addEventListener("click", () => changeLayer({ mask: filled(0) }));
+  at("undo").addEventListener("click", undo);
+  at("redo").addEventListener("click", redo);
+  at("reset").addEventListener("click", () => edit && commit(copy(first)));
+  at("cancel").addEventListener("click", () => {
+    if (drawing === null) return;
+    wire.ask("cancel", { of: "draw" });
+    back(true);
+    wire.say("Cancelled: this is the last picture that was drawn. Redo draws the other after all.");
+  });
+  at("save").addEventListener("click", () => {
+    const link = make("a", { href: URL.createObjectURL(after), download: `saepaint-seed-${edit.seed}.png` });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  });
+  at("copy-code").addEventListener("click", async () => {
+    const text = at("code").value, button = at("copy-code");
+    try { await navigator.clipboard.writeText(text); } catch { // no permission, or a page without https
+      root.querySelector("details").open = true;
+      at("code").select();
+      document.execCommand("copy");
+    }
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy code"; }, 1500);
+  });
+  let typing = null;
+  at("search").addEventListener("input", () => {
+    clearTimeout(typing);
+    typing = setTimeout(() => { listed = wire.ask("search", { text: at("search").value }); }, 150);
+  });
+  at("active").addEventListener("click", () => { if (edit) listed = wire.ask("active", { edit }); });
+  root.addEventListener("keydown", (event) => {
+    const writing = event.target.matches("textarea, input[type=text], input[type=search], input[type=number]");
+    if (!(event.ctrlKey || event.metaKey) || writing) return;
+    const key = event.key.toLowerCase();
+    if (key === "z") (event.shiftKey ? redo : undo)();
+    else if (key === "y") redo();
+    else return;
+    event.preventDefault();
+  });
+
+  wire.ask("hello");
+  return wire.close;
+}
+
+export default { render };

@@ -1,0 +1,117 @@
+"""The explorer of notebook 20 in JupyterLab, at smoke scale with the real pocket model and its 2,048 features."""
+
+import re
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.pages import DRAW_SECONDS, Explorer, Quiet, open_notebook, write_copy
+
+
+@pytest.fixture(scope="module")
+def page(new_page, lab, folder, source):
+    """Notebook 20, run."""
+    write_copy(source, folder / "explorer.ipynb")
+    page = new_page(viewport={"width": 1366, "height": 1800})
+    page.quiet = Quiet(page)
+    open_notebook(page, lab, "explorer.ipynb")
+    page.locator(".sae-explorer").scroll_into_view_if_needed(timeout=DRAW_SECONDS * 1000)
+    return page
+
+
+@pytest.fixture
+def explorer(page):
+    """All features, by score; at the end of the test the console must be empty."""
+    explorer = Explorer(page.locator(".sae-explorer"))
+    expect(explorer.part("status")).to_have_text(re.compile("features$"), timeout=DRAW_SECONDS * 1000)
+    if explorer.part("explorer-search").input_value():
+        with explorer.renewed():
+            explorer.part("explorer-search").fill("")
+    with explorer.renewed():
+        explorer.part("sort").select_option("score")
+    yield explorer
+    assert page.quiet.complaints == []
+
+
+def numbers(explorer, pattern):
+    """What the cards in the page say that fits the pattern, as numbers."""
+    texts = explorer.part("card").all_inner_texts()
+    return [float(re.search(pattern, text)[1]) for text in texts]
+
+
+def test_all_features_can_be_scrolled_through_and_few_cards_are_in_the_page(explorer):
+    assert explorer.found() == 2_048
+    first, scroller = explorer.cards(), explorer.root.locator(".cards")
+    assert 0 < len(first) < 60
+    scroller.evaluate("cards => cards.scrollTo(0, cards.scrollHeight / 2)")
+    expect(explorer.root.locator(f"[data-feature='{first[0]}'][data-testid=card]")).to_have_count(0)
+    assert 0 < len(explorer.cards()) < 60 and not set(explorer.cards()) & set(first)
+
+
+def test_a_card_shows_an_icon_top_pictures_and_the_modulation(explorer):
+    images = explorer.part("card").first.locator("img")
+    expect(images).to_have_count(3, timeout=DRAW_SECONDS * 1000)
+    sizes = [image.evaluate("image => image.decode().then(() => image.naturalWidth)") for image in images.all()]
+    assert sizes[0] == 64 and sizes[1] == sizes[2] == 4 * 64
+
+
+def test_the_cards_are_sorted_by_what_is_asked(explorer):
+    for sort, pattern in {"score": r"score (-?[\d.]+)", "rate": r"fires at ([\d.]+) %"}.items():
+        with explorer.renewed():
+            explorer.part("sort").select_option(sort)
+        found = numbers(explorer, pattern)
+        assert len(set(found)) > 1 and found == sorted(found, reverse=True), sort
+    with explorer.renewed():
+        explorer.part("sort").select_option("block")
+    assert explorer.cards()[:2] == ["down.2.1/0", "down.2.1/1"]
+
+
+def test_search_finds_cards_by_meaning_and_by_number(explorer):
+    with explorer.renewed():
+        explorer.part("explorer-search").fill("star")
+    assert "star" in explorer.part("card").first.inner_text()
+    with explorer.renewed():
+        explorer.part("explorer-search").fill("up.0.1/377")
+    assert explorer.cards() == ["up.0.1/377"]
+    with explorer.renewed():
+        explorer.part("explorer-search").fill("down.2.1/9999")
+    assert explorer.cards() == [] and explorer.found() == 0
+
+
+def test_a_click_on_a_position_shows_which_features_fire_there(explorer):
+    def fires():
+        return [each.get_attribute("data-feature") for each in explorer.part("fires-here").locator("button").all()]
+
+    with explorer.renewed():
+        explorer.part("whole").click()
+    whole = fires()
+    box = explorer.part("position-image").bounding_box()
+    found = []
+    for row, column in ((3, 1), (3, 6)):
+        with explorer.renewed():
+            place = {"x": (column + 0.5) * box["width"] / 8, "y": (row + 0.5) * box["height"] / 8}
+            explorer.part("position-image").click(position=place)
+        assert explorer.part("where").inner_text() == f"Fire at row {row}, column {column}"
+        found.append(fires())
+    assert len(whole) > 3 and all(0 < len(each) <= 40 for each in found)
+    assert found[0] != found[1] and whole not in found
+
+
+def test_a_feature_that_fires_leads_to_its_card(explorer):
+    with explorer.renewed():
+        explorer.part("whole").click()
+    first = explorer.part("fires-here").locator("button").first
+    with explorer.renewed():
+        first.click()
+    assert explorer.cards() == [first.get_attribute("data-feature")]
+
+
+def test_another_prompt_is_drawn_and_read_and_a_bad_one_told_of(explorer):
+    before = explorer.picture("picture")
+    for prompt, told in (("a red heart", ""), ("赤いハート", "never learnt"), ("red heart " * 1_000, "were cut")):
+        with explorer.renewed():
+            explorer.part("prompt").fill(prompt)
+            explorer.part("prompt").press("Tab")
+        expect(explorer.part("alert")).to_contain_text(told)
+        assert not np.array_equal(explorer.picture("picture"), before)

@@ -1,0 +1,232 @@
+"""The painter of notebook 20 in JupyterLab, at smoke scale with the real pocket model."""
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+
+from sae_lib.store import ROOT
+from tests.browser.pages import DRAW_SECONDS, Painter, Quiet, open_notebook, restart_kernel, run_all, write_copy
+
+ACROSS = ((0.2, 0.45), (0.8, 0.45))
+STRONG = "up.0.1/377"  # of the shipped SAEs, a feature that changes the first picture much
+IN_ACROSS = np.s_[24:32, 8:56]  # pixels of the six cells, of 8 x 8 in the picture, that it touches
+DOWN = ((0.7, 0.1), (0.7, 0.9))
+
+
+@pytest.fixture(scope="module")
+def page(new_page, lab, folder, source):
+    """Notebook 20, run, with a second painter below the first."""
+    write_copy(source, folder / "painter.ipynb", painters=2)
+    page = new_page(viewport={"width": 1366, "height": 3000})  # JupyterLab takes what is out of sight out of the page
+    page.quiet = Quiet(page)
+    open_notebook(page, lab, "painter.ipynb")
+    return page
+
+
+@pytest.fixture
+def painters(page):
+    """Both painters with nothing painted yet, STRONG to be painted; at the end of the test the console must be empty."""
+    page.quiet.complaints.clear()
+    painters = [Painter(root) for root in page.locator(".sae-painter").all()]
+    for painter in painters:
+        painter.start_again()
+        painter.choose(STRONG)
+    yield painters
+    assert page.quiet.complaints == []
+
+
+@pytest.fixture
+def painter(painters):
+    return painters[0]
+
+
+def test_the_notebook_runs_without_an_error_and_shows_both_widgets(page, painters):
+    assert page.locator(".jp-OutputArea [data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    assert len(painters) == 2 and page.locator(".sae-explorer").count() == 1
+
+
+def test_a_stroke_changes_the_picture_inside_the_mask_and_leaves_the_rest_nearly_still(painter):
+    assert np.array_equal(painter.picture("before"), painter.picture())
+    painter.stroke(*ACROSS)
+    change = np.abs(painter.picture() - painter.picture("before")).mean(-1)
+    outside = np.ones(change.shape, bool)
+    outside[IN_ACROSS] = False
+    assert "6 cells" in painter.part("layer").inner_text()
+    assert change[IN_ACROSS].mean() > 20
+    assert change[outside].mean() < change[IN_ACROSS].mean() / 3 and np.median(change[outside]) < 3
+
+
+def test_the_difference_is_bright_where_the_picture_changed_and_dark_elsewhere(painter):
+    assert len(np.unique(painter.picture("difference").reshape(-1, 3), axis=0)) == 1
+    painter.stroke(*ACROSS)
+    change = np.abs(painter.picture() - painter.picture("before")).mean(-1)
+    shown = painter.picture("difference").mean(-1)
+    assert np.corrcoef(change.flat, shown.flat)[0, 1] > 0.8
+
+
+def test_undo_and_redo_restore_the_pictures_bit_for_bit(painter):
+    pictures = [painter.picture()]
+    for stroke in (ACROSS, DOWN):
+        painter.stroke(*stroke)
+        pictures.append(painter.picture())
+    assert not any(np.array_equal(*pair) for pair in itertools.pairwise(pictures))
+    for button, shown in (("undo", 1), ("undo", 0), ("redo", 1), ("redo", 2)):
+        painter.press(button)
+        assert np.array_equal(painter.picture(), pictures[shown]), (button, shown)
+
+
+def test_the_copied_code_draws_the_same_picture_bit_for_bit_in_a_fresh_process(painter, tmp_path):
+    painter.stroke(*ACROSS)
+    code = painter.part("code").input_value()
+    command = [sys.executable, "-c", f"{code}\npicture.save('picture.png')"]
+    subprocess.run(command, cwd=tmp_path, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    drawn = np.asarray(Image.open(tmp_path / "picture.png").convert("RGB"))
+    assert not np.array_equal(drawn, painter.picture("before"))
+    assert np.array_equal(drawn, painter.picture())
+
+
+def test_the_saved_picture_is_the_shown_one(painter, tmp_path):
+    painter.stroke(*ACROSS)
+    with painter.page.expect_download() as download:
+        painter.part("save").click()
+    download.value.save_as(tmp_path / "saved.png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "saved.png").convert("RGB")), painter.picture())
+
+
+def test_search_finds_features_by_their_meaning_and_one_of_them_is_painted(painter):
+    painter.stroke(*ACROSS)
+    strong = painter.picture()
+    found = painter.find("star (shape)").first
+    with painter.redrawn():
+        found.click()
+    assert painter.part("layer").get_attribute("data-feature") == found.get_attribute("data-feature") != STRONG
+    assert not np.array_equal(painter.picture(), strong)
+    assert not np.array_equal(painter.picture(), painter.picture("before"))
+
+
+def test_several_features_are_painted_at_once(painter):
+    painter.stroke(*ACROSS)
+    one = painter.picture()
+    with painter.redrawn():
+        painter.find("up.0.1/345")
+        painter.root.get_by_role("button", name="Add up.0.1/345 as another layer").click()
+    assert painter.part("layer").count() == 2 and np.array_equal(painter.picture(), one)
+    painter.stroke(*DOWN)
+    both = painter.picture()
+    with painter.redrawn():
+        painter.root.get_by_role("button", name=f"Remove {STRONG}").click()
+    other = painter.picture()
+    assert not any(np.array_equal(*pair) for pair in itertools.combinations((one, both, other), 2))
+
+
+def test_two_painters_do_not_disturb_each_other(painters):
+    one, other = painters
+    untouched = other.picture(), other.revision()
+    one.stroke(*ACROSS)
+    assert np.array_equal(other.picture(), untouched[0]) and other.revision() == untouched[1]
+    drawn = one.picture()
+    other.stroke(*DOWN)
+    assert np.array_equal(one.picture(), drawn) and not np.array_equal(other.picture(), drawn)
+    other.press("undo")
+    assert np.array_equal(one.picture(), drawn) and np.array_equal(other.picture(), untouched[0])
+
+
+def test_two_painters_that_draw_at_the_same_time_both_arrive(painters):
+    revisions = [painter.revision() for painter in painters]
+    for painter in painters:
+        painter.part("brush").focus()
+        painter.page.keyboard.press("Space")
+    for painter, revision in zip(painters, revisions, strict=True):
+        painter.wait_until_drawn(revision + 1)
+    assert np.array_equal(*[painter.picture() for painter in painters])
+    assert not np.array_equal(painters[0].picture(), painters[0].picture("before"))
+
+
+def test_the_painter_works_by_keyboard_and_jupyterlab_does_not_listen(page, painter):
+    cells, before = page.locator(".jp-Cell").count(), painter.picture()
+    painter.part("brush").focus()
+    for key in ("ArrowRight", "ArrowDown"):
+        page.keyboard.press(key)
+    with painter.redrawn():
+        page.keyboard.press("Space")
+    change = np.abs(painter.picture() - before).sum(-1)
+    assert change.any()
+    with painter.redrawn():
+        page.keyboard.press("Control+z")
+    assert np.array_equal(painter.picture(), before)
+    for key in ("a", "b", "d", "d", "x"):
+        page.keyboard.press(key)
+    assert page.locator(".jp-Cell").count() == cells
+
+
+def test_a_longer_run_shows_its_progress_and_can_be_cancelled(painter):
+    painter.stroke(*ACROSS)
+    before, revision = painter.picture(), painter.revision()
+    painter.part("model").select_option("base")
+    expect(painter.part("status")).to_have_text(re.compile("step [2-9]"), timeout=DRAW_SECONDS * 1000)
+    assert 0 < painter.part("progress").evaluate("bar => bar.value") < 1
+    painter.part("cancel").click()
+    expect(painter.part("status")).to_have_text("ready")
+    assert painter.part("cancel").is_disabled() and "Turbo, 1 step" == painter.part("model").input_value()
+    assert np.array_equal(painter.picture(), before) and painter.revision() == revision
+    painter.stroke(*DOWN)
+    assert not np.array_equal(painter.picture(), before)
+
+
+def test_the_base_model_and_some_of_its_steps(painter):
+    painter.stroke(*ACROSS)
+    with painter.redrawn():
+        painter.part("model").select_option("base")
+    all_steps = painter.picture()
+    painter.fill("steps-start", "10")
+    late = painter.picture()
+    before = painter.picture("before")
+    assert 0 < np.abs(late - before).mean() < np.abs(all_steps - before).mean()
+
+
+def test_a_prompt_that_is_too_long_is_told_of_in_place_and_the_painter_lives_on(painter):
+    painter.fill("prompt", "a red heart " * 700)
+    expect(painter.part("alert")).to_contain_text("were cut")
+    painter.fill("prompt", "a red heart")
+    expect(painter.part("alert")).to_be_empty()
+    painter.stroke(*ACROSS)
+    assert not np.array_equal(painter.picture(), painter.picture("before"))
+
+
+@pytest.mark.parametrize("prompt", ["красное сердце", "赤いハート", "💚"])
+def test_a_prompt_in_another_script_is_told_of_in_place(painter, prompt):
+    painter.fill("prompt", prompt)
+    expect(painter.part("alert")).to_contain_text("never learnt")
+    painter.stroke(*ACROSS)
+    assert not np.array_equal(painter.picture(), painter.picture("before"))
+
+
+def test_an_empty_prompt_draws_what_the_model_draws_of_itself(painter):
+    before = painter.picture()
+    painter.fill("prompt", "")
+    assert not np.array_equal(painter.picture(), before)
+    painter.stroke(*ACROSS)
+    assert not np.array_equal(painter.picture(), painter.picture("before"))
+
+
+def test_a_kernel_restart_in_the_middle_of_painting_is_told_of_in_place(page, painter):
+    painter.stroke(*ACROSS)
+    shown = painter.picture()
+    restart_kernel(page)
+    painter.drag(*DOWN)
+    expect(painter.part("alert")).to_contain_text("run this cell again", timeout=10_000)
+    assert np.array_equal(painter.picture(), shown)
+    page.evaluate("document.querySelectorAll('.sae-painter').forEach(root => root.dataset.old = true)")
+    run_all(page)
+    again = Painter(page.locator(".sae-painter:not([data-old])").first)
+    again.wait_until_drawn(1)
+    again.choose(STRONG)
+    again.stroke(*ACROSS)
+    assert np.array_equal(again.picture(), shown)
