@@ -100,6 +100,8 @@ claims = {
         "Features selected in the right place gain more than in any place (gap)", at_least=ABOVE_ZERO, id="C7"
     ),
 }
+
+# %%
 block_claims = {
     "kinds": Claim(
         "Which blocks are drawn on depends on the kind of edit (spread of shares, minus shuffled kinds)",
