@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from playwright.sync_api import expect
 
-from tests.browser.pages import Painter, Quiet, open_notebook, write_copy
+from tests.browser.pages import RUN_SECONDS, Painter, Quiet, open_notebook, write_copy
 from tests.browser.servers import serve
 
 STRONG = "up.0.1/377"  # of the shipped SAEs, a feature that changes the first picture much
@@ -31,7 +32,10 @@ def app(new_page, folder):
     with serve("app", folder) as address:
         page = new_page(viewport={"width": 1366, "height": 768})
         page.quiet = Quiet(page, VOILA_ITSELF)
-        page.goto(address)
+        page.goto(
+            address, timeout=RUN_SECONDS * 1000
+        )  # Voila answers when its cells have run, and the app is at pocket scale
+        expect(page.get_by_test_id("status")).to_have_text("ready", timeout=RUN_SECONDS * 1000)
         yield page
 
 
@@ -54,7 +58,7 @@ def test_a_stroke_with_the_finger_paints_and_does_not_scroll(tablet):
     painter.wait_until_drawn(1)
     painter.choose(STRONG)
     before = painter.picture()
-    painter.part("brush").scroll_into_view_if_needed()
+    painter.show()
     touch = tablet.context.new_cdp_session(tablet)
     place = painter.part("brush").bounding_box()
     steps = [painter.at((0.45, 0.2 + 0.6 * step / 10)) for step in range(11)]

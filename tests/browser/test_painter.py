@@ -185,7 +185,7 @@ def test_the_base_model_and_some_of_its_steps(painter):
     with painter.redrawn():
         painter.part("model").select_option("base")
     all_steps = painter.picture()
-    painter.fill("steps-start", "10")
+    painter.fill("steps-start", "2")
     late = painter.picture()
     before = painter.picture("before")
     assert 0 < np.abs(late - before).mean() < np.abs(all_steps - before).mean()
