@@ -197,7 +197,7 @@ n_edited = len(sweep.ids)
 #
 # One marker a setting: the mean over all cases; the pale line behind is the envelope of the full run of `make riebench`. The line is the method's upper envelope: the best that its settings, or a
 # mixture of two of them, reach at each distance. Whether the paper's "increase" is with the edit *prompt* or with the edit
-# *picture* was not established: both are drawn. The star is the edit prompt itself, drawn from the same noise: a new picture.
+# *picture* was not established: both are drawn. The corner says where the edit prompt itself lies, drawn from the same noise: a new picture.
 
 
 # %%
@@ -252,7 +252,7 @@ save_figure(run, fig, "figure5", result, folder)
 # ## 11.5 The comparison, with intervals
 #
 # In each bootstrap sample of the cases every setting is averaged, the envelopes are taken and compared at 25 distances
-# inside their common range; nothing is extrapolated. In brackets the same over the cases of the full run.
+# inside their common range ("at"); nothing is extrapolated. Behind each gap its 95 % interval; in brackets the full run's.
 
 
 # %%
@@ -268,11 +268,9 @@ def compared(second, reading="text", rows=None):
 gaps = {(second, reading): compared(second, reading) for second in METHODS if second != "SAE" for reading in titles}
 for (second, reading), found in gaps.items():
     if found is not None:
-        ends, grid = found.gap, found.grid
-        print(
-            f"SAE minus {second:21} {reading:5} {ends.value:+.4f} (95 % {ends.low:+.4f} to {ends.high:+.4f})", end=" "
-        )
-        print(f"at distances {grid[0]:.3f} to {grid[-1]:.3f}", end=" ")
+        value, low, high = found.gap
+        print(f"SAE minus {second:21} {reading:5} {value:+.4f} ({low:+.4f} to {high:+.4f})", end=" ")
+        print(f"at {found.grid[0]:.2f} to {found.grid[-1]:.2f}", end=" ")
         theirs = full["gaps"].get(second) if full and reading == "text" else None
         print("[{:+.4f}, {:+.4f} to {:+.4f}]".format(*theirs) if theirs else "")
 verdicts = []
