@@ -1,12 +1,15 @@
 # %% [markdown]
 # # 20 Paint and explore
 #
-# **To make an edit**, run all cells (*Run → Run All Cells*; a minute the first time), scroll to section 20.2, and
-# 1. drag the mouse, a finger or a pen over the picture under **Before**: the cells you cross are painted with a feature;
-# 2. look at **After**, a moment later: the same picture, with the feature turned on in those cells;
-# 3. click another feature in the list below, or type a word (`star`, `night`) to search for one;
-# 4. move **Strength**; below zero the feature is taken away;
-# 5. **Undo** goes back, **Reset** to the start; nothing can break.
+# **To make an edit**, run all cells (*Run → Run All Cells*; a minute the first time), go to section 20.2 (Jupyter's table of
+# contents, on the left, finds it), and
+# 1. click `star (shape)` in the list of features: it takes the place of the one that is there (**+** adds a second);
+# 2. drag the mouse, a finger or a pen over the whole triangle under **Before**: the cells you cross are painted with the feature;
+# 3. look at **After**, a moment later: the same picture, with the feature turned on in those cells;
+# 4. try others, or search for a word (`triangle`, `large`): scores above 0.3 keep what they promise, near 0 they promise nothing;
+# 5. move **Strength**: 5 to 20 edits, more breaks the picture, below zero takes the feature away; and choose *Turbo, 4 steps*,
+#    which often draws the same edit better;
+# 6. **Undo** goes back, **Reset** to the start; nothing can break. A new prompt is drawn on Enter.
 #
 # This is SAEPaint, the paper's demonstration that features act where they are put, as two widgets: the *painter* turns features
 # on in a mask, the *explorer* (section 20.4) shows all features as cards. Without a kernel, on GitHub say, the widgets are missing and
@@ -281,7 +284,7 @@ print("strongest at the two positions:", *(str(found[0].id) for found in fires.v
 #
 # Each changes one value.
 # 1. In the painter, set the strength to −10, then to 40: which block's features still leave the rest of the picture alone?
-# 2. *Active in this picture*, then paint the first feature of the list with −20: what does the picture lose?
+# 2. In the explorer, click the triangle; paint the first feature that fires there with −20: what does the picture lose?
 # 3. Choose *Turbo, 4 steps* and let a layer act in step 0 only, then in step 3 only. Notebook 08 measures the same.
 # 4. `strength = 20` in the parameters: does *outside* grow faster than *inside*?
 # 5. In the explorer, sort by firing rate: what do the features that fire everywhere have in common?

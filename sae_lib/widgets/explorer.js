@@ -19,7 +19,7 @@ const TEMPLATE = `
 </div>
 <div class="bar">
   <label class="grow">Search <input data-testid="explorer-search" type="search" spellcheck="false"
-    placeholder="a word (star, night), a number (up.0.1/377) or a block"></label>
+    placeholder="a word (star, triangle), a number (up.0.1/377) or a block"></label>
   <label>Sort by <select data-testid="sort">
     <option value="fit">fit to the search</option><option value="score" selected>score of the meaning</option>
     <option value="rate">firing rate</option><option value="number">number</option><option value="block">block</option>
@@ -94,7 +94,7 @@ function render({ model, el }) {
   });
 
   function idle() {
-    status.textContent = `${order.length.toLocaleString("en")} features`;
+    status.textContent = `${order.length.toLocaleString("en")} feature${order.length === 1 ? "" : "s"}`;
     status.dataset.revision = Number(status.dataset.revision) + 1;
   }
 

@@ -45,7 +45,7 @@ const TEMPLATE = `
   <div class="half">
     <div class="bar">
       <label class="grow">Feature <input data-testid="search" type="search" spellcheck="false"
-        placeholder="a word (star, night), or a number (up.0.1/377)"></label>
+        placeholder="a word (star, triangle), or a number (up.0.1/377)"></label>
       <button data-testid="active">Active in this picture</button>
     </div>
     <ul class="results" aria-label="Features found"></ul>
@@ -68,6 +68,7 @@ function render({ model, el }) {
   let edit = null, first = null, shown = null, past = [], future = [];
   let marked = 0; // the layer that is painted
   let tool = "brush", cursor = null, stroke = null, drawing = null, strokeEnd = null, listed = null, after = null;
+  let activeIn = null; // the picture whose active features are listed
 
   const wire = connect(model, root, {
     welcome(told) {
@@ -95,6 +96,7 @@ function render({ model, el }) {
       wire.say(told.notes.join(" "));
       idle();
       status.dataset.revision = Number(status.dataset.revision) + 1;
+      if (activeIn !== null && activeIn !== unedited()) listActive();
       if (strokeEnd !== null) {
         const since = strokeEnd;
         strokeEnd = null;
@@ -250,6 +252,12 @@ function render({ model, el }) {
   }
 
   // Features found, and layers.
+  const unedited = () => JSON.stringify([edit.prompt, edit.seed, edit.model]);
+  function listActive() {
+    activeIn = unedited();
+    at("search").value = "";
+    listed = wire.ask("active", { edit });
+  }
   function list(found) {
     const line = (each) => make("li", {},
       make("button", { "data-testid": "result", "data-feature": each.id, class: "line", title: "Paint with this feature",
@@ -360,9 +368,10 @@ function render({ model, el }) {
   let typing = null;
   at("search").addEventListener("input", () => {
     clearTimeout(typing);
+    activeIn = null;
     typing = setTimeout(() => { listed = wire.ask("search", { text: at("search").value }); }, 150);
   });
-  at("active").addEventListener("click", () => { if (edit) listed = wire.ask("active", { edit }); });
+  at("active").addEventListener("click", () => { if (edit) listActive(); });
   root.addEventListener("keydown", (event) => {
     const writing = event.target.matches("textarea, input[type=text], input[type=search], input[type=number]");
     if (!(event.ctrlKey || event.metaKey) || writing) return;

@@ -111,6 +111,18 @@ def test_search_finds_features_by_their_meaning_and_one_of_them_is_painted(paint
     assert not np.array_equal(painter.picture(), painter.picture("before"))
 
 
+def test_the_list_of_active_features_follows_the_picture(painter):
+    painter.find("star (shape)")
+    results = painter.root.locator(".results")
+    searched = results.inner_text()
+    painter.part("active").click()
+    expect(results).not_to_have_text(searched, use_inner_text=True)
+    expect(painter.part("search")).to_have_value("")
+    of_first = results.inner_text()
+    painter.fill("prompt", "a small blue star at night as a pastel")
+    expect(results).not_to_have_text(of_first, use_inner_text=True)
+
+
 def test_several_features_are_painted_at_once(painter):
     painter.stroke(*ACROSS)
     one = painter.picture()
