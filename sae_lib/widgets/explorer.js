@@ -94,7 +94,7 @@ function render({ model, el }) {
   });
 
   function idle() {
-    status.textContent = `${order.length.toLocaleString("en")} feature${order.length === 1 ? "" : "s"}`;
+    status.textContent = `${order.length.toLocaleString("en")} features`;
     status.dataset.revision = Number(status.dataset.revision) + 1;
   }
 
