@@ -21,7 +21,7 @@ ENVIRONMENT := $(INSTALLED)
 override PYTHON := $(VENV)/bin/python
 endif
 
-.PHONY: help reproduce test test-interop test-browser latency bench sweep riebench lint lab app notebooks pocket fresh
+.PHONY: help reproduce test test-interop test-browser latency bench sweep riebench lint lab app notebooks workshop pocket fresh
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,9 @@ app: $(ENVIRONMENT)  ## the painter alone in the browser, served by Voila to thi
 
 notebooks: $(ENVIRONMENT)  ## rebuild the committed notebooks from notebooks/src
 	@$(PYTHON) notebooks/run.py build
+
+workshop: $(ENVIRONMENT)  ## rebuild the lessons, exercise and solution, and the instructor notes from notebooks/workshop/src
+	@$(PYTHON) -m notebooks.workshop.build
 
 pocket: $(ENVIRONMENT)  ## retrain the pocket models, stage by stage (each at most 50 minutes on 2 cores)
 	@$(PYTHON) -m sae_lib.pocket.train

@@ -35,6 +35,10 @@ FOLDER = Path(__file__).resolve().parent
 SOURCES = FOLDER / "src"
 MAX_BYTES = 1_000_000
 """A stored notebook is at most this large: more and GitHub shows none of it."""
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
 
 
 def find_sources(names: Sequence[str] = (), folder: Path = SOURCES) -> list[Path]:
@@ -59,8 +63,7 @@ def read_source(source: Path) -> nbformat.NotebookNode:
         text = f"{cell.cell_type}\n{cell.source}"
         cell["id"] = hashlib.sha256(f"{text}\n{seen[text]}".encode()).hexdigest()[:8]
         seen[text] += 1
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
+    notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
 
@@ -86,28 +89,28 @@ def use_this_interpreter() -> None:
     importlib.import_module("matplotlib.font_manager")
 
 
-def execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> nbformat.NotebookNode:
-    """Run a source as the notebook `target`, in the folder of `target`; return it with its outputs.
+def try_execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> str:
+    """Run a source as the notebook `target`, in the folder of `target`; one sentence that says what failed, empty if nothing did.
 
     Raises ValueError for a parameter that the notebook does not have, before anything runs.
     """
     notebook = read_source(source)
     refuse_unknown(source.stem, set(parameters), parameters_of(notebook))
+    return try_run(source.stem, notebook, target, target.parent, parameters)
+
+
+def try_run(
+    name: str, notebook: nbformat.NotebookNode, target: Path, folder: Path, parameters: Mapping[str, Any] | None = None
+) -> str:
+    """Run a notebook in a folder and write it, with its outputs, to `target`; one sentence that says what failed and where to look."""
     target.parent.mkdir(parents=True, exist_ok=True)
     quiet = {"progress_bar": False, "log_output": False}
-    return papermill.execute_notebook(
-        notebook, target, dict(parameters), kernel_name="python3", cwd=target.parent, **quiet
-    )
-
-
-def try_execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> str:
-    """Execute a source; one sentence that says what failed and where to look, empty if nothing did."""
     try:
-        execute(source, target, parameters)
+        papermill.execute_notebook(notebook, target, dict(parameters or {}), kernel_name="python3", cwd=folder, **quiet)
     except papermill.PapermillExecutionError as error:
-        return f"{source.stem} failed in cell {error.cell_index}: {error.ename}: {error.evalue} (see {target})"
+        return f"{name} failed in cell {error.cell_index}: {error.ename}: {error.evalue} (see {target})"
     except DeadKernelError:
-        return f"{source.stem} failed: its kernel died, most often for want of memory (see {target})"
+        return f"{name} failed: its kernel died, most often for want of memory (see {target})"
     return ""
 
 
@@ -149,7 +152,7 @@ def build(sources: Sequence[Path], target_folder: Path) -> list[str]:
         if failure := try_execute(source, executed, {}):
             failures.append(failure)
             continue
-        content = nbformat.writes(_without_traces(nbformat.read(executed, as_version=4))).encode()
+        content = nbformat.writes(without_traces(nbformat.read(executed, as_version=4))).encode()
         if len(content) > MAX_BYTES:
             failures.append(f"{source.stem} is {len(content):,} bytes, the limit is {MAX_BYTES:,}: draw less in it")
             continue
@@ -230,7 +233,7 @@ def write_readme_tables(readme: Path = store.ROOT / "README.md") -> None:
     store.write_if_changed(readme, text.encode())
 
 
-def _without_traces(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def without_traces(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The executed notebook without timings, versions, widgets and papermill's notes; its pictures in 256 colours.
 
     Of a widget its text is left: its view without its state would be an error message to a reader without a kernel.

@@ -47,7 +47,7 @@ def cached(name: str, inputs: Mapping[str, Any], make: Callable[[Path], None], r
     artefact, and another waits for it.
 
     Raises ValueError if the name is no plain lower-case name or an input is NaN or infinite, TypeError if an input has
-    no JSON form.
+    no JSON form, PermissionError if the cache's folder cannot be made.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
         raise ValueError(f"artefact name {name!r}: wanted lower-case letters, digits, '_', '-' and '.'")
@@ -57,7 +57,7 @@ def cached(name: str, inputs: Mapping[str, Any], make: Callable[[Path], None], r
     folder = cache_root() / "artefacts" / f"{name}-{hashlib.sha256(record.encode()).hexdigest()[:12]}"
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    _make_cache(folder.parent)
 
     def fill(unfinished: Path) -> None:
         unfinished.mkdir(exist_ok=True)
@@ -78,6 +78,19 @@ def cached(name: str, inputs: Mapping[str, Any], make: Callable[[Path], None], r
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as temporary:
             fill(Path(temporary, "artefact"))
     return folder
+
+
+def _make_cache(folder: Path) -> None:
+    why = "it may not be written"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return
+    except OSError as error:
+        why = error.strerror
+    raise PermissionError(
+        f"no artefact can be kept in {folder} ({why}): name a folder that you may write in the variable SAE_LIB_CACHE"
+    )
 
 
 def write_if_changed(path: Path, content: bytes) -> bool:

@@ -96,6 +96,16 @@ def test_inputs_without_an_exact_json_form_are_refused():
         store.cached("number", {"path": object()}, write_number)
 
 
+def test_a_cache_that_cannot_be_written_gets_one_clear_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(store.os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match="no artefact can be kept in .*it may not be written.*SAE_LIB_CACHE"):
+        store.cached("number", {}, write_number)
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("SAE_LIB_CACHE", str(tmp_path / "file"))
+    with pytest.raises(PermissionError, match="Not a directory"):
+        store.cached("number", {}, must_not_be_called)
+
+
 def test_a_file_is_written_only_if_its_content_differs(tmp_path):
     path = tmp_path / "folder" / "file"
     assert [store.write_if_changed(path, content) for content in (b"1", b"1", b"2")] == [True, False, True]

@@ -1,0 +1,195 @@
+"""What every lesson uses: how it starts, a row of pictures, and `ask`, which calls a learner's function and says what is wrong."""
+
+import _thread
+import copy
+import io
+import os
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from typing import Any
+
+import matplotlib.pyplot as plt
+import psutil
+import torch
+from torch import Tensor
+
+from sae_lib import as_image
+from sae_lib.runs import seed_everything, silence_progress_bars
+from sae_lib.style import use_house_style
+
+SECONDS = 5.0
+"""An answer that takes longer is stopped: each takes milliseconds when it is right."""
+
+MEMORY_GB = 1.5
+"""Free memory that a lesson needs, JupyterLab and a browser not counted (measured: at most 1.2 GB)."""
+
+
+class NotYet(Exception):
+    """What a check says of an answer that is not right yet: one sentence, shown without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"Not yet. {self}"]
+
+
+def start() -> None:
+    """Seeds, quiet progress bars, the house style; a sentence about what would spoil the lesson on this laptop."""
+    seed_everything(0)
+    silence_progress_bars()
+    use_house_style()
+    plt.rcParams["figure.dpi"] = 80
+    memory = psutil.virtual_memory()
+    if memory.available < MEMORY_GB * 1e9:
+        print(
+            f"This laptop has {memory.available / 1e9:.1f} GB of its {memory.total / 1e9:.0f} GB of memory free and a lesson "
+            f"needs {MEMORY_GB}: close other programs and other notebooks (Kernel, Shut Down All Kernels)."
+        )
+    if not os.access(".", os.W_OK):
+        print("This folder cannot be written, so your answers will not be saved: copy it to where you may write.")
+
+
+def show(pictures: Sequence[Tensor], titles: Sequence[str]) -> None:
+    """A row of pictures `[3, 64, 64]` in [0, 1], each pixel two by two (which also keeps the notebook small), a title above each."""
+    side, gap, head = 2 * pictures[0].shape[-1], 6, 20
+    width, height = len(pictures) * (side + gap), side + head
+    fig = plt.figure(figsize=(width / 80, height / 80), dpi=80, layout="none")
+    for place, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
+        ax = fig.add_axes((place * (side + gap) / width, 0, side / width, side / height))
+        ax.imshow(as_image(picture), interpolation="none")
+        ax.set_title(title, fontsize=8, pad=3)
+        ax.axis("off")
+    plt.show()
+
+
+class _Heard(io.TextIOBase):
+    """Takes what is printed and keeps its beginning: an endless loop that prints fills no memory."""
+
+    def __init__(self):
+        self.text, self.lines = "", 0
+
+    def write(self, text: str) -> int:
+        self.lines += text.count("\n")
+        self.text += text[: max(0, 60 - len(self.text))]
+        return len(text)
+
+
+def ask(function: Callable, *arguments: Any) -> Any:
+    """What a learner's function gives for copies of the arguments.
+
+    Raises NotYet if it is no function, is not written yet, takes longer than SECONDS, raises, gives nothing, or changes
+    what it was given.
+    """
+    if not callable(function):
+        raise NotYet(f"The check wants a function and got {function!r}: give it the function's name, without brackets.")
+    name, given, heard = function.__name__, copy.deepcopy(arguments), _Heard()
+    with redirect_stdout(heard):
+        result = _in_time(function, given)
+    if result is None:
+        printed = f" It prints {heard.text.splitlines()[0]!r}, but the caller cannot use that." if heard.lines else ""
+        raise NotYet(f"{name} gives nothing back (None).{printed} End it with `return ...`.")
+    for before, after in zip(arguments, given, strict=True):
+        if isinstance(before, Tensor) and not torch.equal(before, after):
+            raise NotYet(
+                f"{name} changes the tensor that it was given: make a new one (`x = x - b`, not `x -= b` or `x[...] = `)."
+            )
+    return result
+
+
+def _in_time(function: Callable, arguments: tuple) -> Any:
+    name, late = function.__name__, threading.Event()
+
+    def stop() -> None:
+        late.set()
+        _thread.interrupt_main()  # on Windows too, where there is no alarm signal
+
+    timer = threading.Timer(SECONDS, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        return function(*arguments)
+    except NotImplementedError:
+        raise NotYet(f"{name} is not written yet: put your lines in place of `raise NotImplementedError`.") from None
+    except KeyboardInterrupt:
+        if not late.is_set():
+            raise
+        raise NotYet(f"{name} was stopped after {SECONDS:g} s: does one of its loops never end?") from None
+    except Exception as error:  # noqa: BLE001 (a learner's code may raise anything)
+        where = traceback.extract_tb(error.__traceback__)[1:]
+        line = f" in the line `{where[0].line}`" if where and where[0].line else ""
+        raise NotYet(f"{name} stops with {type(error).__name__}{line}: {str(error).splitlines()[0]}") from None
+    finally:
+        timer.cancel()
+
+
+def expect(function: Callable, arguments: Sequence[Any], wanted: Any, known: Mapping[str, Any] | None = None) -> None:
+    """Asks the function and compares; wanted is a tensor, a number, a word or a tuple of these.
+
+    known: the results of typical mistakes, each under the sentence that it deserves. Raises NotYet with that sentence, or
+    with one about the type, device, shape or the first wrong value.
+    """
+    got, name = ask(function, *arguments), function.__name__
+    for sentence, wrong in (known or {}).items():
+        if _same(got, wrong) and not _same(got, wanted):
+            raise NotYet(f"{name}: {sentence}")
+    _expect_like(name, got, wanted)
+
+
+def _same(got: Any, wanted: Any) -> bool:
+    if isinstance(wanted, tuple):
+        return isinstance(got, tuple) and len(got) == len(wanted) and all(map(_same, got, wanted))
+    if isinstance(wanted, str):
+        return isinstance(got, str) and got == wanted
+    got, wanted = (each if isinstance(each, Tensor) else torch.tensor(each) for each in map(_plain, (got, wanted)))
+    if got.shape != wanted.shape or got.device != wanted.device:
+        return False
+    return torch.allclose(got.double(), wanted.double(), rtol=1e-4, atol=1e-6, equal_nan=True)
+
+
+def _plain(value: Any) -> Any:
+    """Something that torch.tensor takes, or NaN, which equals no wanted value."""
+    return value if isinstance(value, Tensor | bool | int | float) else float("nan")
+
+
+def _expect_like(name: str, got: Any, wanted: Any) -> None:
+    if isinstance(wanted, tuple):
+        if not isinstance(got, tuple) or len(got) != len(wanted):
+            raise NotYet(f"{name} gives {_described(got)}; wanted {len(wanted)} values: `return first, second`.")
+        for one, other in zip(got, wanted, strict=True):
+            _expect_like(name, one, other)
+        return
+    if isinstance(wanted, str):
+        if got != wanted:
+            raise NotYet(f"{name} gives {got!r}; wanted {wanted!r}.")
+        return
+    if not isinstance(wanted, Tensor):
+        if not isinstance(got, int | float) and not (isinstance(got, Tensor) and got.numel() == 1):
+            raise NotYet(f"{name} gives {_described(got)}; wanted one number.")
+        if not _same(torch.as_tensor(got).reshape(()), torch.tensor(wanted)):
+            raise NotYet(f"{name} gives {float(got):.4g}; wanted {float(wanted):.4g} in the check's small example.")
+        return
+    if not isinstance(got, Tensor):
+        raise NotYet(f"{name} gives {_described(got)}; wanted a tensor.")
+    if got.device != wanted.device:
+        raise NotYet(
+            f"{name} gives a tensor on the device {got.device}; wanted {wanted.device}, as the input is: make it from the "
+            "input (`x.new_zeros(...)`) or with `device=x.device`."
+        )
+    if got.shape != wanted.shape:
+        raise NotYet(f"{name} gives a tensor of shape {list(got.shape)}; wanted {list(wanted.shape)}.")
+    if not _same(got, wanted):
+        wrong = ~torch.isclose(got.double(), wanted.double(), rtol=1e-4, atol=1e-6)
+        place = tuple(wrong.nonzero()[0].tolist())
+        raise NotYet(
+            f"{name} is right in {(~wrong).sum()} of {wrong.numel()} entries; at {list(place)} it gives "
+            f"{got[place].item():.4g}, wanted {wanted[place].item():.4g}."
+        )
+
+
+def _described(value: Any) -> str:
+    return f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def passed(function: Callable, says: str) -> None:
+    """What a check prints when it has found nothing wrong."""
+    print(f"✓ {function.__name__}: {says}")

@@ -1,0 +1,257 @@
+"""A lesson's one source, and what is made of it: the exercise and the solution version, and what a learner would hear.
+
+Tags of the source's cells: `exercise` (its solution stands between two marks), `check`, `hint`, `mistake` (a typical wrong answer,
+whose first line says what the check must say of it) and `instructor`. The last two are in neither version.
+
+Differs from nbgrader, which makes two versions of one source as well: that wants a course database, and knows neither folded hints and
+solutions nor wrong answers that are tried.
+"""
+
+import hashlib
+import linecache
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import nbformat
+
+from notebooks import run
+
+FOLDER = Path(__file__).resolve().parent
+STUB = 'raise NotImplementedError("your turn")'
+_SOLUTION = re.compile(r"^( *)# BEGIN SOLUTION\n(.*?)^ *# END SOLUTION\n?", re.MULTILINE | re.DOTALL)
+_SAYS = re.compile(r"# says: (.+)\n")
+
+
+class Mistake(NamedTuple):
+    """A typical wrong answer."""
+
+    says: str
+    """What the check's sentence must contain."""
+    code: str
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One source, read."""
+
+    path: Path
+    cells: list[nbformat.NotebookNode]
+
+    @property
+    def name(self) -> str:
+        """As in "2_write_a_topk_encoder"."""
+        return self.path.stem
+
+    @property
+    def title(self) -> str:
+        """The first heading: "Lesson 2: Write a TopK encoder"."""
+        return self.cells[0].source.splitlines()[0].removeprefix("# ")
+
+    @property
+    def minutes(self) -> int:
+        """The time box."""
+        return int(re.search(r"\*\*Time:\*\* (\d+) minutes", self.cells[0].source)[1])
+
+    def told(self, lead: str) -> str:
+        """The sentence of the first cell that starts in bold with `lead`, without it: "You will be able to"."""
+        found = re.search(rf"\*\*{lead}\*\* (.+?)(?:\*\*|\n\n|\Z)", self.cells[0].source, re.DOTALL)
+        return " ".join(found[1].split())
+
+    @property
+    def notes(self) -> str:
+        """What only the teacher reads."""
+        return "\n\n".join(cell.source for cell in self.cells if _is(cell, "instructor"))
+
+    @property
+    def mistakes(self) -> dict[str, list[Mistake]]:
+        """By the exercise's function."""
+        found: dict[str, list[Mistake]] = {function_of(cell): [] for cell in self.cells if _is(cell, "exercise")}
+        for cell in self.cells:
+            if _is(cell, "mistake"):
+                says, code = _SAYS.match(cell.source), _SAYS.sub("", cell.source, count=1)
+                found[function_of(cell)].append(Mistake(says[1], code))
+        return found
+
+
+def find_lessons() -> list[Lesson]:
+    """All lessons, in order."""
+    paths = sorted((FOLDER / "src").glob("[0-9]_*.py"))
+    return [Lesson(path, run.read_source(path).cells) for path in paths]
+
+
+def function_of(cell: nbformat.NotebookNode) -> str:
+    """Name of the function that an exercise's cell defines."""
+    return re.search(r"^def (\w+)", cell.source, re.MULTILINE)[1]
+
+
+def _is(cell: nbformat.NotebookNode, tag: str) -> bool:
+    return tag in cell.metadata.get("tags", ())
+
+
+def exercise_version(lesson: Lesson) -> nbformat.NotebookNode:
+    """For the learner: solutions taken out and folded below each check, hints folded."""
+    cells, solution = [], None
+    for cell in lesson.cells:
+        if _is(cell, "mistake") or _is(cell, "instructor"):
+            continue
+        if solution and not (_is(cell, "check") or _is(cell, "hint")):
+            cells.append(_folded("Solution", f"```python\n{solution}\n```", "solution"))
+            solution = None
+        if _is(cell, "exercise"):
+            solution = without_marks(cell.source)
+            cells.append(_like(cell, _SOLUTION.sub(rf"\g<1>{STUB}\n", cell.source).rstrip()))
+        elif _is(cell, "hint"):
+            cells.append(_folded("Hint", cell.source, "hint"))
+        else:
+            cells.append(cell)
+    return _notebook(cells)
+
+
+def solution_version(lesson: Lesson) -> nbformat.NotebookNode:
+    """For the teacher, and for whoever reads without running: every exercise solved."""
+    left_out = ("mistake", "instructor", "hint")
+    cells = [cell for cell in lesson.cells if not any(_is(cell, tag) for tag in left_out)]
+    return _notebook([_like(cell, without_marks(cell.source)) if _is(cell, "exercise") else cell for cell in cells])
+
+
+def without_marks(source: str) -> str:
+    """The solved exercise."""
+    return _SOLUTION.sub(r"\g<2>", source).rstrip()
+
+
+def _like(cell: nbformat.NotebookNode, source: str) -> nbformat.NotebookNode:
+    return nbformat.v4.new_code_cell(source, metadata=cell.metadata)
+
+
+def _folded(title: str, text: str, tag: str) -> nbformat.NotebookNode:
+    source = f"<details>\n<summary>{title}</summary>\n\n{text}\n\n</details>"
+    return nbformat.v4.new_markdown_cell(source, metadata={"tags": [tag]})
+
+
+def _notebook(cells: list[nbformat.NotebookNode]) -> nbformat.NotebookNode:
+    """With ids that depend on the text alone."""
+    notebook = nbformat.v4.new_notebook(metadata=run.METADATA)
+    for number, cell in enumerate(cells):
+        new = nbformat.from_dict(dict(cell))
+        new["id"] = hashlib.sha256(f"{number}\n{cell.source}".encode()).hexdigest()[:8]
+        notebook.cells.append(new)
+    return notebook
+
+
+class Heard(NamedTuple):
+    """What a check said of one exercise; an empty sentence is a pass."""
+
+    exercise: str
+    before: str
+    """Of the cell as the learner gets it."""
+    of_mistakes: list[str]
+    after: str
+    """Of the folded solution, put in."""
+
+
+def play(lesson: Lesson) -> Iterator[Heard]:
+    """Takes the exercise version as a learner would who checks the empty cell, makes every typical mistake, and then unfolds the solution.
+
+    Raises whatever another cell of the lesson raises.
+    """
+    sys.path.insert(0, str(FOLDER))
+    show, plt.show = plt.show, lambda: plt.close("all")
+    namespace: dict[str, Any] = {"__name__": lesson.name}
+    try:
+        yield from _played(exercise_version(lesson), lesson.mistakes, namespace)
+    finally:
+        plt.show = show
+        sys.path.remove(str(FOLDER))
+
+
+def _played(notebook: nbformat.NotebookNode, mistakes: dict[str, list[Mistake]], namespace: dict) -> Iterator[Heard]:
+    check = stub = None
+    for cell in notebook.cells:
+        if _is(cell, "exercise"):
+            stub = cell
+        elif _is(cell, "check"):
+            check = cell.source
+        elif _is(cell, "solution"):
+            name = function_of(stub)
+            tries = [
+                stub.source,
+                *(each.code for each in mistakes[name]),
+                re.search(r"```python\n(.*)\n```", cell.source, re.DOTALL)[1],
+            ]
+            before, *wrong, after = (_said(code, check, namespace) for code in tries)
+            yield Heard(name, before, wrong, after)
+        elif cell.cell_type == "code":
+            _execute(cell.source, namespace)
+
+
+def _said(code: str, check: str, namespace: dict) -> str:
+    from classroom import NotYet
+
+    _execute(code, namespace)
+    try:
+        _execute(check, namespace)
+    except NotYet as error:
+        return str(error)
+    return ""
+
+
+def _execute(code: str, namespace: dict) -> None:
+    """As a cell: with its lines known to tracebacks."""
+    file = f"<cell {hashlib.sha256(code.encode()).hexdigest()[:8]}>"
+    linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
+    exec(compile(code, file, "exec"), namespace)  # noqa: S102 (our own lessons)
+
+
+def instructor_notes(lessons: list[Lesson], heard: dict[str, list[Heard]]) -> str:
+    """The teacher's page: a timetable, and of each lesson its goals, what goes wrong and what the check then says, what to skip."""
+    lines = [INTRODUCTION, "", "## Timetable", "", "| from | minutes | |", "|---|---|---|"]
+    at = 0
+    for title, minutes in timetable(lessons):
+        lines.append(f"| {at // 60}:{at % 60:02} | {minutes} | {title} |")
+        at += minutes
+    lines.append(f"| {at // 60}:{at % 60:02} | | end |")
+    for lesson in lessons:
+        lines += ["", f"## {lesson.title} ({lesson.minutes} minutes)", ""]
+        lines += [f"**Goals.** Learners will be able to {lesson.told('You will be able to')}", ""]
+        lines += [
+            f"**Prerequisites.** {lesson.told('You need')}",
+            "",
+            lesson.notes,
+            "",
+            "**Common mistakes, and what the check says**",
+            "",
+        ]
+        for each in heard[lesson.name]:
+            lines.append(f"- `{each.exercise}`")
+            for mistake, sentence in zip(lesson.mistakes[each.exercise], each.of_mistakes, strict=True):
+                body = textwrap.dedent(mistake.code.split(":\n", 1)[1]).strip().splitlines()[-1]
+                lines.append(f"  - `{body}`: {sentence.removeprefix(f'{each.exercise}: ')}")
+    return "\n".join(lines) + "\n"
+
+
+def timetable(lessons: list[Lesson]) -> list[tuple[str, int]]:
+    """What happens, and for how many minutes."""
+    parts = [("Welcome; everybody opens lesson 1 and runs its first cell", 5)]
+    for number, lesson in enumerate(lessons, 1):
+        parts.append((lesson.title, lesson.minutes))
+        if number == 3:
+            parts.append(("Break", 10))
+    return parts
+
+
+INTRODUCTION = """# Instructor notes
+
+Written by `make workshop` from the lessons' sources: what the checks say was heard from the checks themselves.
+
+Three hours, on laptops without internet. Install from the kit (`make workshop-kit`, its START.md) before the day; a laptop that
+has run lesson 1's first cell is ready. Pairs work well: one types, both think. Lessons need no other lesson's results, so whoever
+is stuck unfolds the solution, copies it into the exercise's cell and goes on. Each lesson ends with tasks for the fast.
+
+If you are late, skip whole exercises (each lesson says which), never the pictures after them: they are what is talked about. Lessons 1 to 3
+and 5 make a workshop of two hours."""

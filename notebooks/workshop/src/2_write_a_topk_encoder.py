@@ -1,0 +1,289 @@
+# %% [markdown]
+# # Lesson 2: Write a TopK encoder
+#
+# **You will be able to** write the sparse autoencoder (SAE) of the paper in a few lines of PyTorch, prove that yours gives the same
+# numbers as the library's, and say how much of the updates it explains.
+#
+# **You need** lesson 1, matrix products, and what a bias is. **Time:** 30 minutes: 5 to read, 20 for four exercises, 5 for the figure.
+#
+# An SAE writes each update vector x as a sum of few *features*: directions from a list of n_f, each with a strength.
+#
+# | symbol | code | shape | meaning |
+# |---|---|---|---|
+# | x | `x` | `[rows, d_model]` | update vectors, one a position |
+# | W_enc, b_act | `W_enc`, `b_act` | `[n_f, d_model]`, `[n_f]` | encoder |
+# | b_pre | `b_pre` | `[d_model]` | taken off before encoding, put back after decoding |
+# | s | `s` | `[rows, n_f]` | activations: at most k of a row are not zero |
+# | W_dec | `W_dec` | `[d_model, n_f]` | decoder: its columns are the features |
+
+# %%
+import checks
+import matplotlib.pyplot as plt
+import torch
+from classroom import start
+
+from sae_lib import CallSettings, load_pipeline, load_prompts, load_saes, stream_updates, to_vectors
+
+start()
+block = "up.0.1"
+pipe, sae = load_pipeline("turbo"), load_saes(k=10)[block]
+call = CallSettings(steps=1, guidance_scale=0.0, batch_size=64)
+((_, updates),) = stream_updates(pipe, load_prompts("pocket", 64, "held-out"), [block], call)
+x = to_vectors(updates[block])
+W_enc, b_act, b_pre, W_dec = sae.encoder.weight, sae.latent_bias, sae.pre_bias, sae.decoder.weight
+print("x", list(x.shape), "  W_enc", list(W_enc.shape), "  W_dec", list(W_dec.shape))
+
+# %% [markdown]
+# ## Exercise 2.1: pre-activations
+#
+# How well does each feature fit each row? Take off b_pre, multiply with the encoder, add b_act:
+#
+# > W_enc (x − b_pre) + b_act
+
+
+# %% tags=["exercise"]
+def pre_activations(x, W_enc, b_pre, b_act):
+    """[rows, d_model] -> [rows, n_f]."""
+    # BEGIN SOLUTION
+    return (x - b_pre) @ W_enc.T + b_act
+    # END SOLUTION
+
+
+# %% tags=["check"]
+checks.pre_activations(pre_activations)
+
+# %% [markdown] tags=["hint"]
+# The formula is for one column vector x. Here the vectors are the *rows* of x, so the product is turned round: rows times W_encᵀ.
+
+
+# %% tags=["mistake"]
+# says: b_pre is not taken off
+def pre_activations(x, W_enc, b_pre, b_act):
+    return x @ W_enc.T + b_act
+
+
+# %% tags=["mistake"]
+# says: b_act is missing
+def pre_activations(x, W_enc, b_pre, b_act):
+    return (x - b_pre) @ W_enc.T
+
+
+# %% tags=["mistake"]
+# says: RuntimeError in the line `return W_enc @ (x - b_pre) + b_act`
+def pre_activations(x, W_enc, b_pre, b_act):
+    return W_enc @ (x - b_pre) + b_act
+
+
+# %% [markdown]
+# ## Exercise 2.2: TopK
+#
+# Of each row keep the k largest pre-activations, in their places, and put 0 everywhere else. Then ReLU: a kept one below 0
+# becomes 0 too.
+
+
+# %% tags=["exercise"]
+def top_k(pre, k):
+    """[rows, n_f] -> [rows, n_f], at most k of a row not zero."""
+    # BEGIN SOLUTION
+    values, places = pre.topk(k, dim=-1)
+    return torch.zeros_like(pre).scatter(-1, places, values.relu())
+    # END SOLUTION
+
+
+# %% tags=["check"]
+checks.top_k(top_k)
+
+# %% [markdown] tags=["hint"]
+# `values, places = pre.topk(k, dim=-1)` gives the k largest of each row and where they stood, both `[rows, k]`.
+
+# %% [markdown] tags=["hint"]
+# `torch.zeros_like(pre).scatter(-1, places, values)` writes values to their places in a tensor of zeros.
+
+
+# %% tags=["mistake"]
+# says: the ReLU is missing
+def top_k(pre, k):
+    values, places = pre.topk(k, dim=-1)
+    return torch.zeros_like(pre).scatter(-1, places, values)
+
+
+# %% tags=["mistake"]
+# says: the k kept values alone
+def top_k(pre, k):
+    return pre.topk(k, dim=-1).values.relu()
+
+
+# %% tags=["mistake"]
+# says: by size without sign
+def top_k(pre, k):
+    places = pre.abs().topk(k, dim=-1).indices
+    return torch.zeros_like(pre).scatter(-1, places, pre.gather(-1, places)).relu()
+
+
+# %% tags=["mistake"]
+# says: of all rows together
+def top_k(pre, k):
+    smallest = pre.flatten().topk(k).values[-1]
+    return torch.where(pre >= smallest, pre, 0).relu()
+
+
+# %% tags=["mistake"]
+# says: does one of its loops never end
+def top_k(pre, k):
+    kept = torch.zeros_like(pre)
+    while (kept > 0).sum() < k * len(pre):
+        print("still looking")
+    return kept
+
+
+# %% tags=["mistake"]
+# says: on the device meta
+def top_k(pre, k):
+    return torch.zeros(pre.shape, device="meta")
+
+
+# %% [markdown]
+# ## Exercise 2.3: decode
+#
+# Back from activations to a vector: each feature, the column of W_dec, times its activation, all summed, and b_pre put back.
+
+
+# %% tags=["exercise"]
+def decode(s, W_dec, b_pre):
+    """[rows, n_f] -> [rows, d_model]."""
+    # BEGIN SOLUTION
+    return s @ W_dec.T + b_pre
+    # END SOLUTION
+
+
+# %% tags=["check"]
+checks.decode(decode)
+
+# %% [markdown] tags=["hint"]
+# As in Exercise 2.1 the vectors are rows: rows times W_decᵀ.
+
+
+# %% tags=["mistake"]
+# says: b_pre is not put back
+def decode(s, W_dec, b_pre):
+    return s @ W_dec.T
+
+
+# %% tags=["mistake"]
+# says: b_pre is taken off
+def decode(s, W_dec, b_pre):
+    return s @ W_dec.T - b_pre
+
+
+# %% tags=["mistake"]
+# says: RuntimeError
+def decode(s, W_dec, b_pre):
+    return s @ W_dec + b_pre
+
+
+# %% [markdown]
+# ## The same as the library?
+#
+# Your three functions, with the trained weights, against `TopKSAE`. Two ways to the same numbers are the best test there is.
+
+# %%
+s = top_k(pre_activations(x, W_enc, b_pre, b_act), k=10)
+x_hat = decode(s, W_dec, b_pre)
+print("largest difference of the activations:", f"{(s - sae.encode(x)).abs().max():.1e}")
+print("largest difference of the reconstruction:", f"{(x_hat - sae(x)).abs().max():.1e}")
+print(f"features active in a row: {(s > 0).sum(1).float().mean():.1f} of {s.shape[1]}")
+
+# %% [markdown]
+# ## Exercise 2.4: explained variance
+#
+# How good is the reconstruction? The authors' training metric looks at each dimension by itself, and takes the mean over dimensions:
+#
+# > mean over dimensions of ( 1 − var(x − x̂) / var(x) ),  variances over the rows
+#
+# 1 is perfect; 0 is no better than always giving the mean vector. Use `x.var(0, correction=0)`.
+
+
+# %% tags=["exercise"]
+def explained_variance(x, x_hat):
+    """Two tensors [rows, d_model] -> one number."""
+    # BEGIN SOLUTION
+    return (1 - (x - x_hat).var(0, correction=0) / x.var(0, correction=0)).mean()
+    # END SOLUTION
+
+
+# %% tags=["check"]
+checks.explained_variance(explained_variance)
+
+# %% [markdown] tags=["hint"]
+# `(x - x_hat).var(0, correction=0)` has one number for each dimension. Divide first, take the mean last.
+
+
+# %% tags=["mistake"]
+# says: sums the variances over the dimensions before it divides
+def explained_variance(x, x_hat):
+    return 1 - (x - x_hat).var(0, correction=0).sum() / x.var(0, correction=0).sum()
+
+
+# %% tags=["mistake"]
+# says: the share that is lost
+def explained_variance(x, x_hat):
+    return ((x - x_hat).var(0, correction=0) / x.var(0, correction=0)).mean()
+
+
+# %% tags=["mistake"]
+# says: variances over the dimensions
+def explained_variance(x, x_hat):
+    return (1 - (x - x_hat).var(1, correction=0) / x.var(1, correction=0)).mean()
+
+
+# %% tags=["mistake"]
+# says: the two arguments of the division are swapped
+def explained_variance(x, x_hat):
+    return (1 - (x - x_hat).var(0, correction=0) / x_hat.var(0, correction=0)).mean()
+
+
+# %%
+ks = [1, 2, 5, 10, 20, 50]
+generator = torch.Generator().manual_seed(0)
+random_encoder = torch.randn(W_enc.shape, generator=generator) * W_enc.std()
+random_decoder = random_encoder.T / random_encoder.norm(dim=1)
+trained, untrained = [], []
+for k in ks:
+    s = top_k(pre_activations(x, W_enc, b_pre, b_act), k)
+    trained.append(float(explained_variance(x, decode(s, W_dec, b_pre))))
+    s = top_k(pre_activations(x, random_encoder, b_pre, 0 * b_act), k)
+    untrained.append(float(explained_variance(x, decode(s, random_decoder, b_pre))))
+print("trained", [f"{value:.2f}" for value in trained], "  random", [f"{value:.2f}" for value in untrained])
+
+# %%
+fig, ax = plt.subplots(figsize=(4, 2.4))
+ax.plot(ks, trained, "o-", label="trained SAE (for k = 10)")
+ax.plot(ks, untrained, "s--", color="#767676", label="control: random features")
+ax.axvline(10, color="#BBBBBB", linewidth=1)
+ax.set(xscale="log", xticks=ks, xticklabels=ks, xlabel="k: features kept of a position", ylabel="explained variance")
+ax.legend()
+plt.show()
+
+# %% [markdown]
+# **What we see.** How much of the updates' variance is explained as more features are kept, with the control beside it. The SAE was
+# trained with k = 10, the vertical line: what happens to its right, and why?
+#
+# **Take away.** Encode, keep k, decode: three lines. A number such as "80 % explained" means little until a control stands beside it.
+#
+# ## For the fast
+#
+# 1. Train one: `sae_lib.TopKSAE(128, 512, 10)`, loss `((sae(x) - x) ** 2).mean()`, Adam, 200 steps. How far do you come in a minute?
+# 2. The authors' code for Figure 3 swaps the two arguments: 1 − var(x − x̂) / var(x̂). Which is larger, theirs or yours, and why? (Notebook
+#    04 shows both.)
+# 3. Replace TopK by a ReLU alone. How many features are active in a row now?
+
+# %% [markdown] tags=["instructor"]
+# **Before the lesson** draw one row: x → 512 numbers → 10 numbers → x̂. Everything else is bookkeeping.
+#
+# **Skip first**: the bonus; then 2.3 (it is 2.1 backwards).
+#
+# **They will ask**
+# - *Why TopK and not L1?* k is set, not tuned through a penalty, and strengths are not shrunk. The paper's choice.
+# - *Why b_pre?* Updates have a large common mean; without taking it off, every feature would have to carry it.
+# - *Why is the line's right end lower, or not higher?* The weights were trained with k = 10: features beyond the tenth were never asked to help.
+# - *Is explained variance the same as 1 − FVU?* No: here a dimension of tiny variance counts as much as a large one (Exercise 2.4's first mistake).

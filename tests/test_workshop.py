@@ -1,0 +1,198 @@
+"""The lessons: both versions come from one source, checks fail and pass when they should, and say what is wrong."""
+
+import re
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+import torch
+
+from notebooks import run
+from notebooks.workshop import lessons
+
+LESSONS = lessons.find_lessons()
+each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
+
+
+def stored(lesson, kind):
+    return nbformat.read(lessons.FOLDER / f"{lesson.name}_{kind}.ipynb", as_version=4)
+
+
+def cells(notebook):
+    return [(cell.id, cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
+
+
+@pytest.fixture
+def classroom(monkeypatch):
+    monkeypatch.syspath_prepend(str(lessons.FOLDER))
+    import classroom
+
+    return classroom
+
+
+@each_lesson
+def test_both_stored_versions_are_what_the_source_gives(lesson):
+    assert cells(stored(lesson, "exercise")) == cells(lessons.exercise_version(lesson)), "run make workshop"
+    assert cells(stored(lesson, "solution")) == cells(lessons.solution_version(lesson)), "run make workshop"
+
+
+def test_every_stored_lesson_has_a_source():
+    wanted = {f"{lesson.name}_{kind}" for lesson in LESSONS for kind in ("exercise", "solution")}
+    assert {path.stem for path in lessons.FOLDER.glob("*.ipynb")} == wanted
+
+
+@each_lesson
+def test_the_exercise_version_gives_nothing_away(lesson):
+    for cell in stored(lesson, "exercise").cells:
+        tags = cell.metadata.get("tags", ())
+        assert not {"mistake", "instructor"} & set(tags)
+        assert "BEGIN SOLUTION" not in cell.source and not cell.get("outputs")
+        assert ("<details>" in cell.source) == bool({"hint", "solution"} & set(tags))
+        assert (lessons.STUB in cell.source) == ("exercise" in tags)
+
+
+@each_lesson
+def test_the_solution_version_is_executed_and_without_errors(lesson):
+    code = [cell for cell in stored(lesson, "solution").cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code)
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    passed = "".join(output.get("text", "") for output in outputs)
+    assert passed.count("✓") == len(lesson.mistakes)
+
+
+@each_lesson
+def test_a_lesson_says_what_it_teaches_and_what_it_takes(lesson):
+    assert re.match(r"Lesson \d: ", lesson.title) and 20 <= lesson.minutes <= 35
+    assert lesson.told("You will be able to") and lesson.told("You need")
+    text = "\n".join(cell.source for cell in lesson.cells if cell.cell_type == "markdown")
+    for wanted in ("**What we see.**", "**Take away.**", "## For the fast", "**They will ask**", "**Skip first**"):
+        assert wanted in text
+    assert all(len(each) >= 3 for each in lesson.mistakes.values()), "three typical wrong answers an exercise"
+
+
+def test_the_workshop_takes_three_hours():
+    assert sum(minutes for _, minutes in lessons.timetable(LESSONS)) == 180
+
+
+@each_lesson
+def test_every_check_fails_before_passes_after_and_says_what_is_wrong_with_typical_answers(lesson):
+    notes, heard = (lessons.FOLDER / "INSTRUCTOR.md").read_text(), list(lessons.play(lesson))
+    assert [each.exercise for each in heard] == list(lesson.mistakes)
+    for exercise, before, of_mistakes, after in heard:
+        assert "not written yet" in before and after == "", (exercise, before, after)
+        for mistake, sentence in zip(lesson.mistakes[exercise], of_mistakes, strict=True):
+            assert mistake.says in sentence, mistake.code
+            assert sentence.removeprefix(f"{exercise}: ") in notes, "run make workshop"
+
+
+@each_lesson
+def test_the_solution_notebook_runs(lesson, tmp_path):
+    run.use_this_interpreter()
+    notebook = lessons.solution_version(lesson)
+    assert run.try_run(lesson.name, notebook, tmp_path / "executed.ipynb", lessons.FOLDER) == ""
+
+
+def double(x):
+    return 2 * x
+
+
+WRONG = {
+    "wants a function and got": double(torch.ones(2)),
+    "gives nothing back \\(None\\). It prints 'two', but": lambda x: print("two"),
+    "gives nothing back \\(None\\). End it with": lambda x: None,
+    "gives a list; wanted a tensor": lambda x: [2.0, 2.0],
+    "a tensor of shape \\[1, 2\\]; wanted \\[2\\]": lambda x: 2 * x[None],
+    "on the device meta; wanted cpu": lambda x: torch.ones(2, device="meta"),
+    "is right in 1 of 2 entries; at \\[1\\] it gives 3, wanted 2": lambda x: torch.tensor([2.0, 3.0]),
+    "stops with ZeroDivisionError": lambda x: 1 / 0,
+    "changes the tensor that it was given": lambda x: x.mul_(2),
+    "it is not doubled": lambda x: x.clone(),
+}
+
+
+@pytest.mark.parametrize("sentence", WRONG)
+def test_an_answer_of_any_kind_gets_one_clear_sentence(sentence, classroom):
+    with pytest.raises(classroom.NotYet, match=sentence) as caught:
+        classroom.expect(WRONG[sentence], (torch.ones(2),), torch.full((2,), 2.0), {"it is not doubled": torch.ones(2)})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_right_answer_passes_and_what_it_prints_is_not_shown(classroom, capsys):
+    classroom.expect(lambda x: (print("loud"), 2 * x)[1], (torch.ones(2),), torch.full((2,), 2.0))
+    assert capsys.readouterr().out == ""
+
+
+def test_an_endless_loop_is_stopped_and_what_it_prints_fills_no_memory(classroom, monkeypatch):
+    def endless():
+        while True:
+            print("again" * 100)
+
+    monkeypatch.setattr(classroom, "SECONDS", 0.3)
+    start = time.monotonic()
+    with pytest.raises(classroom.NotYet, match="stopped after 0.3 s: does one of its loops never end"):
+        classroom.ask(endless)
+    assert time.monotonic() - start < 5
+    heard = classroom._Heard()
+    for _ in range(1000):
+        heard.write("again" * 100 + "\n")
+    assert len(heard.text) == 60 and heard.lines == 1000
+
+
+def test_the_learners_own_interrupt_is_not_mistaken_for_a_loop(classroom):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        classroom.ask(interrupted)
+
+
+def test_a_sentence_in_a_notebook_comes_without_a_traceback(classroom):
+    assert classroom.NotYet("a row is missing")._render_traceback_() == ["Not yet. a row is missing"]
+
+
+def test_a_small_laptop_and_a_folder_that_cannot_be_written_are_told_of(classroom, monkeypatch, capsys):
+    monkeypatch.setattr(classroom.psutil, "virtual_memory", lambda: SimpleNamespace(available=0.9e9, total=4e9))
+    monkeypatch.setattr(classroom.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(classroom, "use_house_style", lambda: None)
+    with classroom.plt.rc_context():
+        classroom.start()
+    memory, folder = capsys.readouterr().out.splitlines()
+    assert "has 0.9 GB of its 4 GB of memory free and a lesson needs 1.5: close other programs" in memory
+    assert "This folder cannot be written, so your answers will not be saved" in folder
+
+
+def test_a_laptop_that_will_do_is_told_nothing(classroom, monkeypatch, capsys):
+    monkeypatch.setattr(classroom.psutil, "virtual_memory", lambda: SimpleNamespace(available=2e9, total=4e9))
+    with classroom.plt.rc_context():
+        classroom.start()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_solution_that_fails_leaves_the_stored_lesson_as_it_was(tmp_path, monkeypatch):
+    from notebooks.workshop import build
+
+    source = tmp_path / "9_broken.py"
+    source.write_text("# %% [markdown]\n# # Lesson 9\n\n# %%\n1 / 0\n")
+    monkeypatch.setattr(build, "FOLDER", tmp_path)
+    (tmp_path / "9_broken_solution.ipynb").write_text("as it was")
+    run.use_this_interpreter()
+    failure = build.build(lessons.Lesson(source, run.read_source(source).cells))
+    assert "9_broken failed in cell 2: ZeroDivisionError" in failure
+    assert (tmp_path / "9_broken_solution.ipynb").read_text() == "as it was"
+
+
+def test_an_unknown_lesson_is_refused(capsys):
+    from notebooks.workshop import build
+
+    assert build.main(["7_nothing"]) == 2
+    assert "no lesson 7_nothing; there are 1_what_is_an_update" in capsys.readouterr().err
+
+
+def test_playing_leaves_the_path_of_modules_as_it_was(monkeypatch):
+    before = list(sys.path)
+    next(lessons.play(LESSONS[0]))
+    assert sys.path[0] == str(Path(lessons.FOLDER)) or sys.path == before
