@@ -13,6 +13,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 import psutil
 import torch
+from IPython.display import Image as Picture
+from IPython.display import display
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sae_lib import as_image
@@ -50,16 +53,17 @@ def start() -> None:
 
 
 def show(pictures: Sequence[Tensor], titles: Sequence[str]) -> None:
-    """A row of pictures `[3, 64, 64]` in [0, 1], each pixel two by two (which also keeps the notebook small), a title above each."""
-    side, gap, head = 2 * pictures[0].shape[-1], 6, 20
-    width, height = len(pictures) * (side + gap), side + head
-    fig = plt.figure(figsize=(width / 80, height / 80), dpi=80, layout="none")
+    """A row of pictures `[3, 64, 64]` in [0, 1], each pixel two by two, a title above each."""
+    side, gap, head = 2 * pictures[0].shape[-1], 8, 22
+    sheet = Image.new("RGB", (len(pictures) * (side + gap) - gap, side + head), "white")
     for place, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
-        ax = fig.add_axes((place * (side + gap) / width, 0, side / width, side / height))
-        ax.imshow(as_image(picture), interpolation="none")
-        ax.set_title(title, fontsize=8, pad=3)
-        ax.axis("off")
-    plt.show()
+        left = place * (side + gap)
+        sheet.paste(as_image(picture).resize((side, side), Image.Resampling.NEAREST), (left, head))
+        look = {"anchor": "mm", "font": ImageFont.load_default(13), "fill": "black"}
+        ImageDraw.Draw(sheet).text((left + side / 2, head / 2), title, **look)
+    with io.BytesIO() as file:
+        sheet.quantize(128).save(file, "PNG", optimize=True)
+        display(Picture(file.getvalue()))
 
 
 class _Heard(io.TextIOBase):

@@ -15,9 +15,8 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import nbformat
 
 from notebooks import run
@@ -158,19 +157,14 @@ class Heard(NamedTuple):
 def play(lesson: Lesson) -> Iterator[Heard]:
     """Takes the exercise version as a learner would who checks the empty cell, makes every typical mistake, and then unfolds the solution.
 
-    Raises whatever another cell of the lesson raises.
+    Of the other cells only the first is executed, the imports: no check needs more. Raises whatever it raises.
     """
+    notebook, mistakes, namespace = exercise_version(lesson), lesson.mistakes, {"__name__": lesson.name}
     sys.path.insert(0, str(FOLDER))
-    show, plt.show = plt.show, lambda: plt.close("all")
-    namespace: dict[str, Any] = {"__name__": lesson.name}
     try:
-        yield from _played(exercise_version(lesson), lesson.mistakes, namespace)
+        _execute(next(cell.source for cell in notebook.cells if cell.cell_type == "code"), namespace)
     finally:
-        plt.show = show
         sys.path.remove(str(FOLDER))
-
-
-def _played(notebook: nbformat.NotebookNode, mistakes: dict[str, list[Mistake]], namespace: dict) -> Iterator[Heard]:
     check = stub = None
     for cell in notebook.cells:
         if _is(cell, "exercise"):
@@ -178,25 +172,17 @@ def _played(notebook: nbformat.NotebookNode, mistakes: dict[str, list[Mistake]],
         elif _is(cell, "check"):
             check = cell.source
         elif _is(cell, "solution"):
-            name = function_of(stub)
-            tries = [
-                stub.source,
-                *(each.code for each in mistakes[name]),
-                re.search(r"```python\n(.*)\n```", cell.source, re.DOTALL)[1],
-            ]
+            name, solution = function_of(stub), re.search(r"```python\n(.*)\n```", cell.source, re.DOTALL)[1]
+            tries = [stub.source, *(each.code for each in mistakes[name]), solution]
             before, *wrong, after = (_said(code, check, namespace) for code in tries)
             yield Heard(name, before, wrong, after)
-        elif cell.cell_type == "code":
-            _execute(cell.source, namespace)
 
 
 def _said(code: str, check: str, namespace: dict) -> str:
-    from classroom import NotYet
-
     _execute(code, namespace)
     try:
         _execute(check, namespace)
-    except NotYet as error:
+    except namespace["checks"].NotYet as error:
         return str(error)
     return ""
 

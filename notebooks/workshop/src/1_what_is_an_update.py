@@ -19,6 +19,8 @@ from classroom import show, start
 from sae_lib import SAE_BLOCKS, CallSettings, draw_pictures, intervene, load_pipeline, load_prompts
 
 start()
+
+# %%
 pipe = load_pipeline("turbo")
 call = CallSettings(steps=1, guidance_scale=0.0, seed=0, batch_size=8)
 prompts = load_prompts("pocket", 8, "held-out")

@@ -25,6 +25,8 @@ from classroom import start
 from sae_lib import CallSettings, load_pipeline, load_prompts, load_saes, stream_updates, to_vectors
 
 start()
+
+# %%
 block = "up.0.1"
 pipe, sae = load_pipeline("turbo"), load_saes(k=10)[block]
 call = CallSettings(steps=1, guidance_scale=0.0, batch_size=64)

@@ -34,6 +34,8 @@ from sae_lib.pictures import lay_over
 from sae_lib.prompts import load_pocket_captions
 
 start()
+
+# %%
 block, value = "up.0.1", "red"
 pipe, judge = load_pipeline("turbo"), load_judge()
 sae, statistics = load_saes(k=10)[block], load_statistics(k=10)[block]
@@ -274,18 +276,20 @@ for name, number in {"star's": star, "by lot": lot}.items():
         amount = strength * strength_unit(statistics, number)
         with intervene(pipe, {block: add_features(sae, number, amount)}):
             drawn[f"{name} +{strength}"] = draw_pictures(pipe, texts, call)
-for name, these in drawn.items():
-    print(
-        f"{name:11} a star is seen in {see_values(judge, these)[:, names.index('star')].mean():.0%} of {len(texts)} pictures"
-    )
+seen = {name: see_values(judge, these)[:, names.index("star")] for name, these in drawn.items()}
+for name, stars in seen.items():
+    print(f"{name:11} a star is seen in {stars.mean():.0%} of {len(texts)} pictures")
 show([these[0] for these in drawn.values()], list(drawn))
+became = int(seen["star's +30"].argmax())  # the first picture that became a star, if any did
+show([these[became] for these in drawn.values()], list(drawn))
 
 # %% [markdown]
-# **What we see.** The share of pictures in which the judge sees a star. Only if "star's" rises above both "before" and "by lot" does the feature write
-# what it reads. Do not expect this of every feature: over all attributes and blocks it is the exception in the pocket model (notebook 09).
+# **What we see.** The share of pictures in which the judge sees a star, the first picture of the list, and the first that "became" one. Only if
+# "star's" rises above both "before" and "by lot" does the feature write what it reads. Then **look**: would *you* call it a star, or is it a ruin that
+# the judge calls one? A judge is to be trusted on pictures like those it learnt from, and a feature turned on thirtyfold makes others.
 #
-# **Take away.** Choose on one half, test on the other. Compare with the best that chance finds. Ask: compared with *what*? And test writing
-# by itself: a feature that reads need not write.
+# **Take away.** Choose on one half, test on the other. Compare with the best that chance finds. Ask: compared with *what*? Test writing by
+# itself, and look at what was written.
 #
 # ## For the fast
 #
@@ -297,6 +301,9 @@ show([these[0] for these in drawn.values()], list(drawn))
 # **Before the lesson** let them guess: how many of 512 features mean "red"? Collect the answers on the board, come back at the end.
 #
 # **Skip first**: 3.2. Never skip 3.3 and the table after it: they are the lesson.
+#
+# **Talk about** the last row of pictures too: the judge's count rises, and the pictures are mostly broken. Is that "writing star"? Notebook 08 asks for
+# the rest of the picture to stay as well.
 #
 # **Talk about** the question "what else could this feature be?" before anybody runs the next cell. Somebody will say "object". In SDXL Turbo the
 # paper shows features that read and write; that cannot be tried on these laptops, and the pocket model is no evidence against it.

@@ -27,6 +27,8 @@ from sae_lib import (
 )
 
 start()
+
+# %%
 block = "up.0.1"
 pipes, sae = {name: load_pipeline(name) for name in ("turbo", "base")}, load_saes(k=10)[block]
 prompts = load_prompts("pocket", 24, "held-out")
@@ -144,7 +146,7 @@ for title, each in updates.items():
     control[title] = [float(mean_iou(active[i], others[i + 1])) for i in range(len(each) - 1)]
 
 # %%
-fig, (left, right) = plt.subplots(1, 2, figsize=(6.5, 2.4))
+fig, (left, right) = plt.subplots(1, 2, figsize=(7.5, 2.4))
 for (title, values), marker in zip(explained.items(), "sod", strict=True):
     x = torch.linspace(0, 1, len(values)) if len(values) > 1 else torch.zeros(1)
     left.plot(x, values, f"{marker}-", label=title)
@@ -155,7 +157,7 @@ for (title, values), marker in zip(explained.items(), "sod", strict=True):
 left.set(xlabel="share of the steps done", ylabel="explained variance", ylim=(0, 1))
 right.set(xlabel="share of the steps done", ylabel="IoU with the next step", ylim=(0, 1))
 left.legend(fontsize=7)
-right.legend(fontsize=7)
+right.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
 
 # %% [markdown]

@@ -23,6 +23,8 @@ from sae_lib.riebench import pocket_cases
 from sae_lib.units import ORDER, SAEFeatures
 
 start()
+
+# %%
 pipe, saes, judge = load_pipeline("turbo"), load_saes(k=10), load_judge()
 call = CallSettings(4, 0.0, seed=42, batch_size=24)
 cases = [case for case in pocket_cases(24) if case.category == 5]  # a pose is changed

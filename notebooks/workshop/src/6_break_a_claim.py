@@ -31,6 +31,8 @@ from sae_lib.pictures import lay_over
 from sae_lib.store import ROOT
 
 start()
+
+# %%
 block = "up.0.1"
 pipe, judge, sae = load_pipeline("turbo"), load_judge(), load_saes(k=10)[block]
 prompts = load_prompts("pocket", 192, "held-out")
