@@ -187,4 +187,4 @@ def test_an_unknown_lesson_is_refused(capsys):
     from notebooks.workshop import build
 
     assert build.main(["7_nothing"]) == 2
-    assert "no lesson 7_nothing; there are 1_what_is_an_update" in capsys.readouterr().err
+    assert "no lesson 7_nothing; there are 1_update" in capsys.readouterr().err

@@ -1,6 +1,6 @@
 """`make workshop`: from each lesson's source its exercise and solution notebooks, and the instructor notes.
 
-python -m notebooks.workshop.build [NAME ...]   all lessons, or those named ("2_write_a_topk_encoder"); the notes want all
+python -m notebooks.workshop.build [NAME ...]   all lessons, or those named ("2_topk"); the notes want all
 """
 
 import sys

@@ -44,7 +44,7 @@ class Lesson:
 
     @property
     def name(self) -> str:
-        """As in "2_write_a_topk_encoder"."""
+        """As in "2_topk"."""
         return self.path.stem
 
     @property
