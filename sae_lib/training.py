@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import sys
 import time
@@ -12,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int
@@ -278,6 +278,10 @@ def peak_memory_gb(device: torch.device) -> float:
     """The most memory that this process has held so far: on a GPU what torch allocated there, else what is resident."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e9, 3)
+    if sys.platform == "win32":
+        return round(psutil.Process().memory_info().peak_wset / 1e9, 3)
+    import resource  # which Windows has not
+
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
 
