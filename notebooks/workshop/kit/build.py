@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ class Laptop:
     def markers(self, python: str) -> dict[str, str]:
         """The environment in which a requirement's marker is read, for Python "3.11" or "3.12"."""
         there = {"sys_platform": self.sys_platform, "platform_system": self.system, "platform_machine": self.machine}
-        there |= {"os_name": "nt" if self.system == "Windows" else "posix", "extra": ""}
+        there |= {"os_name": "nt" if self.system == "Windows" else "posix"}
         return default_environment() | there | {"python_version": python, "python_full_version": PATCHES[python]}
 
 
@@ -129,32 +129,41 @@ def read_lock(path: Path = ROOT / "requirements.lock") -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in pins}
 
 
-def needed(requirements: Sequence[str], markers: Mapping[str, str]) -> set[str]:
-    """Canonical names of the requirements that hold under these markers."""
-    parsed = map(Requirement, requirements)
-    return {canonicalize_name(one.name) for one in parsed if one.marker is None or one.marker.evaluate(dict(markers))}
+def needed(requirements: Iterable[str], markers: Mapping[str, str], extra: str) -> set[tuple[str, str]]:
+    """The requirements that hold for a package asked for with this extra ("" without), as (canonical name, extra)."""
+    there = {**markers, "extra": extra}
+    holds = [one for one in map(Requirement, requirements) if one.marker is None or one.marker.evaluate(there)]
+    return {(canonicalize_name(one.name), part) for one in holds for part in ("", *one.extras)}
+
+
+def closure(requires: Callable[[str], Iterable[str]], markers: Mapping[str, str]) -> set[str]:
+    """Names of the roots and of all that they need; `requires(name)` says what a package asks for."""
+    seen, todo = set(), [(name, "") for name in ROOTS]
+    while todo:
+        name, extra = todo.pop()
+        if (name, extra) not in seen:
+            seen.add((name, extra))
+            todo += needed(requires(name), markers, extra)
+    return {name for name, _ in seen}
+
+
+def asked_here(name: str) -> list[str]:
+    """What an installed package asks for; nothing where it is not installed: `refuse_gaps` asks the wheels afterwards."""
+    try:
+        return importlib.metadata.requires(name) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
 
 
 def pins_for(markers: Mapping[str, str], lock: Mapping[str, str]) -> dict[str, str]:
-    """Name and version of the roots and of all that they need, as the installed packages tell it.
-
-    What is not installed here counts as needing nothing: `refuse_gaps` asks the wheels themselves afterwards.
+    """Name and version of all that the kit needs.
 
     Raises CannotBuild for a package that neither requirements.lock nor BESIDES_THE_LOCK has.
     """
-    pins, todo = {}, list(ROOTS)
-    while todo:
-        name = todo.pop()
-        if name in pins:
-            continue
-        if name not in (known := BESIDES_THE_LOCK | lock):
-            raise CannotBuild(f"The kit needs {name}, which requirements.lock does not have: add it there.")
-        pins[name] = known[name]
-        try:
-            todo += needed(importlib.metadata.requires(name) or [], markers)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return pins
+    names, known = closure(asked_here, markers), BESIDES_THE_LOCK | lock
+    if missing := sorted(names - known.keys()):
+        raise CannotBuild(f"The kit needs {', '.join(missing)}, which requirements.lock does not have: add it there.")
+    return {name: known[name] for name in names}
 
 
 def wheels_in(folder: Path) -> dict[tuple[str, str], Path]:
@@ -191,18 +200,19 @@ def metadata_of(wheel: Path) -> email.message.Message:
 
 
 def refuse_gaps(wheels: Sequence[Path], markers: Mapping[str, str]) -> None:
-    """Raises CannotBuild if a wheel asks for a package that the kit has not: it would fail on the laptop."""
-    there = {canonicalize_name(wheel.name.split("-")[0]) for wheel in wheels}
+    """Raises CannotBuild if the wheels ask for a package that the kit has not: it would fail on the laptop."""
+    asked = {}
     for wheel in wheels:
-        asked = metadata_of(wheel).get_all("Requires-Dist") or []
-        missing = sorted(needed(asked, markers) - there)
-        if any(name.startswith(("nvidia-", "cuda-")) for name in missing):
-            raise CannotBuild(
-                f"{wheel.name} is a build for CUDA, of some GB, and a laptop needs none: let pip use PyTorch's CPU index "
-                "as well (PIP_EXTRA_INDEX_URL), and remove that file."
-            )
-        if missing:
-            raise CannotBuild(f"{wheel.name} needs {', '.join(missing)}: pin them in BESIDES_THE_LOCK.")
+        about = metadata_of(wheel)
+        asked[canonicalize_name(about["Name"])] = about.get_all("Requires-Dist") or []
+    missing = sorted(closure(lambda name: asked.get(name, ()), markers) - asked.keys())
+    if any(name.startswith(("nvidia-", "cuda-")) for name in missing):
+        raise CannotBuild(
+            "The wheel of torch that pip chose is a build for CUDA, of some GB, and a laptop needs none: let pip use "
+            f"PyTorch's CPU index as well (PIP_EXTRA_INDEX_URL), and empty {wheels[0].parent}."
+        )
+    if missing:
+        raise CannotBuild(f"The kit's wheels need {', '.join(missing)}: pin what is missing in BESIDES_THE_LOCK.")
 
 
 def first_python(wheels: Sequence[Path], python: str) -> list[int]:
@@ -276,14 +286,18 @@ def write_archive(target: Path, wheels: Sequence[Path], files: Sequence[Path], a
     write_if_changed(digest, f"{sha256(target)}  {target.name}\n".encode())
 
 
-def build(name: str, python: str, folder: Path) -> Path:
-    """Make the kit for a kind of laptop in `folder`; its path. Raises CannotBuild."""
-    laptop, suffix = LAPTOPS[name], f"{name}-py{python.replace('.', '')}"
+def archive_path(name: str, python: str) -> Path:
+    """Where the kit for a kind of laptop lies once it is built."""
+    return cache_root() / "kit" / f"sae-workshop-kit-{name}-py{python.replace('.', '')}.zip"
+
+
+def build(name: str, python: str) -> Path:
+    """Make the kit for a kind of laptop; its path. Raises CannotBuild."""
+    laptop, target = LAPTOPS[name], archive_path(name, python)
     markers, files = laptop.markers(python), tracked_files()
-    wheels = download(pins_for(markers, read_lock()), laptop, python, folder / f"wheels-{suffix}")
+    wheels = download(pins_for(markers, read_lock()), laptop, python, target.with_suffix(".wheels"))
     refuse_gaps(wheels, markers)
     about = manifest(wheels, files, name, python)
-    target = folder / f"sae-workshop-kit-{suffix}.zip"
     write_archive(target, wheels, files, about)
     oldest = ".".join(map(str, about["python"]))
     print(
@@ -304,7 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        build(options.platform or laptop_like_this(), options.python, cache_root() / "kit")
+        build(options.platform or laptop_like_this(), options.python)
     except CannotBuild as error:
         print(error, file=sys.stderr)
         return 1
