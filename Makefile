@@ -38,6 +38,14 @@ test-interop: $(INTEROP)/installed  ## our checkpoints in SAELens and sparsify, 
 test-browser: $(BROWSER)/installed  ## notebook 20 in JupyterLab and Notebook 7, and the app, in Chromium (some 4 minutes)
 	@PYTHONPATH="$(CURDIR):$(CURDIR)/$(BROWSER)" $(PYTHON) -m pytest --confcutdir tests/browser tests/browser
 
+# KIT_PLATFORM=win_amd64 or macosx_14_0_arm64 and KIT_PYTHON=3.12 are for laptops of another kind than this machine.
+.PHONY: workshop-kit test-kit
+workshop-kit: $(ENVIRONMENT)  ## one archive for laptops without the internet (KIT_PLATFORM=win_amd64 KIT_PYTHON=3.12)
+	@$(PYTHON) notebooks/workshop/kit/build.py $(if $(KIT_PLATFORM),--platform $(KIT_PLATFORM)) $(if $(KIT_PYTHON),--python $(KIT_PYTHON))
+
+test-kit: workshop-kit  ## install that archive and run its first lessons with the network off (Linux; some 4 minutes)
+	@$(PYTHON) -m pytest --confcutdir tests/kit tests/kit
+
 latency: $(BROWSER)/installed  ## milliseconds from the end of a stroke to the new picture, in Chromium
 	@PYTHONPATH="$(CURDIR):$(CURDIR)/$(BROWSER)" $(PYTHON) tests/benchmarks/painter_latency.py
 
