@@ -21,7 +21,7 @@ ENVIRONMENT := $(INSTALLED)
 override PYTHON := $(VENV)/bin/python
 endif
 
-.PHONY: help reproduce test test-interop test-browser latency bench sweep riebench lint lab app notebooks pocket fresh
+.PHONY: help reproduce test test-interop test-browser latency bench sweep riebench lint lab app book notebooks pocket fresh
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -35,7 +35,7 @@ test: lint  ## unit tests, then every notebook at smoke scale, then nbval on tho
 test-interop: $(INTEROP)/installed  ## our checkpoints in SAELens and sparsify, theirs in ours (an environment of its own)
 	@PYTHONPATH="$(CURDIR)" $(INTEROP)/bin/python -m pytest -q -c /dev/null --rootdir tests/interop -p no:cacheprovider tests/interop
 
-test-browser: $(BROWSER)/installed  ## notebook 20 in JupyterLab and Notebook 7, and the app, in Chromium (some 4 minutes)
+test-browser: $(BROWSER)/installed book  ## notebook 20 in JupyterLab and Notebook 7, the app, and the book, in Chromium (some 5 minutes)
 	@PYTHONPATH="$(CURDIR):$(CURDIR)/$(BROWSER)" $(PYTHON) -m pytest --confcutdir tests/browser tests/browser
 
 latency: $(BROWSER)/installed  ## milliseconds from the end of a stroke to the new picture, in Chromium
@@ -61,6 +61,9 @@ app: $(ENVIRONMENT)  ## the painter alone in the browser, served by Voila to thi
 	@mkdir -p .cache/app && $(PYTHON) -m jupytext --quiet --to ipynb --output .cache/app/painter.ipynb notebooks/src/app.py
 	@# jupytext's extension of JupyterLab fails in Voila.
 	@$(PYTHON) -m voila .cache/app/painter.ipynb --Voila.ip=127.0.0.1 --VoilaConfiguration.extension_denylist=jupyterlab-jupytext $(VOILA)
+
+book: $(ENVIRONMENT)  ## the notebooks, all features and all verdicts as a web site that needs no Python (REPOSITORY=owner/name)
+	@$(PYTHON) -m notebooks.book.build "$(REPOSITORY)"
 
 notebooks: $(ENVIRONMENT)  ## rebuild the committed notebooks from notebooks/src
 	@$(PYTHON) notebooks/run.py build

@@ -25,7 +25,7 @@ def render(markdown: str, source: str, links: Links) -> BeautifulSoup:
 
 
 def finish(html: str, source: str, links: Links) -> BeautifulSoup:
-    """Rendered HTML with the book's links, an id at each heading, and boxes around what may be wide."""
+    """Rendered HTML with the book's links, an id at each heading, boxes around what may be wide, pictures to enlarge."""
     soup = BeautifulSoup(html, "html.parser")
     for element in soup.select("style, script, a.anchor-link"):
         element.decompose()
@@ -38,6 +38,8 @@ def finish(html: str, source: str, links: Links) -> BeautifulSoup:
         box.wrap(soup.new_tag("div", attrs={"class": "scroll", **label}))
     for image in soup.find_all("img"):
         image["loading"] = "lazy"
+        if not image.find_parent("a"):
+            image.wrap(soup.new_tag("a", attrs={"class": "zoom", "href": image["src"]}))
     return soup
 
 
