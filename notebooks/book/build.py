@@ -130,7 +130,11 @@ class Book:
 
     def _copy_files(self) -> None:
         shutil.copytree(self.root / "figures", self.book / "figures")
-        for path in (*self._find("notebooks/**/*.ipynb"), *self._find("notebooks/src/*.py")):
+        for path in (
+            *self._find("notebooks/**/*.ipynb"),
+            *self._find("notebooks/src/*.py"),
+            *self._find("notebooks/workshop/*.py"),
+        ):
             self._copy(path)
         for file in dict.fromkeys(file for row in self.rows for file in row["files"]):
             small = Image.open(self.root / "figures" / f"{file}.png").convert("RGB")
@@ -215,7 +219,7 @@ class Book:
     def _write_downloads(self, writer: Writer) -> None:
         patterns = {
             "Notebooks": "notebooks/*.ipynb",
-            "Workshop": "notebooks/workshop/*.ipynb",
+            "Workshop": "notebooks/workshop/*.*",
             "Their sources": "notebooks/src/*.py",
             "Results that take longer": "figures/results/*.json",
             "Records of the figures": "figures/[0-9]*/**/*.json",

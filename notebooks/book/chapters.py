@@ -63,9 +63,7 @@ def make_chapter(
 ) -> Chapter:
     """The chapter of a notebook; its figures' files are taken from, or written to, `book`."""
     pictures.take_out(notebook, Path(source).stem, book)
-    exporter = HTMLExporter(
-        template_name="cells", extra_template_basedirs=[str(TEMPLATES)], exclude_anchor_links=True
-    )
+    exporter = HTMLExporter(template_name="cells", extra_template_basedirs=[str(TEMPLATES)], exclude_anchor_links=True)
     soup = finish(exporter.from_notebook_node(notebook)[0], source, links)
     return chapter_of(soup, source, pictures.finish_figures(soup, book, titles))
 

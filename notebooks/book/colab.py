@@ -10,7 +10,8 @@ import nbformat
 
 NOT_INSTALLED = {
     "torch": "Colab's own fits its GPU",
-    **dict.fromkeys(("jupyterlab", "voila", "nbval", "pytest", "pytest-xdist", "ruff", "setuptools"), "no notebook imports it"),
+    **dict.fromkeys(("beautifulsoup4", "jinja2", "jupyterlab", "voila"), "no notebook imports it"),
+    **dict.fromkeys(("nbval", "pytest", "pytest-xdist", "ruff", "setuptools"), "no notebook imports it"),
 }
 """Direct dependencies that Colab's first cell leaves alone, and why."""
 

@@ -26,7 +26,9 @@ def take_out(notebook: nbformat.NotebookNode, stem: str, book: Path) -> None:
     """
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for place, cell in enumerate(cells):
-        names = _SAVED.findall(cell.source) or [n for later in cells[place + 1 : place + 2] for n in _SAVED.findall(later.source)]
+        names = _SAVED.findall(cell.source) or [
+            n for later in cells[place + 1 : place + 2] for n in _SAVED.findall(later.source)
+        ]
         for number, output in enumerate(_pictures(cell)):
             name = names[number] if number < len(names) else ""
             file = f"figures/{stem}/{name}.png"

@@ -40,7 +40,9 @@ def read_index(figures: Path) -> list[dict[str, Any]]:
         if not (isinstance(rows, list) and rows and all(wanted <= set(row) for row in rows)):
             raise ValueError("it is no list of artefacts")
     except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{path.parent.name}/{path.name} is missing or damaged ({error}): run make notebooks") from None
+        raise ValueError(
+            f"{path.parent.name}/{path.name} is missing or damaged ({error}): run make notebooks"
+        ) from None
     return rows
 
 
