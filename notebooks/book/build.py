@@ -74,7 +74,7 @@ class Book:
         self._write_artefacts(writer)
         self._write_downloads(writer)
         self._write_search()
-        for path in self.links.wanted:
+        for path in sorted(self.links.wanted):
             self._copy(path)
 
     def _parts(self) -> list[tuple[str, list[Page]]]:
@@ -130,12 +130,6 @@ class Book:
 
     def _copy_files(self) -> None:
         shutil.copytree(self.root / "figures", self.book / "figures")
-        for path in (
-            *self._find("notebooks/**/*.ipynb"),
-            *self._find("notebooks/src/*.py"),
-            *self._find("notebooks/workshop/*.py"),
-        ):
-            self._copy(path)
         for file in dict.fromkeys(file for row in self.rows for file in row["files"]):
             small = Image.open(self.root / "figures" / f"{file}.png").convert("RGB")
             small.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -230,6 +224,7 @@ class Book:
         writer.write("downloads", "downloads.html", "Downloads", groups=[group for group in groups if group[1]])
 
     def _file(self, path: str) -> dict[str, str]:
+        self.links.wanted.add(path)
         size = in_bytes((self.root / path).stat().st_size)
         return {"path": path, "name": "/".join(Path(path).parts[1:]), "size": size}
 

@@ -43,7 +43,8 @@ def copy_strips(folder: Path, book: Path) -> int:
     """Copy the drawn strips below `book`/gallery; the width and height of a tile in pixels."""
     for name in SAE_BLOCKS:
         shutil.copytree(folder / name, book / "gallery" / name, ignore=shutil.ignore_patterns("*.json"))
-    width, height = Image.open(next(book.glob("gallery/*/*.webp"))).size
+    with Image.open(next(book.glob("gallery/*/*.webp"))) as strip:
+        width, height = strip.size
     if width != TILES * height:
         raise ValueError(f"the gallery's strips are {width} x {height}, wanted {TILES} square tiles: run make fresh")
     return height

@@ -18,7 +18,7 @@ class Links:
     def __init__(self, root: Path, pages: Mapping[str, str]):
         self.root, self.pages = root.resolve(), pages
         self.wanted: set[str] = set()
-        """Files of the repository that a page leads to."""
+        """Files of the repository that a page leads to, for the builder to copy."""
 
     def resolve(self, source: str, link: str) -> str:
         """The link as it must be on a page, for a link in the file `source` ("notebooks/04_transfer.ipynb").
