@@ -102,7 +102,8 @@ const find = (index, words) => {
   for (const [address, page, title, text] of index) {
     let score = 0;
     for (const pattern of patterns) {
-      const worth = 6 * hits(page, pattern) * !title + 8 * hits(title, pattern) + Math.log1p(hits(text, pattern));
+      const named = title ? hits(title, pattern) : 0.7 * hits(page, pattern);
+      const worth = 8 * named / Math.sqrt((title || page).split(" ").length) + Math.log1p(hits(text, pattern));
       if (!worth && !(title && hits(page, pattern))) { score = 0; break; }
       score += worth;
     }
@@ -112,7 +113,8 @@ const find = (index, words) => {
 };
 
 const snippet = (text, words) => {
-  const first = Math.max(0, Math.min(...words.map(word => text.search(begins(word))).filter(at => at >= 0), text.length) - 60);
+  const places = words.map(word => text.search(begins(word))).filter(at => at >= 0);
+  const first = places.length ? Math.max(0, Math.min(...places) - 60) : 0;
   const start = first ? text.indexOf(" ", first) + 1 : 0;
   const span = document.createElement("span"), part = text.slice(start, start + 180);
   const pieces = part.split(new RegExp(`((?<![\\p{L}\\p{N}])(?:${words.map(escaped).join("|")}))`, "iu"));

@@ -43,7 +43,11 @@ class Reader:
     def __init__(self, page):
         self.page, self.quiet, self.requests = page, Quiet(page), []
         page.on("request", lambda request: self.requests.append(request.url))
-        page.on("requestfailed", lambda request: self.quiet.complaints.append(f"failed: {request.url}"))
+        page.on("requestfailed", self._failed)
+
+    def _failed(self, request):
+        if request.failure != "net::ERR_ABORTED":  # what was still loading when the page was left
+            self.quiet.complaints.append(f"{request.failure}: {request.url}")
 
     def open(self, address, size=WIDE):
         self.page.set_viewport_size(size)
