@@ -186,7 +186,7 @@ def test_lessons_are_shown_without_outputs_and_lead_to_their_solutions_and_back(
     exercise, solution = page(book, "workshop_1_add_exercise.html"), page(book, "workshop_1_add_solution.html")
     assert exercise.select_one("main details:not(.code) em").get_text() == "plus" and not exercise.select(".output")
     assert exercise.select_one(".tools a[href*=solution]") and solution.select_one(".tools a[href*=exercise]")
-    assert solution.h1.get_text() == "Lesson 1: Add: solution" and solution.select_one(".output").get_text() == "2"
+    assert solution.h1.get_text() == "Lesson 1: Add (solution)" and solution.select_one(".output").get_text() == "2"
 
 
 def test_without_a_workshop_there_is_no_part_of_that_name(root, tmp_path):

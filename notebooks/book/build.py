@@ -79,6 +79,8 @@ class Book:
 
     def _parts(self) -> list[tuple[str, list[Page]]]:
         of = {chapter.source: Page(chapter.page, chapter.title, chapter.number) for chapter in self._chapters}
+        for source in self.solutions:
+            of[source] = replace(of[source], title=f"Solution {Path(source).name.split('_')[0]}")
         lessons = [of[each] for each in sorted(self.exercises + self.solutions)]
         features = [Page("gallery.html", "All features")] if self.blocks else []
         features += [Page(block.page, f"Features of {block.name}") for block in self.blocks]
@@ -119,7 +121,7 @@ class Book:
             (self.book / "colab").mkdir(exist_ok=True)
             nbformat.write(copy, self.book / "colab" / Path(source).name)
         chapter = make_chapter(notebook, source, self.links, self.titles, self.book)
-        return replace(chapter, title=f"{chapter.title}: solution") if source in self.solutions else chapter
+        return replace(chapter, title=f"{chapter.title} (solution)") if source in self.solutions else chapter
 
     # Files
 
