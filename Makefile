@@ -21,7 +21,8 @@ ENVIRONMENT := $(INSTALLED)
 override PYTHON := $(VENV)/bin/python
 endif
 
-.PHONY: help reproduce test test-interop test-browser latency bench sweep riebench lint lab app notebooks workshop pocket fresh
+.PHONY: help reproduce test test-interop test-browser test-kit latency bench sweep riebench lint lab app book notebooks workshop \
+	workshop-kit pocket fresh
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -35,13 +36,8 @@ test: lint  ## unit tests, then every notebook at smoke scale, then nbval on tho
 test-interop: $(INTEROP)/installed  ## our checkpoints in SAELens and sparsify, theirs in ours (an environment of its own)
 	@PYTHONPATH="$(CURDIR)" $(INTEROP)/bin/python -m pytest -q -c /dev/null --rootdir tests/interop -p no:cacheprovider tests/interop
 
-test-browser: $(BROWSER)/installed  ## notebook 20 in JupyterLab and Notebook 7, and the app, in Chromium (some 4 minutes)
+test-browser: $(BROWSER)/installed book  ## notebook 20 in JupyterLab and Notebook 7, the app, and the book, in Chromium (some 5 minutes)
 	@PYTHONPATH="$(CURDIR):$(CURDIR)/$(BROWSER)" $(PYTHON) -m pytest --confcutdir tests/browser tests/browser
-
-# KIT_PLATFORM=win_amd64 or macosx_14_0_arm64 and KIT_PYTHON=3.12 are for laptops of another kind than this machine.
-.PHONY: workshop-kit test-kit
-workshop-kit: $(ENVIRONMENT)  ## one archive for laptops without the internet (KIT_PLATFORM=win_amd64 KIT_PYTHON=3.12)
-	@$(PYTHON) notebooks/workshop/kit/build.py $(if $(KIT_PLATFORM),--platform $(KIT_PLATFORM)) $(if $(KIT_PYTHON),--python $(KIT_PYTHON))
 
 test-kit: workshop-kit  ## install that archive and run its first lessons with the network off (Linux; some 4 minutes)
 	@$(PYTHON) -m pytest --confcutdir tests/kit tests/kit
@@ -70,11 +66,18 @@ app: $(ENVIRONMENT)  ## the painter alone in the browser, served by Voila to thi
 	@# jupytext's extension of JupyterLab fails in Voila.
 	@$(PYTHON) -m voila .cache/app/painter.ipynb --Voila.ip=127.0.0.1 --VoilaConfiguration.extension_denylist=jupyterlab-jupytext $(VOILA)
 
+book: $(ENVIRONMENT)  ## the notebooks, all features and all verdicts as a web site that needs no Python (REPOSITORY=owner/name)
+	@$(PYTHON) -m notebooks.book.build "$(REPOSITORY)"
+
 notebooks: $(ENVIRONMENT)  ## rebuild the committed notebooks from notebooks/src
 	@$(PYTHON) notebooks/run.py build
 
 workshop: $(ENVIRONMENT)  ## rebuild the lessons, exercise and solution, and the instructor notes from notebooks/workshop/src
 	@$(PYTHON) -m notebooks.workshop.build
+
+# KIT_PLATFORM=win_amd64 or macosx_14_0_arm64 and KIT_PYTHON=3.12 are for laptops of another kind than this machine.
+workshop-kit: $(ENVIRONMENT)  ## one archive for laptops without the internet (KIT_PLATFORM=win_amd64 KIT_PYTHON=3.12)
+	@$(PYTHON) notebooks/workshop/kit/build.py $(if $(KIT_PLATFORM),--platform $(KIT_PLATFORM)) $(if $(KIT_PYTHON),--python $(KIT_PYTHON))
 
 pocket: $(ENVIRONMENT)  ## retrain the pocket models, stage by stage (each at most 50 minutes on 2 cores)
 	@$(PYTHON) -m sae_lib.pocket.train

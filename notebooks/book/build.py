@@ -1,0 +1,282 @@
+"""Build the book, a static site of the executed notebooks: `make book`, or `python -m notebooks.book.build [owner/name]`.
+
+With the repository's name chapters also get links that run them elsewhere (`colab.py`).
+"""
+
+import argparse
+import re
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from bs4 import BeautifulSoup
+from PIL import Image
+
+from notebooks.book import colab, gallery, pictures, records, search
+from notebooks.book.chapters import Chapter, chapter_of, make_chapter, page_of, read_notebook
+from notebooks.book.drawing import draw_gallery
+from notebooks.book.links import Links
+from notebooks.book.pages import Page, Writer, in_bytes
+from notebooks.book.prose import render, slug, text_of
+from sae_lib import store
+from sae_lib.catalogue import BETAS, TOP
+
+HERE = Path(__file__).parent
+MODEL_CARD, INSTRUCTOR = "sae_lib/pocket/MODEL_CARD.md", "notebooks/workshop/INSTRUCTOR.md"
+THUMBNAIL = 480
+"""Pixels, width of a figure's small picture."""
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#2b5c7d"/>'
+    '<path d="M4 4h3v8H4zM9 7h3v5H9z" fill="#fff"/></svg>\n'
+)
+
+
+class Book:
+    """A book in the making, in the empty folder `book`. drawn: the gallery's folder (`drawing.draw_gallery`), if any.
+
+    Raises ValueError, in one sentence, for what cannot be shown: a notebook that was never executed, a damaged index,
+    a link to nothing, a repository that is not owner/name.
+    """
+
+    def __init__(self, root: Path, book: Path, repository: str = "", drawn: Path | None = None):
+        self.root, self.book, self.repository = root, book, colab.check_repository(repository)
+        self.rows = records.read_index(root / "figures")
+        self.titles = records.titles_of(self.rows)
+        self.findings = records.findings(self.rows, root / "figures")
+        self.notebooks = self._find("notebooks/[0-9][0-9]_*.ipynb")
+        self.exercises = self._find("notebooks/workshop/*_exercise.ipynb")
+        self.solutions = self._find("notebooks/workshop/*_solution.ipynb")
+        texts = [text for text in (INSTRUCTOR, MODEL_CARD) if (root / text).is_file()]
+        shown = {each: page_of(each) for each in (*self.notebooks, *self.exercises, *self.solutions, *texts)}
+        self.links = Links(root, {"README.md": "index.html", **shown})
+        self.blocks = gallery.read_gallery(drawn) if drawn else []
+        self.drawn = drawn
+
+    def _find(self, pattern: str) -> list[str]:
+        return [path.relative_to(self.root).as_posix() for path in sorted(self.root.glob(pattern))]
+
+    def write(self) -> None:
+        """All pages and files."""
+        self._copy_files()
+        parts = self._parts()
+        writer = Writer(self.book, self._title, [part for part in parts if part[1]])
+        self._write_first_page(writer)
+        for chapter in self._chapters:
+            self._write_chapter(writer, chapter)
+        self._write_gallery(writer)
+        self._write_artefacts(writer)
+        self._write_downloads(writer)
+        self._write_search()
+        for path in sorted(self.links.wanted):
+            self._copy(path)
+
+    def _parts(self) -> list[tuple[str, list[Page]]]:
+        of = {chapter.source: Page(chapter.page, chapter.title, chapter.number) for chapter in self._chapters}
+        for source in self.solutions:
+            of[source] = replace(of[source], title=f"Solution {Path(source).name.split('_')[0]}")
+        lessons = [of[each] for each in sorted(self.exercises + self.solutions)]
+        features = [Page("gallery.html", "All features")] if self.blocks else []
+        features += [Page(block.page, f"Features of {block.name}") for block in self.blocks]
+        more = [Page("artefacts.html", "Artefacts and verdicts"), *(of[each] for each in of if each == MODEL_CARD)]
+        return [
+            ("The book", [Page("index.html", "First page")]),
+            ("Chapters", [of[each] for each in self.notebooks]),
+            ("Workshop", lessons + [of[each] for each in of if each == INSTRUCTOR]),
+            ("Gallery", features),
+            ("Reference", [*more, Page("downloads.html", "Downloads")]),
+        ]
+
+    # What is shown
+
+    @cached_property
+    def _opening(self) -> BeautifulSoup:
+        """README.md up to its first section."""
+        text = (self.root / "README.md").read_text()
+        return render(re.split(r"^## ", text, maxsplit=1, flags=re.MULTILINE)[0], "README.md", self.links)
+
+    @cached_property
+    def _title(self) -> str:
+        return text_of(self._opening.find("h1"))
+
+    @cached_property
+    def _chapters(self) -> list[Chapter]:
+        found = [self._chapter(source) for source in (*self.notebooks, *self.exercises, *self.solutions)]
+        for source in (INSTRUCTOR, MODEL_CARD):
+            if source in self.links.pages:
+                found.append(chapter_of(render((self.root / source).read_text(), source, self.links), source))
+        return found
+
+    def _chapter(self, source: str) -> Chapter:
+        executed = source not in self.exercises
+        notebook = read_notebook(self.root / source, executed)
+        if self.repository and source in self.notebooks:
+            copy = colab.colab_copy(notebook, source, self.repository, self.root)
+            (self.book / "colab").mkdir(exist_ok=True)
+            nbformat.write(copy, self.book / "colab" / Path(source).name)
+        chapter = make_chapter(notebook, source, self.links, self.titles, self.book)
+        return replace(chapter, title=f"{chapter.title} (solution)") if source in self.solutions else chapter
+
+    # Files
+
+    def _copy(self, path: str) -> None:
+        target = self.book / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.root / path, target)
+
+    def _copy_files(self) -> None:
+        shutil.copytree(self.root / "figures", self.book / "figures")
+        for file in dict.fromkeys(file for row in self.rows for file in row["files"]):
+            small = Image.open(self.root / "figures" / f"{file}.png").convert("RGB")
+            small.thumbnail((THUMBNAIL, THUMBNAIL))
+            target = self.book / "thumbnails" / f"{file}.webp"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            small.save(target, quality=85)
+        assets = self.book / "assets"
+        assets.mkdir()
+        for name in ("book.css", "book.js"):
+            shutil.copyfile(HERE / name, assets / name)
+        (assets / "icon.svg").write_text(ICON)
+
+    # Pages
+
+    def _write_first_page(self, writer: Writer) -> None:
+        opening = BeautifulSoup(str(self._opening), "html.parser")
+        opening.find("h1").decompose()
+        counts = Counter(row["status"] for row in self.rows)
+        doors = [("Gallery of features", "every feature as a card", "gallery.html")] if self.blocks else []
+        doors += [("Artefacts and verdicts", "every figure, every test", "artefacts.html")]
+        doors += [("Workshop", "lessons with exercises", page_of(self.exercises[0]))] if self.exercises else []
+        doors += [("Downloads", "notebooks, figures, numbers", "downloads.html")]
+        by_source = {chapter.source: chapter for chapter in self._chapters}
+        told = {"opening": str(opening), "doors": doors, "statuses": dict(counts.most_common())}
+        told |= {"chapters": [by_source[each] for each in self.notebooks]}
+        told |= {"lessons": [by_source[each] for each in self.exercises]}
+        writer.write("index", "index.html", self._title, total=len(self.findings), verdicts=self._counts, **told)
+
+    @property
+    def _counts(self) -> dict[str, int]:
+        return records.counted(finding.word for finding in self.findings)
+
+    def _write_chapter(self, writer: Writer, chapter: Chapter) -> None:
+        of_notebook = self.repository and chapter.source in self.notebooks
+        addresses = colab.addresses(chapter.source, self.repository) if of_notebook else {}
+        told = {"chapter": chapter, "claim": chapter.claim, "addresses": addresses, "related": self._related(chapter)}
+        writer.write("chapter", chapter.page, chapter.title, code='class="code"' in chapter.html, **told)
+
+    def _related(self, chapter: Chapter) -> dict[str, str]:
+        """An exercise's solution and the other way round."""
+        pair = {"_exercise.": ("_solution.", "The solution"), "_solution.": ("_exercise.", "The exercise")}
+        for one, (other, name) in pair.items():
+            if one in chapter.source and (page := self.links.pages.get(chapter.source.replace(one, other))):
+                return {name: page}
+        return {}
+
+    def _write_gallery(self, writer: Writer) -> None:
+        if not self.blocks:
+            return
+        tile = gallery.copy_strips(self.drawn, self.book)
+        numbered = {chapter.number: chapter for chapter in self._chapters if chapter.number}
+        writer.write("gallery", "gallery.html", "All features", blocks=self.blocks, tile=tile, numbered=numbered)
+        betas = ", ".join(f"{beta:+g}".replace("-", "−") for beta in sorted((*BETAS, 0))).replace("+0", "0")
+        for block in self.blocks:
+            words = ", ".join(dict.fromkeys(card["meaning"].split(" (")[0] for card in block.cards[:6]))
+            told = {"block": block, "tile": tile, "top": TOP, "strip": len(BETAS) + 1, "betas": betas}
+            writer.write("block", block.page, f"Features of {block.name}", examples=words, **told)
+
+    def _write_artefacts(self, writer: Writer) -> None:
+        places, alts = {}, {}
+        for row in self.rows:
+            row["words"] = records.counted(each.word for each in self.findings if each.figure in row["files"])
+            for file in row["files"]:
+                places[file] = self._place(file)
+                alts[file] = self._alts.get(file, self.titles[file])
+        scorecard = next((file for file in places if file.endswith("/scorecard")), "")
+        told: dict[str, Any] = {"rows": self.rows, "findings": self.findings, "verdicts": self._counts, "alts": alts}
+        told |= {"places": places, "scorecard": scorecard, "claims": records.claims_of(self.root / "figures")}
+        writer.write("artefacts", "artefacts.html", "Artefacts and verdicts", kinds=pictures.KINDS, **told)
+
+    def _place(self, file: str) -> str:
+        stem, name = file.split("/")
+        anchor = f"#figure-{name}" if file in self._alts else ""
+        return self.links.pages.get(f"notebooks/{stem}.ipynb", "index.html") + anchor
+
+    @cached_property
+    def _alts(self) -> dict[str, str]:
+        """What the chapters say of the figures that they show."""
+        return {file: alt for chapter in self._chapters for file, alt in chapter.figures.items()}
+
+    def _write_downloads(self, writer: Writer) -> None:
+        patterns = {
+            "Notebooks": "notebooks/*.ipynb",
+            "Workshop": "notebooks/workshop/*.*",
+            "Their sources": "notebooks/src/*.py",
+            "Results that take longer": "figures/results/*.json",
+            "Records of the figures": "figures/[0-9]*/**/*.json",
+            "Figures as PDF": "figures/**/*.pdf",
+            "Figures as PNG": "figures/**/*.png",
+        }
+        groups = [(name, [self._file(path) for path in self._find(each)]) for name, each in patterns.items()]
+        writer.write("downloads", "downloads.html", "Downloads", groups=[group for group in groups if group[1]])
+
+    def _file(self, path: str) -> dict[str, str]:
+        self.links.wanted.add(path)
+        size = in_bytes((self.root / path).stat().st_size)
+        return {"path": path, "name": "/".join(Path(path).parts[1:]), "size": size}
+
+    def _write_search(self) -> None:
+        entries = [entry for chapter in self._chapters for entry in search.of_chapter(chapter)]
+        page = "Artefacts and verdicts"
+        for row in self.rows:
+            text = f"{row['title']}. {row['status']}. {' '.join(row['files'])}"
+            entries.append(search.Entry(f"artefacts.html#{slug(row['id'])}", page, row["id"], text))
+        for each in self.findings:
+            text = f"{each.told} {each.id}: {each.value}, 95 % {each.interval}"
+            entries.append(search.Entry(f"artefacts.html#only-{slug(each.word)}", page, each.claim, text))
+        for block in self.blocks:
+            entries += gallery.entries_of(block)
+        (self.book / "assets" / "search.js").write_text(search.as_script(entries))
+
+
+def build(root: Path, output: Path, repository: str = "", drawn: Path | None = None) -> Path:
+    """Build the book as the folder `output`, which is replaced as a whole; the path of its first page.
+
+    Raises what `Book` raises, and ValueError if the folder cannot be written.
+    """
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".unfinished-book-") as temporary:
+            made, old = Path(temporary, "book"), Path(temporary, "old")
+            made.mkdir()
+            Book(root, made, repository, drawn).write()
+            if output.exists():
+                output.rename(old)
+            made.rename(output)
+    except OSError as error:
+        raise ValueError(f"the book cannot be written to {output}: {error.strerror}") from None
+    return output / "index.html"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 2 if something is wrong, told in one sentence."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("repository", nargs="?", default="", help="owner/name, for links to Colab and Binder")
+    options = parser.parse_args(arguments)
+    try:
+        colab.check_repository(options.repository)
+        records.read_index(store.ROOT / "figures")
+        print(build(store.ROOT, store.cache_root() / "book", options.repository, draw_gallery()))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

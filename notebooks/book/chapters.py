@@ -1,0 +1,91 @@
+"""Executed notebooks as chapters."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from bs4 import BeautifulSoup
+from nbconvert import HTMLExporter
+
+from notebooks.book import pictures
+from notebooks.book.links import Links
+from notebooks.book.prose import Section, finish, sections, sentences, text_of
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A notebook, or a text, as a page of the book."""
+
+    page: str
+    """Its file, "04_transfer.html"."""
+    source: str
+    """The repository's file that it shows, "notebooks/04_transfer.ipynb"."""
+    number: str
+    """"04", "W1"; empty for a page that has none."""
+    title: str
+    claim: str
+    """The sentence of the first cell that says what it is about; may be empty."""
+    html: str
+    sections: tuple[Section, ...]
+    """The first is the page's own title."""
+    figures: Mapping[str, str]
+    """By saved figure, "04_transfer/figure3", the alt text of its picture."""
+
+
+def page_of(source: str) -> str:
+    """The page that shows a file of the repository.
+
+    >>> page_of("notebooks/04_transfer.ipynb"), page_of("notebooks/workshop/1_saes_exercise.ipynb")
+    ('04_transfer.html', 'workshop_1_saes_exercise.html')
+    """
+    parts = Path(source).with_suffix("").parts
+    return "_".join(parts[1:]).lower() + ".html"
+
+
+def read_notebook(path: Path, executed: bool = True) -> nbformat.NotebookNode:
+    """A notebook. Raises ValueError for a file that is none, and, if executed, for one that never was."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (OSError, ValueError, nbformat.ValidationError) as error:
+        raise ValueError(f"{path.name} is no notebook: {error}") from None
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    if executed and cells and not any(cell.execution_count or cell.outputs for cell in cells):
+        raise ValueError(f"{path.name} was never executed, it has no outputs: run make notebooks")
+    return notebook
+
+
+def make_chapter(
+    notebook: nbformat.NotebookNode, source: str, links: Links, titles: Mapping[str, str], book: Path
+) -> Chapter:
+    """The chapter of a notebook; its figures' files are taken from, or written to, `book`."""
+    pictures.take_out(notebook, Path(source).stem, book)
+    exporter = HTMLExporter(template_name="cells", extra_template_basedirs=[str(TEMPLATES)], exclude_anchor_links=True)
+    soup = finish(exporter.from_notebook_node(notebook)[0], source, links)
+    return chapter_of(soup, source, pictures.finish_figures(soup, book, titles))
+
+
+def chapter_of(soup: BeautifulSoup, source: str, figures: Mapping[str, str] | None = None) -> Chapter:
+    """The chapter of a finished page. Raises ValueError if it has no title."""
+    heading = soup.find("h1")
+    if heading is None:
+        raise ValueError(f"{source} has no title: its first cell must start with '# '")
+    number, title = re.fullmatch(r"(\d\d)? ?(.*)", text_of(heading)).groups()
+    claim, found = claim_of(soup), tuple(sections(soup))
+    heading.decompose()
+    return Chapter(page_of(source), source, number or "", title, claim, str(soup), found, figures or {})
+
+
+def claim_of(soup: BeautifulSoup) -> str:
+    """The first sentence of the first paragraph that ends with a full stop, without a lead such as "Claim checked."."""
+    for paragraph in soup.find_all("p"):
+        text = text_of(paragraph)
+        lead = paragraph.find("strong")
+        if lead and (told := text_of(lead)).endswith(".") and text.startswith(told):
+            text = text.removeprefix(told).strip()
+        if text.endswith((".", "?")):
+            return sentences(text)[0]
+    return ""

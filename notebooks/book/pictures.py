@@ -1,0 +1,99 @@
+"""The figures of a chapter: which saved figure a cell shows, where its files are, and what they show, in words."""
+
+import base64
+import io
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import nbformat
+from bs4 import BeautifulSoup, Tag
+from PIL import Image
+
+from notebooks.book.prose import shortened, text_of
+
+_SAVED = re.compile(r'save_figure\(\s*run,\s*\w+,\s*"(\w+)"')
+_ALT_LENGTH = 320
+KINDS = {"png": "PNG", "pdf": "PDF", "json": "record"}
+"""Files of a saved figure and what a reader calls them."""
+
+
+def take_out(notebook: nbformat.NotebookNode, stem: str, book: Path) -> None:
+    """Mark every picture of a notebook with the name of its figure and its file below `book`; `finish_figures` reads it.
+
+    A cell's picture is the figure that it saves. A figure that the next code cell finishes and saves is shown as saved:
+    what Jupyter showed was not finished. A picture that nobody saves becomes a file of its own.
+    """
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for place, cell in enumerate(cells):
+        names = _SAVED.findall(cell.source) or [
+            n for later in cells[place + 1 : place + 2] for n in _SAVED.findall(later.source)
+        ]
+        for number, output in enumerate(_pictures(cell)):
+            name = names[number] if number < len(names) else ""
+            file = f"figures/{stem}/{name}.png"
+            if not name or not (book / file).is_file():
+                file = f"pictures/{stem}_{place}_{number}.png"
+                (book / file).parent.mkdir(exist_ok=True)
+                (book / file).write_bytes(base64.b64decode(output.data["image/png"]))
+            output.metadata.update(book_name=name, book_file=file)
+        for output in cell.outputs:
+            # The printed paths of a saved figure: its caption has them as links.
+            told = output.get("data", {}).get("text/plain", "")
+            output.setdefault("metadata", {})["book_hidden"] = told.endswith(".png|pdf|json")
+
+
+def _pictures(cell: nbformat.NotebookNode) -> Iterator[nbformat.NotebookNode]:
+    return (output for output in cell.outputs if "image/png" in output.get("data", {}))
+
+
+def finish_figures(soup: BeautifulSoup, book: Path, titles: Mapping[str, str]) -> dict[str, str]:
+    """Fill the marked figures: the picture with its alt text, a link that enlarges it, and links to its files.
+
+    titles: of the artefact of "04_transfer/figure3", as figures/index.json has them. Gives the alt texts of these.
+    """
+    alts = {}
+    for figure in soup.select("figure[data-file]"):
+        name, file = figure.attrs.pop("data-name"), Path(figure.attrs.pop("data-file"))
+        saved = f"{file.parent.name}/{name}"
+        title = titles.get(saved, "")
+        alt = describe(figure, title)
+        width, height = Image.open(io.BytesIO((book / file).read_bytes())).size
+        link = soup.new_tag("a", attrs={"class": "zoom", "href": str(file)})
+        look = {"src": str(file), "alt": alt, "width": width, "height": height, "loading": "lazy"}
+        link.append(soup.new_tag("img", attrs=look))
+        figure.append(link)
+        figure.append(_caption(soup, title, file, book))
+        if name:
+            figure["id"], alts[saved] = f"figure-{name}", alt
+    return alts
+
+
+def describe(figure: Tag, title: str) -> str:
+    """Alt text: the artefact's title and the first sentences of what the prose says we see; else of its section."""
+    seen = _what_we_see(figure)
+    heading = figure.find_previous(["h1", "h2", "h3"])
+    told = shortened(seen, _ALT_LENGTH) if seen else f"Figure of section {text_of(heading)}." if heading else "Figure."
+    return f"{title}. {told}" if title else told
+
+
+def _what_we_see(figure: Tag) -> str:
+    for element in figure.find_all_next(["p", "figure"]):
+        if element.name == "figure":
+            return ""
+        text = text_of(element)
+        if text.startswith("What we see."):
+            return text.removeprefix("What we see.").strip()
+    return ""
+
+
+def _caption(soup: BeautifulSoup, title: str, file: Path, book: Path) -> Tag:
+    caption = soup.new_tag("figcaption")
+    caption.append(f"{title} " if title else "")
+    for kind, told in KINDS.items():
+        if (book / file).with_suffix(f".{kind}").is_file():
+            link = soup.new_tag("a", attrs={"href": str(file.with_suffix(f".{kind}"))})
+            link.string = told
+            caption.append(link)
+            caption.append(" ")
+    return caption
