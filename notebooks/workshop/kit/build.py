@@ -51,6 +51,7 @@ ROOTS = {
     "filelock": "sae_lib.store",
     "huggingface-hub": "sae_lib.runs hushes its progress bars",
     "ipykernel": "what runs a notebook's cells",
+    "ipython": "the lessons show their pictures with it",
     "ipywidgets": "the widgets of notebook 20",
     "jaxtyping": "the shapes in sae_lib's signatures",
     "jupyterlab": "what opens the notebooks",
