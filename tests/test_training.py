@@ -1,8 +1,11 @@
 import dataclasses
 import json
 import math
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
@@ -15,6 +18,7 @@ from sae_lib.training import (
     count_silent_steps_,
     geometric_median,
     initialise_sae,
+    peak_memory_gb,
     pieces,
     remove_parallel_gradient_,
     train_saes,
@@ -300,3 +304,13 @@ def test_pieces_are_the_fill_cut_and_blocks_keep_their_share():
     cut = list(pieces(fill, 15))
     assert [(len(piece["mid.0"]), len(piece["down.1.0"])) for piece in cut] == [(4, 14), (3, 13), (3, 13)]
     assert torch.equal(torch.cat([piece["mid.0"] for piece in cut]), fill["mid.0"])
+
+
+def test_peak_memory_is_told_on_windows_too_which_has_no_resource_module(monkeypatch):
+    here = peak_memory_gb(torch.device("cpu"))
+    assert 0.05 < here < 100
+    memory = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=2_345_678_901))
+    monkeypatch.setattr(psutil, "Process", lambda: memory)
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert peak_memory_gb(torch.device("cpu")) == 2.346

@@ -184,13 +184,6 @@ def test_settings_of_the_laptop_do_not_reach_the_kit(monkeypatch):
     assert "x" not in told.values() and told["PIP_CONFIG_FILE"] and told["PYTHONUTF8"] == "1" and "PATH" in told
 
 
-def test_windows_gets_what_the_library_asks_of_resource(monkeypatch):
-    memory = types.SimpleNamespace(memory_info=lambda: types.SimpleNamespace(peak_wset=2048))
-    monkeypatch.setitem(sys.modules, "psutil", types.SimpleNamespace(Process=lambda: memory))
-    exec(install.RESOURCE_FOR_WINDOWS, module := {})  # noqa: S102
-    assert module["getrusage"](module["RUSAGE_SELF"]).ru_maxrss == 2
-
-
 @pytest.mark.parametrize("name", build.ROOTS)
 def test_every_root_is_in_the_lock(name):
     assert name in LOCK

@@ -19,19 +19,6 @@ KIT = os.path.dirname(os.path.abspath(__file__))
 STAMP = "installed.json"
 """Written into .venv when all is done: without it .venv is a rest of an installation that died."""
 
-# sae_lib.training asks `resource` how much memory it took, and Windows has no such module.
-RESOURCE_FOR_WINDOWS = '''"""Stands in for Unix's `resource`, as far as sae_lib asks it: the most memory this process has held, in KiB."""
-import types
-
-import psutil
-
-RUSAGE_SELF = 0
-
-
-def getrusage(who):
-    return types.SimpleNamespace(ru_maxrss=psutil.Process().memory_info().peak_wset // 1024)
-'''
-
 
 class CannotInstall(Exception):
     """One sentence: what came, what was wanted, what to do."""
@@ -263,9 +250,6 @@ def install_packages(manifest, kit):
     # Relative, so that no letter of the kit's own path can be misread.
     with open(os.path.join(packages, "sae-kit.pth"), "w", encoding="ascii") as file:
         file.write(os.path.relpath(kit, packages) + "\n")
-    if os.name == "nt":
-        with open(os.path.join(packages, "resource.py"), "w", encoding="ascii") as file:
-            file.write(RESOURCE_FOR_WINDOWS)
 
 
 def install(kit):
