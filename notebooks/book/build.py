@@ -259,7 +259,7 @@ def build(root: Path, output: Path, repository: str = "", drawn: Path | None = N
                 output.rename(old)
             made.rename(output)
     except OSError as error:
-        raise ValueError(f"the book cannot be written to {output}: {error.strerror}") from None
+        raise ValueError(f"the book cannot be written to {output}: {error.strerror} ({error.filename})") from None
     return output / "index.html"
 
 
