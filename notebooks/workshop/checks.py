@@ -122,22 +122,37 @@ def explained_variance(answer: Callable) -> None:
 
 def score(answer: Callable) -> None:
     activations, present, among = _random(3, 8, 6).relu(), _random(3, 8, seed=1) > 0.3, _random(3, 8, seed=2) > -0.8
+    activations[..., 5] = 0  # a feature that never fires
     a, yes = activations[among], present[among]
     everywhere, there = activations.flatten(0, 1), present.flatten()
-    difference = a[yes].mean(0) - a[~yes].mean(0)
+    inside, spread = a[yes].mean(0), a.std(0).clamp(min=1e-6)
+    difference = inside - a[~yes].mean(0)
+    wide, all_over = everywhere.std(0).clamp(min=1e-6), everywhere[there].mean(0) - everywhere[~there].mean(0)
+    neither = everywhere[~(present & among).flatten()].mean(0)
     wrong = {
-        "it is the wrong way round: where the value is, minus where it is not.": -difference / a.std(0),
+        "it is the wrong way round: where the value is, minus where it is not.": -difference / spread,
         "the difference is not divided by the standard deviation over the cells that take part.": difference,
-        "every cell takes part although `among` is False at some.": (
-            everywhere[there].mean(0) - everywhere[~there].mean(0)
-        )
-        / everywhere.std(0),
-        "nothing is compared: take off the mean where the value is absent.": a[yes].mean(0) / a.std(0),
+        "every cell takes part although `among` is False at some.": all_over / wide,
+        "the standard deviation is over all cells; wanted it over those where `among` is True.": difference / wide,
+        "cells where `among` is False count as cells without the value; they take no part.": (inside - neither)
+        / spread,
+        "nothing is compared: take off the mean where the value is absent.": inside / spread,
     }
-    population = difference / a.std(0, correction=0)  # either definition of the standard deviation will do
+    # The last feature is 0 everywhere, and 0 / 0 is no number.
+    silent = {
+        "a feature that never fires gives 0 / 0: divide by the standard deviation with `.clamp(min=1e-6)`.": difference
+        / a.std(0)
+    }
+    population = difference / a.std(0, correction=0).clamp(
+        min=1e-6
+    )  # either definition of the standard deviation will do
     got = ask(answer, activations, present, among)
     if not (isinstance(got, Tensor) and got.shape == population.shape and torch.allclose(got, population, rtol=1e-4)):
-        expect(answer, (activations, present, among), difference / a.std(0), wrong)
+        silent |= {
+            f"{key} (And a feature that never fires gives 0 / 0.)": each / a.std(0) * spread
+            for key, each in wrong.items()
+        }
+        expect(answer, (activations, present, among), difference / spread, wrong | silent)
     passed(answer, "one score for each feature.")
 
 
@@ -147,6 +162,7 @@ def precision_and_recall(answer: Callable) -> None:
     wrong = {
         "the two are swapped: precision is a share of the cells found.": (2 / 3, 0.5),
         "it counts cells where both are False as hits; of those there are many, and they say little.": (5 / 8, 5 / 8),
+        "these are means over the pictures; wanted all cells together.": ((1 / 3 + 1) / 2, (1 + 1 / 2) / 2),
         "these are shares of all cells: divide by the cells found, and by the cells that show the value.": (
             2 / 8,
             2 / 8,
@@ -161,13 +177,21 @@ def best_by_chance(answer: Callable, score: Callable) -> None:
     order = torch.tensor([2, 0, 1, 5, 3, 4])
     shuffled = ask(score, activations, present[order], among[order])
     as_it_was, own_cells = ask(score, activations, present, among), ask(score, activations, present[order], among)
+    back = order.argsort()
     wrong = {
-        "nothing was shuffled: give present[order] and among[order], and the activations as they are.": as_it_was.max(),
+        "nothing was shuffled, or both alike: give present[order] and among[order], and the activations as they are.": as_it_was.max(),
         "`among` belongs to the truth as well: shuffle it by the same order.": own_cells.max(),
+        "`present` belongs to the truth as well: shuffle it by the same order.": ask(
+            score, activations, present, among[order]
+        ).max(),
+        "the order is turned round: picture i gets the truth of picture order[i].": ask(
+            score, activations, present[back], among[back]
+        ).max(),
+        "this is the best feature's number; wanted its score.": shuffled.argmax(),
         "this is the score of one feature only; the search takes the best of all.": shuffled[0],
         "this is the mean over features; the search takes the best of all.": shuffled.mean(),
     }
-    given, wrong = (activations, present, among, order), {key: each.item() for key, each in wrong.items()}
+    given, wrong = (activations, present, among, order), {key: float(each) for key, each in wrong.items()}
     expect(answer, given, shuffled.max().item(), wrong)
     passed(answer, "the whole search, repeated where there is nothing to find.")
 

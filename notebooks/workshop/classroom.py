@@ -8,9 +8,11 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
+from numbers import Real
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import psutil
 import torch
 from IPython.display import Image as Picture
@@ -26,7 +28,7 @@ SECONDS = 5.0
 """An answer that takes longer is stopped: each takes milliseconds when it is right."""
 
 MEMORY_GB = 1.5
-"""Free memory that a lesson needs, JupyterLab and a browser not counted (measured: at most 1.2 GB)."""
+"""Free memory that a lesson needs, JupyterLab and a browser not counted (measured: at most 1.4 GB)."""
 
 
 class NotYet(Exception):
@@ -62,7 +64,7 @@ def show(pictures: Sequence[Tensor], titles: Sequence[str]) -> None:
         look = {"anchor": "mm", "font": ImageFont.load_default(13), "fill": "black"}
         ImageDraw.Draw(sheet).text((left + side / 2, head / 2), title, **look)
     with io.BytesIO() as file:
-        sheet.quantize(128).save(file, "PNG", optimize=True)
+        sheet.save(file, "PNG")  # PIL's own display would store a JPEG too
         display(Picture(file.getvalue()))
 
 
@@ -74,8 +76,14 @@ class _Heard(io.TextIOBase):
 
     def write(self, text: str) -> int:
         self.lines += text.count("\n")
-        self.text += text[: max(0, 60 - len(self.text))]
+        self.text += text[: max(0, 40 - len(self.text))]
         return len(text)
+
+    @property
+    def start(self) -> str:
+        """The first line, or what was kept of it."""
+        line, rest, _ = self.text.partition("\n")
+        return line if rest or len(line) < 40 else f"{line} …"
 
 
 def ask(function: Callable, *arguments: Any) -> Any:
@@ -90,7 +98,7 @@ def ask(function: Callable, *arguments: Any) -> Any:
     with redirect_stdout(heard):
         result = _in_time(function, given)
     if result is None:
-        printed = f" It prints {heard.text.splitlines()[0]!r}, but the caller cannot use that." if heard.lines else ""
+        printed = f" It prints {heard.start!r}, but the caller cannot use that." if heard.lines else ""
         raise NotYet(f"{name} gives nothing back (None).{printed} End it with `return ...`.")
     for before, after in zip(arguments, given, strict=True):
         if isinstance(before, Tensor) and not torch.equal(before, after):
@@ -133,26 +141,31 @@ def expect(function: Callable, arguments: Sequence[Any], wanted: Any, known: Map
     with one about the type, device, shape or the first wrong value.
     """
     got, name = ask(function, *arguments), function.__name__
+    if isinstance(wanted, tuple):
+        got = _several(got, len(wanted))
     for sentence, wrong in (known or {}).items():
         if _same(got, wrong) and not _same(got, wanted):
             raise NotYet(f"{name}: {sentence}")
     _expect_like(name, got, wanted)
 
 
+def _several(got: Any, count: int) -> Any:
+    """A list or a tensor of as many values as are wanted does as well as a tuple."""
+    right = isinstance(got, list | Tensor) and (not isinstance(got, Tensor) or got.ndim > 0) and len(got) == count
+    return tuple(got) if right else got
+
+
 def _same(got: Any, wanted: Any) -> bool:
     if isinstance(wanted, tuple):
         return isinstance(got, tuple) and len(got) == len(wanted) and all(map(_same, got, wanted))
-    if isinstance(wanted, str):
-        return isinstance(got, str) and got == wanted
-    got, wanted = (each if isinstance(each, Tensor) else torch.tensor(each) for each in map(_plain, (got, wanted)))
+    if not isinstance(wanted, Tensor | Real):
+        return type(got) is type(wanted) and got == wanted
+    if not isinstance(got, Tensor | Real):
+        return False
+    got, wanted = (each if isinstance(each, Tensor) else torch.tensor(float(each)) for each in (got, wanted))
     if got.shape != wanted.shape or got.device != wanted.device:
         return False
     return torch.allclose(got.double(), wanted.double(), rtol=1e-4, atol=1e-6, equal_nan=True)
-
-
-def _plain(value: Any) -> Any:
-    """Something that torch.tensor takes, or NaN, which equals no wanted value."""
-    return value if isinstance(value, Tensor | bool | int | float) else float("nan")
 
 
 def _expect_like(name: str, got: Any, wanted: Any) -> None:
@@ -161,17 +174,19 @@ def _expect_like(name: str, got: Any, wanted: Any) -> None:
             raise NotYet(f"{name} gives {_described(got)}; wanted {len(wanted)} values: `return first, second`.")
         for one, other in zip(got, wanted, strict=True):
             _expect_like(name, one, other)
-        return
-    if isinstance(wanted, str):
+    elif isinstance(wanted, str):
         if got != wanted:
             raise NotYet(f"{name} gives {got!r}; wanted {wanted!r}.")
-        return
-    if not isinstance(wanted, Tensor):
-        if not isinstance(got, int | float) and not (isinstance(got, Tensor) and got.numel() == 1):
+    elif isinstance(wanted, Tensor):
+        _expect_tensor(name, got, wanted)
+    else:
+        if not isinstance(got, Real) and not (isinstance(got, Tensor) and got.numel() == 1):
             raise NotYet(f"{name} gives {_described(got)}; wanted one number.")
-        if not _same(torch.as_tensor(got).reshape(()), torch.tensor(wanted)):
+        if not _same(float(got), wanted):
             raise NotYet(f"{name} gives {float(got):.4g}; wanted {float(wanted):.4g} in the check's small example.")
-        return
+
+
+def _expect_tensor(name: str, got: Any, wanted: Tensor) -> None:
     if not isinstance(got, Tensor):
         raise NotYet(f"{name} gives {_described(got)}; wanted a tensor.")
     if got.device != wanted.device:
@@ -191,7 +206,13 @@ def _expect_like(name: str, got: Any, wanted: Any) -> None:
 
 
 def _described(value: Any) -> str:
-    return f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {list(value.shape)}"
+    if isinstance(value, np.ndarray):
+        return "a numpy array (stay in torch: no `.numpy()`)"
+    if type(value).__module__ == "torch.return_types":
+        return "values and their places (`.max(dim)` and `.topk(k)` give both; take `.values`)"
+    return f"{len(value)} values" if isinstance(value, tuple) else f"a {type(value).__name__}"
 
 
 def passed(function: Callable, says: str) -> None:

@@ -114,7 +114,8 @@ for block, (block_input, block_output) in seen.items():
 # ## Exercise 1.2: from maps to rows
 #
 # An SAE reads one *position* at a time: a row of 128 numbers. So maps `[batch, channels, height, width]` have to become rows
-# `[batch * height * width, channels]`, in the order picture by picture, and within a picture line by line.
+# `[batch * height * width, channels]`, in the order picture by picture, and within a picture line by line. The
+# check's maps have 5 channels: take the number from `maps.shape[1]`.
 
 
 # %% tags=["exercise"]
@@ -158,7 +159,7 @@ def to_rows(maps):
 # ## Exercise 1.3: a block left out
 #
 # What does a block do for the picture? Take it away and look. An *intervention* is a function of the block's input, its output
-# and the step it is at, and gives back what the block shall give out instead. Write the one that makes the block add **nothing**.
+# and the step it is at, and gives back what the block shall give out instead (the step you need not use). Write the one that makes the block add **nothing**.
 
 
 # %% tags=["exercise"]
@@ -206,7 +207,8 @@ for block, drawn in without.items():
 
 # %% [markdown]
 # **What we see.** Two pictures, whole and without one block at a time, and the mean change over all eight. Compare with the sizes of
-# the updates above: is the block that adds most also the one that is missed most?
+# the updates above: is the block that adds most also the one that is missed most? Where you see no difference, that is a
+# result, too.
 #
 # **Take away.** A block adds an update. An SAE reads updates, one position a row. Leaving a block out shows what it is good for, and that
 # is another question than how much it adds.
@@ -214,7 +216,7 @@ for block, drawn in without.items():
 # ## For the fast
 #
 # 1. Let a block add *half* of its update. Is the change half as large?
-# 2. Let it add its update twice. Which block's pictures fall apart first?
+# 2. Let it add its update five times. Which block's pictures change most, and does one fall apart?
 # 3. Change `seed` in `call`: does the order of the four blocks stay?
 
 # %% [markdown] tags=["instructor"]

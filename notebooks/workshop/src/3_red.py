@@ -44,9 +44,13 @@ sae, statistics = load_saes(k=10)[block], load_statistics(k=10)[block]
 prompts = load_prompts("pocket", 192, "held-out")
 with capture_updates(pipe, [block]) as updates:
     pictures = draw_pictures(pipe, prompts, CallSettings(1, 0.0, seed=0, batch_size=192))
-activations = sae.encode(to_vectors(updates[block])).unflatten(0, (192, 64))  # [pictures, cells, features]
+activations = sae.encode(to_vectors(updates[block])).unflatten(
+    0, (192, 64)
+)  # [pictures, cells, features], 64 cells = 8 x 8
 truth = judge_truth(judge, pictures, grid=8).present  # [pictures, cells, values]: does this cell show the value?
-families, names = zip(*attribute_values(), strict=True)
+families, names = zip(
+    *attribute_values(), strict=True
+)  # ("shape", "shape", ..., "colour", ...), ("circle", "square", ..., "red", ...)
 present = truth[..., names.index(value)]
 every_cell = torch.ones_like(present)
 print(f"activations {list(activations.shape)}, {value}: {present.float().mean():.1%} of all cells")
@@ -55,8 +59,9 @@ print(f"activations {list(activations.shape)}, {value}: {present.float().mean():
 # ## Exercise 3.1: a score for every feature
 #
 # How different is a feature where the value is present? The mean activation there, minus the mean activation where it is absent, **divided by** the
-# feature's standard deviation, so that loud features do not win by being loud. `among` says which cells take part at all; for now it
-# is True everywhere.
+# feature's standard deviation, so that loud features do not win by being loud; all three over the cells that take part. `among` says which
+# do: now all, later the cells of objects only. Masks index: `activations[mask]` is `[cells where it is True, n_f]`. Some features never fire: give
+# them 0.
 
 
 # %% tags=["exercise"]
@@ -76,7 +81,7 @@ checks.score(score)
 # value.
 
 # %% [markdown] tags=["hint"]
-# `a[yes].mean(0)` is one number for each feature. A feature that never fires has a standard deviation of 0: divide by
+# `a[yes].mean(0)` is one number for each feature. A feature that never fires has a standard deviation of 0, and 0 / 0 is no number: divide by
 # `a.std(0).clamp(min=1e-6)`.
 
 
@@ -99,6 +104,20 @@ def score(activations, present, among):
 def score(activations, present, among):
     a, yes = activations.flatten(0, 1), present.flatten()
     return (a[yes].mean(0) - a[~yes].mean(0)) / a.std(0).clamp(min=1e-6)
+
+
+# %% tags=["mistake"]
+# says: a feature that never fires gives 0 / 0
+def score(activations, present, among):
+    a, yes = activations[among], present[among]
+    return (a[yes].mean(0) - a[~yes].mean(0)) / a.std(0)
+
+
+# %% tags=["mistake"]
+# says: the standard deviation is over all cells
+def score(activations, present, among):
+    a, yes = activations[among], present[among]
+    return (a[yes].mean(0) - a[~yes].mean(0)) / activations.std((0, 1)).clamp(min=1e-6)
 
 
 # %% tags=["mistake"]
@@ -182,7 +201,7 @@ print(
 # ## Exercise 3.3: what chance would find
 #
 # The control: pair every picture with the truth of *another* picture and search again. What the best of all features scores now is
-# what the search finds when there is nothing to find. `order[i]` says whose truth picture i gets; the truth is `present` *and* `among`.
+# what the search finds when there is nothing to find. `order[i]` says whose truth picture i gets. Both `present` and `among` belong to the truth: shuffle both.
 
 
 # %% tags=["exercise"]
@@ -225,7 +244,9 @@ def search(value, among, shuffles=100):
     found = score(activations[even], present[even], among[even])
     best = int(found.argmax())
     orders = [torch.randperm(len(even), generator=generator) for _ in range(shuffles)]
-    chance = torch.stack([best_by_chance(activations[even], present[even], among[even], order) for order in orders])
+    chance = torch.tensor(
+        [float(best_by_chance(activations[even], present[even], among[even], order)) for order in orders]
+    )
     reached = (chance >= found[best]).float().mean()
     return best, found[best], score(activations[odd], present[odd], among[odd])[best], chance.mean(), reached
 
@@ -235,12 +256,12 @@ row = "{:9} {:7} {:10.2f} {:11.2f} {:15.2f} {:14.0%}"
 print(row.format(value, *search(value, every_cell)))
 
 # %% [markdown]
-# **What we see.** The score on both halves, what the search finds by chance, and how many of 100 shuffles find as much. By the usual standards the
+# **What we see.** The score on both halves, what the search finds by chance, and how many of 100 shuffles find as much on the half where it was chosen (a p-value). By the usual standards the
 # case is closed: the feature was tested on new pictures and beats chance. Stop here for a minute. **What else could this feature be?**
 #
 # ## Compared with what?
 #
-# Most cells show background. A feature that is active on *any* object, of whatever colour, passes everything above. The honest comparison is
+# Most cells show background. A feature that merely prefers objects, of whatever colour, passes everything above. The honest comparison is
 # with the cells of **objects of other colours**: `among` the cells of objects only. Beside it the same for the shape "star".
 
 # %%
@@ -255,61 +276,65 @@ chance = shows[odd][objects[odd]].float().mean()
 print(f"{block}/{star} for star: precision {precision:.2f}, recall {recall:.2f}; precision by chance {chance:.2f}")
 
 # %% [markdown]
-# **What we see.** Both values again, now against other objects. If many shuffles reach a score, the search has found nothing. A negative result for one
+# **What we see.** Both values again, now against other objects. If many shuffles reach a score, it cannot be told from chance: say at 5 of 100 and above. A negative result for one
 # value beside a positive one for another, by the same code, is worth more than either alone: it shows that the test can fail, and that it can
 # succeed.
 #
 # ## Reading and writing
 #
-# A feature that *reads* a value is active where the model draws it. Does it also *write* it: does turning it on make the model draw it? Turn the star's feature on in captions of one object
-# that is no star, and let the judge count. The control is another feature of the block, drawn by lot.
+# A feature that *reads* a value is active where the model draws it. Does it also *write* it: does turning it on make the model draw it? Turn
+# the star's feature on in captions of one object that is no star, and let the judge count. +30 adds thirty times the feature's mean activation, everywhere.
+# Compared with what? With four random features of the block, turned on by the **same amount**.
 
 # %%
 captions = [
     c for c in load_pocket_captions(400, "held-out") if [thing["shape"] != "star" for thing in c.objects] == [True]
 ]
 texts, call = [c.text for c in captions[:32]], CallSettings(1, 0.0, seed=0, batch_size=32)
-lot = int(torch.randint(sae.n_f, (1,), generator=torch.Generator().manual_seed(0)))
+lots = torch.randint(sae.n_f, (4,), generator=torch.Generator().manual_seed(0)).tolist()
 drawn = {"before": draw_pictures(pipe, texts, call)}
-for name, number in {"star's": star, "by lot": lot}.items():
-    for strength in (10, 30):
-        amount = strength * strength_unit(statistics, number)
-        with intervene(pipe, {block: add_features(sae, number, amount)}):
-            drawn[f"{name} +{strength}"] = draw_pictures(pipe, texts, call)
+for name, number, times in [
+    ("star's +10", star, 10),
+    ("star's +30", star, 30),
+    *((f"random {i}", i, 30) for i in lots),
+]:
+    amount = times * strength_unit(statistics, star)  # one unit: the star's mean activation where it is active
+    with intervene(pipe, {block: add_features(sae, number, amount)}):
+        drawn[name] = draw_pictures(pipe, texts, call)
 seen = {name: see_values(judge, these)[:, names.index("star")] for name, these in drawn.items()}
 for name, stars in seen.items():
     print(f"{name:11} a star is seen in {stars.mean():.0%} of {len(texts)} pictures")
 show([these[0] for these in drawn.values()], list(drawn))
-became = int(seen["star's +30"].argmax())  # the first picture that became a star, if any did
+became = int(seen["star's +30"].argmax())  # the first picture that "became" a star, if any did
 show([these[became] for these in drawn.values()], list(drawn))
 
 # %% [markdown]
-# **What we see.** The share of pictures in which the judge sees a star, the first picture of the list, and the first that "became" one. Only if
-# "star's" rises above both "before" and "by lot" does the feature write what it reads. Then **look**: would *you* call it a star, or is it a ruin that
-# the judge calls one? A judge is to be trusted on pictures like those it learnt from, and a feature turned on thirtyfold makes others.
+# **What we see.** The share of pictures in which the judge sees a star, the first picture of the list, and the first that "became" one. "star's +30" far
+# above "before" looks like writing. Now compare with the random features, and **look**: would *you* call it a star, or is it a ruin that the judge
+# calls one? A judge is to be trusted on pictures like those it learnt from.
 #
 # **Take away.** Choose on one half, test on the other. Compare with the best that chance finds. Ask: compared with *what*? Test writing by
-# itself, and look at what was written.
+# itself, against random features of the same size, and look at what was written.
 #
 # ## For the fast
 #
 # 1. Which values pass `search(value, objects)`? Try "large", "striped", "heart".
-# 2. `search("night", ~objects)`: does any feature read a background? Why not `search("night", objects)`?
-# 3. `block = "mid.0"`, then `"up.0.0"`: does any block have a feature for red?
+# 2. `search("night", ~objects)`: does any feature read a background? `search("night", objects)` gives nan: why?
+# 3. `block = "mid.0"`, then `"up.0.0"` (the second cell; run it, the third and the tables again): does any block have a feature for red?
 
 # %% [markdown] tags=["instructor"]
 # **Before the lesson** let them guess: how many of 512 features mean "red"? Collect the answers on the board, come back at the end.
 #
 # **Skip first**: 3.2. Never skip 3.3 and the table after it: they are the lesson.
 #
-# **Talk about** the last row of pictures too: the judge's count rises, and the pictures are mostly broken. Is that "writing star"? Notebook 08 asks for
-# the rest of the picture to stay as well.
+# **Talk about** the writing table: with a control of another size ("thirty times its *own* mean") the star's feature would seem to write stars; at the same
+# size, random features do as well, and the pictures are ruins. It is the same question as before: compared with what?
 #
 # **Talk about** the question "what else could this feature be?" before anybody runs the next cell. Somebody will say "object". In SDXL Turbo the
 # paper shows features that read and write; that cannot be tried on these laptops, and the pocket model is no evidence against it.
 #
 # **They will ask**
-# - *So there is no feature for red?* Not in this SAE and block by this score. Colours are what the pocket model gets wrong most often (model card),
+# - *So there is no feature for red?* None that this test can tell from chance, in this SAE and block. Colours are what the pocket model gets wrong most often (model card),
 #   and a direction made of several features may well read them.
 # - *Why shuffle whole pictures, not cells?* Neighbouring cells belong to one object; shuffling cells would break that too and make chance look weaker
 #   than it is.
