@@ -4,6 +4,7 @@ import _thread
 import copy
 import io
 import os
+import signal
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -117,6 +118,8 @@ def _in_time(function: Callable, arguments: tuple) -> Any:
 
     timer = threading.Timer(SECONDS, stop)
     timer.daemon = True
+    # Where the parent ignores interrupts, as a shell's background jobs do, Python would too, and the loop would never end.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer.start()
     try:
         return function(*arguments)
@@ -132,6 +135,7 @@ def _in_time(function: Callable, arguments: tuple) -> Any:
         raise NotYet(f"{name} stops with {type(error).__name__}{line}: {str(error).splitlines()[0]}") from None
     finally:
         timer.cancel()
+        signal.signal(signal.SIGINT, before)
 
 
 def expect(function: Callable, arguments: Sequence[Any], wanted: Any, known: Mapping[str, Any] | None = None) -> None:
