@@ -44,13 +44,12 @@ sae, statistics = load_saes(k=10)[block], load_statistics(k=10)[block]
 prompts = load_prompts("pocket", 192, "held-out")
 with capture_updates(pipe, [block]) as updates:
     pictures = draw_pictures(pipe, prompts, CallSettings(1, 0.0, seed=0, batch_size=192))
-activations = sae.encode(to_vectors(updates[block])).unflatten(
-    0, (192, 64)
-)  # [pictures, cells, features], 64 cells = 8 x 8
-truth = judge_truth(judge, pictures, grid=8).present  # [pictures, cells, values]: does this cell show the value?
-families, names = zip(
-    *attribute_values(), strict=True
-)  # ("shape", "shape", ..., "colour", ...), ("circle", "square", ..., "red", ...)
+# [pictures, cells, features]; 64 cells = 8 x 8
+activations = sae.encode(to_vectors(updates[block])).unflatten(0, (192, 64))
+# [pictures, cells, values]: does this cell show the value?
+truth = judge_truth(judge, pictures, grid=8).present
+# ("shape", "shape", ..., "colour", ...) and ("circle", "square", ..., "red", ...)
+families, names = zip(*attribute_values(), strict=True)
 present = truth[..., names.index(value)]
 every_cell = torch.ones_like(present)
 print(f"activations {list(activations.shape)}, {value}: {present.float().mean():.1%} of all cells")
