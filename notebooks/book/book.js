@@ -89,11 +89,11 @@ const escaped = text => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 const begins = word => new RegExp(`(?<![\\p{L}\\p{N}])${escaped(word)}`, "giu");
 const hits = (text, pattern) => (text.match(pattern) || []).length;
 
-const loadIndex = () => new Promise((done, failed) => {
-  if (window.BOOK_INDEX) return done(window.BOOK_INDEX);
+let loading;
+const loadIndex = () => loading ??= new Promise((done, failed) => {
   const script = Object.assign(document.createElement("script"), { src: "assets/search.js" });
   script.onload = () => done(window.BOOK_INDEX);
-  script.onerror = failed;
+  script.onerror = () => { loading = undefined; failed(new Error("assets/search.js is missing")); };
   document.head.append(script);
 });
 
@@ -131,11 +131,11 @@ const line = (found, words) => {
   return item;
 };
 
+const asked = () => query.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
 const search = async () => {
-  const words = query.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
-  results.hidden = !words.length;
-  if (!words.length) return;
-  const index = await loadIndex(), found = find(index, words);
+  results.hidden = !asked().length;
+  if (results.hidden) return;
+  const index = await loadIndex(), words = asked(), found = find(index, words); // what stands there now: more may have been typed
   const told = found.length > MOST ? `${found.length} results, the best ${MOST}` : `${found.length} result${found.length > 1 ? "s" : ""}`;
   $("#found").textContent = found.length ? told : `Nothing found for “${query.value.trim()}”.`;
   results.querySelector("ol").replaceChildren(...found.slice(0, MOST).map(each => line(each, words)));
