@@ -33,6 +33,8 @@ def visit() -> str:
 
 
 if __name__ == "__main__":
+    # A shell's background job ignores Ctrl-C, and so would all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     options = ["--no-browser", "--allow-root", f"--port={PORT}", "--IdentityProvider.token=one"]
     lab = subprocess.Popen([sys.executable, KIT / "start.py", *options], start_new_session=True)
     try:
