@@ -25,6 +25,7 @@ import papermill
 import yaml
 from ipykernel.kernelspec import get_kernel_dict
 from nbclient.exceptions import DeadKernelError
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from sae_lib import store
 from sae_lib.artefacts import index
@@ -238,6 +239,8 @@ def without_traces(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
     Of a widget its text is left: its view without its state would be an error message to a reader without a kernel.
     """
+    # A kernel sends what is printed in pieces, now so and now so.
+    notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})
     notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:

@@ -99,7 +99,12 @@ def double(x):
     return 2 * x
 
 
+def refuse(x):
+    raise ValueError
+
+
 WRONG = {
+    "stops with ValueError in the line `raise ValueError`: it says no more": refuse,
     "wants a function and got": double(torch.ones(2)),
     "gives nothing back \\(None\\). It prints 'two', but": lambda x: print("two"),
     "gives nothing back \\(None\\). End it with": lambda x: None,

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 
 import nbformat
-from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from notebooks import run
 from notebooks.workshop.lessons import (
@@ -27,9 +26,7 @@ def build(lesson: Lesson) -> str:
     executed = store.cache_root() / "workshop" / f"{lesson.name}.ipynb"
     if failure := run.try_run(lesson.name, solution_version(lesson), executed, FOLDER):
         return failure
-    # A kernel sends what is printed in pieces, now so and now so.
-    whole, _ = CoalesceStreamsPreprocessor().preprocess(nbformat.read(executed, as_version=4), {})
-    solution = run.without_traces(whole)
+    solution = run.without_traces(nbformat.read(executed, as_version=4))
     for kind, notebook in {"solution": solution, "exercise": exercise_version(lesson)}.items():
         content = nbformat.writes(notebook).encode() + b"\n"
         store.write_if_changed(FOLDER / f"{lesson.name}_{kind}.ipynb", content)

@@ -132,7 +132,8 @@ def _in_time(function: Callable, arguments: tuple) -> Any:
     except Exception as error:  # noqa: BLE001 (a learner's code may raise anything)
         where = traceback.extract_tb(error.__traceback__)[1:]
         line = f" in the line `{where[0].line}`" if where and where[0].line else ""
-        raise NotYet(f"{name} stops with {type(error).__name__}{line}: {str(error).splitlines()[0]}") from None
+        says = (str(error).splitlines() or ["it says no more"])[0]
+        raise NotYet(f"{name} stops with {type(error).__name__}{line}: {says}") from None
     finally:
         timer.cancel()
         signal.signal(signal.SIGINT, before)
