@@ -1,7 +1,7 @@
 """RIEBench's sweep: every method at every setting on exactly the same cases, each case's scores kept under its id."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from sae_lib.denoising import CallSettings
 from sae_lib.editing import Change, Pass, draw_edited, run_pass, scores, select_units, transport
 from sae_lib.judges import judge_edit
 from sae_lib.masks import Finder, masks_of_cases
+from sae_lib.perceptual import LPIPS, Distances, EncoderDistance
 from sae_lib.riebench import Case
 from sae_lib.store import write_if_changed
 from sae_lib.units import ORDER, Basis
@@ -87,7 +88,7 @@ class Editor(NamedTuple):
     bases: Mapping[str, Basis]
     """By the names of `Method.basis`."""
     finder: Finder
-    distance: Callable[[Tensor, Tensor], Tensor]
+    distance: LPIPS | EncoderDistance
     clip: Clip
     judge: nn.Module | None
     """Known only in the pocket world."""
@@ -174,6 +175,8 @@ class Prepared(NamedTuple):
     """Where source units are taken and put; where target units are taken off."""
     near: dict[str, Float[Tensor, "cases dimensions"]]
     """What CLIP compares a picture with, by the name of the score."""
+    distances: Distances
+    """Perceptual, to the original pictures and to those of the edit prompts."""
     before: list
     """What the judge sees in the original pictures; empty without a judge."""
 
@@ -205,8 +208,9 @@ def prepare(editor: Editor, cases: Sequence[Case], neurons: bool = True) -> tupl
         "image original": editor.clip.embed_images(target.pictures),
         "image edited": editor.clip.embed_images(source.pictures),
     }
+    distances = editor.distance.against(target.pictures, source.pictures)
     before = _judge(editor, target.pictures)
-    return Prepared(cases, source, target, masks, near, before), failed, sum(each.specks for each in found)
+    return Prepared(cases, source, target, masks, near, distances, before), failed, sum(each.specks for each in found)
 
 
 def _judge(editor: Editor, pictures: Tensor) -> list:
@@ -301,8 +305,7 @@ def score_pictures(editor: Editor, ready: Prepared, pictures: Tensor) -> dict[st
     distance, distance to edited: perceptual, to the pictures of the two prompts. text original, text edited: CLIP's cosine
     with the prompts; image original, image edited: with the two pictures. Pocket: success and rest, as `judge_edit` says.
     """
-    told = {"distance": editor.distance(pictures, ready.target.pictures)}
-    told["distance to edited"] = editor.distance(pictures, ready.source.pictures)
+    told = dict(zip(("distance", "distance to edited"), ready.distances(pictures), strict=True))
     own = editor.clip.embed_images(pictures)
     told |= {name: (own * other).sum(1) for name, other in ready.near.items()}
     if editor.judge is not None:

@@ -1,5 +1,6 @@
 """Judges that say what a picture shows, independently of the models that drew it."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +22,7 @@ def load_judge(scale: str = "pocket", device: str | torch.device = "cpu") -> nn.
         raise ValueError(f"there is no judge at scale {scale!r}: only the pocket world has ground truth")
     from sae_lib.pocket import weights
 
-    return weights.load("judge").to(device)
+    return weights.load("judge").to(device, memory_format=torch.channels_last)
 
 
 def attribute_values() -> list[tuple[str, str]]:
@@ -34,11 +35,17 @@ def attribute_values() -> list[tuple[str, str]]:
 def see_values(judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"]) -> Float[Tensor, "pictures values"]:
     """Which attribute values the judge sees, on any object or in the scene: 0 or 1."""
     from sae_lib.pocket.judge import judge_images
+
+    return values_in(judge_images(judge, pictures))
+
+
+def values_in(judgements: "Sequence[Judgement]") -> Float[Tensor, "pictures values"]:
+    """Which attribute values there are in what the judge sees, on any object or in the scene: 0 or 1."""
     from sae_lib.pocket.quality import nearest_position
 
     places = {pair: place for place, pair in enumerate(attribute_values())}
-    seen = torch.zeros(len(pictures), len(places))
-    for row, judgement in zip(seen, judge_images(judge, pictures), strict=True):
+    seen = torch.zeros(len(judgements), len(places))
+    for row, judgement in zip(seen, judgements, strict=True):
         found = set(judgement.scene.items())
         for thing in judgement.objects:
             found |= {*thing.attributes.items(), ("position", nearest_position(thing.centre))}
@@ -46,19 +53,33 @@ def see_values(judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"]) ->
     return seen
 
 
-@torch.inference_mode()
 def judge_truth(judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"], grid: int) -> Truth:
     """What is true of each cell of the pictures by the judge: its probabilities; a position is that of the object there."""
-    from sae_lib.pocket.judge import judge_images
+    return judge_and_truth(judge, pictures, grid)[1]
+
+
+def judge_and_truth(
+    judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"], grid: int
+) -> "tuple[list[Judgement], Truth]":
+    """What the judge sees in the pictures, and `judge_truth`, from one look at each."""
+    from sae_lib.pocket.judge import judge_parts
+
+    truths, judgements = [], []
+    for judged, logits in judge_parts(judge, pictures):
+        truths.append(_truth(judged, logits, grid))
+        judgements += judged
+    return judgements, Truth(*(torch.cat(parts) for parts in zip(*truths, strict=True)))
+
+
+def _truth(judgements: "list[Judgement]", logits: dict[str, Tensor], grid: int) -> Truth:
     from sae_lib.pocket.quality import nearest_position
     from sae_lib.pocket.world import ANCHORS, ATTRIBUTES
 
-    positions = torch.zeros(len(pictures), len(ANCHORS), *pictures.shape[-2:])
-    for row, judgement in zip(positions, judge_images(judge, pictures), strict=True):
+    is_object, shares = logits["object"].sigmoid(), {}
+    positions = torch.zeros(len(judgements), len(ANCHORS), *is_object.shape[-2:])
+    for row, judgement in zip(positions, judgements, strict=True):
         for thing in judgement.objects:
             row[list(ANCHORS).index(nearest_position(thing.centre)), thing.mask] = 1
-    logits = judge(pictures)
-    is_object, shares = logits["object"].sigmoid(), {}
     for name in ATTRIBUTES:
         there = {"background": 1 - is_object, "style": torch.ones_like(is_object)}.get(name, is_object)
         shares[name] = there * (positions if name == "position" else logits[name].softmax(1))

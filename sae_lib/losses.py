@@ -75,18 +75,27 @@ def add_gradients_(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "vectors d_model"]]:
     """Adds the gradients of `training_loss` to the parameters; gives the loss and x_hat - x.
 
-    values, indices: the pre-activations that TopK keeps. Only they and the columns and rows they name take part: the
-    encoder's gradient is sum over kept (dloss/dvalue) (x - b_pre), which is what an `embedding_bag` of the encoder's rows
-    passes back; its forward is their part of the gradient on b_pre. While no feature is dead the auxiliary term costs
-    one mean over the residual.
+    values, indices: the pre-activations that TopK keeps. Only they and the columns and rows they name take part. A
+    weight's gradient is, for each feature, a sum over the vectors in which it is kept: an `embedding_bag` of the
+    vectors by feature. While no feature is dead the auxiliary term costs one mean over the residual.
     """
     kept = values.detach().requires_grad_()
-    bag = F.embedding_bag(indices, sae.decoder.weight.T.contiguous(), per_sample_weights=kept.relu(), mode="sum")
-    residual = bag.detach() + sae.pre_bias.detach() - x
+    columns, pre_bias = sae.decoder.weight.detach().T.contiguous(), sae.pre_bias.detach()
+    bag = F.embedding_bag(indices, columns, per_sample_weights=kept.relu(), mode="sum")
+    residual = bag.detach() + pre_bias - x
     mean, square = residual.mean(0), residual.square().mean()
-    bag.backward((2 * weights.mse_scale / residual.numel()) * residual)
-    loss, on_pre_bias = weights.mse_scale * square, (2 * weights.mse_scale / sae.d_model) * mean
+    error = (2 * weights.mse_scale / residual.numel()) * residual
+    bag.backward(error)  # onto the kept values alone
+    features, order = indices.flatten().sort(stable=True)
+    starts = torch.searchsorted(features, torch.arange(sae.n_f, device=features.device))
+    rows = order // indices.shape[-1]
 
+    def by_feature(vectors: Tensor, amounts: Tensor) -> Float[Tensor, "n_f d_model"]:
+        return F.embedding_bag(rows, vectors, starts, per_sample_weights=amounts.flatten()[order], mode="sum")
+
+    on_latent_bias = torch.zeros_like(sae.latent_bias).index_add_(0, indices.flatten(), kept.grad.flatten())
+    on_pre_bias = (2 * weights.mse_scale / sae.d_model) * mean - on_latent_bias @ sae.encoder.weight.detach()
+    loss = weights.mse_scale * square
     if dead.any():
         auxiliary = auxiliary_loss(sae, x, -residual, dead, weights.auxk)
         (weights.auxk_coef * auxiliary).backward()
@@ -95,11 +104,11 @@ def add_gradients_(
         spread = square - mean.square().mean()
         auxiliary = (square / spread).nan_to_num(0)
         on_pre_bias = on_pre_bias + (2 * weights.auxk_coef / (sae.d_model * spread) * mean).nan_to_num(0)
-
-    rows = F.embedding_bag(indices, sae.encoder.weight, per_sample_weights=kept.grad, mode="sum")
-    rows.backward(x - sae.pre_bias.detach())
-    on_latent_bias = torch.zeros_like(sae.latent_bias).index_add_(0, indices.flatten(), kept.grad.flatten())
-    on_pre_bias = on_pre_bias - rows.detach().sum(0)
-    for bias, gradient in ((sae.pre_bias, on_pre_bias), (sae.latent_bias, on_latent_bias)):
-        bias.grad = gradient if bias.grad is None else bias.grad + gradient
+    for parameter, gradient in (
+        (sae.decoder.weight, by_feature(error, kept.detach().relu()).T),
+        (sae.encoder.weight, by_feature(x - pre_bias, kept.grad)),
+        (sae.pre_bias, on_pre_bias),
+        (sae.latent_bias, on_latent_bias),
+    ):
+        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
     return loss + weights.auxk_coef * auxiliary, residual

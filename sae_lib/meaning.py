@@ -71,12 +71,21 @@ def average_precision(scores: Float[Tensor, "scenes cells units"], truth: Truth)
 
     Raises ValueError for activations of another number of scenes or cells than the truth's.
     """
+    return _precision(_rankings(scores, truth), truth)
+
+
+def _rankings(scores: Float[Tensor, "scenes cells units"], truth: Truth) -> list[tuple[Tensor, Tensor]]:
+    """`_ranking` of each unit: what does not depend on whose truth it is compared with."""
     got, wanted = list(scores.shape[:2]), list(truth.present.shape[:2])
     if got != wanted:
         raise ValueError(f"activations of {got} scenes and cells; the truth has {wanted}")
+    return [_ranking(each) for each in scores.flatten(0, 1).unbind(1)]
+
+
+def _precision(rankings: Sequence[tuple[Tensor, Tensor]], truth: Truth) -> Float[Tensor, "units values"]:
     hits = (truth.present & truth.valid).flatten(0, 1).float()
     asked = truth.valid.flatten(0, 1).float()
-    rankings, totals = map(_ranking, scores.flatten(0, 1).unbind(1)), (hits.sum(0), asked.sum(0))
+    totals = hits.sum(0), asked.sum(0)
     return torch.stack([_area(hits[order], asked[order], ends, *totals) for order, ends in rankings])
 
 
@@ -170,8 +179,10 @@ def null_maxima(
     scenes, generator, out = len(scores), torch.Generator().manual_seed(seed), []
     if scenes < 2:
         raise ValueError(f"{scenes} scene: wanted at least 2, to pair one with another's truth")
+    rankings = _rankings(scores, truth)
     for _ in range(permutations):
-        out.append(reading_scores(scores, truth.take(other_scenes(scenes, generator))).amax(1))
+        paired = truth.take(other_scenes(scenes, generator))
+        out.append(above_chance(_precision(rankings, paired), paired.base_rate.float()).amax(1))
     return torch.stack(out)
 
 

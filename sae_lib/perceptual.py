@@ -7,13 +7,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Pictures = Float[Tensor, "pictures 3 height width"]
-Distance = Callable[[Tensor, Tensor], Float[Tensor, " pictures"]]
+Distances = Callable[[Tensor], Float[Tensor, "references pictures"]]
 
-_AT_ONCE = 32
-"""Pairs of pictures; the distance does not depend on it."""
+_AT_ONCE = 16
+"""Pictures; the distance does not depend on it."""
 
 
-def load_perceptual(scale: str, pipe, rehearsal: bool = False) -> Distance:
+def load_perceptual(scale: str, pipe, rehearsal: bool = False) -> "LPIPS | EncoderDistance":
     """The perceptual distance of a scale, for pictures with values in [0, 1]; one number a pair, 0 for equal ones.
 
     sdxl: AlexNet LPIPS as the authors use (torchmetrics; wants the extra `.[sdxl]`). pocket, smoke and rehearsal: the
@@ -49,6 +49,10 @@ class LPIPS:
         pairs = zip(a.to(device).split(_AT_ONCE), b.to(device).split(_AT_ONCE), strict=True)
         return torch.cat([self._net(x, y, normalize=True).flatten() for x, y in pairs]).cpu()
 
+    def against(self, *references: Pictures) -> Distances:
+        """As `EncoderDistance.against`; nothing is kept but the pictures."""
+        return lambda pictures: torch.stack([self(reference, pictures) for reference in references])
+
 
 class EncoderDistance:
     """LPIPS's formula on a VAE's encoder.
@@ -60,24 +64,48 @@ class EncoderDistance:
     def __init__(self, vae):
         self._vae = vae
 
-    @torch.inference_mode()
     def __call__(self, a: Pictures, b: Float[Tensor, "..."]) -> Float[Tensor, " pictures"]:
-        _refuse_other_shape(a, b)
-        return torch.cat([self._pairs(x, y) for x, y in zip(a.split(_AT_ONCE), b.split(_AT_ONCE), strict=True)])
+        return self.against(a)(b)[0]
 
-    def _pairs(self, a: Pictures, b: Pictures) -> Float[Tensor, " pictures"]:
+    @torch.inference_mode()
+    def against(self, *references: Pictures) -> Distances:
+        """The distances of other pictures to these, `[references, pictures]`: the references are encoded once."""
+        kept = [self._units(reference) for reference in references]
+
+        @torch.inference_mode()
+        def distances(pictures: Pictures) -> Float[Tensor, "references pictures"]:
+            for reference in references:
+                _refuse_other_shape(reference, pictures)
+            units = self._units(pictures)
+            return torch.stack([_sum_of_squares(each, units) for each in kept])
+
+        return distances
+
+    def _units(self, pictures: Pictures) -> list[list[Tensor]]:
+        """Some pictures at a time, u of each stage."""
         stages: list[Tensor] = []
         hooks = [
             block.register_forward_hook(lambda _module, _args, output: stages.append(output))
             for block in self._vae.encoder.down_blocks
         ]
         try:
-            self._vae.encode((torch.cat([a, b]) * 2 - 1).to(self._vae.device, self._vae.dtype))
+            parts = []
+            for part in pictures.split(_AT_ONCE):
+                self._vae.encode((part * 2 - 1).to(self._vae.device, self._vae.dtype))
+                parts.append([nn.functional.normalize(stage.float(), dim=1) for stage in stages])
+                stages.clear()
+            return parts
         finally:
             for hook in hooks:
                 hook.remove()
-        units = [nn.functional.normalize(stage.float(), dim=1).chunk(2) for stage in stages]
-        return sum((x - y).square().sum(1).mean((-2, -1)) for x, y in units).cpu()
+
+
+def _sum_of_squares(a: list[list[Tensor]], b: list[list[Tensor]]) -> Float[Tensor, " pictures"]:
+    parts = [
+        sum((u - v).square().sum(1).mean((-2, -1)) for u, v in zip(*stages, strict=True))
+        for stages in zip(a, b, strict=True)
+    ]
+    return torch.cat(parts).cpu()
 
 
 def _refuse_other_shape(a: Tensor, b: Tensor) -> None:

@@ -38,7 +38,7 @@ def draw_pictures(
         generator = [prompt_generator(settings.seed, numbers[i]) for i in indices]
         call = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance_scale}
         drawn = pipe([prompts[i] for i in indices], generator=generator, output_type="pt", **call)
-        parts.append(drawn.images.float().cpu())
+        parts.append(drawn.images.float().cpu().contiguous())
     return torch.cat(parts)
 
 

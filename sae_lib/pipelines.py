@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from sae_lib.scales import get_scale
+from sae_lib.scales import get_scale, set_threads
 
 HUB_IDS = {"turbo": "stabilityai/sdxl-turbo", "base": "stabilityai/stable-diffusion-xl-base-1.0"}
 """The paper's models. SDXL Turbo's licence allows non-commercial research."""
@@ -40,7 +40,8 @@ def load_pipeline(
     `scale`: `"pocket"` (and its alias `"smoke"`) loads the models shipped with this package; `"sdxl"` the paper's.
     `source`: for sdxl, a local folder or Hub id in place of the default; `"random"` builds the real configuration with
     random weights (rehearsal: true shapes, no science), `"random/16"` the same with every width divided by 16.
-    `device`: by default a GPU if there is one. `dtype`: by default float16 for sdxl on a GPU, else float32.
+    `device`: by default a GPU if there is one. `dtype`: by default float16 for sdxl on a GPU, else float32. From then on torch
+    computes with the scale's threads (`scales.set_threads`): one at pocket scale.
 
     Raises ValueError for an unknown name, scale or source, or damaged weights; MemoryError or OSError if memory or disk cannot hold
     what is asked; FileNotFoundError if weights are missing, ConnectionError if they would have to be downloaded and cannot.
@@ -48,6 +49,7 @@ def load_pipeline(
     if name not in HUB_IDS:
         raise ValueError(f"unknown pipeline {name!r}; choose one of {', '.join(HUB_IDS)}")
     get_scale(scale)
+    set_threads(scale)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or (torch.float16 if scale == "sdxl" and device.type == "cuda" else torch.float32)
     if scale != "sdxl":
@@ -66,7 +68,10 @@ def _pocket_pipeline(name: str) -> StableDiffusionXLPipeline:
     from sae_lib.pocket import models, weights
 
     parts = {part: weights.load(part) for part in ("vae", "tokenizer", *weights.TEXT_ENCODERS)}
-    return models.assemble_pipeline(name, unet=weights.load(f"unet_{name}"), **parts)
+    pipe = models.assemble_pipeline(name, unet=weights.load(f"unet_{name}"), **parts)
+    for part in (pipe.unet, pipe.vae):
+        part.to(memory_format=torch.channels_last)  # on a CPU half as much again of pictures per second
+    return pipe
 
 
 def _published_pipeline(source: str, device: torch.device, dtype: torch.dtype) -> StableDiffusionXLPipeline:

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 import numpy as np
 import torch
 
-from sae_lib.scales import get_scale
+from sae_lib.scales import get_scale, set_threads
 from sae_lib.style import use_house_style
 
 EVERY_NOTEBOOK = {"scale": str, "source": str, "seed": int}
@@ -55,7 +55,7 @@ class Run:
 
 
 def start_run(notebook: str, namespace: Mapping[str, Any]) -> Run:
-    """Check a notebook's parameters, seed torch, numpy and random, quieten progress bars, set the house style.
+    """Check a notebook's parameters, seed torch, numpy and random, set the scale's threads and the house style.
 
     A notebook calls `run = start_run("04_transfer", globals())` after its parameters cell, whose lines
     `name: type = value  # help` declare what papermill may set. The type decides what is accepted, because papermill
@@ -75,6 +75,7 @@ def start_run(notebook: str, namespace: Mapping[str, Any]) -> Run:
             raise TypeError(f"{notebook}: parameter {name} = {namespace[name]!r} is no {wanted}")
     run = Run(notebook, types.MappingProxyType({name: namespace[name] for name in declared}))
     get_scale(run.scale)
+    set_threads(run.scale)
     seed_everything(run.parameters["seed"])
     silence_progress_bars()
     use_house_style()

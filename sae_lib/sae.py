@@ -20,6 +20,29 @@ _CPU_PIECE, _GPU_PIECE = 2**21, 2**28
 """Pre-activations computed at a time: 8 MB and 1 GB in float32."""
 
 
+def top_k(
+    x: Float[Tensor, "rows n"], k: int
+) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
+    """`x.topk(k)`, on a CPU in half the time: first the k groups with the highest maxima, then the k highest in them.
+
+    The k highest of a row lie in the k groups whose maxima are highest. Of equal values others may be chosen.
+    """
+    size = _group_size(x.shape[-1], k)
+    if x.device.type != "cpu" or size == 1:
+        return x.topk(k, dim=-1)
+    groups = x.shape[-1] // size
+    best = x.unflatten(-1, (size, groups)).amax(1).topk(k, dim=-1, sorted=False).indices
+    members = (best[:, None] + groups * torch.arange(size)[:, None]).flatten(1)
+    values, places = x.gather(1, members).topk(k, dim=-1)
+    return values, members.gather(1, places)
+
+
+def _group_size(n: int, k: int) -> int:
+    """The power of two that divides n and leaves the least to look through: n / size maxima, then k * size members."""
+    sizes = [2**power for power in range(9) if n % 2**power == 0 and n >= k * 2**power]
+    return min(sizes, key=lambda size: n / size + k * size, default=1)
+
+
 class TopKSAE(nn.Module):
     """A TopK sparse autoencoder (paper: section 2; equations as in the authors' code).
 
@@ -78,7 +101,7 @@ class TopKSAE(nn.Module):
     ) -> tuple[Float[Tensor, "*rows k"], Int[Tensor, "*rows k"]]:
         """TopK before ReLU. Some rows at a time, so that on a CPU TopK finds the products still in its cache."""
         rows = max(1, (_CPU_PIECE if x.device.type == "cpu" else _GPU_PIECE) // self.n_f)
-        parts = [self.pre_activations(piece).topk(self.k, dim=-1) for piece in x.reshape(-1, x.shape[-1]).split(rows)]
+        parts = [top_k(self.pre_activations(piece), self.k) for piece in x.reshape(-1, x.shape[-1]).split(rows)]
         values, indices = (torch.cat(part).unflatten(0, x.shape[:-1]) for part in zip(*parts, strict=True))
         return values, indices
 

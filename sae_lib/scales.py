@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass, replace
 
+import torch
+
+_ALL_THREADS = torch.get_num_threads()
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -27,8 +31,8 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale("smoke", 96, 1, 12, 4, 4.0, 64, 12, 200),
-    "pocket": Scale("pocket", 2_048, 12, 100, 20, 4.0, 64, 50, 1_000),
+    "smoke": Scale("smoke", 96, 1, 12, 4, 4.0, 16, 12, 200),
+    "pocket": Scale("pocket", 2_048, 12, 100, 20, 4.0, 16, 16, 1_000),  # more at once leave a core's cache
     "sdxl": Scale("sdxl", 1_500_000, 1, 100, 20, 7.5, 50, 10, 1_000),
 }
 
@@ -42,3 +46,13 @@ def get_scale(name: str, rehearsal: bool = False) -> Scale:
         return scale
     counts = {"train_prompts": 8, "transfer_prompts": 4, "base_steps": 2, "harvest_batch": 2, "transfer_batch": 2}
     return replace(scale, bootstrap=smoke.bootstrap, **counts)
+
+
+def set_threads(scale: str) -> None:
+    """Let torch compute with the threads of a scale, from here on: one at pocket and smoke scale, all at sdxl scale.
+
+    The pocket models are too small to be shared out: two threads draw at best as fast as two processes of one thread, and
+    a tenth as fast beside a busy program, because each waits for the other. With one thread the numbers of a run do not
+    depend on the number of cores or on OMP_NUM_THREADS either. `start_run` and `load_pipeline` call it.
+    """
+    torch.set_num_threads(_ALL_THREADS if scale == "sdxl" else 1)

@@ -12,6 +12,10 @@ install_import_hook("sae_lib", "beartype.beartype")
 import pytest
 import torch
 
+from sae_lib.scales import set_threads
+
+set_threads("pocket")
+
 
 @pytest.fixture(scope="session")
 def pipe():

@@ -376,10 +376,8 @@ def test_features_drawn_together_are_those_of_their_cards(catalogue, block):
 def test_a_drawn_block_becomes_a_page_with_a_card_for_each_live_feature(catalogue, made, tmp_path, monkeypatch):
     monkeypatch.setattr(drawing, "live_features", lambda catalogue, block: ALIVE(catalogue, block)[:2])
     monkeypatch.setattr(drawing, "Catalogue", lambda painter: catalogue)
-    threads = torch.get_num_threads()
     for block in ("down.2.1", "mid.0", "up.0.0", "up.0.1"):
         drawing.draw_block("smoke", tmp_path, block)
-    torch.set_num_threads(threads)
     soup = page(build(made, tmp_path / "book", drawn=tmp_path).parent, "gallery_mid.0.html")
     cards = soup.select(".cards li")
     assert len(cards) == 2 and "510 more never fired" in " ".join(soup.get_text().split())

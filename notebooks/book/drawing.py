@@ -80,7 +80,6 @@ def draw_strips(catalogue: Catalogue, features: Sequence[FeatureId]) -> Float[Te
 
 def draw_block(scale: str, folder: Path, block: str) -> None:
     """Write `<number>.webp` for each live feature, then `features.json`: what the cards say, and how many are dead."""
-    torch.set_num_threads(1)
     done = folder / block / "features.json"
     if done.is_file():
         return

@@ -345,7 +345,7 @@ if scale != "sdxl":
     from sae_lib import load_judge
     from sae_lib.pocket.judge import judge_images
 
-    judged = draw_pictures(pipe, prompts[: counts.harvest_batch], one_step)
+    judged = draw_pictures(pipe, prompts[:64], one_step)
     objects = [[found.mask for found in seen.objects] for seen in judge_images(load_judge(scale), judged)]
     nothing = torch.zeros(judged.shape[2:], dtype=torch.bool)
     masks = torch.stack([torch.stack([nothing, *found]).any(0) for found in objects])

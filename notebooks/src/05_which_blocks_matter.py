@@ -130,9 +130,10 @@ def ablate_each(texts, pipe=turbo):
     sizes = {block: [] for block in BLOCKS}
     whole = draw({block: listen(sizes[block]) for block in BLOCKS}, texts, pipe)
     found = {f"size/{block}": torch.cat(parts) for block, parts in sizes.items()} | {"shown/none": in_bytes(whole)}
+    far = distance.against(whole)
     for block in BLOCKS:
         pictures = draw({block: skip_block}, texts, pipe)
-        found[f"distance/{block}"] = distance(whole, pictures)
+        (found[f"distance/{block}"],) = far(pictures)
         found |= {f"shown/{block}": in_bytes(pictures)} if block in ATTENTION_BLOCKS else {}
     return found
 

@@ -355,12 +355,12 @@ def fulfilled(drawn):
     return [[found for _, found in stated_and_found(*each)] for each in zip(captions, judged, strict=True)]
 
 
-def compare(original, drawn, before):
+def compare(original, far, drawn, before):
     """[prompts, 3]: Manhattan distance, perceptual distance, and how many of the statements fulfilled before still are."""
     manhattan = 255 * (original - drawn).abs().sum(1).mean((-2, -1))
     still = [sum(a and b for a, b in zip(*each, strict=True)) for each in zip(before, fulfilled(drawn), strict=True)]
     still = torch.tensor(still or [0] * len(drawn))
-    return torch.stack([manhattan, distance(original, drawn).cpu(), still], 1).double()
+    return torch.stack([manhattan, far(drawn)[0], still], 1).double()
 
 
 # %%
@@ -368,14 +368,15 @@ def replace_updates(folder):
     """Of every way to replace a block's update: the distances of the pictures from the originals, and some pictures."""
     original = draw_pictures(turbo, held_out, settings)
     before = fulfilled(original)
-    found = {"another caption": compare(original, original.roll(-1, 0), before)}
+    told = original, distance.against(original)
+    found = {"another caption": compare(*told, original.roll(-1, 0), before)}
     found["before"] = torch.tensor([sum(each) for each in before] or [0] * len(original))
     kept = {"original": original[:shown]}
     for block, named in ways.items():
         for name, way in named.items():
             with intervene(turbo, {block: way}):
                 drawn = draw_pictures(turbo, held_out, settings)
-            found[f"{block}/{name}"] = compare(original, drawn, before)
+            found[f"{block}/{name}"] = compare(*told, drawn, before)
             if name in SHOWN:
                 kept[f"{block}/{name}"] = drawn[:shown]
     save_file(found, folder / "distances.safetensors")

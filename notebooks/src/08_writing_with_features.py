@@ -569,17 +569,18 @@ def effects(setting, features, count, guidance="both"):
     afters = write(setting, on, written, amounts, guidance=guidance).unflatten(0, (len(features), 2, count))
     for each, pair in zip(features, afters, strict=True):
         before = torch.stack([plain[row] for row in each.rows[:count]])
-        out.append(torch.stack([compare(before, after, each.value) for after in pair], 1))
+        told = distance.against(before), see_values(judge, before) if values else None
+        out.append(torch.stack([compare(*told, after, each.value) for after in pair], 1))
     return torch.stack(out, 1)
 
 
 # %%
-def compare(before, after, value):
-    """[pictures, quantities] of pictures without and with a feature that reads a value."""
-    far = distance(before, after)
+def compare(distances, was, after, value):
+    """[pictures, quantities] of pictures with a feature that reads a value; was: what the judge sees without it."""
+    (far,) = distances(after)
     if not values:
         return torch.stack([*torch.full((3, len(far)), torch.nan), far], 1)
-    was, now = see_values(judge, before), see_values(judge, after)
+    now = see_values(judge, after)
     changed = was != now
     return torch.stack([was[:, value], now[:, value], changed.sum(1) - changed[:, value].float(), far], 1)
 
@@ -699,14 +700,14 @@ def timed_effects(setting):
     random = [FeatureId(each.block, direction) for each, direction in zip(ids, directions, strict=True)]
     control = {block: untrained(sae, seed + i) for i, (block, sae) in enumerate(saes.items())}
     units = [amount(each.id) for each in best for _ in range(count)]
-    out = []
+    far, out = distance.against(unedited(setting, rows)), []
     for span in spans:
         after = write(
             setting, rows * len(factors), ids * len(factors), [f * u for f in factors for u in units], span=span
         )
         pushed = write(setting, rows, random, units, span=span, dictionary=control)
-        before = unedited(setting, rows).repeat(1 + len(factors), 1, 1, 1)
-        out.append(distance(before, torch.cat([after, pushed])).unflatten(0, (-1, len(best), count)))
+        each = [far(part)[0] for part in torch.cat([after, pushed]).split(len(rows))]
+        out.append(torch.stack(each).unflatten(1, (len(best), count)))
     return torch.stack(out).permute(3, 2, 0, 1).contiguous()
 
 

@@ -150,12 +150,10 @@ turbo = load_pipeline("turbo", scale, source or None)
 d_model, grid = turbo.unet.config.block_out_channels[-1], turbo.unet.config.sample_size // 4
 if known:
     from sae_lib import load_judge
-    from sae_lib.judges import attribute_values, see_values
+    from sae_lib.judges import attribute_values, judge_and_truth, judge_truth, see_values, values_in
     from sae_lib.pocket.captions import sample_captions
-    from sae_lib.pocket.judge import judge_images
     from sae_lib.pocket.models import build_pipeline
-    from sae_lib.pocket.quality import nearest_position
-    from sae_lib.pocket.world import ANCHORS, ATTRIBUTES, attribute_maps, render, sample_scenes
+    from sae_lib.pocket.world import ATTRIBUTES, attribute_maps, render, sample_scenes
     from sae_lib.prompts import load_pocket_captions
 
     judge = load_judge(scale)
@@ -163,29 +161,6 @@ if known:
     family_of = [list(ATTRIBUTES).index(name) for name, _ in values]
     family_of = torch.tensor(family_of)
     texts = [caption.text for caption in load_pocket_captions(scenes, "held-out")]
-
-
-# %%
-def positions_judged(pictures):
-    """Each position's share of every pixel, by the objects that the judge sees: [pictures, 5, height, width]."""
-    maps = torch.zeros(len(pictures), len(ANCHORS), *pictures.shape[-2:])
-    for row, judgement in zip(maps, judge_images(judge, pictures), strict=True):
-        for thing in judgement.objects:
-            row[list(ANCHORS).index(nearest_position(thing.centre)), thing.mask] = 1
-    return maps
-
-
-@torch.inference_mode()
-def judged(pictures):
-    """The judge's `Truth` of some pictures: families' values as shares of a pixel, an object's where there is one."""
-    logits = judge(pictures)
-    is_object, shares = logits["object"].sigmoid(), {}
-    for name in ATTRIBUTES:
-        there = {"background": 1 - is_object, "style": torch.ones_like(is_object)}.get(name, is_object)
-        likely = positions_judged(pictures) if name == "position" else logits[name].softmax(1)
-        shares[name] = likely * there
-    shares["pose"] = shares["pose"] * (1 - logits["shape"].softmax(1)[:, :1])  # a circle has none
-    return Truth.from_shares(list(shares.values()), grid)
 
 
 # %%
@@ -218,9 +193,9 @@ def look(folder):
         rows = list(range(start, min(start + settings.batch_size, scenes)))
         with capture_updates(turbo, SAE_BLOCKS) as updates:
             pictures = draw(rows)
-        truth = judged(pictures)
+        judged, truth = judge_and_truth(judge, pictures, grid)
         part = {block: to_vectors(updates[block][0]).unflatten(0, (len(rows), -1)) for block in SAE_BLOCKS}
-        parts.append(part | {"present": truth.present, "valid": truth.valid, "shows": see_values(judge, pictures)})
+        parts.append(part | {"present": truth.present, "valid": truth.valid, "shows": values_in(judged)})
     save_file({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, folder / "seen.safetensors")
 
 
@@ -235,7 +210,7 @@ if known:
     with torch.inference_mode():
         latents = torch.cat([turbo.vae.encode(2 * part - 1).latent_dist.mean for part in render(rendered).split(50)])
         through = torch.cat([(turbo.vae.decode(part).sample / 2 + 0.5).clamp(0, 1) for part in latents.split(50)])
-    true, told_of_renders = exact(rendered), judged(through)
+    true, told_of_renders = exact(rendered), judge_truth(judge, through, grid)
     both = true.valid & told_of_renders.valid
     wrong = ((true.present != told_of_renders.present) & both).sum((0, 1)) / (
         (true.present | told_of_renders.present) & both

@@ -3,7 +3,7 @@
 Trained on rendered scenes alone. Objects are the connected components of the object pixels, so that a colour binds to a shape.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,8 @@ JUDGED = {name: values for name, values in ATTRIBUTES.items() if name != "positi
 
 MIN_PIXELS = 24
 """Components of fewer pixels are specks, not objects (the smallest object covers about 100)."""
+
+_AT_ONCE = 16
 
 
 class Judge(ModelMixin, ConfigMixin):
@@ -91,20 +93,25 @@ class Judgement:
     """Background and style."""
 
 
-@torch.inference_mode()
 def judge_images(judge: Judge, images: Tensor) -> list[Judgement]:
     """Judge pictures `[batch, 3, 64, 64]` in [0, 1]. Raises ValueError for another shape."""
+    return [judgement for judgements, _ in judge_parts(judge, images) for judgement in judgements]
+
+
+@torch.inference_mode()
+def judge_parts(judge: Judge, images: Tensor) -> Iterator[tuple[list[Judgement], dict[str, Tensor]]]:
+    """Some pictures at a time, their judgements and the logits that these were read from, on the CPU.
+
+    Raises ValueError for another shape than `[batch, 3, 64, 64]`.
+    """
     if images.ndim != 4 or images.shape[1:] != (3, 64, 64):
         raise ValueError(f"the judge wants pictures [batch, 3, 64, 64], got {list(images.shape)}")
-    judgements = []
-    for part in images.to(judge.device, judge.dtype).split(64):
+    for part in images.to(judge.device, judge.dtype).split(_AT_ONCE):
         logits = {name: value.float().cpu() for name, value in judge(part).items()}
         logprobs = {name: logits[name].log_softmax(1) for name in JUDGED}
         masks = logits["object"][:, 0] > 0
-        judgements += [
-            _read({name: value[row] for name, value in logprobs.items()}, masks[row]) for row in range(len(part))
-        ]
-    return judgements
+        rows = range(len(part))
+        yield [_read({name: value[row] for name, value in logprobs.items()}, masks[row]) for row in rows], logits
 
 
 def _read(logprobs: dict[str, Tensor], is_object: Tensor) -> Judgement:
