@@ -124,6 +124,14 @@ def test_meaning_is_chosen_on_one_half_and_scored_on_the_other():
     torch.testing.assert_close(meaning.margin, torch.tensor([-0.3]))
 
 
+def test_the_null_is_the_best_reading_score_with_other_scenes_truth():
+    scores, truth = random_case()
+    generator = torch.Generator().manual_seed(4)
+    paired = [truth.take(other_scenes(len(scores), generator)) for _ in range(3)]
+    wanted = torch.stack([reading_scores(scores, each).amax(1) for each in paired])
+    assert torch.equal(null_maxima(scores, truth, 3, seed=4), wanted)
+
+
 def test_no_scene_keeps_its_own_truth():
     generator = torch.Generator().manual_seed(0)
     for scenes in (2, 3, 10):

@@ -43,6 +43,12 @@ def test_equal_pictures_have_distance_0(distance, scenes):
     assert distance(pictures, pictures.clone()).tolist() == [0] * 5
 
 
+def test_references_that_are_encoded_once_give_the_same_distances(distance, scenes):
+    a, b, c = render(scenes[:12]).split(4)
+    both = distance.against(a, b)(c)
+    assert torch.equal(both, torch.stack([distance(a, c), distance(b, c)]))
+
+
 def test_the_distance_is_symmetric_and_positive(distance, scenes):
     a, b = render(scenes).chunk(2)
     torch.testing.assert_close(distance(a, b), distance(b, a))

@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from sae_lib.judges import attribute_values, load_judge, see_values
+from sae_lib.judges import attribute_values, judge_and_truth, judge_truth, load_judge, see_values, values_in
 from sae_lib.pocket import weights
 from sae_lib.pocket.captions import Caption
 from sae_lib.pocket.judge import Found, Judge, Judgement, judge_images
 from sae_lib.pocket.quality import caption_agreement, judge_accuracy, nearest_position, stated_and_found
-from sae_lib.pocket.world import OBJECT_ATTRIBUTES, Object, Scene, render
+from sae_lib.pocket.world import OBJECT_ATTRIBUTES, Object, Scene, render, sample_scenes
 from sae_lib.store import ROOT
 
 STAR = {"shape": "star", "colour": "red", "material": "plain", "size": "large", "pose": "upright", "content": "no eye"}
@@ -105,3 +105,19 @@ def test_the_values_seen_are_those_of_any_object_and_of_the_scene():
     found = {value for value, there in zip(attribute_values(), seen.tolist(), strict=True) if there}
     wanted = {(name, getattr(thing, name)) for thing in things for name in OBJECT_ATTRIBUTES}
     assert found == wanted | {("background", "sea"), ("style", "cartoon")}
+
+
+def test_one_look_gives_the_judgements_and_the_truth():
+    judge, pictures = load_judge(), render(sample_scenes(20, 0))
+    judgements, truth = judge_and_truth(judge, pictures, 8)
+    assert torch.equal(values_in(judgements), see_values(judge, pictures))
+    assert all(torch.equal(a, b) for a, b in zip(truth, judge_truth(judge, pictures, 8), strict=True))
+    assert truth.present.shape == (20, 64, len(attribute_values()))
+
+
+def test_each_picture_is_looked_at_once():
+    judge, looked = load_judge(), []
+    handle = judge.register_forward_hook(lambda _module, args, _output: looked.append(len(args[0])))
+    judge_and_truth(judge, render(sample_scenes(20, 0)), 8)
+    handle.remove()
+    assert sum(looked) == 20

@@ -1,12 +1,16 @@
 """start_run: what papermill passes on unseen is refused here."""
 
+import os
 import random
+import subprocess
+import sys
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
 
+from sae_lib import scales
 from sae_lib.runs import Run, fits, start_run
 
 DECLARED = {"scale": str, "source": str, "seed": int, "k": int | None, "rate": float}
@@ -28,6 +32,22 @@ def test_the_same_seed_gives_the_same_random_numbers():
         return random.random(), np.random.rand(), torch.rand(1).item()
 
     assert draw() == draw()
+
+
+def test_pocket_and_smoke_compute_with_one_thread_and_sdxl_with_all_that_there_were(monkeypatch):
+    monkeypatch.setattr(scales, "_ALL_THREADS", 3)
+    threads = {}
+    for scale in ("sdxl", "pocket", "sdxl", "smoke"):  # it ends with one, as the other tests want
+        start_run("04_transfer", notebook_globals(scale=scale))
+        threads[scale] = torch.get_num_threads()
+    assert threads == {"sdxl": 3, "pocket": 1, "smoke": 1}
+
+
+def test_the_number_of_threads_does_not_depend_on_the_environment():
+    script = "import torch; from sae_lib import load_pipeline; load_pipeline('turbo'); print(torch.get_num_threads())"
+    environment = os.environ | {"OMP_NUM_THREADS": "4"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
 
 
 def test_the_house_style_is_set():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae_lib.sae import TopKSAE
+from sae_lib.sae import TopKSAE, top_k
 
 
 @pytest.fixture
@@ -50,6 +50,22 @@ def test_top_k_keeps_at_most_k_non_negative_activations():
     activations = sae.encode(torch.randn(100, 8))
     assert (activations >= 0).all()
     assert (activations > 0).sum(-1).max() <= 4
+
+
+@pytest.mark.parametrize(("n", "k"), [(512, 10), (512, 16), (2048, 40), (5120, 10), (96, 5), (33, 4), (8, 8), (1, 1)])
+def test_the_fast_top_k_finds_what_topk_finds(n, k):
+    x = torch.randn(50, n, generator=torch.Generator().manual_seed(n))
+    values, indices = top_k(x, k)
+    wanted = x.topk(k)
+    assert torch.equal(values, wanted.values) and torch.equal(indices, wanted.indices)
+
+
+def test_the_fast_top_k_keeps_k_different_places_of_equal_values():
+    x = torch.zeros(3, 512)
+    x[:, 100:104] = 1
+    values, indices = top_k(x, 10)
+    assert values.tolist() == [[1.0] * 4 + [0.0] * 6] * 3
+    assert all(len(row.unique()) == 10 for row in indices) and torch.equal(x.gather(1, indices), values)
 
 
 def test_sparse_and_dense_encodings_are_the_same():
