@@ -40,11 +40,17 @@ def auxiliary_loss(
         x_hat = sae.pre_bias.expand_as(error)
     else:
         activations = F.linear(x - sae.pre_bias, sae.encoder.weight[silent], sae.latent_bias[silent])
-        if len(silent) > auxk:
-            values, chosen = activations.topk(auxk, dim=-1)
-            activations = torch.zeros_like(activations).scatter(-1, chosen, values)
-        x_hat = activations.relu() @ sae.decoder.weight[:, silent].T + sae.pre_bias
+        x_hat = keep_largest(activations, auxk) @ sae.decoder.weight[:, silent].T + sae.pre_bias
     return normalized_mse(x_hat, error + sae.pre_bias.detach()).nan_to_num(0)
+
+
+def keep_largest(pre_activations: Float[Tensor, "vectors features"], k: int) -> Float[Tensor, "vectors features"]:
+    """ReLU(TopK(pre_activations)), zeros elsewhere. Where no row has more than k above 0, ReLU alone says the same."""
+    positive = pre_activations.relu()
+    if pre_activations.shape[-1] <= k or (positive > 0).sum(-1).max() <= k:
+        return positive
+    values, chosen = positive.topk(k, dim=-1, sorted=False)
+    return torch.zeros_like(positive).scatter(-1, chosen, values)
 
 
 class Weights(NamedTuple):
@@ -93,22 +99,42 @@ def add_gradients_(
     def by_feature(vectors: Tensor, amounts: Tensor) -> Float[Tensor, "n_f d_model"]:
         return F.embedding_bag(rows, vectors, starts, per_sample_weights=amounts.flatten()[order], mode="sum")
 
+    on_columns = by_feature(error, kept.detach().relu())
+    on_rows = by_feature(x - pre_bias, kept.grad)
     on_latent_bias = torch.zeros_like(sae.latent_bias).index_add_(0, indices.flatten(), kept.grad.flatten())
-    on_pre_bias = (2 * weights.mse_scale / sae.d_model) * mean - on_latent_bias @ sae.encoder.weight.detach()
-    loss = weights.mse_scale * square
-    if dead.any():
-        auxiliary = auxiliary_loss(sae, x, -residual, dead, weights.auxk)
-        (weights.auxk_coef * auxiliary).backward()
-        auxiliary = auxiliary.detach()
+    on_pre_bias = (2 * weights.mse_scale / sae.d_model) * mean
+    silent = dead.nonzero().flatten()
+    if len(silent):
+        auxiliary, on_silent = _auxiliary_gradients(sae, x, -residual, silent, weights)
+        for gradient, part in zip((on_columns, on_rows, on_latent_bias), on_silent[:3], strict=True):
+            gradient.index_add_(0, silent, part)
+        on_pre_bias = on_pre_bias + on_silent[3]
     else:
         spread = square - mean.square().mean()
         auxiliary = (square / spread).nan_to_num(0)
         on_pre_bias = on_pre_bias + (2 * weights.auxk_coef / (sae.d_model * spread) * mean).nan_to_num(0)
+    on_pre_bias = on_pre_bias - on_latent_bias @ sae.encoder.weight.detach()
     for parameter, gradient in (
-        (sae.decoder.weight, by_feature(error, kept.detach().relu()).T),
-        (sae.encoder.weight, by_feature(x - pre_bias, kept.grad)),
+        (sae.decoder.weight, on_columns.T),
+        (sae.encoder.weight, on_rows),
         (sae.pre_bias, on_pre_bias),
         (sae.latent_bias, on_latent_bias),
     ):
         parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-    return loss + weights.auxk_coef * auxiliary, residual
+    return weights.mse_scale * square + weights.auxk_coef * auxiliary, residual
+
+
+@torch.no_grad()
+def _auxiliary_gradients(
+    sae: TopKSAE, x: Tensor, error: Tensor, silent: Int[Tensor, " dead"], weights: Weights
+) -> tuple[Float[Tensor, ""], tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """`auxiliary_loss`, and the gradients of auxk_coef times it: on the dead features' columns, rows and biases, and on the
+    pre_bias that is added (that it is also taken off is in the biases' gradient)."""
+    centred, columns = x - sae.pre_bias, sae.decoder.weight.T[silent]
+    activations = keep_largest(F.linear(centred, sae.encoder.weight[silent], sae.latent_bias[silent]), weights.auxk)
+    wanted = error + sae.pre_bias
+    spread, off = variance(wanted), activations @ columns + sae.pre_bias - wanted
+    on_off = (2 * weights.auxk_coef / (off.numel() * spread) * off).nan_to_num(0, 0, 0)
+    on_activations = (on_off @ columns.T) * (activations > 0)
+    on_silent = activations.T @ on_off, on_activations.T @ centred, on_activations.sum(0), on_off.sum(0)
+    return (off.square().mean() / spread).nan_to_num(0), on_silent

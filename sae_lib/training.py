@@ -165,6 +165,7 @@ class SAETraining:
         self.log: list[dict[str, float]] = []
         self.steps = 0
         self.sae: TopKSAE | None = None
+        self.counting = True
         self._first: list[Tensor] = []
         self._seconds = 0.0
 
@@ -183,8 +184,9 @@ class SAETraining:
         else:
             self._train_on(x)
 
-    def start_fill(self) -> None:
-        """A new fill of the stream begins: the features' statistics are those of the last one."""
+    def start_fill(self, last: bool = True) -> None:
+        """A new fill of the stream begins: the features' statistics are those of the last one, the others are not counted."""
+        self.counting = last
         if self.sae is not None:
             self.statistics = RunningStatistics(self.config.n_f, self.sae.pre_bias.device)
 
@@ -195,7 +197,7 @@ class SAETraining:
     def _set(self, sae: TopKSAE, mse_scale: Float[Tensor, ""]) -> None:
         self.sae, self.weights = sae, Weights(mse_scale, self.config.auxk, self.config.auxk_coef)
         self.optimizer = torch.optim.Adam(sae.parameters(), lr=self.config.lr, eps=ADAM_EPS, fused=True)
-        self.start_fill()
+        self.start_fill(self.counting)
 
     def _train_on(self, x: Float[Tensor, "batch_size d_model"]) -> None:
         """One step, in the authors' order: backward, unit columns, no gradient along them, Adam."""
@@ -210,7 +212,8 @@ class SAETraining:
         remove_parallel_gradient_(sae)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.statistics.add(values, indices)
+        if self.counting:
+            self.statistics.add(values, indices)
 
         self.steps += 1
         if self.steps == 1 or self.steps % self.log_interval == 0:
@@ -289,8 +292,9 @@ def peak_memory_gb(device: torch.device) -> float:
 @torch.no_grad()
 def count_silent_steps_(sae: TopKSAE, values: Float[Tensor, "vectors k"], indices: Int[Tensor, "vectors k"]) -> None:
     """Counts, in place, each feature's steps since it last fired; 1 for those that fire in this batch."""
-    sae.stats_last_nonzero[indices[values > FIRED]] = 0
-    sae.stats_last_nonzero += 1
+    places = torch.where(values > FIRED, indices, sae.n_f).flatten()  # one more place for those that did not fire
+    silent = sae.stats_last_nonzero.new_ones(sae.n_f + 1).index_fill_(0, places, 0)[:-1]
+    sae.stats_last_nonzero.mul_(silent).add_(1)
 
 
 @torch.no_grad()
@@ -386,7 +390,7 @@ class _Run:
                 parts = list(pieces(fill, PIECE))
                 if not done:
                     for training in self.trainings:
-                        training.start_fill()
+                        training.start_fill(last=number + 1 == len(stream))
                 for piece in range(done, len(parts)):
                     self._step(parts[piece])
                     last = piece + 1 == len(parts)
@@ -474,7 +478,8 @@ def _refuse_unfit(fill: Mapping[str, Tensor], block: str, widths: set[int], numb
         raise ValueError(
             f"block {block!r}, fill {number}: got {list(vectors.shape)}, wanted [vectors, d_model = {wanted}]"
         )
-    if not vectors.isfinite().all():
+    # The sum tells in a fifth of the time, unless it overflows.
+    if not vectors.sum(dtype=torch.float32).isfinite() and not vectors.isfinite().all():
         raise ValueError(
             f"block {block!r}, fill {number}: the vectors hold NaN or infinity; capture them again in float32"
         )

@@ -96,10 +96,16 @@ def permute_dimensions(
 ) -> Float[Tensor, "vectors d_model"]:
     """Control: each dimension permuted over the rows by itself. Keeps every dimension's values, unties the dimensions.
 
-    An SAE trained on these has seen the updates' scale and marginals, but no direction that the model uses.
+    The rows are put in a random order, then each dimension is moved on by a number of rows of its own: no two entries of
+    a new row are from the same vector where there are more rows than dimensions. An SAE trained on these has seen the
+    updates' scale and marginals, but no direction that the model uses.
     """
-    orders = [torch.randperm(len(vectors), generator=generator, device=generator.device) for _ in vectors.T]
-    return vectors.gather(0, torch.stack(orders, 1).to(vectors.device))
+    draws = {"generator": generator, "device": generator.device}
+    count, width = vectors.shape
+    order = torch.randperm(count, **draws).to(vectors.device)
+    shifts = torch.randperm(count, **draws)[:width] if count >= width else torch.randint(count, (width,), **draws)
+    columns = vectors[order].T.contiguous()  # in memory a dimension after the other
+    return torch.stack([c.roll(shift) for c, shift in zip(columns, shifts.tolist(), strict=True)]).T.contiguous()
 
 
 def untrained(sae: TopKSAE, seed: int = 0) -> TopKSAE:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sae_lib import scales
+from sae_lib import load_pipeline, scales
 from sae_lib.runs import Run, fits, start_run
 
 DECLARED = {"scale": str, "source": str, "seed": int, "k": int | None, "rate": float}
@@ -44,10 +44,16 @@ def test_pocket_and_smoke_compute_with_one_thread_and_sdxl_with_all_that_there_w
 
 
 def test_the_number_of_threads_does_not_depend_on_the_environment():
-    script = "import torch; from sae_lib import load_pipeline; load_pipeline('turbo'); print(torch.get_num_threads())"
+    script = "import torch; from sae_lib.scales import set_threads; set_threads('pocket'); print(torch.get_num_threads())"
     environment = os.environ | {"OMP_NUM_THREADS": "4"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
+
+
+def test_who_loads_a_pocket_pipeline_computes_with_one_thread():
+    torch.set_num_threads(2)
+    load_pipeline("turbo")
+    assert torch.get_num_threads() == 1
 
 
 def test_the_house_style_is_set():
