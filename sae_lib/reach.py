@@ -204,11 +204,13 @@ def _stored(node: ast.AST) -> str | None:
 
 def _inner(node: ast.AST) -> Iterator[ast.AST]:
     """The simple statements in a statement, those of functions and classes left out."""
-    blocks = [part for name in ("body", "orelse", "finalbody", "handlers", "cases") for part in getattr(node, name, ())]
-    if isinstance(node, _DEFINITIONS) or not isinstance(getattr(node, "body", None), list):
+    if isinstance(node, _DEFINITIONS) or not (
+        isinstance(node, ast.Match) or isinstance(getattr(node, "body", None), list)
+    ):
         yield node
-    else:
-        for each in blocks:
+        return
+    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for each in getattr(node, name, ()):
             yield from _inner(each)
 
 
@@ -247,7 +249,7 @@ def _acts(node: ast.AST) -> bool:
     return not isinstance(node, (*_DEFINITIONS, *_IMPORTS, ast.Pass, ast.Lambda)) and not _is_docstring(node)
 
 
-def _is_docstring(node: ast.AST) -> bool:
+def _is_docstring(node: Any) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
@@ -261,17 +263,17 @@ def _is_name(node: ast.AST) -> bool:
 
 def _dump(node: Any, parts: list[str]) -> None:
     if isinstance(node, ast.AST):
-        if not isinstance(node, _IMPORTS) and not _is_docstring(node):
-            parts.append(type(node).__name__)
-            for field, value in zip(node._fields, map(vars(node).get, node._fields), strict=True):
-                if value is not None and value != [] and field not in ("ctx", "kind", "type_comment"):
-                    parts.append(field)
-                    _dump(value, parts)
-            parts.append(")")
+        parts.append(type(node).__name__)
+        for field, value in zip(node._fields, map(vars(node).get, node._fields), strict=True):
+            if value is not None and value != [] and field not in ("ctx", "kind", "type_comment"):
+                parts.append(field)
+                _dump(value, parts)
+        parts.append(")")
     elif type(node) is list:
         for each in node:
-            _dump(each, parts)
-            parts.append(",")
+            if not isinstance(each, _IMPORTS) and not _is_docstring(each):
+                _dump(each, parts)
+                parts.append(",")
     else:
         parts.append(repr(node))
 
@@ -488,7 +490,7 @@ class Module:
             return None
         try:
             value = eval(compile(ast.Expression(node.value), "<constant>", "eval"), known)
-        except Exception:  # whatever it is, it is no path
+        except Exception:  # noqa: BLE001 (whatever it is, it is no path)
             return None
         return value if isinstance(value, Path) else None
 
@@ -557,7 +559,7 @@ class Notebook:
                 break
             try:
                 value = getattr(value, attribute)
-            except Exception:  # the maker will meet it too
+            except Exception:  # noqa: BLE001 (if the maker reads it, it meets it too)
                 break
         return found
 
@@ -605,7 +607,10 @@ def _classes(value: Any) -> Iterator[type]:
 
 
 def follow(make: Callable, clone: Clone) -> Reached:
-    """What a maker reaches. Raises ValueError if its source cannot be read."""
+    """What a maker reaches.
+
+    Raises TypeError for what is no function of Python, and ValueError if its source cannot be read.
+    """
     return _Walk(clone).follow(make)
 
 
@@ -703,7 +708,7 @@ class _Walk:
             function = function.func
         function = inspect.unwrap(getattr(function, "__func__", function))
         if isinstance(function, functools.partial) or not isinstance(getattr(function, "__code__", None), CodeType):
-            raise ValueError(f"{make!r} makes an artefact and has no source: wanted a function, a lambda or a method")
+            raise TypeError(f"{make!r} makes an artefact and has no source: wanted a function, a lambda or a method")
         source = self.source_of(function)
         for statement in reversed(source.statements if source else []):
             if not statement.text or _ran_in(function.__code__, statement):

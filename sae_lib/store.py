@@ -72,7 +72,7 @@ def cached(name: str, inputs: Mapping[str, Any], make: Callable[[Path], None], r
     otherwise it is thrown away.
 
     Raises ValueError if the name is no plain lower-case name, an input is NaN or infinite, the source of `make` cannot be
-    read or what is found is damaged; TypeError if an input has no JSON form; PermissionError if the cache's folder
+    read or what is found is damaged; TypeError if an input has no JSON form or `make` is no function; PermissionError if the cache's folder
     cannot be made; OSError if the disk is full; RuntimeError if `make` asks for the artefact that it makes.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
@@ -92,7 +92,9 @@ def _make_alone(folder: Path, record: str, make: Callable[[Path], None], resumab
     """Make the artefact while no other process does; False if another has made it meanwhile."""
     mine = _making.__dict__.setdefault("names", set())
     if folder.name in mine:
-        raise RuntimeError(f"artefact {folder.name} is asked for by its own maker: give the inner one a name of its own")
+        raise RuntimeError(
+            f"artefact {folder.name} is asked for by its own maker: give the inner one a name of its own"
+        )
     unfinished = folder.with_name(f".unfinished-{folder.name}")
     lock = unfinished.with_name(f"{unfinished.name}.lock")
     mine.add(folder.name)
