@@ -509,7 +509,7 @@ def test_values_are_spelt_the_same_in_every_process():
 
 
 def test_the_order_of_hashes_does_not_matter():
-    code = "from sae_lib import reach, store, sae; print(reach.follow(sae.TopKSAE.load, store.CLONE).code)"
+    code = "from sae_lib import reach, store, scales; print(reach.follow(scales.get_scale, store.CLONE).code)"
     told = {"capture_output": True, "text": True}
     command = [sys.executable, "-c", code]
     seeds = [os.environ | {"PYTHONHASHSEED": seed} for seed in "12"]
