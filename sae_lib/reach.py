@@ -30,7 +30,7 @@ import inspect
 import linecache
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 LAZY_EXPORTS = "_MODULE_OF"
@@ -458,6 +458,7 @@ class Module:
             for bound in statement.binds | statement.touches:
                 self.binders.setdefault(bound, []).append(statement)
         self.acting = [statement for statement in self.statements if statement.acts]
+        self.running: list[Statement] = []
 
     @functools.cached_property
     def lazy(self) -> dict[str, str]:
@@ -517,9 +518,10 @@ class Notebook:
     def __init__(self, cells: Sequence[str], values: Mapping[str, Any], line: int | None = None):
         """line: of the last cell's statement that is running; what comes after it has not happened."""
         ran = [each for cell in cells[:-1] for each in _cell(cell)]
-        for each in _cell(cells[-1]) if cells else ():
-            if line is None or each.node.end_lineno < line or (each.node.lineno <= line and hasattr(each.node, "body")):
-                ran.append(each)
+        begun = [each for each in _cell(cells[-1]) if line is None or each.node.lineno <= line] if cells else []
+        self.running = begun[-1:] if line is not None and begun and begun[-1].node.end_lineno >= line else []
+        """The statement that asks for the artefact: of a block what came before may have happened, else nothing of it."""
+        ran += [each for each in begun if each not in self.running or hasattr(each.node, "body")]
         last = {each.text: each for each in ran}  # a cell that ran twice counts as if it had run the last time only
         self.statements = list({last[each.text]: None for each in reversed(ran)})[::-1]
         self.values, self.acting = values, []
@@ -710,14 +712,14 @@ class _Walk:
         if isinstance(function, functools.partial) or not isinstance(getattr(function, "__code__", None), CodeType):
             raise TypeError(f"{make!r} makes an artefact and has no source: wanted a function, a lambda or a method")
         source = self.source_of(function)
-        for statement in reversed(source.statements if source else []):
+        for statement in [*source.running, *reversed(source.statements)] if source else ():
             if not statement.text or _ran_in(function.__code__, statement):
                 for node in _around(statement.node, function.__code__):
                     if node is statement.node:
                         return statement, source
                     root = Statement(node, statement.module, statement.package)
                     if isinstance(source, Notebook):
-                        source.places[root] = source.places[statement]
+                        source.places[root] = source.places.get(statement, len(source.statements))
                     return root, source
         raise ValueError(
             f"the source of {function.__qualname__!r}, which makes an artefact, cannot be read: define it in a file or in a cell"
@@ -726,7 +728,8 @@ class _Walk:
     def source_of(self, function: Callable) -> Module | Notebook | None:
         values = function.__globals__
         if values.get("__name__") == "__main__" and "In" in values:
-            return Notebook([*values["In"]], values, _running_line(values))
+            running = _running(values)
+            return Notebook(_cells(values, function.__code__, running), values, running and running.f_lineno)
         if not (file := values.get("__file__")) or not Path(file).is_file():
             return None
         path, name = Path(file).resolve(), values["__name__"]
@@ -752,18 +755,38 @@ def _is_of(node: ast.AST, code: CodeType) -> bool:
 
 def _ran_in(code: CodeType, statement: Statement) -> bool:
     """Whether the code may be from this statement's cell: IPython keeps the text of each cell by a name of its own."""
-    lines = linecache.getlines(code.co_filename)
-    return not lines or statement.text in "".join(lines)
+    text = _text(code)
+    return not text or statement.text in text
 
 
-def _running_line(values: Mapping[str, Any]) -> int | None:
-    """The line of a notebook's running cell from which this process came here."""
-    frame, line = inspect.currentframe(), None
+def _text(code: CodeType) -> str:
+    return "".join(linecache.getlines(code.co_filename)).rstrip()
+
+
+def _running(values: Mapping[str, Any]) -> FrameType | None:
+    """The frame of the notebook's running cell, from which this process came here."""
+    frame, found = inspect.currentframe(), None
     while frame:
         if frame.f_globals is values and frame.f_locals is values:
-            line = frame.f_lineno
+            found = frame
         frame = frame.f_back
-    return line
+    return found
+
+
+def _cells(values: Mapping[str, Any], code: CodeType, running: FrameType | None) -> list[str]:
+    """The cells that ran, the running one last.
+
+    They are IPython's history. A runner that keeps none (nbval) leaves the texts that IPython holds for tracebacks, in
+    the order of their first run.
+    """
+    cells = [cell.rstrip() for cell in values["In"]]
+    if (text := _text(code)) and text not in cells:
+        folder = Path(code.co_filename).parent
+        cells = [
+            "".join(linecache.getlines(name)).rstrip() for name in [*linecache.cache] if Path(name).parent == folder
+        ]
+    now = _text(running.f_code) if running else ""
+    return cells if not now or cells[-1:] == [now] else [*(cell for cell in cells if cell != now), now]
 
 
 def _sha256(path: Path) -> str:

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import itertools
+import linecache
 import os
 import subprocess
 import sys
@@ -462,6 +463,16 @@ def test_a_cell_that_ran_twice_counts_once():
     assert run_cells(*cells).code == run_cells(cells[0], cells[1], cells[1], cells[2]).code
 
 
+def test_cells_of_a_runner_that_keeps_no_history_are_found_where_tracebacks_find_them(monkeypatch):
+    cells = ["a = [1]", "def make(folder):\n    return a", "a += [2]"]
+    values = {"__name__": "__main__", "In": [""]}
+    for number, cell in enumerate(cells):
+        name = f"/nowhere/kernel/{number}.py"
+        monkeypatch.setitem(linecache.cache, name, (len(cell), None, cell.splitlines(keepends=True), name))
+        exec(compile(cell, name, "exec"), values)  # noqa: S102 (the test's own cells)
+    assert reach.follow(values["make"], store.CLONE) == run_cells(*cells)
+
+
 def test_a_cell_that_is_no_python_is_passed_over():
     values = {"__name__": "__main__", "In": ["", "%matplotlib inline", "def make(folder):\n    return 1"]}
     exec(values["In"][-1], values)  # noqa: S102 (the test's own cell)
@@ -482,6 +493,14 @@ def test_a_maker_under_a_condition_and_the_call_in_the_same_block_are_found():
         cell = f"if True:\n    def make(folder):\n        return [{number}]\n    ask(make)\n"
         run_cells(cell, ask=lambda make: codes.append(reach.follow(make, store.CLONE).code))
     assert codes[0] == codes[2] != codes[1]
+
+
+def test_a_lambda_in_the_very_statement_that_asks_is_found():
+    codes = []
+    for number in (1, 2):
+        cell = f"a = [1]\nb = ask(\n    lambda folder: (a, [{number}]),\n)\na = [2]\n"
+        run_cells("make = lambda folder: 1", cell, ask=lambda make: codes.append(reach.follow(make, store.CLONE)))
+    assert codes[0].code != codes[1].code and names_of(codes[0])[1:] == ["a"]
 
 
 def test_lambdas_and_makers_that_were_defined_again_are_told_apart():
