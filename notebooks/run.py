@@ -138,7 +138,7 @@ def reproduce(sources: Sequence[Path], target_folder: Path, parameters: Mapping[
 
 
 def _artefacts() -> set[Path]:
-    return set(store.cache_root().glob("artefacts/*-*"))
+    return set(store.cache_root().glob("artefacts/[!.]*-*"))
 
 
 def build(sources: Sequence[Path], target_folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from sae_lib.sae import CONFIG_FILE, TopKSAE
 from sae_lib.scales import get_scale
 from sae_lib.statistics import FeatureStatistics
 
-SHIPPED = Path(__file__).parent / "pocket" / "weights" / "saes"
+SHIPPED = Path(__file__).parent / "pocket" / "saes"
 """The pocket models' SAEs, two a block, in 16 bit; `python -m sae_lib.pocket.train saes` makes them."""
 
 _HUB = {160: "wendlerc/sdxl-turbo-saes"}

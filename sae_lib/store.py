@@ -3,21 +3,42 @@
 Also the two places on disk, each decided here and nowhere else: the repository's root and the cache's root.
 """
 
+import errno
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import re
-import tempfile
+import shutil
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from sae_lib import reach
+
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent
 """The clone's root: notebooks/ and figures/ are beside the package."""
+CLONE = reach.Clone(ROOT, ("sae_lib", "notebooks", "tests"))
+"""The packages whose code an artefact's key follows."""
+
+COMPUTES = ("torch", "diffusers", "transformers", "numpy")
+"""Packages whose versions an artefact's key holds."""
+
+made: list[str] = []
+"""Folder names of the artefacts that this process made."""
+waited: list[str] = []
+"""Of those that another process made while this one waited."""
+found: list[str] = []
+"""Of those that were there."""
+
+_making = threading.local()
+reach.remember(PACKAGE)
 
 
 def cache_root() -> Path:
@@ -26,58 +47,104 @@ def cache_root() -> Path:
 
 
 @functools.cache
-def library_fingerprint() -> str:
-    """sha256 over the package's code, weights and their configurations, as they were at the first call."""
-    files = sorted(path for path in PACKAGE.rglob("*") if path.suffix in {".py", ".safetensors", ".json"})
-    lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.relative_to(PACKAGE).as_posix()}" for path in files
-    ]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+def _versions() -> dict[str, str]:
+    return {package: importlib.metadata.version(package) for package in COMPUTES}
+
+
+def _record(name: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> str:
+    reached = reach.follow(make, CLONE)
+    weights = hashlib.sha256("\n".join(reached.weights).encode()).hexdigest() if reached.weights else "none"
+    told = {"name": name, "inputs": inputs, "code": reached.code, "weights": weights, "versions": _versions()}
+    return json.dumps(told, indent=1, sort_keys=True, allow_nan=False)
 
 
 def cached(name: str, inputs: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False) -> Path:
     """Folder of the artefact `name` made from `inputs`; `make(folder)` fills it if no earlier run did.
 
-    The key is a hash of the name, the inputs and the library's own files, so a changed parameter, a changed line of
-    code or other shipped weights give another artefact. It is not a hash of `make`: what a notebook does in it beyond
-    the library must show in `inputs`. `inputs.json` in the folder says what went in. A `make` that raises or is killed
-    leaves nothing under the final name; of two processes that make the same artefact, the first to finish wins.
+    The key is a hash of the name, the inputs, the code and the shipped weights that `make` reaches (`sae_lib.reach`), and
+    the versions of the packages that compute. A changed parameter, weight or line that `make` runs gives another
+    artefact; a comment, a docstring, a colour or a line that it does not run gives none. What the key cannot see must
+    show in `inputs`: files and environment variables that `make` reads, values and functions that a library function got
+    from its caller, methods of objects whose class no reached line names. The processor does not count.
 
-    resumable: what `make` left behind when it died is handed to it again. Then only one process at a time makes the
-    artefact, and another waits for it.
+    One process at a time makes an artefact, another waits for it. `inputs.json` in the folder says what went in. A `make`
+    that raises or is killed leaves nothing under the final name. resumable: what it left is handed to it again;
+    otherwise it is thrown away.
 
-    Raises ValueError if the name is no plain lower-case name or an input is NaN or infinite, TypeError if an input has
-    no JSON form, PermissionError if the cache's folder cannot be made.
+    Raises ValueError if the name is no plain lower-case name, an input is NaN or infinite, the source of `make` cannot be
+    read or what is found is damaged; TypeError if an input has no JSON form or `make` is no function; PermissionError if the cache's folder
+    cannot be made; OSError if the disk is full; RuntimeError if `make` asks for the artefact that it makes.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
         raise ValueError(f"artefact name {name!r}: wanted lower-case letters, digits, '_', '-' and '.'")
-    record = json.dumps(
-        {"name": name, "inputs": inputs, "library": library_fingerprint()}, indent=1, sort_keys=True, allow_nan=False
-    )
+    record = _record(name, inputs, make)
     folder = cache_root() / "artefacts" / f"{name}-{hashlib.sha256(record.encode()).hexdigest()[:12]}"
     if folder.is_dir():
-        return folder
-    _make_cache(folder.parent)
+        found.append(folder.name)
+    else:
+        _make_cache(folder.parent)
+        (made if _make_alone(folder, record, make, resumable) else waited).append(folder.name)
+    _check(folder, record)
+    return folder
 
-    def fill(unfinished: Path) -> None:
-        unfinished.mkdir(exist_ok=True)
+
+def _make_alone(folder: Path, record: str, make: Callable[[Path], None], resumable: bool) -> bool:
+    """Make the artefact while no other process does; False if another has made it meanwhile."""
+    mine = _making.__dict__.setdefault("names", set())
+    if folder.name in mine:
+        raise RuntimeError(
+            f"artefact {folder.name} is asked for by its own maker: give the inner one a name of its own"
+        )
+    unfinished = folder.with_name(f".unfinished-{folder.name}")
+    lock = unfinished.with_name(f"{unfinished.name}.lock")
+    mine.add(folder.name)
+    try:
+        with FileLock(lock):
+            if folder.is_dir():
+                return False
+            _fill(unfinished, record, make, resumable)
+            unfinished.rename(folder)
+    except Exception as error:
+        if not _says_disk_full(error):
+            raise
+        free = shutil.disk_usage(folder.parent).free / 2**20
+        way = "free some space, or name a folder on another disk in the variable SAE_LIB_CACHE"
+        text = f"the disk is full, {folder.name} could not be made: {free:,.0f} MiB are free in {folder.parent}; {way}"
+        raise OSError(errno.ENOSPC, text) from error
+    finally:
+        mine.discard(folder.name)
+        if folder.is_dir():
+            with suppress(OSError):  # Windows keeps it while another process waits for it
+                lock.unlink()
+    return True
+
+
+def _fill(unfinished: Path, record: str, make: Callable[[Path], None], resumable: bool) -> None:
+    if not resumable:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(exist_ok=True)
+    try:
         make(unfinished)
         (unfinished / "inputs.json").write_text(record)
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # otherwise another process was first, and its artefact is as good
-                raise
+    except BaseException:
+        if not resumable:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        raise
 
-    if resumable:
-        unfinished = folder.with_name(f".unfinished-{folder.name}")
-        with FileLock(f"{unfinished}.lock"):
-            if not folder.is_dir():
-                fill(unfinished)
-    else:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as temporary:
-            fill(Path(temporary, "artefact"))
-    return folder
+
+def _says_disk_full(error: Exception) -> bool:
+    # safetensors and torch have errors of their own, which only tell it in words.
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+
+
+def _check(folder: Path, record: str) -> None:
+    file = folder / "inputs.json"
+    if not file.is_file() or file.read_text() != record:
+        told = "is another" if file.is_file() else "is missing"
+        raise ValueError(
+            f"the artefact in {folder} is half-made or of another version (its inputs.json {told}): "
+            "delete this folder, or all that is kept with `make fresh`"
+        )
 
 
 def _make_cache(folder: Path) -> None:

@@ -4,7 +4,6 @@ A strip is what `Catalogue.panel` shows on a feature's card, side by side: the i
 the first of them modulated, with itself unchanged in the middle.
 """
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -108,7 +107,6 @@ def draw_gallery(scale: str = "pocket", workers: int | None = None) -> Path:
 
     Drawing all of them at pocket scale takes some 500 seconds of one core; blocks that a killed run finished are kept.
     """
-    inputs = {"scale": scale, "drawing": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()}
 
     def make(folder: Path) -> None:
         Catalogue(Painter(scale)).prepare()
@@ -117,4 +115,4 @@ def draw_gallery(scale: str = "pocket", workers: int | None = None) -> Path:
         with ProcessPoolExecutor(workers or min(os.cpu_count() or 1, len(SAE_BLOCKS)), spawn) as pool:
             list(pool.map(partial(draw_block, scale, folder), SAE_BLOCKS))
 
-    return cached("gallery", inputs, make, resumable=True)
+    return cached("gallery", {"scale": scale}, make, resumable=True)

@@ -132,8 +132,9 @@ special_claims = {
 }
 agree_claim = Claim("Values read well are written well (Spearman, mean of the blocks)", at_least=ABOVE_ZERO)
 stable_claim = Claim("Features that other seeds find are the meaningful ones (Spearman)", at_least=ABOVE_ZERO)
+EXACT_TIMES = (499, 249)
 exact_claims = {
-    t: Claim(f"Judge's and exact truth agree in rank (Spearman, t = {t})", at_least=0.5) for t in (499, 249)
+    t: Claim(f"Judge's and exact truth agree in rank (Spearman, t = {t})", at_least=0.5) for t in EXACT_TIMES
 }
 
 # %% [markdown]
@@ -882,7 +883,7 @@ def noised_updates(t):
 def read_exactly(folder):
     """Scores of every live feature's meaning on the renders, by t and block, by exact truth and by the judge's."""
     found = {}
-    for t in exact_claims:
+    for t in EXACT_TIMES:
         for block, x in noised_updates(t).items():
             meaning, *_, numbers = meanings[block]
             for whose, one_truth in (("exact", true), ("judge", told_of_renders)):

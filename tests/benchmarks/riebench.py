@@ -10,6 +10,8 @@ import json
 import platform
 import tempfile
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +21,7 @@ from sae_lib.editors import POCKET_SETTINGS_FULL, load_editor
 from sae_lib.figures import commit_hash
 from sae_lib.frontiers import Columns, compare_frontiers, units_needed
 from sae_lib.metrics import Interval, bootstrap_interval
-from sae_lib.riebench import CATEGORIES, pocket_cases
+from sae_lib.riebench import CATEGORIES, Case, pocket_cases
 from sae_lib.store import ROOT, cache_root, cached, write_if_changed
 
 COMMAND, SEED = "python tests/benchmarks/riebench.py", 42
@@ -74,6 +76,11 @@ def _short(interval: Interval) -> list[float]:
     return [float(f"{end:.4g}") for end in interval]
 
 
+def edit(cases: Sequence[Case], folder: Path) -> None:
+    """Edit the cases at every setting. The artefact's maker: what it reaches is what the sweep hangs on."""
+    run_sweep(load_editor("pocket", seed=SEED), cases, POCKET_SETTINGS_FULL, folder)
+
+
 def saving() -> dict:
     """Seconds of some cases and settings in batches, and one by one."""
     editor, cases = load_editor("pocket", seed=SEED), pocket_cases(1)
@@ -98,11 +105,8 @@ def main() -> None:
     output = cache_root() / "riebench_small.json" if options.small else ROOT / "figures" / "results" / "riebench.json"
     start = time.perf_counter()
 
-    def fill(folder: Path) -> None:
-        run_sweep(load_editor("pocket", seed=SEED), cases, POCKET_SETTINGS_FULL, folder)
-
     inputs = {"cases": [case.id for case in cases], "settings": POCKET_SETTINGS_FULL, "seed": SEED}
-    sweep = read_sweep(cached("riebench_full", inputs, fill, resumable=True))
+    sweep = read_sweep(cached("riebench_full", inputs, partial(edit, cases), resumable=True))
     result = summarise(sweep) | {"saving": saving(), "seconds": time.perf_counter() - start, "seed": SEED}
     run = {"command": COMMAND, "commit": commit_hash(), "torch": torch.__version__, "python": platform.python_version()}
     write_if_changed(output, (json.dumps({"result": result, "run": run}, indent=1) + "\n").encode())

@@ -11,6 +11,7 @@ import json
 import platform
 import time
 from dataclasses import asdict, replace
+from functools import partial
 
 import torch
 
@@ -32,7 +33,7 @@ def train_and_measure(scale: str, seed: int, pipe) -> dict[str, list[list[float]
     run = TrainingRun(scale, seed=seed, ks=KS, expansion_factors=EXPANSION_FACTORS)
     stream, configs = run.stream(pipe), run.configs(pipe)
     inputs = {"run": asdict(run), "stream": stream.description, "configs": [asdict(config) for config in configs]}
-    folder = cached("sweep", inputs, lambda folder: run.train(folder, pipe, stream), resumable=True)
+    folder = cached("sweep", inputs, partial(run.train, pipe=pipe, stream=stream), resumable=True)
     saes: dict[str, dict[str, TopKSAE]] = {block: {} for block in SAE_BLOCKS}
     for config in configs:
         saes[config.block][config.folder_name] = TopKSAE.load(folder / config.folder_name, config.block)
