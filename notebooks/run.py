@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import nbformat
 import yaml
@@ -330,10 +330,12 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(each, handler)
 
 
+def leave(status: int) -> NoReturn:
+    """End the process; a thread that could not be ended in time does not keep it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    status = main()
-    if status == 130:  # a thread that did not end in time must not keep the process
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
+    leave(main())
