@@ -76,10 +76,13 @@ def reproduce(
         jobs,
         lambda source, on_cell: execute(source, target_folder / f"{source.stem}.ipynb", parameters, on_cell),
     )
+    print("", *summary(outcomes, runs, before, target_folder), sep="\n")
+    print(
+        f"{len(outcomes)} {'notebook' if len(outcomes) == 1 else 'notebooks'} in {clock(time.time() - before)}, {at_once} at once.",
+        flush=True,
+    )
     if set(parameters) <= {"scale"}:  # with others a notebook takes what it takes only then
         costs.keep(_scale_of(parameters), outcomes)
-    print("", *summary(outcomes, runs, before, target_folder), sep="\n")
-    print(f"{clock(time.time() - before)} in all, {at_once} at once")
     return [outcome.failure for outcome in outcomes if outcome.failure]
 
 
@@ -270,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 130
     except OSError as error:
-        print(f"Stopped: {error.filename or 'a file'} could not be written: {disk_error(error)}", file=sys.stderr)
+        print(f"{error.filename or 'A file'} could not be written: {disk_error(error)}", file=sys.stderr)
         return 1
 
 

@@ -216,7 +216,12 @@ def test_the_committed_costs_know_every_notebook():
 
 def test_times_are_told_as_people_tell_them():
     assert [progress.clock(each) for each in (5.4, 192, 3_723)] == ["0:05", "3:12", "1:02:03"]
-    assert [progress.roughly(each) for each in (20, 540, 7_400)] == ["less than a minute", "some 9 min", "some 2 h"]
+    assert [progress.roughly(each) for each in (20, 80, 540, 7_400)] == [
+        "less than a minute",
+        "about a minute",
+        "some 9 min",
+        "some 2 h",
+    ]
 
 
 def test_without_a_terminal_a_line_tells_of_each_start_each_end_and_each_quiet_minute(capsys):
