@@ -192,6 +192,14 @@ class _Client(PapermillNotebookClient):
         with self.starting:
             super().start_new_kernel(**settings)
 
+    def start_new_kernel_client(self, **settings):
+        try:
+            return super().start_new_kernel_client(**settings)
+        except RuntimeError:  # it died at once: another program may have taken a port that was free when it was chosen
+            self.km = self.create_kernel_manager()
+            self.start_new_kernel()
+            return super().start_new_kernel_client(**settings)
+
     def papermill_execute_cells(self):
         self._evaluate("start()")
         super().papermill_execute_cells()

@@ -99,6 +99,6 @@ class LiveLines(PlainLines):
         self.live.console.print(line, markup=False)
 
 
-def lines(total: int) -> PlainLines:
+def lines_for(total: int) -> PlainLines:
     """The lines that fit where standard output goes, for a run of `total` notebooks."""
     return LiveLines(total) if sys.stdout.isatty() and not Console().is_dumb_terminal else PlainLines(total)

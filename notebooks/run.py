@@ -37,7 +37,7 @@ from notebooks.execution import (
     use_this_interpreter,
 )
 from notebooks.jobs import Schedule, Stopped, count_jobs, most_at_once
-from notebooks.progress import clock, lines
+from notebooks.progress import clock, lines_for
 from notebooks.summary import summary
 from sae_lib import store
 from sae_lib.artefacts import index
@@ -108,7 +108,7 @@ def run_all(
     expected = {source.stem: known.get(source.stem, costs.Cost()) for source in sources}
     at_once = _at_once(count_jobs(jobs, scale), expected.values())
     by_name = {source.stem: source for source in sources}
-    with lines(len(sources)) as show:
+    with lines_for(len(sources)) as show:
         done = Schedule(expected, at_once, show, lambda name, on_cell: run_one(by_name[name], on_cell)).run()
     return [done[source.stem] for source in sources], at_once
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from notebooks import costs, jobs, machine, progress, run, summary
+from notebooks import costs, execution, jobs, machine, progress, run, summary
 from notebooks.account import Account
 from notebooks.costs import Cost
 from notebooks.execution import Outcome, Step
@@ -227,7 +227,7 @@ def test_times_are_told_as_people_tell_them():
 def test_without_a_terminal_a_line_tells_of_each_start_each_end_and_each_quiet_minute(capsys):
     running = jobs.Running("04_transfer", Cost())
     running.step = Step(12, 57, "4.2 Settings", 1)
-    with progress.lines(14) as show:
+    with progress.lines_for(14) as show:
         show.started("04_transfer")
         show.tick([running], 5, 600)
         show.last -= progress.HEARTBEAT
@@ -412,3 +412,17 @@ def test_no_kernel_outlives_a_run_that_is_killed_and_the_next_may_start(endless,
     (tmp_path / "cache/reproduce/pid").unlink()
     again, _ = endless()
     assert again.poll() is None
+
+
+def test_a_kernel_that_dies_at_once_is_started_once_more(tmp_path, empty_cache, monkeypatch):
+    started = []
+
+    def start(client, **settings):
+        started.append(start_as_usual(client, **settings))
+        if len(started) == 1:
+            psutil.Process(client.km.provisioner.pid).kill()
+
+    start_as_usual = execution._Client.start_new_kernel
+    monkeypatch.setattr(execution._Client, "start_new_kernel", start)
+    (tmp_path / "01_a.py").write_text("# %%\n1\n")
+    assert run.execute(tmp_path / "01_a.py", tmp_path / "out" / "01_a.ipynb", {}).failure == "" and len(started) == 2
