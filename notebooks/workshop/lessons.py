@@ -20,6 +20,7 @@ from typing import NamedTuple
 import nbformat
 
 from notebooks import run
+from notebooks.execution import METADATA
 
 FOLDER = Path(__file__).resolve().parent
 STUB = 'raise NotImplementedError("your turn")'
@@ -135,7 +136,7 @@ def _folded(title: str, text: str, tag: str) -> nbformat.NotebookNode:
 
 def _notebook(cells: list[nbformat.NotebookNode]) -> nbformat.NotebookNode:
     """With ids that depend on the text alone."""
-    notebook = nbformat.v4.new_notebook(metadata=run.METADATA)
+    notebook = nbformat.v4.new_notebook(metadata=METADATA)
     for number, cell in enumerate(cells):
         new = nbformat.from_dict(dict(cell))
         new["id"] = hashlib.sha256(f"{number}\n{cell.source}".encode()).hexdigest()[:8]
