@@ -27,8 +27,8 @@ endif
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-reproduce: $(ENVIRONMENT)  ## run copies of all notebooks at pocket scale, write figures/, end with a table
-	@$(PYTHON) notebooks/run.py reproduce
+reproduce: $(ENVIRONMENT)  ## run copies of all notebooks at pocket scale, write figures/, end with a table (JOBS=1: one at a time)
+	@$(PYTHON) notebooks/run.py reproduce $(if $(JOBS),--jobs "$(JOBS)")
 
 test: lint  ## unit tests, then every notebook at smoke scale, then nbval on those copies
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile $(UNIT_TESTS) $(NOTEBOOK_TESTS)
@@ -69,8 +69,8 @@ app: $(ENVIRONMENT)  ## the painter alone in the browser, served by Voila to thi
 book: $(ENVIRONMENT)  ## the notebooks, all features and all verdicts as a web site that needs no Python (REPOSITORY=owner/name)
 	@$(PYTHON) -m notebooks.book.build "$(REPOSITORY)"
 
-notebooks: $(ENVIRONMENT)  ## rebuild the committed notebooks from notebooks/src
-	@$(PYTHON) notebooks/run.py build
+notebooks: $(ENVIRONMENT)  ## rebuild the committed notebooks from notebooks/src (JOBS=1: one at a time)
+	@$(PYTHON) notebooks/run.py build $(if $(JOBS),--jobs "$(JOBS)")
 
 workshop: $(ENVIRONMENT)  ## rebuild the lessons, exercise and solution, and the instructor notes from notebooks/workshop/src
 	@$(PYTHON) -m notebooks.workshop.build

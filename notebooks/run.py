@@ -2,44 +2,52 @@
 
 reproduce [NAME ...] [-p PARAMETER VALUE]   run copies below .cache/reproduce/, write figures/, end with a table
 build [NAME ...]                            make notebooks/NN_name.ipynb, executed, from notebooks/src/NN_name.py
+
+Both run several notebooks at once: one per core, or `--jobs N`.
 """
 
 import argparse
-import ast
 import base64
-import hashlib
-import importlib
 import json
-import logging
 import os
+import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jupytext
 import nbformat
-import papermill
 import yaml
-from ipykernel.kernelspec import get_kernel_dict
-from nbclient.exceptions import DeadKernelError
+from filelock import FileLock, Timeout
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it is not run from the clone's root
+
+from notebooks import costs, machine
+from notebooks.execution import (
+    Outcome,
+    Step,
+    disk_error,
+    execute,
+    parameters_of,
+    read_source,
+    use_this_interpreter,
+)
+from notebooks.jobs import Schedule, Stopped, count_jobs, most_at_once
+from notebooks.progress import clock, lines
+from notebooks.summary import summary
 from sae_lib import store
 from sae_lib.artefacts import index
-from sae_lib.figures import figure_folder, with_palette
+from sae_lib.figures import with_palette
 from sae_lib.runs import Run, refuse_unknown
 
 FOLDER = Path(__file__).resolve().parent
 SOURCES = FOLDER / "src"
 MAX_BYTES = 1_000_000
 """A stored notebook is at most this large: more and GitHub shows none of it."""
-METADATA = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
 
 
 def find_sources(names: Sequence[str] = (), folder: Path = SOURCES) -> list[Path]:
@@ -53,113 +61,95 @@ def find_sources(names: Sequence[str] = (), folder: Path = SOURCES) -> list[Path
     return [path for stem, path in sources.items() if not names or stem in names]
 
 
-def read_source(source: Path) -> nbformat.NotebookNode:
-    """The notebook that a percent-format source describes, for this interpreter's kernel.
+def reproduce(
+    sources: Sequence[Path], target_folder: Path, parameters: Mapping[str, Any], jobs: str | None = None
+) -> list[str]:
+    """Run copies of the notebooks, print a table of what they made; return the failures, one sentence each.
 
-    A cell's id is a hash of its text, so that it stays the same however often and wherever the notebook is built.
+    Raises ValueError for a parameter that one of them does not have, or `jobs` that are none, before anything runs.
     """
-    notebook = jupytext.read(source, fmt="py:percent")
-    seen = Counter()
-    for cell in notebook.cells:
-        text = f"{cell.cell_type}\n{cell.source}"
-        cell["id"] = hashlib.sha256(f"{text}\n{seen[text]}".encode()).hexdigest()[:8]
-        seen[text] += 1
-    notebook.metadata = nbformat.from_dict(METADATA)
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
-    return notebook
+    runs = {source.stem: _run_of(source, parameters) for source in sources}
+    before = time.time()
+    outcomes, at_once = run_all(
+        sources,
+        _scale_of(parameters),
+        jobs,
+        lambda source, on_cell: execute(source, target_folder / f"{source.stem}.ipynb", parameters, on_cell),
+    )
+    if set(parameters) <= {"scale"}:  # with others a notebook takes what it takes only then
+        costs.keep(_scale_of(parameters), outcomes)
+    print("", *summary(outcomes, runs, before, target_folder), sep="\n")
+    print(f"{clock(time.time() - before)} in all, {at_once} at once")
+    return [outcome.failure for outcome in outcomes if outcome.failure]
 
 
-def parameters_of(notebook: nbformat.NotebookNode) -> dict[str, Any]:
-    """Names and defaults in the cell tagged `parameters`: its lines are `name: type = value  # help`."""
-    cells = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
-    lines = [node for source in cells for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)]
-    return {line.target.id: ast.literal_eval(line.value) for line in lines}
+def _run_of(source: Path, parameters: Mapping[str, Any]) -> Run:
+    declared = parameters_of(read_source(source))
+    refuse_unknown(source.stem, set(parameters), declared)
+    return Run(source.stem, declared | parameters)
 
 
-def use_this_interpreter() -> None:
-    """Make "python3" the kernel of this very interpreter and clone, whatever else is installed on the machine.
+def _scale_of(parameters: Mapping[str, Any]) -> str:
+    return parameters.get("scale", "pocket")
 
-    Also builds matplotlib's font cache, which the first import on a machine otherwise announces in the notebook.
+
+def run_all(
+    sources: Sequence[Path], scale: str, jobs: str | None, run_one: Callable[..., Outcome]
+) -> tuple[list[Outcome], int]:
+    """Run notebooks, several at once, and tell how it goes: what came of each, in the order of `sources`, and how
+    many ran at once at most.
+
+    `run_one(source, on_cell)` runs one. Raises ValueError for `jobs` that are none, jobs.Stopped when interrupted.
     """
-    kernel = store.cache_root() / "jupyter" / "kernels" / "python3" / "kernel.json"
-    # The kernel listens on this machine's loopback only; at a lower level it warns of that for each notebook.
-    spec = get_kernel_dict(["--IPKernelApp.log_level=ERROR"]) | {"env": {"PYTHONPATH": str(store.ROOT)}}
-    store.write_if_changed(kernel, json.dumps(spec, indent=1).encode())
-    os.environ["JUPYTER_PATH"] = str(kernel.parents[2])
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    importlib.import_module("matplotlib.font_manager")
+    known = costs.known(scale)
+    expected = {source.stem: known.get(source.stem, costs.Cost()) for source in sources}
+    at_once = _at_once(count_jobs(jobs, scale), expected.values())
+    by_name = {source.stem: source for source in sources}
+    with lines(len(sources)) as show:
+        done = Schedule(expected, at_once, show, lambda name, on_cell: run_one(by_name[name], on_cell)).run()
+    return [done[source.stem] for source in sources], at_once
 
 
-def try_execute(source: Path, target: Path, parameters: Mapping[str, Any]) -> str:
-    """Run a source as the notebook `target`, in the folder of `target`; one sentence that says what failed, empty if nothing did.
-
-    Raises ValueError for a parameter that the notebook does not have, before anything runs.
-    """
-    notebook = read_source(source)
-    refuse_unknown(source.stem, set(parameters), parameters_of(notebook))
-    return try_run(source.stem, notebook, target, target.parent, parameters)
-
-
-def try_run(
-    name: str, notebook: nbformat.NotebookNode, target: Path, folder: Path, parameters: Mapping[str, Any] | None = None
-) -> str:
-    """Run a notebook in a folder and write it, with its outputs, to `target`; one sentence that says what failed and where to look."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    quiet = {"progress_bar": False, "log_output": False}
-    try:
-        papermill.execute_notebook(notebook, target, dict(parameters or {}), kernel_name="python3", cwd=folder, **quiet)
-    except papermill.PapermillExecutionError as error:
-        return f"{name} failed in cell {error.cell_index}: {error.ename}: {error.evalue} (see {target})"
-    except DeadKernelError:
-        return f"{name} failed: its kernel died, most often for want of memory (see {target})"
-    return ""
+def _at_once(asked: int, expected: Collection[costs.Cost]) -> int:
+    """As many as asked, or as there are notebooks; fewer, and a sentence, if memory holds no more."""
+    peaks, free = [cost.peak_gb for cost in expected], machine.free_gb()
+    wanted = max(1, min(asked, len(peaks)))
+    at_once = min(wanted, most_at_once(free, peaks))
+    if at_once < wanted:
+        many = "1 notebook" if at_once == 1 else f"{at_once} notebooks"
+        room = f"{free:.1f} GB free, up to {max(peaks):.1f} GB each"
+        print(f"JOBS={asked}: memory allows {many} at once ({room}); running {at_once}", flush=True)
+    return at_once
 
 
-def reproduce(sources: Sequence[Path], target_folder: Path, parameters: Mapping[str, Any]) -> list[str]:
-    """Run copies of the notebooks, print a table of what they made; return the failures, one sentence each."""
-    rows, failures = [("notebook", "seconds", "figures", "artefacts", "verdicts")], []
-    for source in sources:
-        refuse_unknown(source.stem, set(parameters), parameters_of(read_source(source)))
-    for source in sources:
-        print(f"{source.stem} ...", flush=True)
-        run = Run(source.stem, parameters_of(read_source(source)) | parameters)
-        start, artefacts = time.time(), _artefacts()
-        failure = try_execute(source, target_folder / f"{source.stem}.ipynb", parameters)
-        records = [path for path in figure_folder(run).glob("*.json") if path.stat().st_mtime > start - 0.1]
-        verdicts = [verdict for path in records for verdict in json.loads(path.read_text())["result"]["verdicts"]]
-        words = Counter(verdict["word"] or "no verdict" for verdict in verdicts)
-        verdicts = ", ".join(f"{count} {word}" for word, count in sorted(words.items())) or "-"
-        made = (str(len(records)), str(len(_artefacts() - artefacts)), "FAILED" if failure else verdicts)
-        rows.append((source.stem, f"{time.time() - start:.0f}", *made))
-        failures += [failure] if failure else []
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    print("", *("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows), *failures, sep="\n")
-    return failures
-
-
-def _artefacts() -> set[Path]:
-    return set(store.cache_root().glob("artefacts/*-*"))
-
-
-def build(sources: Sequence[Path], target_folder: Path) -> list[str]:
+def build(sources: Sequence[Path], target_folder: Path, jobs: str | None = None) -> list[str]:
     """Make the committed notebooks: executed, without anything that differs between two equal runs.
 
     Returns the failures; a notebook that fails or is larger than MAX_BYTES leaves the one that was there.
+    Raises ValueError for `jobs` that are none.
     """
-    failures = []
-    for source in sources:
-        print(f"{source.stem} ...", flush=True)
-        executed = store.cache_root() / "build" / f"{source.stem}.ipynb"
-        if failure := try_execute(source, executed, {}):
-            failures.append(failure)
-            continue
-        content = nbformat.writes(without_traces(nbformat.read(executed, as_version=4))).encode()
-        if len(content) > MAX_BYTES:
-            failures.append(f"{source.stem} is {len(content):,} bytes, the limit is {MAX_BYTES:,}: draw less in it")
-            continue
-        store.write_if_changed(target_folder / f"{source.stem}.ipynb", content + b"\n")
+    there_before = {path.name for path in store.cache_root().glob("artefacts/*")}
+    outcomes, _ = run_all(sources, "pocket", jobs, lambda source, on_cell: build_one(source, target_folder, on_cell))
+    costs.keep("pocket", outcomes)
+    if {source.stem for source in find_sources()} <= {outcome.name for outcome in outcomes}:
+        costs.commit(outcomes, there_before)
+    failures = [outcome.failure for outcome in outcomes if outcome.failure]
     print(*failures, sep="\n")
     return failures
+
+
+def build_one(source: Path, target_folder: Path, on_cell: Callable[[Step], Any] | None = None) -> Outcome:
+    """Execute a notebook in the cache and store it in a folder, if it did not fail and is not too large."""
+    executed = store.cache_root() / "build" / f"{source.stem}.ipynb"
+    outcome = execute(source, executed, {}, on_cell)
+    if outcome.failure:
+        return outcome
+    content = nbformat.writes(without_traces(nbformat.read(executed, as_version=4))).encode()
+    if len(content) > MAX_BYTES:
+        too_large = f"{source.stem} is {len(content):,} bytes, the limit is {MAX_BYTES:,}: draw less in it"
+        return outcome._replace(failure=too_large)
+    store.write_if_changed(target_folder / f"{source.stem}.ipynb", content + b"\n")
+    return outcome
 
 
 def readme_table(figures: Path = store.ROOT / "figures") -> str:
@@ -254,30 +244,96 @@ def without_traces(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 1 if a notebook failed, 2 if the command itself is wrong."""
+    """The command line; 1 if a notebook failed, 2 if the command itself is wrong, 130 if it was interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["reproduce", "build"])
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help='notebooks such as "04_transfer"; all if none is given'
     )
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("PARAMETER", "VALUE"))
+    parser.add_argument("--jobs", metavar="N", help="how many notebooks run at once; by default one per core")
     options = parser.parse_args(arguments)
     if options.command == "build" and options.p:
         parser.error("committed notebooks are built with their default parameters: -p goes with reproduce")
-    use_this_interpreter()
     try:
-        sources = find_sources(options.names)
-        if options.command == "build":
-            failures = build(sources, FOLDER)
-            write_index()
-            write_readme_tables()
-            return bool(failures)
-        parameters = {name: yaml.safe_load(value) for name, value in options.p}
-        return bool(reproduce(sources, store.cache_root() / "reproduce", parameters))
+        with alone(options.command), ended_by_signals():
+            return bool(run_command(options))
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt as error:
+        count = error.done if isinstance(error, Stopped) else 0
+        print(
+            f"Stopped: {count} {'notebook was' if count == 1 else 'notebooks were'} done. "
+            "The same command takes up what the cache holds.",
+            file=sys.stderr,
+        )
+        return 130
+    except OSError as error:
+        print(f"Stopped: {error.filename or 'a file'} could not be written: {disk_error(error)}", file=sys.stderr)
+        return 1
+
+
+def run_command(options: argparse.Namespace) -> list[str]:
+    """What the command line asks for; the failures, one sentence each. Raises ValueError for what it must not ask for."""
+    sources = find_sources(options.names)
+    use_this_interpreter()
+    if options.command == "build":
+        failures = build(sources, FOLDER, options.jobs)
+        write_index()
+        write_readme_tables()
+        return failures
+    parameters = {name: yaml.safe_load(value) for name, value in options.p}
+    return reproduce(sources, store.cache_root() / "reproduce", parameters, options.jobs)
+
+
+@contextmanager
+def alone(command: str) -> Iterator[None]:
+    """Only one such command at a time uses a cache, and with it a clone's figures and notebooks.
+
+    Raises ValueError if another one runs.
+    """
+    about = store.cache_root() / "running.json"
+    about.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(about.with_suffix(".lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        other = json.loads(about.read_text()) if about.is_file() else {}
+        raise ValueError(
+            f"`{other.get('command', 'notebooks/run.py')}` runs here already, as process {other.get('pid', 'unknown')}, "
+            f"since {other.get('since', 'just now')}: wait for its end, or end it with `kill {other.get('pid', 'PID')}`"
+        ) from error
+    words = {"command": f"notebooks/run.py {command}", "pid": os.getpid(), "since": time.strftime("%H:%M:%S")}
+    try:
+        store.write_if_changed(about, json.dumps(words).encode())
+        yield
+    finally:
+        about.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Within it Ctrl-C and SIGTERM raise KeyboardInterrupt, once, even where the parent process ignores them."""
+
+    def interrupt(number, frame):
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if status == 130:  # a thread that did not end in time must not keep the process
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -131,7 +131,7 @@ class SmokeRuns:
         path = self.folder / f"{source.stem}.ipynb"
         if source not in self.seconds:
             start = time.perf_counter()
-            self.failures[source] = run.try_execute(source, path, {"scale": "smoke"})
+            self.failures[source] = run.execute(source, path, {"scale": "smoke"}).failure
             self.seconds[source] = time.perf_counter() - start
         if self.failures[source]:
             pytest.fail(self.failures[source])

@@ -22,7 +22,7 @@ def folder(empty_cache, tmp_path_factory):
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_the_notebook_runs_at_sdxl_scale_with_random_weights(source, folder):
     copy = folder / source.name.replace(".py", ".ipynb")
-    assert not run.try_execute(source, copy, {"scale": "sdxl", "source": "random/16"})
+    assert not run.execute(source, copy, {"scale": "sdxl", "source": "random/16"}).failure
     figures = list((store.cache_root() / "rehearsal" / "figures" / source.stem).glob("*.json"))
     assert figures
     outputs = [output for cell in nbformat.read(copy, as_version=4).cells for output in cell.get("outputs", [])]
@@ -35,7 +35,7 @@ def test_published_saes_take_the_place_of_trained_ones(stem, folder, tmp_path):
         write_published(tmp_path / f"k{k}", ks=(k,), n_f=320, d_model=80)
     (source,) = run.find_sources([stem])
     parameters = {"scale": "sdxl", "source": "random/16", "sae_folder": str(tmp_path)}
-    assert not run.try_execute(source, folder / f"{stem}_published.ipynb", parameters)
+    assert not run.execute(source, folder / f"{stem}_published.ipynb", parameters).failure
 
 
 def test_notebook_06_draws_the_grid_of_published_saes(folder, tmp_path):
@@ -43,4 +43,4 @@ def test_notebook_06_draws_the_grid_of_published_saes(folder, tmp_path):
     write_published(tmp_path / "narrow", ks=(5, 10, 20), n_f=40, d_model=80)
     (source,) = run.find_sources(["06_reconstruction"])
     parameters = {"scale": "sdxl", "source": "random/16", "sae_folder": str(tmp_path)}
-    assert not run.try_execute(source, folder / "06_reconstruction_published.ipynb", parameters)
+    assert not run.execute(source, folder / "06_reconstruction_published.ipynb", parameters).failure

@@ -61,9 +61,10 @@ def nbval(copy):
 
 def test_reproduce_ends_with_a_table_of_what_was_made(source, tmp_path, capsys):
     assert run.reproduce([source], tmp_path, SMOKE) == []
-    header, row = capsys.readouterr().out.splitlines()[-2:]
-    assert header.split() == ["notebook", "seconds", "figures", "artefacts", "verdicts"]
-    assert re.fullmatch(r"00_sample +[0-9]+ +1 +1 +1 no verdict", row)
+    printed = capsys.readouterr().out
+    assert re.search(r"^notebook +time +figures +artefacts made/found +verdicts +against the committed", printed, re.MULTILINE)
+    assert re.search(r"^00_sample +0:[0-9]+ +1 +[01]/0 +1 no verdict +-$", printed, re.MULTILINE)
+    assert "smoke/figures/, as PNG and PDF" in printed and printed.endswith(" in all, 1 at once\n")
     assert run.store.cache_root().joinpath("smoke/figures/00_sample/square.pdf").is_file()
 
 
@@ -89,7 +90,7 @@ def test_an_unknown_parameter_is_refused_when_papermill_is_used_without_the_runn
 def test_nbval_passes_on_a_copy_and_fails_when_a_headline_number_is_changed(tmp_path):
     source, copy = tmp_path / "00_plain.py", tmp_path / "00_plain.ipynb"
     source.write_text('# %% tags=["nbval-check-output"]\nprint("headline:", 10 * 10)\n')
-    assert run.try_execute(source, copy, {}) == ""
+    assert run.execute(source, copy, {}).failure == ""
     passed = nbval(copy)
     assert passed.returncode == 0, passed.stdout
     copy.write_text(copy.read_text().replace("headline: 100", "headline: 101"))
@@ -133,7 +134,7 @@ def test_the_kernel_is_this_interpreter_whatever_else_the_machine_has(tmp_path, 
     elsewhere.write_text(json.dumps({"argv": ["/no/such/python"], "display_name": "wrong", "language": "python"}))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "00_plain.py").write_text("# %%\nimport sys\n\nsys.executable\n")
-    assert run.try_execute(tmp_path / "00_plain.py", tmp_path / "00_plain.ipynb", {}) == ""
+    assert run.execute(tmp_path / "00_plain.py", tmp_path / "00_plain.ipynb", {}).failure == ""
     executed = nbformat.read(tmp_path / "00_plain.ipynb", as_version=4)
     assert executed.cells[0].outputs[0].data["text/plain"] == repr(sys.executable)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from notebooks import run
+from notebooks.execution import execute_notebook
 from notebooks.workshop import lessons
 
 LESSONS = lessons.find_lessons()
@@ -92,7 +93,7 @@ def test_every_check_fails_before_passes_after_and_says_what_is_wrong_with_typic
 def test_the_solution_notebook_runs(lesson, tmp_path):
     run.use_this_interpreter()
     notebook = lessons.solution_version(lesson)
-    assert run.try_run(lesson.name, notebook, tmp_path / "executed.ipynb", lessons.FOLDER) == ""
+    assert execute_notebook(lesson.name, notebook, tmp_path / "executed.ipynb", lessons.FOLDER).failure == ""
 
 
 def double(x):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import nbformat
 
 from notebooks import run
+from notebooks.execution import execute_notebook
 from notebooks.workshop.lessons import (
     FOLDER,
     Lesson,
@@ -24,7 +25,7 @@ from sae_lib import store
 def build(lesson: Lesson) -> str:
     """Writes both versions; one sentence that says what failed, empty if nothing did. A solution that fails leaves what was there."""
     executed = store.cache_root() / "workshop" / f"{lesson.name}.ipynb"
-    if failure := run.try_run(lesson.name, solution_version(lesson), executed, FOLDER):
+    if failure := execute_notebook(lesson.name, solution_version(lesson), executed, FOLDER).failure:
         return failure
     solution = run.without_traces(nbformat.read(executed, as_version=4))
     for kind, notebook in {"solution": solution, "exercise": exercise_version(lesson)}.items():

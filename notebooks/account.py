@@ -1,0 +1,63 @@
+"""What a notebook costs, counted inside its kernel: the runner calls `start` before the first cell and `report` after the last.
+
+Both calls are silent: neither the notebook's history, its cells nor its outputs show them.
+"""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+counts = {"forward_passes": 0, "sae_steps": 0}
+
+
+class Account(NamedTuple):
+    """What one notebook cost."""
+
+    peak_gb: float = 0.0
+    """Most memory that its kernel had at once, in 10^9 bytes."""
+    forward_passes: int = 0
+    """Rows that went into the U-Net: pictures times steps, twice that under guidance, cut passes included."""
+    sae_steps: int = 0
+    """Training steps, summed over SAEs."""
+    made: tuple[str, ...] = ()
+    """Names of the artefact folders that it filled."""
+    found: tuple[str, ...] = ()
+    """Names of the artefact folders that it needed and that were there."""
+
+
+def start() -> None:
+    """Count, from now on, what this process computes."""
+    importlib.import_module("sae_lib")  # before torch: the library says how torch is to run
+    import torch
+
+    torch.nn.modules.module.register_module_forward_pre_hook(_count_rows)
+    torch.optim.optimizer.register_optimizer_step_post_hook(_count_step)
+
+
+def report() -> str:
+    """The account so far, as JSON."""
+    from sae_lib import store
+
+    folders = {name: tuple(getattr(store, name, ())) for name in ("made", "found")}
+    return json.dumps(Account(_peak_bytes() / 1e9, **counts, **folders)._asdict())
+
+
+def _count_rows(module, inputs) -> None:
+    if type(module).__name__ == "UNet2DConditionModel" and inputs:
+        counts["forward_passes"] += len(inputs[0])
+
+
+def _count_step(optimizer, arguments, keywords) -> None:
+    counts["sae_steps"] += 1
+
+
+def _peak_bytes() -> int:
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage would count the runner's own peak in, which a child inherits
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

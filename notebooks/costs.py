@@ -1,0 +1,75 @@
+"""What each notebook costs: as last measured on this machine, otherwise as committed in `notebooks/costs.json`."""
+
+import json
+import math
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock
+
+from notebooks.execution import Outcome
+from sae_lib import store
+
+COMMITTED = Path(__file__).resolve().with_name("costs.json")
+
+
+class Cost(NamedTuple):
+    """What a run of a notebook takes."""
+
+    seconds: float = 60.0
+    """On one core."""
+    peak_gb: float = 1.0
+    """Most memory of its kernel, in 10^9 bytes."""
+
+
+def known(scale: str) -> dict[str, Cost]:
+    """The costs of the notebooks at a scale, by name; of a notebook that is not in it nothing is known."""
+    entries = _read(COMMITTED).get(scale, {}) | _read(measured_file()).get(scale, {})
+    return {name: Cost(entry["seconds"], entry["peak_gb"]) for name, entry in entries.items()}
+
+
+def measured_file() -> Path:
+    """Where the times of this machine are kept."""
+    return store.cache_root() / "run_times.json"
+
+
+def keep(scale: str, outcomes: Iterable[Outcome]) -> None:
+    """Remember what notebooks took on this machine, beside what is known of others."""
+    file = measured_file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock"):
+        _write(file, scale, {outcome.name: _entry(outcome) for outcome in outcomes if not outcome.failure})
+
+
+def commit(outcomes: Iterable[Outcome], there_before: Collection[str], file: Path = COMMITTED) -> None:
+    """Write what notebooks took at pocket scale into the committed file, rounded so that it seldom changes.
+
+    A notebook that found one of the artefacts that were `there_before` the run took less than it costs: its entry
+    stays as it was.
+    """
+    fresh = [each for each in outcomes if not each.failure and not set(each.account.found) & set(there_before)]
+    _write(file, "pocket", {outcome.name: _rounded(outcome) for outcome in fresh})
+
+
+def _entry(outcome: Outcome) -> dict[str, float]:
+    return {"seconds": round(outcome.seconds, 1), "peak_gb": round(outcome.account.peak_gb, 2)}
+
+
+def _rounded(outcome: Outcome) -> dict[str, float]:
+    digits = 1 - math.floor(math.log10(max(outcome.seconds, 1)))
+    return {"seconds": int(round(outcome.seconds, digits)), "peak_gb": round(outcome.account.peak_gb, 1)}
+
+
+def _read(file: Path) -> dict[str, dict[str, dict]]:
+    try:
+        return json.loads(file.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+
+
+def _write(file: Path, scale: str, entries: dict[str, dict]) -> None:
+    everything = _read(file)
+    of_scale = everything.get(scale, {})
+    everything[scale] = {name: of_scale.get(name, {}) | entries.get(name, {}) for name in sorted({*of_scale, *entries})}
+    store.write_if_changed(file, (json.dumps(everything, indent=1) + "\n").encode())

@@ -1,0 +1,249 @@
+"""One notebook: its source read, a copy of it run by papermill, and what came of it."""
+
+import ast
+import asyncio
+import errno
+import hashlib
+import importlib
+import json
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jupytext
+import nbformat
+import papermill
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_core.utils import ensure_event_loop
+from nbclient.exceptions import DeadKernelError
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import Engine, papermill_engines
+
+from notebooks.account import Account
+from sae_lib import store
+from sae_lib.runs import refuse_unknown
+
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+SECONDS_TO_START = 300
+"""A kernel that has not answered by then is given up; many that start at once on a slow disk take their time."""
+
+
+class Step(NamedTuple):
+    """Where a running notebook is."""
+
+    cell: int
+    """Number of the cell that starts, from 1 on."""
+    cells: int
+    """How many there are."""
+    heading: str
+    """The last heading before the cell; empty before the first."""
+    pid: int
+    """Process id of the kernel."""
+
+
+class Outcome(NamedTuple):
+    """What came of running one notebook."""
+
+    name: str
+    """As in "04_transfer"."""
+    seconds: float
+    """From the start of its kernel to the end."""
+    failure: str
+    """One sentence that says what failed and where to look; empty if nothing did."""
+    account: Account
+    """What it cost; zeros if its kernel died."""
+
+
+def read_source(source: Path) -> nbformat.NotebookNode:
+    """The notebook that a percent-format source describes, for this interpreter's kernel.
+
+    A cell's id is a hash of its text, so that it stays the same however often and wherever the notebook is built.
+    """
+    notebook = jupytext.read(source, fmt="py:percent")
+    seen = Counter()
+    for cell in notebook.cells:
+        text = f"{cell.cell_type}\n{cell.source}"
+        cell["id"] = hashlib.sha256(f"{text}\n{seen[text]}".encode()).hexdigest()[:8]
+        seen[text] += 1
+    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def parameters_of(notebook: nbformat.NotebookNode) -> dict[str, Any]:
+    """Names and defaults in the cell tagged `parameters`: its lines are `name: type = value  # help`."""
+    cells = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
+    lines = [node for source in cells for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)]
+    return {line.target.id: ast.literal_eval(line.value) for line in lines}
+
+
+def use_this_interpreter() -> None:
+    """Make "python3" the kernel of this very interpreter and clone, whatever else is installed on the machine.
+
+    Also builds matplotlib's font cache, which the first import on a machine otherwise announces in the notebook.
+    """
+    kernel = store.cache_root() / "jupyter" / "kernels" / "python3" / "kernel.json"
+    # The kernel listens on this machine's loopback only; at a lower level it warns of that for each notebook.
+    spec = get_kernel_dict(["--IPKernelApp.log_level=ERROR"]) | {"env": {"PYTHONPATH": str(store.ROOT)}}
+    store.write_if_changed(kernel, json.dumps(spec, indent=1).encode())
+    os.environ["JUPYTER_PATH"] = str(kernel.parents[2])
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    importlib.import_module("matplotlib.font_manager")
+
+
+def execute(
+    source: Path, target: Path, parameters: Mapping[str, Any], on_cell: Callable[[Step], Any] | None = None
+) -> Outcome:
+    """Run a source as the notebook `target`, in the folder of `target`; `on_cell` hears of each cell that starts.
+
+    What `on_cell` raises ends the run, and nothing is written.
+
+    Raises ValueError for a parameter that the notebook does not have, before anything runs.
+    """
+    notebook = read_source(source)
+    refuse_unknown(source.stem, set(parameters), parameters_of(notebook))
+    return execute_notebook(source.stem, notebook, target, target.parent, parameters, on_cell)
+
+
+def execute_notebook(
+    name: str,
+    notebook: nbformat.NotebookNode,
+    target: Path,
+    folder: Path,
+    parameters: Mapping[str, Any] | None = None,
+    on_cell: Callable[[Step], Any] | None = None,
+) -> Outcome:
+    """Run a notebook in a folder and write it, with its outputs, to `target`.
+
+    While it runs it lies beside `target` under a hidden name; one that fails gets its final name too, and is the log.
+    Any number of threads may do so at once, each with a kernel, which is a process, of its own.
+    """
+    target, account = target.absolute(), {}
+    unfinished = target.with_name(f".unfinished-{target.name}")
+    start, failure = time.perf_counter(), ""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _run_by_papermill(notebook, unfinished, parameters, folder=folder, on_cell=on_cell or _ignore, account=account)
+        unfinished.replace(target)
+    except papermill.PapermillExecutionError as error:
+        unfinished.replace(target)
+        failure = f"{name} failed in cell {error.cell_index}: {_in_one_line(error)} (see {shown(target)})"
+    except DeadKernelError:
+        unfinished.replace(target)
+        failure = f"{name} failed: its kernel died, most often for want of memory (see {shown(target)})"
+    except RuntimeError as error:
+        failure = f"{name} failed before its first cell: {error}"
+    except OSError as error:
+        failure = f"{name} failed: {shown(target)} could not be written: {disk_error(error)}"
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return Outcome(name, time.perf_counter() - start, failure, Account(**account))
+
+
+def disk_error(error: OSError) -> str:
+    """What the system says of a file, and what to do if the disk is full."""
+    advice = (
+        ". Free some space and run it again: it takes up what the cache holds" if error.errno == errno.ENOSPC else ""
+    )
+    return f"{error.strerror or error}{advice}"
+
+
+def shown(path: Path) -> str:
+    """A path as a person wants to read it: from the present folder if it is below that."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _ignore(step: Step) -> None:
+    pass
+
+
+def _in_one_line(error: papermill.PapermillExecutionError, length: int = 300) -> str:
+    first = next(iter(str(error.evalue).splitlines()), "")
+    words = f"{error.ename}: {first}" if first else error.ename
+    if f"[Errno {errno.ENOSPC}]" in words:
+        words += ". Free some space and run it again"
+    return words if len(words) <= length else f"{words[:length]}..."
+
+
+def _run_by_papermill(notebook, target: Path, parameters: Mapping[str, Any] | None, **for_engine) -> None:
+    # A folder given to papermill itself would become the working directory of all threads.
+    settings = {"kernel_name": "python3", "start_timeout": SECONDS_TO_START, "progress_bar": False, "log_output": False}
+    papermill.execute_notebook(notebook, target, dict(parameters or {}), engine_name="told", **settings, **for_engine)
+
+
+class _Client(PapermillNotebookClient):
+    """Papermill's client that tells of each cell, and keeps an account without a cell of its own."""
+
+    starting = threading.Lock()  # two threads that look for free ports at once could find the same
+
+    def __init__(self, nb_man, on_cell, account, **settings):
+        super().__init__(nb_man, **settings)
+        self.on_cell, self.account = on_cell, account
+
+    def start_new_kernel(self, **settings):
+        with self.starting:
+            super().start_new_kernel(**settings)
+
+    def papermill_execute_cells(self):
+        self._evaluate("start()")
+        super().papermill_execute_cells()
+        if answer := self._evaluate("report()"):
+            told = json.loads(ast.literal_eval(answer))
+            self.account.update(told | {name: tuple(told[name]) for name in ("made", "found")})
+
+    def execute_cell(self, cell, cell_index, **settings):
+        step = Step(cell_index + 1, len(self.nb.cells), self._heading(cell_index), self.km.provisioner.pid)
+        self.on_cell(step)
+        try:
+            return super().execute_cell(cell, cell_index, **settings)
+        except DeadKernelError:
+            self.on_cell(step)  # which raises if it was the listener who ended the kernel
+            raise
+
+    def _heading(self, cell_index: int) -> str:
+        prose = [cell.source for cell in self.nb.cells[: cell_index + 1] if cell.cell_type == "markdown"]
+        lines = [line for source in prose for line in source.splitlines() if line.startswith("#")]
+        return lines[-1].lstrip("# ") if lines else ""
+
+    def _evaluate(self, call: str) -> str | None:
+        """The value of a function of `notebooks.account` in the kernel, as text; it leaves no trace in the notebook."""
+        wanted = {"value": f"__import__('notebooks.account', fromlist=['account']).{call}"}
+        message = self.kc.execute("", silent=True, store_history=False, user_expressions=wanted)
+        value = self.wait_for_reply(message)["content"].get("user_expressions", {}).get("value", {})
+        return value.get("data", {}).get("text/plain")
+
+
+class _ToldEngine(Engine):
+    """Papermill's own engine with our client."""
+
+    @classmethod
+    def execute_managed_notebook(
+        cls, nb_man, kernel_name, *, folder, on_cell, account, start_timeout, log_output, **ignored
+    ):
+        settings = {"startup_timeout": start_timeout, "kernel_name": kernel_name, "log_output": log_output}
+        place = {"metadata": {"path": str(folder)}}
+        _Client(nb_man, on_cell, account, resources=place, timeout=None, log=papermill.log.logger, **settings).execute()
+
+
+papermill_engines.register("told", _ToldEngine)
+# What papermill and nbclient log of a notebook that failed stands in its Outcome.
+logging.getLogger("papermill").setLevel(logging.CRITICAL)
+
+
+def in_own_loop(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Call `work` in this thread with an event loop of its own, which is closed afterwards."""
+    loop = ensure_event_loop()
+    try:
+        return work(*arguments)
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+        asyncio.set_event_loop(None)

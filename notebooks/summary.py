@@ -1,0 +1,67 @@
+"""What `make reproduce` says at its end: a table with a row per notebook, and below it what a person is to do next."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from notebooks.execution import Outcome, shown
+from notebooks.progress import clock
+from sae_lib.figures import figure_folder
+from sae_lib.runs import Run
+
+COLUMNS = ("notebook", "time", "figures", "artefacts made/found", "verdicts", "against the committed records")
+
+
+def summary(outcomes: Sequence[Outcome], runs: Mapping[str, Run], since: float, copies: Path) -> list[str]:
+    """The lines for a run that began at `since` (as of time.time()) and whose executed notebooks are in `copies`."""
+    records = {outcome.name: fresh_records(runs[outcome.name], since) for outcome in outcomes}
+    against = _comparisons({name: each for name, each in records.items() if each and runs[name].compared_with})
+    rows = [COLUMNS, *(_row(outcome, records[outcome.name], against.get(outcome.name, "-")) for outcome in outcomes)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    failures = [outcome.failure for outcome in outcomes if outcome.failure]
+    places = [f"The executed copies are in {shown(copies)}/."]
+    if any(records.values()):
+        folder = _above(figure_folder(runs[outcomes[0].name]), outcomes[0].name)
+        places.insert(0, f"The figures are in {shown(folder)}/, as PNG and PDF, each with a JSON record beside it.")
+    return [*table, "", *failures, *places, *_conclusion(against)]
+
+
+def fresh_records(run: Run, since: float) -> dict[str, dict]:
+    """The records that a notebook has written since a time (as of time.time()), by the figure's name."""
+    files = sorted(figure_folder(run).glob("*.json"))
+    # A file's time may be a little older than the clock's.
+    return {file.stem: json.loads(file.read_text()) for file in files if file.stat().st_mtime > since - 0.1}
+
+
+def _row(outcome: Outcome, records: Mapping[str, dict], against: object) -> tuple[str, ...]:
+    artefacts = f"{len(outcome.account.made)}/{len(outcome.account.found)}"
+    verdicts = "FAILED" if outcome.failure else _verdicts(records)
+    return outcome.name, clock(outcome.seconds), str(len(records)), artefacts, verdicts, str(against)
+
+
+def _verdicts(records: Mapping[str, dict]) -> str:
+    verdicts = [verdict for record in records.values() for verdict in record["result"]["verdicts"]]
+    words = Counter(verdict["word"] or "no verdict" for verdict in verdicts)
+    return ", ".join(f"{count} {word}" for word, count in sorted(words.items())) or "-"
+
+
+def _comparisons(records: Mapping[str, Mapping[str, dict]]) -> dict[str, object]:
+    if not records:
+        return {}
+    from notebooks import comparison
+
+    return {name: comparison.compare(comparison.committed_records(name), fresh) for name, fresh in records.items()}
+
+
+def _conclusion(comparisons: Mapping[str, object]) -> list[str]:
+    if not comparisons:
+        return []
+    from notebooks import comparison
+
+    return [comparison.conclusion(comparisons)]
+
+
+def _above(folder: Path, name: str) -> Path:
+    return next(parent for parent in (folder, *folder.parents) if parent.name == name).parent
