@@ -1,4 +1,4 @@
-"""What the tests share: shapes checked at run time, and a small pipeline with random weights."""
+"""What the tests share: shapes checked at run time, a small pipeline with random weights, and who runs which test."""
 
 import os
 
@@ -11,6 +11,50 @@ install_import_hook("sae_lib", "beartype.beartype")
 
 import pytest
 import torch
+
+GB_PER_PROCESS = 3.5
+"""A process of the tests with the kernel that it waits for, in 10^9 bytes."""
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--write-costs",
+        action="store_true",
+        help="write what the notebooks cost at smoke scale to notebooks/costs.json",
+    )
+
+
+def pytest_xdist_auto_num_workers():
+    """One process per core, as far as memory holds them; `make test JOBS=1` says otherwise."""
+    from notebooks.jobs import count_jobs
+    from notebooks.machine import free_gb
+
+    try:
+        jobs = count_jobs(os.environ.get("JOBS") or None, "smoke")
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+    return max(1, min(jobs, int(free_gb() / GB_PER_PROCESS)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """With several processes: the tests of a file go to one of them, and so do those that run one notebook.
+
+    Runs of notebooks, whose groups are named "notebook 04_transfer" and so on, come first, the longest before all.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    from notebooks.costs import known
+
+    seconds = {f"notebook {name}": cost.seconds for name, cost in known("smoke").items()}
+
+    def group(item):
+        return item.get_closest_marker("xdist_group").args[0]
+
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: (" " not in group(item), -seconds.get(group(item), 0)))
 
 
 @pytest.fixture(scope="session")
