@@ -42,7 +42,7 @@ def in_group(source):
     return pytest.param(source, marks=pytest.mark.xdist_group(f"notebook {source.stem}"), id=source.stem)
 
 
-each_run = pytest.mark.parametrize("source", map(in_group, SOURCES))
+each_run = pytest.mark.parametrize("source", [in_group(source) for source in SOURCES])
 
 
 def stored(source):
@@ -198,7 +198,7 @@ def fast(sources):
     return sorted((source for source in sources if source.stem in known), key=lambda source: known[source.stem])[:1]
 
 
-@pytest.mark.parametrize("source", map(in_group, fast(SOURCES)))
+@pytest.mark.parametrize("source", [in_group(source) for source in fast(SOURCES)])
 def test_nbval_fails_when_a_headline_number_is_changed(source, smoke_runs, tmp_path):
     smoke_runs.outcome(source)
     notebook = nbformat.read(smoke_runs.copy(source), as_version=4)
