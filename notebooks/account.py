@@ -30,10 +30,11 @@ class Account(NamedTuple):
 def start() -> None:
     """Count, from now on, what this process computes."""
     importlib.import_module("sae_lib")  # before torch: the library says how torch is to run
-    import torch
+    from torch.nn.modules.module import register_module_forward_pre_hook
+    from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    torch.nn.modules.module.register_module_forward_pre_hook(_count_rows)
-    torch.optim.optimizer.register_optimizer_step_post_hook(_count_step)
+    register_module_forward_pre_hook(_count_rows)
+    register_optimizer_step_post_hook(_count_step)
 
 
 def report() -> str:

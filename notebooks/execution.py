@@ -140,7 +140,7 @@ def execute_notebook(
         unfinished.replace(target)
         failure = f"{name} failed: its kernel died, most often for want of memory (see {shown(target)})"
     except RuntimeError as error:
-        failure = f"{name} failed before its first cell: {error}"
+        failure = f"{name} failed outside of its cells: {error}"
     except OSError as error:
         failure = f"{name} failed: {shown(target)} could not be written: {disk_error(error)}"
     finally:
@@ -195,9 +195,8 @@ class _Client(PapermillNotebookClient):
     def papermill_execute_cells(self):
         self._evaluate("start()")
         super().papermill_execute_cells()
-        if answer := self._evaluate("report()"):
-            told = json.loads(ast.literal_eval(answer))
-            self.account.update(told | {name: tuple(told[name]) for name in ("made", "found")})
+        told = json.loads(ast.literal_eval(self._evaluate("report()")))
+        self.account.update(told | {name: tuple(told[name]) for name in ("made", "found")})
 
     def execute_cell(self, cell, cell_index, **settings):
         step = Step(cell_index + 1, len(self.nb.cells), self._heading(cell_index), self.km.provisioner.pid)
@@ -213,12 +212,14 @@ class _Client(PapermillNotebookClient):
         lines = [line for source in prose for line in source.splitlines() if line.startswith("#")]
         return lines[-1].lstrip("# ") if lines else ""
 
-    def _evaluate(self, call: str) -> str | None:
+    def _evaluate(self, call: str) -> str:
         """The value of a function of `notebooks.account` in the kernel, as text; it leaves no trace in the notebook."""
         wanted = {"value": f"__import__('notebooks.account', fromlist=['account']).{call}"}
         message = self.kc.execute("", silent=True, store_history=False, user_expressions=wanted)
-        value = self.wait_for_reply(message)["content"].get("user_expressions", {}).get("value", {})
-        return value.get("data", {}).get("text/plain")
+        value = self.wait_for_reply(message)["content"]["user_expressions"]["value"]
+        if value["status"] == "error":
+            raise RuntimeError(f"its account could not be taken: {value['ename']}: {value['evalue']}")
+        return value["data"]["text/plain"]
 
 
 class _ToldEngine(Engine):

@@ -24,8 +24,8 @@ def clock(seconds: float) -> str:
 def roughly(seconds: float) -> str:
     """A time that is an estimate: "some 9 min", "less than a minute"."""
     minutes = round(seconds / 60)
-    if not minutes:
-        return "less than a minute"
+    if minutes < 2:
+        return "about a minute" if minutes else "less than a minute"
     return f"some {minutes} min" if minutes < 100 else f"some {minutes / 60:.0f} h"
 
 

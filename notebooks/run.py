@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import nbformat
 import yaml
@@ -76,10 +76,13 @@ def reproduce(
         jobs,
         lambda source, on_cell: execute(source, target_folder / f"{source.stem}.ipynb", parameters, on_cell),
     )
+    print("", *summary(outcomes, runs, before, target_folder), sep="\n")
+    print(
+        f"{len(outcomes)} {'notebook' if len(outcomes) == 1 else 'notebooks'} in {clock(time.time() - before)}, {at_once} at once.",
+        flush=True,
+    )
     if set(parameters) <= {"scale"}:  # with others a notebook takes what it takes only then
         costs.keep(_scale_of(parameters), outcomes)
-    print("", *summary(outcomes, runs, before, target_folder), sep="\n")
-    print(f"{clock(time.time() - before)} in all, {at_once} at once")
     return [outcome.failure for outcome in outcomes if outcome.failure]
 
 
@@ -270,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 130
     except OSError as error:
-        print(f"Stopped: {error.filename or 'a file'} could not be written: {disk_error(error)}", file=sys.stderr)
+        print(f"{error.filename or 'A file'} could not be written: {disk_error(error)}", file=sys.stderr)
         return 1
 
 
@@ -330,10 +333,12 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(each, handler)
 
 
+def leave(status: int) -> NoReturn:
+    """End the process; a thread that could not be ended in time does not keep it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    status = main()
-    if status == 130:  # a thread that did not end in time must not keep the process
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
+    leave(main())
