@@ -9,7 +9,7 @@ BROWSER := .venv/browser
 # What creates .venv; the lock is exact for these two versions of Python.
 BASE_PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell command -v $(name) 2>/dev/null)))
 # Processes of one thread each, one per core: half the time of one process of two threads. Long notebooks come first.
-IN_PARALLEL := -n auto --dist loadgroup --no-loadscope-reorder
+IN_PARALLEL := -n auto --dist loadscope
 
 ifdef PYTHON
 ENVIRONMENT :=

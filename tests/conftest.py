@@ -1,6 +1,7 @@
 """What the tests share: shapes checked at run time, a small pipeline with random weights, and who runs which test."""
 
 import os
+import re
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -36,25 +37,35 @@ def pytest_xdist_auto_num_workers():
     return max(1, min(jobs, int(free_gb() / GB_PER_PROCESS)))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config, items):
-    """With several processes: the tests of a file go to one of them, and so do those that run one notebook.
+def unit_of(nodeid):
+    """What one process does as a whole: all tests of a file, or those of a notebook where a file runs many."""
+    notebook = re.match(r"(tests/test_(?:notebooks|rehearsal|workshop)\.py)::.*\[(\d+_\w+)\]$", nodeid)
+    return " ".join(notebook.groups()) if notebook else nodeid.split("::")[0]
 
-    Runs of notebooks, whose groups are named "notebook 04_transfer" and so on, come first, the longest before all.
+
+def pytest_xdist_make_scheduler(config, log):
+    """Processes take whole units in the order of collection.
+
+    pytest-xdist's own groups are no choice: with pytest 9.2 its `loadgroup` tears them apart without a word.
     """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Units(LoadScopeScheduling):
+        _split_scope = staticmethod(unit_of)
+
+    config.option.loadscopereorder = False
+    return Units(config, log)
+
+
+def pytest_collection_modifyitems(config, items):
+    """With several processes: notebooks come first, the longest before all."""
     if not hasattr(config, "workerinput"):
         return
     from notebooks.costs import known
 
-    seconds = {f"notebook {name}": cost.seconds for name, cost in known("smoke").items()}
-
-    def group(item):
-        return item.get_closest_marker("xdist_group").args[0]
-
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: (" " not in group(item), -seconds.get(group(item), 0)))
+    seconds = {f"tests/test_notebooks.py {name}": cost.seconds for name, cost in known("smoke").items()}
+    units = {item: unit_of(item.nodeid) for item in items}
+    items.sort(key=lambda item: (" " not in units[item], -seconds.get(units[item], 0)))
 
 
 @pytest.fixture(scope="session")

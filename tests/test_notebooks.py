@@ -37,14 +37,6 @@ WRITE_COSTS = ".venv/bin/python -m pytest tests/test_notebooks.py -k computes --
 each_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 
 
-def in_group(source):
-    """Several processes share the work: the runs of one notebook stay together."""
-    return pytest.param(source, marks=pytest.mark.xdist_group(f"notebook {source.stem}"), id=source.stem)
-
-
-each_run = pytest.mark.parametrize("source", [in_group(source) for source in SOURCES])
-
-
 def stored(source):
     path = run.FOLDER / f"{source.stem}.ipynb"
     assert path.is_file(), f"notebooks/{path.name} is missing: run make notebooks"
@@ -167,14 +159,14 @@ def tracked_files():
     return {path: path.stat().st_mtime_ns for path in files if "__pycache__" not in path.parts}
 
 
-@each_run
+@each_notebook
 def test_the_notebook_runs_at_smoke_scale_and_touches_nothing_that_git_tracks(source, smoke_runs):
     before = tracked_files()
     smoke_runs.outcome(source)
     assert tracked_files() == before
 
 
-@each_run
+@each_notebook
 def test_the_notebook_computes_as_much_as_it_is_known_to_compute(source, smoke_runs, pytestconfig):
     outcome = smoke_runs.outcome(source)
     if pytestconfig.getoption("write_costs"):
@@ -185,7 +177,7 @@ def test_the_notebook_computes_as_much_as_it_is_known_to_compute(source, smoke_r
     assert not differences, f"{'; '.join(differences)}. If that is meant, run `{WRITE_COSTS}` and commit costs.json"
 
 
-@each_run
+@each_notebook
 def test_nbval_finds_the_same_headline_numbers_from_an_empty_cache(source, smoke_runs, tmp_path):
     smoke_runs.outcome(source)
     done = nbval(smoke_runs.copy(source), tmp_path)
@@ -198,7 +190,7 @@ def fast(sources):
     return sorted((source for source in sources if source.stem in known), key=lambda source: known[source.stem])[:1]
 
 
-@pytest.mark.parametrize("source", [in_group(source) for source in fast(SOURCES)])
+@pytest.mark.parametrize("source", fast(SOURCES), ids=lambda source: source.stem)
 def test_nbval_fails_when_a_headline_number_is_changed(source, smoke_runs, tmp_path):
     smoke_runs.outcome(source)
     notebook = nbformat.read(smoke_runs.copy(source), as_version=4)

@@ -19,12 +19,7 @@ def folder(empty_cache, tmp_path_factory):
     return tmp_path_factory.mktemp("copies")
 
 
-def in_group(stem, source):
-    """Several processes share the work, a notebook at a time."""
-    return pytest.param(source, marks=pytest.mark.xdist_group(f"rehearsal {stem}"), id=stem)
-
-
-@pytest.mark.parametrize("source", [in_group(source.stem, source) for source in SOURCES])
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_the_notebook_runs_at_sdxl_scale_with_random_weights(source, folder):
     copy = folder / source.name.replace(".py", ".ipynb")
     assert not run.execute(source, copy, {"scale": "sdxl", "source": "random/16"}).failure
@@ -34,7 +29,7 @@ def test_the_notebook_runs_at_sdxl_scale_with_random_weights(source, folder):
     assert not [output for output in outputs if output.get("name") == "stderr"]
 
 
-@pytest.mark.parametrize("stem", [in_group(stem, stem) for stem in ("03_train_saes", "04_transfer")])
+@pytest.mark.parametrize("stem", ["03_train_saes", "04_transfer"])
 def test_published_saes_take_the_place_of_trained_ones(stem, folder, tmp_path):
     for k in (8, 10):
         write_published(tmp_path / f"k{k}", ks=(k,), n_f=320, d_model=80)
@@ -43,7 +38,6 @@ def test_published_saes_take_the_place_of_trained_ones(stem, folder, tmp_path):
     assert not run.execute(source, folder / f"{stem}_published.ipynb", parameters).failure
 
 
-@pytest.mark.xdist_group("rehearsal 06_reconstruction")
 def test_notebook_06_draws_the_grid_of_published_saes(folder, tmp_path):
     write_published(tmp_path / "wide", ks=(5, 10, 20, 160), n_f=320, d_model=80)
     write_published(tmp_path / "narrow", ks=(5, 10, 20), n_f=40, d_model=80)

@@ -15,10 +15,6 @@ from notebooks.workshop import lessons
 
 LESSONS = lessons.find_lessons()
 each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
-each_run = pytest.mark.parametrize(
-    "lesson",
-    [pytest.param(each, marks=pytest.mark.xdist_group(f"lesson {each.name}"), id=each.name) for each in LESSONS],
-)
 
 
 def stored(lesson, kind):
@@ -82,7 +78,7 @@ def test_the_workshop_takes_three_hours():
     assert sum(minutes for _, minutes in lessons.timetable(LESSONS)) == 180
 
 
-@each_run
+@each_lesson
 def test_every_check_fails_before_passes_after_and_says_what_is_wrong_with_typical_answers(lesson):
     notes, heard = (lessons.FOLDER / "INSTRUCTOR.md").read_text(), list(lessons.play(lesson))
     assert [each.exercise for each in heard] == list(lesson.mistakes)
@@ -93,7 +89,7 @@ def test_every_check_fails_before_passes_after_and_says_what_is_wrong_with_typic
             assert sentence.removeprefix(f"{exercise}: ") in notes, "run make workshop"
 
 
-@each_run
+@each_lesson
 def test_the_solution_notebook_runs(lesson, tmp_path):
     run.use_this_interpreter()
     notebook = lessons.solution_version(lesson)
