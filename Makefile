@@ -8,9 +8,8 @@ INTEROP := .venv/interop
 BROWSER := .venv/browser
 # What creates .venv; the lock is exact for these two versions of Python.
 BASE_PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell command -v $(name) 2>/dev/null)))
-# Two processes of one thread each, a file at a time: half the time of one process of two threads.
-NOTEBOOK_TESTS := tests/test_notebooks.py
-UNIT_TESTS = $(filter-out $(NOTEBOOK_TESTS),$(sort $(wildcard tests/test_*.py)))
+# Processes of one thread each, one per core: half the time of one process of two threads. Long notebooks come first.
+IN_PARALLEL := -n auto --dist loadscope
 
 ifdef PYTHON
 ENVIRONMENT :=
@@ -30,8 +29,8 @@ help:  ## list these commands
 reproduce: $(ENVIRONMENT)  ## run copies of all notebooks at pocket scale, write figures/, end with a table (JOBS=1: one at a time)
 	@$(PYTHON) notebooks/run.py reproduce $(if $(JOBS),--jobs "$(JOBS)")
 
-test: lint  ## unit tests, then every notebook at smoke scale, then nbval on those copies
-	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile $(UNIT_TESTS) $(NOTEBOOK_TESTS)
+test: lint  ## every notebook at smoke scale, nbval on those copies, and the unit tests (JOBS=1: in one process)
+	@JOBS="$(JOBS)" OMP_NUM_THREADS=1 $(PYTHON) -m pytest $(IN_PARALLEL) tests/test_*.py
 
 test-interop: $(INTEROP)/installed  ## our checkpoints in SAELens and sparsify, theirs in ours (an environment of its own)
 	@PYTHONPATH="$(CURDIR)" $(INTEROP)/bin/python -m pytest -q -c /dev/null --rootdir tests/interop -p no:cacheprovider tests/interop

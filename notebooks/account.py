@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from IPython import get_ipython
+
 counts = {"forward_passes": 0, "sae_steps": 0}
+watched: set[str] = set()
 
 
 class Account(NamedTuple):
@@ -28,18 +31,34 @@ class Account(NamedTuple):
 
 
 def start() -> None:
-    """Count, from now on, what this process computes."""
+    """Count, from now on, what this kernel computes."""
+    get_ipython().events.register("pre_run_cell", _watch)
+
+
+def _watch(_info) -> None:
+    """Begins to count with the cell after the one that imports what computes: a notebook that needs neither loads neither."""
+    for name, watch in (("diffusers", _watch_rows), ("torch.optim.optimizer", _watch_steps)):
+        if name in sys.modules and name not in watched:
+            watched.add(name)
+            watch()
+
+
+def _watch_rows() -> None:
     from diffusers import UNet2DConditionModel
-    from torch.optim.optimizer import register_optimizer_step_post_hook
 
     forward = UNet2DConditionModel.forward  # torch's hook for all modules would slow down each of them
 
     @functools.wraps(forward)
-    def count_rows(self, sample, *arguments, **keywords):
+    def count(self, sample, *arguments, **keywords):
         counts["forward_passes"] += len(sample)
         return forward(self, sample, *arguments, **keywords)
 
-    UNet2DConditionModel.forward = count_rows
+    UNet2DConditionModel.forward = count
+
+
+def _watch_steps() -> None:
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
     register_optimizer_step_post_hook(_count_step)
 
 

@@ -23,10 +23,27 @@ class Cost(NamedTuple):
     """Most memory of its kernel, in 10^9 bytes."""
 
 
+class Counts(NamedTuple):
+    """What a notebook computes at smoke scale from an empty cache: the same on every machine, unlike seconds."""
+
+    forward_passes: int
+    """Rows that go into the U-Net."""
+    sae_steps: int
+    """Training steps."""
+
+    def differences(self, committed: "Counts") -> list[str]:
+        """A sentence for each count that is more than a tenth of the committed one away from it."""
+        return [
+            f"{now:,} {kind.replace('_', ' ')}, {then:,} are committed"
+            for kind, now, then in zip(self._fields, self, committed, strict=True)
+            if 10 * abs(now - then) > then
+        ]
+
+
 def known(scale: str) -> dict[str, Cost]:
     """The costs of the notebooks at a scale, by name; of a notebook that is not in it nothing is known."""
     entries = _read(COMMITTED).get(scale, {}) | _read(measured_file()).get(scale, {})
-    return {name: Cost(entry["seconds"], entry["peak_gb"]) for name, entry in entries.items()}
+    return {name: Cost(entry["seconds"], entry["peak_gb"]) for name, entry in entries.items() if "seconds" in entry}
 
 
 def measured_file() -> Path:
@@ -50,6 +67,22 @@ def commit(outcomes: Iterable[Outcome], there_before: Collection[str], file: Pat
     """
     fresh = [each for each in outcomes if not each.failure and not set(each.account.found) & set(there_before)]
     _write(file, "pocket", {outcome.name: _rounded(outcome) for outcome in fresh})
+
+
+def counts(file: Path = COMMITTED) -> dict[str, Counts]:
+    """What the notebooks compute at smoke scale, by name."""
+    entries = _read(file).get("smoke", {}).items()
+    return {name: Counts(*map(entry.get, Counts._fields)) for name, entry in entries if "sae_steps" in entry}
+
+
+def commit_counts(outcome: Outcome, file: Path = COMMITTED) -> None:
+    """Write what a notebook computed at smoke scale, from an empty cache, into the committed file."""
+    _write(file, "smoke", {outcome.name: counts_of(outcome)._asdict()})
+
+
+def counts_of(outcome: Outcome) -> Counts:
+    """What a run computed."""
+    return Counts(*(getattr(outcome.account, kind) for kind in Counts._fields))
 
 
 def _entry(outcome: Outcome) -> dict[str, float]:

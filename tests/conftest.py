@@ -1,6 +1,7 @@
-"""What the tests share: shapes checked at run time, and a small pipeline with random weights."""
+"""What the tests share: shapes checked at run time, a small pipeline with random weights, and who runs which test."""
 
 import os
+import re
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -15,6 +16,60 @@ import torch
 from sae_lib.scales import set_threads
 
 set_threads("pocket")
+
+GB_PER_PROCESS = 3.5
+"""A process of the tests with the kernel that it waits for, in 10^9 bytes."""
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--write-costs",
+        action="store_true",
+        help="write what the notebooks cost at smoke scale to notebooks/costs.json",
+    )
+
+
+def pytest_xdist_auto_num_workers():
+    """One process per core, as far as memory holds them; `make test JOBS=1` says otherwise."""
+    from notebooks.jobs import count_jobs
+    from notebooks.machine import free_gb
+
+    try:
+        jobs = count_jobs(os.environ.get("JOBS") or None, "smoke")
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+    return max(1, min(jobs, int(free_gb() / GB_PER_PROCESS)))
+
+
+def unit_of(nodeid):
+    """What one process does as a whole: all tests of a file, or those of a notebook where a file runs many."""
+    notebook = re.match(r"(tests/test_(?:notebooks|rehearsal|workshop)\.py)::.*\[(\d+_\w+)\]$", nodeid)
+    return " ".join(notebook.groups()) if notebook else nodeid.split("::")[0]
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Processes take whole units in the order of collection.
+
+    pytest-xdist's own groups are no choice: with pytest 9.2 its `loadgroup` tears them apart without a word.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Units(LoadScopeScheduling):
+        _split_scope = staticmethod(unit_of)
+
+    config.option.loadscopereorder = False
+    return Units(config, log)
+
+
+def pytest_collection_modifyitems(config, items):
+    """With several processes: notebooks come first, the longest before all."""
+    if not hasattr(config, "workerinput"):
+        return
+    from notebooks.costs import known
+
+    seconds = {f"tests/test_notebooks.py {name}": cost.seconds for name, cost in known("smoke").items()}
+    units = {item: unit_of(item.nodeid) for item in items}
+    items.sort(key=lambda item: (" " not in units[item], -seconds.get(units[item], 0)))
 
 
 @pytest.fixture(scope="session")

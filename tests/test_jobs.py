@@ -311,9 +311,10 @@ def test_a_notebook_that_fails_stops_no_other_and_the_table_says_where_to_look(t
 
 def test_the_account_counts_inside_the_kernel_and_leaves_no_trace_in_the_notebook(tmp_path, empty_cache):
     (tmp_path / "01_count.py").write_text(
-        "# %% [markdown]\n# ## 1.1 Counts\n\n# %%\nimport torch\n\n"
-        "class UNet2DConditionModel(torch.nn.Linear):\n    pass\n\n"
-        "model = UNet2DConditionModel(2, 2)\nfor rows in (3, 2):\n    model(torch.ones(rows, 2))\n\n"
+        "# %% [markdown]\n# ## 1.1 Counts\n\n# %%\nimport torch\nfrom sae_lib.pocket.models import build_unet\n\n"
+        "# %%\nmodel, told = build_unet(), {'text_embeds': torch.zeros(3, 128), 'time_ids': torch.zeros(3, 6)}\n"
+        "for rows in (3, 2):\n    added = {name: each[:rows] for name, each in told.items()}\n"
+        "    model(torch.ones(rows, 4, 32, 32), 0, torch.zeros(rows, 40, 192), added_cond_kwargs=added)\n\n"
         "# %%\noptimizer = torch.optim.SGD(model.parameters())\noptimizer.step()\n\n# %%\nlen(In)\n"
     )
     steps = []
@@ -321,8 +322,8 @@ def test_the_account_counts_inside_the_kernel_and_leaves_no_trace_in_the_noteboo
     assert not done.failure and (done.account.forward_passes, done.account.sae_steps) == (5, 1)
     assert 0.1 < done.account.peak_gb < 5 and done.account.made == done.account.found == ()
     notebook = nbformat.read(tmp_path / "out" / "01_count.ipynb", as_version=4)
-    assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2, 3]
-    assert notebook.cells[3].outputs[0].data["text/plain"] == "4"  # the first of In is always empty
+    assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2, 3, 4]
+    assert notebook.cells[4].outputs[0].data["text/plain"] == "5"  # the first of In is always empty
     assert [(step.cell, step.cells, step.heading) for step in steps] == [(n, 4, "1.1 Counts") for n in (1, 2, 3, 4)]
 
 

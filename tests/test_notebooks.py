@@ -1,7 +1,7 @@
 """The notebooks' contract: what their text must be, that they run, that their headline numbers are checked.
 
-Each notebook runs three times at smoke scale: by papermill with an empty cache, by nbval on that copy with another
-empty cache, and the fastest of them once more, changed, to see nbval fail.
+Each notebook runs twice at smoke scale, by papermill with an empty cache and by nbval on that copy with another empty
+cache; what it computes is counted. A fast one runs once more, changed, to see nbval fail.
 """
 
 import ast
@@ -11,14 +11,14 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
 import pytest
 from PIL import Image
 
-from notebooks import run
+from notebooks import costs, run
+from notebooks.execution import execute
 from sae_lib.store import ROOT
 
 SOURCES = run.find_sources()
@@ -31,6 +31,8 @@ FORBIDDEN = {
     "an environment variable": re.compile(r"\benviron\b|\bgetenv\b"),
     "a blanket warning filter": re.compile(r"simplefilter|filterwarnings\(\s*[\"']ignore[\"']\s*\)"),
 }
+
+WRITE_COSTS = ".venv/bin/python -m pytest tests/test_notebooks.py -k computes --write-costs"
 
 each_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 
@@ -122,23 +124,22 @@ def text_of(cell):
 
 
 class SmokeRuns:
-    """Copies of the notebooks executed at smoke scale, each when first asked for, with what it cost."""
+    """Copies of the notebooks executed at smoke scale, each when first asked for, each from an empty cache of its own."""
 
     def __init__(self, folder):
-        self.folder, self.seconds, self.failures = folder, {}, {}
+        self.folder, self.outcomes = folder, {}
 
     def copy(self, source):
-        path = self.folder / f"{source.stem}.ipynb"
-        if source not in self.seconds:
-            start = time.perf_counter()
-            self.failures[source] = run.execute(source, path, {"scale": "smoke"}).failure
-            self.seconds[source] = time.perf_counter() - start
-        if self.failures[source]:
-            pytest.fail(self.failures[source])
-        return path
+        return self.folder / f"{source.stem}.ipynb"
 
-    def fastest(self):
-        return min(SOURCES, key=lambda source: (self.copy(source), self.seconds[source])[1])
+    def outcome(self, source):
+        if source not in self.outcomes:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("SAE_LIB_CACHE", str(self.folder / f"cache_{source.stem}"))
+                self.outcomes[source] = execute(source, self.copy(source), {"scale": "smoke"})
+        if self.outcomes[source].failure:
+            pytest.fail(self.outcomes[source].failure)
+        return self.outcomes[source]
 
 
 @pytest.fixture(scope="module")
@@ -146,43 +147,57 @@ def smoke_runs(empty_cache, tmp_path_factory):
     return SmokeRuns(tmp_path_factory.mktemp("copies"))
 
 
-@pytest.fixture(scope="module")
-def nbval(smoke_runs, tmp_path_factory):
-    """Validate a copy in a process of its own, against a cache that was empty before the first validation."""
-    environment = os.environ | {"SAE_LIB_CACHE": str(tmp_path_factory.mktemp("nbval_cache"))}
-
-    def validate(copy):
-        command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "-p", "no:cacheprovider", str(copy)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-    return validate
+def nbval(copy, cache):
+    """Validate a copy in a process of its own, against a cache that is empty."""
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "-p", "no:cacheprovider", str(copy)]
+    environment = os.environ | {"SAE_LIB_CACHE": str(cache)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def tracked_files():
-    return {path: path.stat().st_mtime_ns for name in ("figures", "notebooks") for path in (ROOT / name).rglob("*.*")}
+    files = [path for name in ("figures", "notebooks") for path in (ROOT / name).rglob("*.*")]
+    return {path: path.stat().st_mtime_ns for path in files if "__pycache__" not in path.parts}
 
 
 @each_notebook
 def test_the_notebook_runs_at_smoke_scale_and_touches_nothing_that_git_tracks(source, smoke_runs):
     before = tracked_files()
-    smoke_runs.copy(source)
+    smoke_runs.outcome(source)
     assert tracked_files() == before
 
 
 @each_notebook
-def test_nbval_finds_the_same_headline_numbers_from_an_empty_cache(source, smoke_runs, nbval):
-    done = nbval(smoke_runs.copy(source))
+def test_the_notebook_computes_as_much_as_it_is_known_to_compute(source, smoke_runs, pytestconfig):
+    outcome = smoke_runs.outcome(source)
+    if pytestconfig.getoption("write_costs"):
+        costs.commit_counts(outcome)
+    known = costs.counts().get(source.stem)
+    assert known, f"notebooks/costs.json does not know what {source.stem} computes: run `{WRITE_COSTS}`"
+    differences = costs.counts_of(outcome).differences(known)
+    assert not differences, f"{'; '.join(differences)}. If that is meant, run `{WRITE_COSTS}` and commit costs.json"
+
+
+@each_notebook
+def test_nbval_finds_the_same_headline_numbers_from_an_empty_cache(source, smoke_runs, tmp_path):
+    smoke_runs.outcome(source)
+    done = nbval(smoke_runs.copy(source), tmp_path)
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.skipif(not SOURCES, reason="there is no notebook yet")
-def test_nbval_fails_when_a_headline_number_is_changed(smoke_runs, nbval):
-    path = smoke_runs.copy(smoke_runs.fastest())
-    notebook = nbformat.read(path, as_version=4)
+def fast(sources):
+    """The notebook that takes the shortest time, if any."""
+    known = costs.known("smoke")
+    return sorted((source for source in sources if source.stem in known), key=lambda source: known[source.stem])[:1]
+
+
+@pytest.mark.parametrize("source", fast(SOURCES), ids=lambda source: source.stem)
+def test_nbval_fails_when_a_headline_number_is_changed(source, smoke_runs, tmp_path):
+    smoke_runs.outcome(source)
+    notebook = nbformat.read(smoke_runs.copy(source), as_version=4)
     cell = next(cell for cell in tagged(notebook, "nbval-check-output") if re.search(r"\d", text_of(cell)))
     output = next(output for output in cell.outputs if re.search(r"\d", output.get("text", "")))
     output.text = re.sub(r"\d", lambda digit: str((int(digit[0]) + 1) % 10), output.text, count=1)
-    changed = path.with_name(f"{path.stem}_changed.ipynb")
+    changed = tmp_path / f"{source.stem}_changed.ipynb"
     nbformat.write(notebook, changed)
-    done = nbval(changed)
+    done = nbval(changed, tmp_path / "cache")
     assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout
