@@ -324,7 +324,7 @@ def test_the_account_counts_inside_the_kernel_and_leaves_no_trace_in_the_noteboo
     notebook = nbformat.read(tmp_path / "out" / "01_count.ipynb", as_version=4)
     assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2, 3, 4]
     assert notebook.cells[4].outputs[0].data["text/plain"] == "5"  # the first of In is always empty
-    assert [(step.cell, step.cells, step.heading) for step in steps] == [(n, 4, "1.1 Counts") for n in (1, 2, 3, 4)]
+    assert [(step.cell, step.cells, step.heading) for step in steps] == [(n, 5, "1.1 Counts") for n in range(1, 6)]
 
 
 def test_a_full_disk_is_told_in_one_sentence_and_leaves_nothing_half_written(tmp_path, empty_cache, monkeypatch):
