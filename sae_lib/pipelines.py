@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from sae_lib.scales import get_scale, set_threads
+from sae_lib.scales import get_scale, set_up_torch
 
 HUB_IDS = {"turbo": "stabilityai/sdxl-turbo", "base": "stabilityai/stable-diffusion-xl-base-1.0"}
 """The paper's models. SDXL Turbo's licence allows non-commercial research."""
@@ -41,7 +41,7 @@ def load_pipeline(
     `source`: for sdxl, a local folder or Hub id in place of the default; `"random"` builds the real configuration with
     random weights (rehearsal: true shapes, no science), `"random/16"` the same with every width divided by 16.
     `device`: by default a GPU if there is one. `dtype`: by default float16 for sdxl on a GPU, else float32. From then on torch
-    computes with the scale's threads (`scales.set_threads`): one at pocket scale.
+    computes with the scale's threads (`scales.set_up_torch`): one at pocket scale.
 
     Raises ValueError for an unknown name, scale or source, or damaged weights; MemoryError or OSError if memory or disk cannot hold
     what is asked; FileNotFoundError if weights are missing, ConnectionError if they would have to be downloaded and cannot.
@@ -49,7 +49,7 @@ def load_pipeline(
     if name not in HUB_IDS:
         raise ValueError(f"unknown pipeline {name!r}; choose one of {', '.join(HUB_IDS)}")
     get_scale(scale)
-    set_threads(scale)
+    set_up_torch(scale)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or (torch.float16 if scale == "sdxl" and device.type == "cuda" else torch.float32)
     if scale != "sdxl":

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 import numpy as np
 import torch
 
-from sae_lib.scales import get_scale, set_threads
+from sae_lib.scales import get_scale, set_up_torch
 from sae_lib.style import use_house_style
 
 EVERY_NOTEBOOK = {"scale": str, "source": str, "seed": int}
@@ -75,7 +75,7 @@ def start_run(notebook: str, namespace: Mapping[str, Any]) -> Run:
             raise TypeError(f"{notebook}: parameter {name} = {namespace[name]!r} is no {wanted}")
     run = Run(notebook, types.MappingProxyType({name: namespace[name] for name in declared}))
     get_scale(run.scale)
-    set_threads(run.scale)
+    set_up_torch(run.scale)
     seed_everything(run.parameters["seed"])
     silence_progress_bars()
     use_house_style()

@@ -13,9 +13,9 @@ install_import_hook("sae_lib", "beartype.beartype")
 import pytest
 import torch
 
-from sae_lib.scales import set_threads
+from sae_lib.scales import set_up_torch
 
-set_threads("pocket")
+set_up_torch("pocket")
 
 GB_PER_PROCESS = 3.5
 """A process of the tests with the kernel that it waits for, in 10^9 bytes."""

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sae_lib import as_image
 from sae_lib.runs import seed_everything, silence_progress_bars
-from sae_lib.scales import set_threads
+from sae_lib.scales import set_up_torch
 from sae_lib.style import use_house_style
 
 SECONDS = 5.0
@@ -43,7 +43,7 @@ class NotYet(Exception):
 def start() -> None:
     """Seeds, one thread, quiet progress bars, the house style; a sentence about what would spoil the lesson on this laptop."""
     seed_everything(0)
-    set_threads("pocket")
+    set_up_torch("pocket")
     silence_progress_bars()
     use_house_style()
     plt.rcParams["figure.dpi"] = 80
