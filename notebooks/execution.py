@@ -238,6 +238,7 @@ class _ToldEngine(Engine):
         cls, nb_man, kernel_name, *, folder, on_cell, account, start_timeout, log_output, **ignored
     ):
         settings = {"startup_timeout": start_timeout, "kernel_name": kernel_name, "log_output": log_output}
+        settings["shutdown_kernel"] = "immediate"  # a graceful end interrupts the kernel first, which says so
         place = {"metadata": {"path": str(folder)}}
         _Client(nb_man, on_cell, account, resources=place, timeout=None, log=papermill.log.logger, **settings).execute()
 

@@ -14,10 +14,9 @@ from notebooks import machine
 from notebooks.costs import Cost
 from notebooks.execution import Outcome, Step, in_own_loop
 
-PREFER_AFTER = {"04_transfer": ("03_train_saes",)}
-"""Notebooks that use what others make: 03 and 04 share the one-step SAEs, and the first to want them trains them.
-
-A preference, no need: where nothing else is left to do, such a notebook starts at once and waits for the artefact."""
+BEFORE = {"03_train_saes": "04_transfer"}
+"""Notebooks that make early what another needs late: 03 begins with the one-step SAEs, 04 trains its own first. The first
+to want an artefact makes it, and the other waits: so the one starts before the other, and no later."""
 LAST = "99_"
 """A notebook whose name starts so reads the figures of all others: it starts when they have ended."""
 
@@ -73,24 +72,19 @@ def count_jobs(words: str | None, scale: str) -> int:
 
 
 def in_order(costs: Mapping[str, Cost]) -> list[str]:
-    """Names in the order in which they start: those that others prefer to come after count as long as the chain they
-    begin; the long before the short; 99 last."""
+    """Names in the order in which they start: the long before the short, one of BEFORE as long as both; 99 last."""
 
-    def chain(name: str) -> float:
-        after = [other for other, wanted in PREFER_AFTER.items() if name in wanted and other in costs]
-        return costs[name].seconds + max(map(chain, after), default=0.0)
+    def length(name: str) -> float:
+        return costs[name].seconds + costs.get(BEFORE.get(name, ""), Cost(0.0)).seconds
 
-    return sorted(costs, key=lambda name: (name.startswith(LAST), -chain(name), name))
+    return sorted(costs, key=lambda name: (name.startswith(LAST), -length(name), name))
 
 
 def next_of(waiting: Sequence[str], running: Collection[str]) -> str | None:
     """Which of the waiting notebooks, given in their order, starts next; None if all must wait for the running ones."""
-    others = [name for name in waiting if not name.startswith(LAST)]
-    unfinished = {*waiting, *running}
-    ready = [name for name in others if not unfinished & {*PREFER_AFTER.get(name, ())}]
-    if ready or others:
-        return (ready or others)[0]
-    return None if running or not waiting else waiting[0]
+    if not waiting or (waiting[0].startswith(LAST) and running):
+        return None
+    return waiting[0]
 
 
 def fits(next_gb: float, free_gb: float, running: Iterable[tuple[float, float]]) -> bool:

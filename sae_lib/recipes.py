@@ -311,6 +311,11 @@ def train_in_setting(
     return Trained(folder, saes, controlled, pca)
 
 
+def trains_saes(scale: str, source: str = "", saes: str = "trained", folder: str = "") -> bool:
+    """Whether `one_step_saes` trains with these arguments, or loads published SAEs."""
+    return scale != "sdxl" or saes == "trained" or (source.startswith("random") and not folder)
+
+
 def one_step_saes(
     turbo, scale: str, source: str = "", prompt_source: str = "", seed: int = 0, saes: str = "trained", folder: str = ""
 ) -> Trained:
@@ -324,12 +329,11 @@ def one_step_saes(
     """
     if saes not in ("published", "trained"):
         raise ValueError(f"saes is {saes!r}; choose 'published' or 'trained'")
-    rehearsal = source.startswith("random")
-    counts = get_scale(scale, rehearsal)
+    counts = get_scale(scale, source.startswith("random"))
     d_model = turbo.unet.config.block_out_channels[-1]
     settings = CallSettings(steps=1, guidance_scale=0.0, seed=seed, batch_size=counts.harvest_batch)
     ks = panel_k(d_model), transfer_k(d_model)
-    if scale != "sdxl" or saes == "trained" or (rehearsal and not folder):
+    if trains_saes(scale, source, saes, folder):
         vectors = counts.train_prompts * positions_per_step(turbo)
         return train_in_setting(turbo, settings, ks, vectors, scale, source, prompt_source, controls=True)
     loaded = {}

@@ -48,7 +48,7 @@ from sae_lib.blocks import SAE_BLOCKS
 from sae_lib.denoising import CallSettings
 from sae_lib.harvest import positions_per_step
 from sae_lib.metrics import interval_of
-from sae_lib.recipes import train_in_setting, transfer_k
+from sae_lib.recipes import train_in_setting, trains_saes, transfer_k
 from sae_lib.store import ROOT
 from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, MODEL_LINES, TEXT_WIDTH
 from sae_lib.transfer import RawUpdates, measure_transfer, untrained
@@ -149,15 +149,16 @@ def pipe_of(name):
 
 # %%
 k = transfer_k(pipe_of("turbo").unet.config.block_out_channels[-1])
-one_step = one_step_saes(pipe_of("turbo"), scale, source, rehearsed, seed, saes, sae_folder)
-transferred = one_step.with_k(k)
 steps = {"turbo": (4, 0.0), "base": (counts.base_steps, counts.base_guidance)}
 settings = {name: CallSettings(*call, seed, batch or counts.transfer_batch) for name, call in steps.items()}
 vectors = counts.train_prompts * positions_per_step(pipe_of("turbo"))
 ceilings = {
     name: train_in_setting(pipe_of(name), settings[name], [k], vectors, scale, source, rehearsed)
-    for name in (settings if one_step.folder else ())  # nothing is trained beside published SAEs
+    for name in settings
+    if trains_saes(scale, source, saes, sae_folder)  # nothing is trained beside published SAEs
 }
+one_step = one_step_saes(pipe_of("turbo"), scale, source, rehearsed, seed, saes, sae_folder)
+transferred = one_step.with_k(k)
 trained_on = f"{vectors:,} vectors a block, seen {counts.passes} times, in every setting"
 print(f"k = {k}, {trained_on if ceilings else 'published'}")
 
