@@ -42,8 +42,17 @@ class Counts(NamedTuple):
 
 def known(scale: str) -> dict[str, Cost]:
     """The costs of the notebooks at a scale, by name; of a notebook that is not in it nothing is known."""
-    entries = _read(COMMITTED).get(scale, {}) | _read(measured_file()).get(scale, {})
-    return {name: Cost(entry["seconds"], entry["peak_gb"]) for name, entry in entries.items() if "seconds" in entry}
+    return committed(scale) | _costs(measured_file(), scale)
+
+
+def committed(scale: str) -> dict[str, Cost]:
+    """The costs that are committed, by name."""
+    return _costs(COMMITTED, scale)
+
+
+def _costs(file: Path, scale: str) -> dict[str, Cost]:
+    entries = _read(file).get(scale, {}).items()
+    return {name: Cost(entry["seconds"], entry["peak_gb"]) for name, entry in entries if "seconds" in entry}
 
 
 def measured_file() -> Path:

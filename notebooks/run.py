@@ -36,7 +36,7 @@ from notebooks.execution import (
     read_source,
     use_this_interpreter,
 )
-from notebooks.jobs import Schedule, Stopped, count_jobs, most_at_once
+from notebooks.jobs import LAST, Schedule, Stopped, count_jobs, in_order, most_at_once, seconds_left
 from notebooks.progress import clock, lines_for
 from notebooks.summary import summary
 from sae_lib import store
@@ -209,7 +209,21 @@ def cards_table(record: Path = store.ROOT / "figures" / "90_speed" / "cards.json
     return "\n".join(lines)
 
 
-README_PARTS = {"artefacts": readme_table, "speed": speed_table, "cards": cards_table}
+def times_table() -> str:
+    """How long all notebooks take at pocket scale by the number of cores, counted from the committed costs."""
+    took = costs.committed("pocket")
+    last = [cost.seconds for name, cost in took.items() if name.startswith(LAST)]
+    others = [took[name].seconds for name in in_order(took) if not name.startswith(LAST)]
+    minutes = {cores: (seconds_left([], others, cores) + sum(last)) / 60 for cores in (1, 2, 4, 8)}
+    longest = max(took, key=lambda name: took[name].seconds)
+    told = ", ".join(f"{each:.0f} on {cores}" for cores, each in minutes.items())
+    return (
+        f"All notebooks at pocket scale, from an empty cache: {told} cores (minutes, counted from each notebook's own time on "
+        f"one core of two; the longest is {longest[:2]} with {took[longest].seconds / 60:.0f})."
+    )
+
+
+README_PARTS = {"artefacts": readme_table, "speed": speed_table, "cards": cards_table, "times": times_table}
 
 
 def write_index(path: Path = store.ROOT / "figures" / "index.json") -> None:

@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from notebooks.comparison import Comparison, committed_records, compare, conclusion
 from notebooks.execution import Outcome, shown
 from notebooks.progress import clock
+from sae_lib import store
 from sae_lib.figures import figure_folder
 from sae_lib.runs import Run
 
@@ -25,7 +27,7 @@ def summary(outcomes: Sequence[Outcome], runs: Mapping[str, Run], since: float, 
     if any(records.values()):
         folder = _above(figure_folder(runs[outcomes[0].name]), outcomes[0].name)
         places.insert(0, f"The figures are in {shown(folder)}/, as PNG and PDF, each with a JSON record beside it.")
-    return [*table, "", *failures, *places, *_conclusion(against)]
+    return [*table, "", *failures, *places, *_conclusion(against), *_left_over()]
 
 
 def fresh_records(run: Run, since: float) -> dict[str, dict]:
@@ -47,20 +49,28 @@ def _verdicts(records: Mapping[str, dict]) -> str:
     return ", ".join(f"{count} {word}" for word, count in sorted(words.items())) or "-"
 
 
-def _comparisons(records: Mapping[str, Mapping[str, dict]]) -> dict[str, object]:
-    if not records:
-        return {}
-    from notebooks import comparison
-
-    return {name: comparison.compare(comparison.committed_records(name), fresh) for name, fresh in records.items()}
+def _comparisons(records: Mapping[str, Mapping[str, dict]]) -> dict[str, Comparison]:
+    return {name: compare(committed_records(name), fresh) for name, fresh in records.items()}
 
 
-def _conclusion(comparisons: Mapping[str, object]) -> list[str]:
-    if not comparisons:
+def _conclusion(comparisons: Mapping[str, Comparison]) -> list[str]:
+    return [conclusion(comparisons)] if comparisons else []
+
+
+def _left_over() -> list[str]:
+    """A sentence about artefacts whose key is of an older kind: no run finds them again, and none is deleted unasked."""
+    told = [
+        each
+        for each in store.cache_root().glob("artefacts/*/inputs.json")
+        if "code" not in json.loads(each.read_text())
+    ]
+    if not told:
         return []
-    from notebooks import comparison
-
-    return [comparison.conclusion(comparisons)]
+    size = sum(file.stat().st_size for each in told for file in each.parent.rglob("*") if file.is_file()) / 1e6
+    many = "1 artefact" if len(told) == 1 else f"{len(told)} artefacts"
+    return [
+        f"The cache holds {many} ({size:,.0f} MB) of an older version, which nothing uses: `make fresh` empties it."
+    ]
 
 
 def _above(folder: Path, name: str) -> Path:

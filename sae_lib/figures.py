@@ -101,9 +101,11 @@ def with_palette(png: bytes) -> bytes:
     palette = np.array([*exact, *zip(*[iter(found)] * 3, strict=True)])
     packed = np.asarray(picture).astype(np.int64) @ (65_536, 256, 1)
     numbers, places = np.unique(packed, return_inverse=True)
-    colors = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], 1)
+    colors = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], 1).astype(np.float32)
     parts = np.array_split(colors, 1 + len(colors) // 4_096)
-    nearest = np.concatenate([((part[:, None] - palette) ** 2).sum(-1).argmin(1) for part in parts])
+    # |color - palette|^2 less |color|^2: whole numbers that float32 holds exactly
+    lengths, to_palette = (palette**2).sum(1), 2 * palette.T.astype(np.float32)
+    nearest = np.concatenate([(lengths - part @ to_palette).argmin(1) for part in parts])
     drawn = Image.fromarray(nearest[places].reshape(picture.size[::-1]).astype(np.uint8), "P")
     drawn.putpalette(palette.astype(np.uint8).tobytes())
     with io.BytesIO() as file:

@@ -20,9 +20,7 @@ _CPU_PIECE, _GPU_PIECE = 2**21, 2**28
 """Pre-activations computed at a time: 8 MB and 1 GB in float32."""
 
 
-def top_k(
-    x: Float[Tensor, "rows n"], k: int
-) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
+def top_k(x: Float[Tensor, "rows n"], k: int) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
     """`x.topk(k)`, on a CPU in half the time: first the k groups with the highest maxima, then the k highest in them.
 
     The k highest of a row lie in the k groups whose maxima are highest. Of equal values others may be chosen.

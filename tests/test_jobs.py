@@ -250,14 +250,10 @@ def test_on_a_terminal_each_running_notebook_has_a_line_with_its_cell_and_headin
     assert told[1].startswith("done 5 of 14, some 10 min left")
 
 
-def test_the_table_compares_with_the_committed_records(tmp_path, monkeypatch):
-    fake = SimpleNamespace(
-        committed_records=lambda name: {"square": {"of": name}},
-        compare=lambda committed, fresh: f"{len(committed)} with {len(fresh)}",
-        conclusion=lambda comparisons: f"Concluded: {comparisons['01_a']}.",
-    )
-    monkeypatch.setitem(sys.modules, "notebooks.comparison", fake)
-    monkeypatch.setattr("notebooks.comparison", fake, raising=False)
+def test_the_table_compares_with_the_committed_records(tmp_path, empty_cache, monkeypatch):
+    monkeypatch.setattr(summary, "committed_records", lambda name: {"square": {"of": name}})
+    monkeypatch.setattr(summary, "compare", lambda committed, fresh: f"{len(committed)} with {len(fresh)}")
+    monkeypatch.setattr(summary, "conclusion", lambda comparisons: f"Concluded: {comparisons['01_a']}.")
     monkeypatch.setattr(summary, "figure_folder", lambda run: tmp_path / "figures" / run.notebook)
     (tmp_path / "figures/01_a").mkdir(parents=True)
     (tmp_path / "figures/01_a/square.json").write_text('{"result": {"verdicts": [{"word": "holds"}]}}')
@@ -267,6 +263,16 @@ def test_the_table_compares_with_the_committed_records(tmp_path, monkeypatch):
     assert re.fullmatch(r"01_a +1:01 +1 +1/2 +1 holds +1 with 1", told[1])
     assert re.fullmatch(r"02_b +0:10 +0 +0/0 +FAILED +-", told[2]) and "02_b failed in cell 3" in told
     assert f"{tmp_path / 'figures'}/, as PNG" in told[-3] and told[-1] == "Concluded: 1 with 1."
+
+
+def test_artefacts_of_an_older_cache_are_named_with_the_command_that_removes_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAE_LIB_CACHE", str(tmp_path))
+    assert summary._left_over() == []
+    for name, told in {"saes-1": '{"library": ""}', "saes-2": '{"code": ""}'}.items():
+        (tmp_path / "artefacts" / name).mkdir(parents=True)
+        (tmp_path / "artefacts" / name / "inputs.json").write_text(told)
+    (line,) = summary._left_over()
+    assert line.startswith("The cache holds 1 artefact (0 MB) of an older version") and "make fresh" in line
 
 
 # With kernels.

@@ -62,9 +62,13 @@ def nbval(copy):
 def test_reproduce_ends_with_a_table_of_what_was_made(source, tmp_path, capsys):
     assert run.reproduce([source], tmp_path, SMOKE) == []
     printed = capsys.readouterr().out
-    assert re.search(r"^notebook +time +figures +artefacts made/found +verdicts +against the committed", printed, re.MULTILINE)
+    assert re.search(
+        r"^notebook +time +figures +artefacts made/found +verdicts +against the committed", printed, re.MULTILINE
+    )
     assert re.search(r"^00_sample +0:[0-9]+ +1 +[01]/0 +1 no verdict +-$", printed, re.MULTILINE)
-    assert "smoke/figures/, as PNG and PDF" in printed and re.search(r"^1 notebook in 0:[0-9]+, 1 at once\.$", printed, re.MULTILINE)
+    assert "smoke/figures/, as PNG and PDF" in printed and re.search(
+        r"^1 notebook in 0:[0-9]+, 1 at once\.$", printed, re.MULTILINE
+    )
     assert run.store.cache_root().joinpath("smoke/figures/00_sample/square.pdf").is_file()
 
 
