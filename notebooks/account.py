@@ -12,7 +12,7 @@ from typing import NamedTuple
 from IPython import get_ipython
 
 counts = {"forward_passes": 0, "sae_steps": 0}
-watched: set[str] = set()
+watched: list[bool] = []
 
 
 class Account(NamedTuple):
@@ -35,12 +35,12 @@ def start() -> None:
     get_ipython().events.register("pre_run_cell", _watch)
 
 
-def _watch(_info) -> None:
-    """Begins to count with the cell after the one that imports what computes: a notebook that needs neither loads neither."""
-    for name, watch in (("diffusers", _watch_rows), ("torch.optim.optimizer", _watch_steps)):
-        if name in sys.modules and name not in watched:
-            watched.add(name)
-            watch()
+def _watch(info) -> None:
+    """Begins with the first cell that names the library: a notebook without it does not wait for what the library imports."""
+    if "sae_lib" in (info.raw_cell or "") and not watched:
+        watched.append(True)
+        _watch_rows()
+        _watch_steps()
 
 
 def _watch_rows() -> None:
