@@ -29,6 +29,7 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.hookimpl(optionalhook=True)  # where pytest-xdist is not installed
 def pytest_xdist_auto_num_workers():
     """One process per core, as far as memory holds them; `make test JOBS=1` says otherwise."""
     from notebooks.jobs import count_jobs
@@ -47,6 +48,7 @@ def unit_of(nodeid):
     return " ".join(notebook.groups()) if notebook else nodeid.split("::")[0]
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Processes take whole units in the order of collection.
 
