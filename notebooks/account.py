@@ -66,7 +66,7 @@ def report() -> str:
     """The account so far, as JSON."""
     from sae_lib import store
 
-    folders = {name: tuple(getattr(store, name, ())) for name in ("made", "found")}
+    folders = {name: tuple(getattr(store, name)) for name in ("made", "found")}
     return json.dumps(Account(_peak_bytes() / 1e9, **counts, **folders)._asdict())
 
 
