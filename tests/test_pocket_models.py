@@ -16,7 +16,7 @@ from sae_lib.pipelines import load_pipeline
 from sae_lib.pocket import weights
 from sae_lib.pocket.captions import sample_captions
 from sae_lib.pocket.models import MAX_TOKENS, build_scheduler, build_tokenizer, build_unet
-from sae_lib.pocket.train import encode_text
+from sae_lib.pocket.train import encode_ids, token_ids
 from sae_lib.statistics import STATISTICS_FILE
 
 
@@ -58,7 +58,7 @@ def test_a_word_that_the_world_lacks_is_spelt_not_lost():
 def test_our_encoding_of_captions_is_the_pipelines(turbo):
     texts = ["a red heart", "a large blue star at night"]
     tokens, _, pooled, _ = turbo.encode_prompt(texts, do_classifier_free_guidance=False)
-    ours = encode_text(turbo.tokenizer, (turbo.text_encoder, turbo.text_encoder_2), texts)
+    ours = encode_ids((turbo.text_encoder, turbo.text_encoder_2), token_ids(turbo.tokenizer, texts))
     torch.testing.assert_close(ours, (tokens, pooled))
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sae_lib.pocket import train, train_clip, train_unet, weights
+from sae_lib.pocket import fitting, train, train_clip, train_unet, weights
 from sae_lib.pocket.captions import Caption
 
 SHIPPED = weights.ROOT
@@ -69,8 +69,8 @@ def test_finished_pairs_are_kept_and_belong_to_their_teacher(trained):
 def test_a_loss_that_is_not_finite_stops_the_run_before_anything_is_saved():
     saved = []
     layer = torch.nn.Linear(1, 1)
-    with pytest.raises(RuntimeError, match="the loss became nan at step 0"):
-        train.fit({"layer": layer}, lambda _: layer.weight.sum() * torch.nan, 3, lr=0.1, save=saved.append)
+    with pytest.raises(RuntimeError, match="the loss became nan by step 2"):
+        fitting.fit({"layer": layer}, lambda _: layer.weight.sum() * torch.nan, 3, lr=0.1, save=saved.append)
     assert not saved
 
 
@@ -80,3 +80,36 @@ def test_what_a_caption_states_becomes_classes_and_what_it_leaves_open_the_last_
     assert row[:7] == [3, 0, 3, 2, 2, 3, 5], "shape, colour, then open: material, size, pose, content, position"
     assert row[7:14] == [5, 5, 3, 2, 2, 3, 5], "no second object"
     assert row[14:] == [0, 2, 4, 1], "one object, no relation, background open, pastel"
+
+
+def test_batches_are_the_same_for_any_number_of_processes():
+    made = fitting._Made(lambda scenes, rng: (scenes, rng.random()), 3, 5)
+    loaders = [fitting.DataLoader(made, batch_size=None, num_workers=workers) for workers in (0, 2)]
+    alone, together = ([batch for batch, _ in zip(loader, range(5), strict=False)] for loader in loaders)
+    assert alone == together and len({rng for _, rng in alone}) == 5
+
+
+def test_our_muon_steps_as_torchs_does():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(8, 8), (8, 24), (24, 8), (8, 8)]
+    ours, theirs = (
+        [
+            torch.nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(at)))
+            for at, shape in enumerate(shapes)
+        ]
+        for _ in range(2)
+    )
+    steps = (
+        fitting.Muon(ours, lr=0.1),
+        torch.optim.Muon(theirs, lr=0.1, weight_decay=fitting._WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        for step in steps:
+            step.step()
+    for at, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        start = torch.randn(one.shape, generator=torch.Generator().manual_seed(at))
+        moved, wanted = one.detach() - start, other.detach() - start
+        assert (moved - wanted).norm() < 0.02 * wanted.norm(), "theirs rounds to bfloat16"

@@ -5,111 +5,24 @@ runs; each writes an exponential moving average of its weights, atomically, ever
 """
 
 import argparse
-import itertools
-import math
 import random
-import time
-from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
 from sae_lib.pocket import weights
 from sae_lib.pocket.captions import Caption, write_caption
+from sae_lib.pocket.fitting import fit, scene_batches
 from sae_lib.pocket.judge import Judge, judge_loss
 from sae_lib.pocket.models import build_text_encoders, build_tokenizer, build_vae
 from sae_lib.pocket.world import (
     OBJECT_ATTRIBUTES,
     SCENE_ATTRIBUTES,
-    Scene,
     attribute_maps,
     render,
     sample_scenes,
 )
-
-
-def fit(
-    modules: dict[str, nn.Module],
-    loss_of: Callable[[int], Tensor],
-    steps: int,
-    *,
-    lr: float,
-    save: Callable[[dict[str, nn.Module]], None],
-    extra: Iterable[nn.Parameter] = (),
-    ema: float = 0.999,
-    save_every: float = 240.0,
-) -> None:
-    """Minimise `loss_of(step)` over the modules' parameters (and `extra` ones that are thrown away), with warm-up and linear decay at the end.
-
-    Matrices and kernels are trained by Muon, everything else by AdamW. `save` gets the averaged modules every `save_every` seconds and at the end. Raises RuntimeError if the loss is not finite.
-    """
-    box = nn.ModuleDict(modules).train()
-    average = AveragedModel(box, multi_avg_fn=_moving_average(ema))
-    kernels = [module.weight for module in box.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    flat = [nn.Parameter(kernel.detach().flatten(1)) for kernel in kernels]  # Muon wants matrices: these share storage
-    known = {id(kernel) for kernel in kernels}
-    others = [*(parameter for parameter in box.parameters() if id(parameter) not in known), *extra]
-    optimisers = [
-        torch.optim.Muon(flat, lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.99), weight_decay=0.01),
-    ]
-    warm = min(200, steps // 10 + 1)
-    schedules = [
-        torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda at: min(1.0, (at + 1) / warm, max(0.02, (steps - at) / (0.35 * steps)))
-        )
-        for optimiser in optimisers
-    ]
-    smooth, start, saved = None, time.monotonic(), time.monotonic()
-    for step in range(steps):
-        loss = loss_of(step)
-        box.zero_grad()
-        optimisers[1].zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(box.parameters(), 1.0)
-        for matrix, kernel in zip(flat, kernels, strict=True):
-            matrix.grad = None if kernel.grad is None else kernel.grad.flatten(1)
-        for optimiser, schedule in zip(optimisers, schedules, strict=True):
-            optimiser.step()
-            schedule.step()
-        average.update_parameters(box)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise RuntimeError(
-                f"the loss became {value} at step {step}: nothing was saved after the last good state; lower the learning rate"
-            )
-        smooth = value if smooth is None else 0.98 * smooth + 0.02 * value
-        if step % 100 == 99 or step == steps - 1:
-            print(f"step {step + 1}/{steps} loss {smooth:.4f} {time.monotonic() - start:.0f} s", flush=True)
-        if time.monotonic() - saved > save_every:
-            save(dict(average.module.items()))
-            saved = time.monotonic()
-    save(dict(average.module.items()))
-
-
-def _moving_average(decay: float):
-    """Exponential moving average whose memory grows with the run, so that early weights are forgotten."""
-
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
-
-    return update
-
-
-def mixed_precision(device: str) -> torch.autocast:
-    """Autocast to bfloat16 where the device computes in it, else nothing."""
-    fast = device.startswith("cuda") or any(
-        torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16")
-    )
-    return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=fast)
-
-
-def scene_batches(batch: int, seed: int) -> Iterable[list[Scene]]:
-    """Endless batches of training scenes."""
-    return (sample_scenes(batch, seed=1_000_003 * seed + at) for at in itertools.count())
-
 
 # --- vae ---------------------------------------------------------------------------------------------------------------
 
@@ -123,7 +36,7 @@ def train_vae(steps: int, seed: int, device: str, batch: int = 32) -> None:
     fixed = weights.is_shipped("unet_base")
     vae.encoder.requires_grad_(not fixed)
     vae.quant_conv.requires_grad_(not fixed)
-    scenes = iter(scene_batches(batch, seed))
+    scenes = scene_batches(batch, seed)
 
     def loss_of(step: int) -> Tensor:
         images = 2 * render(next(scenes), device) - 1
@@ -194,11 +107,12 @@ def train_text(steps: int, seed: int, device: str, batch: int = 256) -> None:
     )
     tokenizer = weights.load("tokenizer") if weights.is_shipped("tokenizer") else build_tokenizer()
     readout = Readout().to(device)
-    scenes, rng = iter(scene_batches(batch, seed)), random.Random(seed)
+    scenes, rng = scene_batches(batch, seed), random.Random(seed)
 
     def loss_of(step: int) -> Tensor:
         captions = [write_caption(scene, rng) for scene in next(scenes)]
-        tokens, pooled = encode_text(tokenizer, (first, second), [caption.text for caption in captions])
+        ids = token_ids(tokenizer, [caption.text for caption in captions]).to(device)
+        tokens, pooled = encode_ids((first, second), ids)
         targets = caption_targets(captions).to(device)
         losses = [
             F.cross_entropy(logits, targets[:, at])
@@ -230,9 +144,13 @@ def train_text(steps: int, seed: int, device: str, batch: int = 256) -> None:
     )
 
 
-def encode_text(tokenizer, encoders, texts: list[str]) -> tuple[Tensor, Tensor]:
+def token_ids(tokenizer, texts: list[str]) -> Tensor:
+    """Captions as token numbers `[texts, 40]`, padded."""
+    return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+
+
+def encode_ids(encoders, ids: Tensor) -> tuple[Tensor, Tensor]:
     """What the SDXL pipeline makes of captions: penultimate hidden states of both encoders `[texts, 40, 192]`, pooled embedding `[texts, 128]`."""
-    ids = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(encoders[0].device)
     outputs = [encoder(ids, output_hidden_states=True) for encoder in encoders]
     return torch.cat([output.hidden_states[-2] for output in outputs], -1), outputs[1].text_embeds
 
@@ -244,7 +162,7 @@ def train_judge(steps: int, seed: int, device: str, batch: int = 32) -> None:
     """The dense judge, on rendered scenes only, half of them blurred, noised or shifted in colour a little."""
     judge = weights.load_or("judge", Judge).to(device)
     vae = weights.load("vae").to(device).eval()
-    scenes = iter(scene_batches(batch, seed))
+    scenes = scene_batches(batch, seed)
     generator = torch.Generator(device).manual_seed(seed)
 
     def loss_of(step: int) -> Tensor:
@@ -282,6 +200,9 @@ def main() -> None:
     )
     parser.add_argument("--batch", type=int, help="scenes a step; by default what suits two cores")
     parser.add_argument(
+        "--lr", type=float, help="learning rate of base and turbo; by default what suits their small batches"
+    )
+    parser.add_argument(
         "--seed", type=int, default=0, help="another seed draws other scenes: change it from run to run"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -289,7 +210,10 @@ def main() -> None:
     for name in arguments.stages:
         if name not in stages:
             parser.error(f"unknown stage {name!r}; choose from {', '.join(stages)}")
-    settings = {"batch": arguments.batch} if arguments.batch else {}
+    if arguments.device.startswith("cuda"):
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+    settings = {name: value for name in ("batch", "lr") if (value := getattr(arguments, name))}
     for name in arguments.stages:
         train, steps = stages[name]
         torch.manual_seed(arguments.seed)

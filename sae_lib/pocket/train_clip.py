@@ -84,12 +84,12 @@ def contrastive_loss(similarity: Tensor, true: Tensor) -> Tensor:
 
 def train_clip(steps: int, seed: int, device: str, batch: int = 128) -> None:
     """Pictures beside what is said of them; an eighth of the renders are seen through the autoencoder, as the models' pictures are."""
-    from sae_lib.pocket.train import fit, mixed_precision, scene_batches
+    from sae_lib.pocket.fitting import fit, mixed_precision, scene_batches
 
     tokenizer = weights.load("tokenizer") if weights.is_shipped("tokenizer") else build_tokenizer()
     clip = weights.load_or("clip", lambda: build_clip(tokenizer)).to(device)
     vae = weights.load("vae").to(device).eval()
-    scenes, rng = iter(scene_batches(batch, seed + 500)), random.Random(seed)
+    scenes, rng = scene_batches(batch, seed + 500), random.Random(seed)
     generator = torch.Generator(device).manual_seed(seed)
 
     def loss_of(step: int) -> Tensor:

@@ -6,6 +6,7 @@ points (t = 749, 499, 249), which are the timesteps of 1- to 4-step sampling.
 """
 
 import hashlib
+import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 
 from sae_lib.pocket import weights
 from sae_lib.pocket.captions import sample_captions, write_caption
+from sae_lib.pocket.fitting import fit, made_batches, mixed_precision
 from sae_lib.pocket.models import build_scheduler, build_unet
-from sae_lib.pocket.train import encode_text, fit, mixed_precision, scene_batches
-from sae_lib.pocket.world import IMAGE_SIZE, render
+from sae_lib.pocket.train import encode_ids, token_ids
+from sae_lib.pocket.world import IMAGE_SIZE, Scene, render
 from sae_lib.store import cache_root
 
 GUIDANCE = 4.0
@@ -39,14 +41,17 @@ class _Conditioning:
         self.device = device
 
     def __call__(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        return encode_text(self.tokenizer, self.encoders, texts)
+        return self.of_ids(token_ids(self.tokenizer, texts).to(self.device))
+
+    def of_ids(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        return encode_ids(self.encoders, ids)
 
 
 def predict_noise(unet: nn.Module, x: Tensor, timesteps: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
     """The U-Net's prediction for variance-preserving inputs `[batch, 4, 32, 32]`."""
-    size = float(IMAGE_SIZE)
-    time_ids = torch.tensor([[size, size, 0.0, 0.0, size, size]], device=x.device).expand(len(x), -1)
-    return unet(x, timesteps, tokens, added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids}).sample
+    size = torch.full((len(x), 6), float(IMAGE_SIZE), device=x.device)
+    size[:, 2:4] = 0  # no crop
+    return unet(x, timesteps, tokens, added_cond_kwargs={"text_embeds": pooled, "time_ids": size}).sample
 
 
 def _alphas(device: str) -> Tensor:
@@ -55,43 +60,51 @@ def _alphas(device: str) -> Tensor:
 
 def train_base(steps: int, seed: int, device: str, batch: int = 16, lr: float = 1e-3) -> None:
     """Predict the noise in encoded scenes: each picture's error divided by the root of its signal-to-noise ratio; captions dropped to zeros (10 %) or to the empty prompt (5 %)."""
-    unet = weights.load_or("unet_base", build_unet).to(device)
-    vae = weights.load("vae").to(device).requires_grad_(False)
-    condition, alphas = _Conditioning(device), _alphas(device)
-    scenes, rng = iter(scene_batches(batch, seed + 1_000)), random.Random(seed)
-    generator = torch.Generator(device).manual_seed(seed)
+    unet = weights.load_or("unet_base", build_unet)
+    tokenizer = weights.load("tokenizer")
 
-    def loss_of(step: int) -> Tensor:
-        batch_scenes = next(scenes)
-        with torch.no_grad():
-            latents = vae.encode(2 * render(batch_scenes, device) - 1).latent_dist.mean * vae.config.scaling_factor
-            draws = torch.rand(batch, generator=generator, device=device)
-            texts = [
-                "" if draw > 0.95 else write_caption(scene, rng).text
-                for scene, draw in zip(batch_scenes, draws.tolist(), strict=True)
-            ]
-            tokens, pooled = condition(texts)
-            keep = (draws > 0.10).float()
-            noise = torch.randn(latents.shape, generator=generator, device=device)
-            spread = (
-                torch.arange(batch, device=device) + torch.rand(batch, generator=generator, device=device)
-            ) / batch
-            timesteps = (1000 * spread).long()  # every batch sees all noise levels
-            alpha = alphas[timesteps].view(-1, 1, 1, 1)
+    def make(scenes: list[Scene], rng: random.Random) -> tuple[Tensor, ...]:
+        draws = [rng.random() for _ in scenes]
+        texts = [
+            "" if draw > 0.95 else write_caption(scene, rng).text for scene, draw in zip(scenes, draws, strict=True)
+        ]
+        keep = torch.tensor([float(draw > 0.10) for draw in draws])
+        timesteps = torch.tensor([1000 * (at + rng.random()) / batch for at in range(batch)])
+        return render(scenes), token_ids(tokenizer, texts), keep, timesteps.long()  # every batch sees all noise levels
+
+    made = made_batches(make, batch, seed + 1_000, device)
+    next_made = next(made)  # the processes that make batches start before a GPU is taken
+    unet, vae = unet.to(device, memory_format=torch.channels_last), weights.load("vae").to(device).requires_grad_(False)
+    condition, alphas = _Conditioning(device), _alphas(device)
+
+    @torch.no_grad()
+    def encoded() -> Iterator[tuple[Tensor, ...]]:
+        for images, ids, keep, timesteps in itertools.chain([next_made], made):
+            images, keep = images.to(device, non_blocking=True), keep.to(device, non_blocking=True)
+            latents = vae.encode(2 * images - 1).latent_dist.mean * vae.config.scaling_factor
+            tokens, pooled = condition.of_ids(ids.to(device, non_blocking=True))
+            yield latents, tokens * keep.view(-1, 1, 1), pooled * keep.view(-1, 1), timesteps.to(device)
+
+    def loss_of(latents: Tensor, tokens: Tensor, pooled: Tensor, timesteps: Tensor) -> Tensor:
+        alpha = alphas[timesteps].view(-1, 1, 1, 1)
+        noise = torch.randn_like(latents)
         with mixed_precision(device):
             predicted = predict_noise(
-                unet,
-                alpha.sqrt() * latents + (1 - alpha).sqrt() * noise,
-                timesteps,
-                tokens * keep.view(-1, 1, 1),
-                pooled * keep.view(-1, 1),
+                unet, alpha.sqrt() * latents + (1 - alpha).sqrt() * noise, timesteps, tokens, pooled
             )
         # What a picture shows is decided at high noise, where plain noise prediction hardly weighs the picture:
         # "Debias the Training of Diffusion Models" (arXiv:2310.08442).
         weight = ((1 - alpha) / alpha).sqrt().flatten()
         return ((predicted.float() - noise).pow(2).mean((1, 2, 3)) * weight).mean()
 
-    fit({"unet": unet}, loss_of, steps, lr=lr, save=lambda modules: weights.save("unet_base", modules["unet"]))
+    fit(
+        {"unet": unet},
+        loss_of,
+        steps,
+        lr=lr,
+        save=lambda modules: weights.save("unet_base", modules["unet"]),
+        batches=encoded(),
+    )
 
 
 def _pairs_folder() -> Path:
@@ -145,40 +158,44 @@ def solve(unet: nn.Module, noise: Tensor, tokens: Tensor, pooled: Tensor) -> Ten
     return x
 
 
-def _pair_batches(batch: int, seed: int, device: str) -> Iterator[dict[str, Tensor]]:
-    """Endless shuffled batches of all stored pairs. Raises FileNotFoundError if there are none."""
+def _pair_batches(batch: int, seed: int, device: str) -> Iterator[tuple[Tensor, ...]]:
+    """Endless shuffled batches of all stored pairs with a timestep each. Raises FileNotFoundError if there are none."""
     files = sorted(_pairs_folder().glob("pairs-*.safetensors"))
     if not files:
         raise FileNotFoundError("no pairs of the present base model to distil from: run the stage pairs first")
-    parts = [load_file(file) for file in files]
-    pairs = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    parts = [load_file(file, device) for file in files]
+    pairs = [torch.cat([part[name] for part in parts]) for name in ("noise", "end", "tokens", "pooled")]
     generator = torch.Generator().manual_seed(seed)
+    choices, shares = torch.tensor(_TURBO_TIMESTEPS), torch.tensor(_TURBO_SHARES)
     while True:
-        for rows in torch.randperm(len(pairs["noise"]), generator=generator).split(batch):
+        for rows in torch.randperm(len(pairs[0]), generator=generator).split(batch):
             if len(rows) == batch:
-                yield {name: value[rows].to(device).float() for name, value in pairs.items()}
+                timesteps = choices[torch.multinomial(shares, batch, replacement=True, generator=generator)]
+                rows = rows.to(device)
+                yield *(value[rows].float() for value in pairs), timesteps.to(device)
 
 
 def train_turbo(steps: int, seed: int, device: str, batch: int = 16, lr: float = 5e-4) -> None:
     """Regress the ODE's end point in one step: from its own noise at t = 999, from its re-noised end point at t = 749, 499, 249."""
-    unet = (weights.load("unet_turbo" if weights.is_shipped("unet_turbo") else "unet_base")).to(device)
-    alphas, batches = _alphas(device), _pair_batches(batch, seed, device)
-    generator = torch.Generator().manual_seed(seed)
-    choices, shares = torch.tensor(_TURBO_TIMESTEPS), torch.tensor(_TURBO_SHARES)
+    unet = weights.load("unet_turbo" if weights.is_shipped("unet_turbo") else "unet_base")
+    unet, alphas = unet.to(device, memory_format=torch.channels_last), _alphas(device)
 
-    def loss_of(step: int) -> Tensor:
-        pair = next(batches)
-        timesteps = choices[torch.multinomial(shares, batch, replacement=True, generator=generator)].to(device)
+    def loss_of(start: Tensor, wanted: Tensor, tokens: Tensor, pooled: Tensor, timesteps: Tensor) -> Tensor:
         alpha = alphas[timesteps].view(-1, 1, 1, 1)
-        fresh = torch.randn(pair["noise"].shape, generator=generator).to(device)
         first = (timesteps == _TURBO_TIMESTEPS[0]).view(-1, 1, 1, 1)
-        x = torch.where(
-            first, (1 - alpha).sqrt() * pair["noise"], alpha.sqrt() * pair["end"] + (1 - alpha).sqrt() * fresh
-        )
+        renoised = alpha.sqrt() * wanted + (1 - alpha).sqrt() * torch.randn_like(wanted)
+        x = torch.where(first, (1 - alpha).sqrt() * start, renoised)
         with mixed_precision(device):
-            noise = predict_noise(unet, x, timesteps, pair["tokens"], pair["pooled"]).float()
+            noise = predict_noise(unet, x, timesteps, tokens, pooled).float()
         end = (x - (1 - alpha).sqrt() * noise) / alpha.sqrt()
-        error = (end - pair["end"]).pow(2).mean((1, 2, 3))
+        error = (end - wanted).pow(2).mean((1, 2, 3))
         return ((error + 0.03**2).sqrt() - 0.03).mean()  # pseudo-Huber: few hard pairs do not rule the gradient
 
-    fit({"unet": unet}, loss_of, steps, lr=lr, save=lambda modules: weights.save("unet_turbo", modules["unet"]))
+    fit(
+        {"unet": unet},
+        loss_of,
+        steps,
+        lr=lr,
+        save=lambda modules: weights.save("unet_turbo", modules["unet"]),
+        batches=_pair_batches(batch, seed, device),
+    )

@@ -75,7 +75,7 @@ def save(part: str, module: nn.Module) -> None:
         _lay_out()
 
     def fill(folder: Path) -> None:
-        copy.deepcopy(module).half().save_pretrained(folder)
+        copy.deepcopy(module).half().to(memory_format=torch.contiguous_format).save_pretrained(folder)
         config = folder / "config.json"
         settings = json.loads(config.read_text())
         settings.pop("_name_or_path", None)  # where on this machine the run began: of no use on another

@@ -128,30 +128,37 @@ def main() -> None:
     if options.small:
         sizes |= {"batch_size": 16, "init_batches": 2, "dead_vectors_threshold": 160}
     configs = [SAEConfig.paper(block, k=min(10, d_model // 10), **sizes) for block in SAE_BLOCKS]
-    result = {
-        "harvest": harvest_speed(pipe, options.batch, options.rounds),
-        "training": training_speed(configs, pipe.device, options.rounds),
-        "together": together(pipe, configs, options.prompts, options.batch),
-        "settings": {name: getattr(options, name) for name in ("source", "dtype", "batch", "rounds", "prompts")},
-    }
     device = torch.cuda.get_device_name() if pipe.device.type == "cuda" else platform.machine()
-    fastest = max(result["harvest"].values())
-    peak = next((value for name, value in PEAK_TFLOPS.items() if name in device), None)
-    if peak and options.source == "random":
-        result["harvest's share of the card's peak"] = fastest * TFLOP_A_PICTURE / peak
-    result["hours for 1.5 million prompts"] = {
-        "harvest alone": PAPER_PROMPTS / fastest / 3600,
-        "harvest and training": PAPER_PROMPTS / result["together"]["pictures a second"] / 3600,
-    }
     run = {
         "command": "python tests/benchmarks/gpu.py",
         "commit": commit_hash(),
         "torch": torch.__version__,
         "device": device,
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(
-        json.dumps({"rehearsal: random weights, no science": True, "result": result, "run": run}, indent=1) + "\n"
+    settings = {name: getattr(options, name) for name in ("source", "dtype", "batch", "rounds", "prompts")}
+    result = {"settings": settings}
+
+    def add(**parts) -> None:  # written part by part: the time on a GPU may end before the run does
+        result.update(parts)
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(
+            json.dumps({"rehearsal: random weights, no science": True, "result": result, "run": run}, indent=1) + "\n"
+        )
+
+    add(training=training_speed(configs, pipe.device, options.rounds))
+    add(together=together(pipe, configs, options.prompts, options.batch))
+    add(harvest=harvest_speed(pipe, options.batch, options.rounds))
+    fastest = max(result["harvest"].values())
+    peak = next((value for name, value in PEAK_TFLOPS.items() if name in device), None)
+    if peak and options.source == "random":
+        add(**{"harvest's share of the card's peak": fastest * TFLOP_A_PICTURE / peak})
+    add(
+        **{
+            "hours for 1.5 million prompts": {
+                "harvest alone": PAPER_PROMPTS / fastest / 3600,
+                "harvest and training": PAPER_PROMPTS / result["together"]["pictures a second"] / 3600,
+            }
+        }
     )
     print(json.dumps(result, indent=1))
 
