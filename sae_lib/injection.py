@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sae_lib.blocks import ATTENTION_BLOCKS, find_block
 from sae_lib.denoising import CallSettings
+from sae_lib.noise import prompt_generator
 from sae_lib.pictures import draw_pictures
 from sae_lib.steps import Step, follow_steps
 
@@ -74,20 +75,33 @@ def inject_tokens(pipe, tokens: Mapping[str, Tokens]) -> Iterator[None]:
 
 
 def draw_injected(
-    pipe,
-    prompts: Sequence[str],
-    blocks: Iterable[str],
-    others: Tokens,
-    settings: CallSettings,
-    latent: bool = False,
-) -> Float[Tensor, "prompts channels height width"]:
+    pipe, prompts: Sequence[str], blocks: Iterable[str], others: Tokens, settings: CallSettings
+) -> Float[Tensor, "prompts 3 height width"]:
     """`draw_pictures` of the prompts while some blocks read the others' tokens, prompt by prompt."""
-    parts, blocks = [], tuple(blocks)
+    batches = _injected(pipe, prompts, blocks, others, settings)
+    return torch.cat([draw_pictures(pipe, [prompts[i] for i in rows], settings, rows) for rows in batches])
+
+
+@torch.no_grad()
+def estimate_injected(
+    pipe, prompts: Sequence[str], blocks: Iterable[str], others: Tokens, settings: CallSettings
+) -> Float[Tensor, "prompts channels height width"]:
+    """What `draw_injected` draws before it is decoded: in one step, the U-Net's estimate of the picture's latents."""
+    call = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance_scale, "output_type": "latent"}
+    parts = []
+    for rows in _injected(pipe, prompts, blocks, others, settings):
+        generator = [prompt_generator(settings.seed, i) for i in rows]
+        parts.append(pipe([prompts[i] for i in rows], generator=generator, **call).images.float().cpu())
+    return torch.cat(parts)
+
+
+def _injected(pipe, prompts: Sequence[str], blocks: Iterable[str], others: Tokens, settings: CallSettings):
+    """Batches of the prompts' numbers, each while the blocks read the tokens of its prompts."""
+    blocks = tuple(blocks)
     for start in range(0, len(prompts), settings.batch_size):
         rows = range(start, min(start + settings.batch_size, len(prompts)))
         with inject_tokens(pipe, dict.fromkeys(blocks, others[rows.start : rows.stop])):
-            parts.append(draw_pictures(pipe, [prompts[i] for i in rows], settings, rows, latent))
-    return torch.cat(parts)
+            yield rows
 
 
 def share_carried(

@@ -19,12 +19,11 @@ MAX_SHOWN = 256
 
 @torch.no_grad()
 def draw_pictures(
-    pipe, prompts: Sequence[str], settings: CallSettings, indices: Sequence[int] | None = None, latent: bool = False
-) -> Float[Tensor, "prompts channels height width"]:
+    pipe, prompts: Sequence[str], settings: CallSettings, indices: Sequence[int] | None = None
+) -> Float[Tensor, "prompts 3 height width"]:
     """One picture a prompt, values in [0, 1], float32 on the CPU; the noise is that of `stream_updates`.
 
     indices: whose noise each picture gets, by default the prompts' own numbers 0, 1, ...; the same number, the same noise.
-    latent: give the latents in place of the pictures (one step's are the U-Net's estimate of the picture).
 
     Raises ValueError if there are no prompts, or another number of indices.
     """
@@ -38,8 +37,7 @@ def draw_pictures(
         indices = range(start, min(start + settings.batch_size, len(prompts)))
         generator = [prompt_generator(settings.seed, numbers[i]) for i in indices]
         call = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance_scale}
-        kind = "latent" if latent else "pt"
-        drawn = pipe([prompts[i] for i in indices], generator=generator, output_type=kind, **call)
+        drawn = pipe([prompts[i] for i in indices], generator=generator, output_type="pt", **call)
         parts.append(drawn.images.float().cpu().contiguous())
     return torch.cat(parts)
 

@@ -52,7 +52,7 @@ from sae_lib import Claim, cached, get_scale, intervene, load_pipeline, load_pro
 from sae_lib.blocks import ATTENTION_BLOCKS, BLOCKS, SAE_BLOCKS
 from sae_lib.clip import load_clip
 from sae_lib.denoising import CallSettings
-from sae_lib.injection import PROMPT_PAIRS, draw_injected, encode_tokens, share_carried, share_of_way
+from sae_lib.injection import PROMPT_PAIRS, draw_injected, encode_tokens, estimate_injected, share_carried, share_of_way
 from sae_lib.metrics import bootstrap, bootstrap_interval, interval_of
 from sae_lib.perceptual import load_perceptual
 from sae_lib.pictures import draw_pictures, show_picture
@@ -265,8 +265,8 @@ for name, interval in mean_share.items():
 def travel(folder):
     """How far the estimate goes towards B's with one block reading B, `[pairs]` for each block."""
     of_b = encode_tokens(turbo, second)
-    start, end = (draw_injected(turbo, first, which, of_b, settings, latent=True) for which in ((), ATTENTION_BLOCKS))
-    moved = {block: draw_injected(turbo, first, [block], of_b, settings, latent=True) for block in alone}
+    start, end = (estimate_injected(turbo, first, which, of_b, settings) for which in ((), ATTENTION_BLOCKS))
+    moved = {block: estimate_injected(turbo, first, [block], of_b, settings) for block in alone}
     save_file({block: share_of_way(start, each, end) for block, each in moved.items()}, folder / "shares.safetensors")
 
 
