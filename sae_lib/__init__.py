@@ -35,6 +35,7 @@ _MODULE_OF = {
     "modulate": "interventions",
     "replace_with_feature": "interventions",
     "during": "interventions",
+    "inject_prompt": "injection",
     "draw_pictures": "pictures",
     "as_image": "pictures",
     "Edit": "painting",

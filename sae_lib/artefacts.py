@@ -206,10 +206,17 @@ ARTEFACTS: tuple[Artefact, ...] = (
     ),
     Artefact(
         "Companion 05",
-        "Ablated blocks: size against effect, and which attributes suffer",
+        "Where the caption enters, the blocks chosen by it; ablated blocks: size against effect, which attributes suffer",
         "",
         "",
-        _of("05_which_blocks_matter", "size_and_effect", "what_changes"),
+        _of(
+            "05_which_blocks_matter",
+            "where_the_caption_enters",
+            "estimates",
+            "chosen_blocks",
+            "size_and_effect",
+            "what_changes",
+        ),
     ),
     Artefact(
         "Companion 06",

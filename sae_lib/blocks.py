@@ -70,3 +70,22 @@ def find_block(pipe, block: str) -> nn.Module:
         return pipe.unet.get_submodule(path.removeprefix("unet."))
     except AttributeError as error:
         raise ValueError(f"block {block!r}: this pipeline has no {path}; wanted SDXL's U-Net ({error})") from error
+
+
+def grid_of(pipe, block: str) -> int:
+    """Cells along each side of a block's maps: 16 for `mid.0` and its neighbours in SDXL Turbo at 512 px, 8 in the pocket models, and
+    twice or four times as many in the levels above."""
+    return pipe.unet.config.sample_size >> _level(pipe, block)
+
+
+def width_of(pipe, block: str) -> int:
+    """Dimensions of a block's update: 1,280 for `mid.0` and its neighbours in SDXL, 128 in the pocket models; fewer in the levels above."""
+    return pipe.unet.config.block_out_channels[_level(pipe, block)]
+
+
+def _level(pipe, block: str) -> int:
+    """How often the block's maps have been halved."""
+    if block not in BLOCKS:
+        raise ValueError(f"unknown block {block!r}; valid blocks: {', '.join(BLOCKS)}")
+    lowest, (stage, number, *_) = len(pipe.unet.config.block_out_channels) - 1, block.split(".")
+    return {"down": lambda: int(number), "mid": lambda: lowest, "up": lambda: lowest - int(number)}[stage]()

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
+from sae_lib.blocks import SAE_BLOCKS, grid_of
 from sae_lib.denoising import CallSettings, run_updates
 from sae_lib.processes import exchange, world
 from sae_lib.transfer import permute_dimensions
@@ -18,10 +19,10 @@ BUFFER = 640_000
 """Vectors a block of the paper's shuffling buffer (authors' code)."""
 
 
-def positions_per_step(pipe) -> int:
-    """Update vectors that a prompt gives at one step in each of the paper's four blocks: a quarter of the latents' width,
-    squared (256 in SDXL Turbo at 512 px, 1,024 in SDXL base at 1,024 px, 64 in the pocket models)."""
-    return (pipe.unet.config.sample_size // 4) ** 2
+def positions_per_step(pipe, block: str = SAE_BLOCKS[0]) -> int:
+    """Update vectors that a prompt gives at one step in a block, by default in each of the paper's four: 256 in SDXL Turbo at 512 px,
+    1,024 in SDXL base at 1,024 px, 64 in the pocket models; four times as many in the level above."""
+    return grid_of(pipe, block) ** 2
 
 
 class TrainingStream(Sequence):
@@ -33,7 +34,7 @@ class TrainingStream(Sequence):
     fifth is used, and what is left at the end is lost.
 
     pipe, prompts, blocks, settings: which updates; all steps of a call count alike, of guided calls the conditional half.
-    vectors: at most this many of each block, None for all. passes: how often each vector is given out. Vectors are in
+    Blocks may differ in grid and width. vectors: at most this many of each block, None for all. passes: how often each vector is given out. Vectors are in
     the U-Net's dtype and on its device: `buffer` x d_model x 4 bytes a block in float32, twice that while it is mixed
     (SDXL: 3.3 GB a block). If a pass is one fill it is kept from pass to pass, and the pipeline runs once.
 
@@ -59,11 +60,12 @@ class TrainingStream(Sequence):
             raise ValueError(f"got {len(prompts)} prompts and {passes} passes; wanted at least one of each")
         self.pipe, self.prompts, self.blocks, self.settings = pipe, prompts, list(blocks), settings
         self.passes, self.vectors, self.seed, self.buffer = passes, vectors, seed, buffer
-        per_prompt = settings.steps * positions_per_step(pipe)
-        needed = len(prompts) if vectors is None else min(len(prompts), -(-vectors // per_prompt))
+        self._of_prompt = {block: settings.steps * positions_per_step(pipe, block) for block in self.blocks}
+        least, most = min(self._of_prompt.values()), max(self._of_prompt.values())
+        needed = len(prompts) if vectors is None else min(len(prompts), -(-vectors // least))
         size = settings.batch_size
         batches = [range(start, min(start + size, needed)) for start in range(0, needed, size)]
-        self.fills = min(len(batches), -(-needed * per_prompt // buffer))
+        self.fills = min(len(batches), -(-needed * most // buffer))
         cuts = [number * len(batches) // self.fills for number in range(self.fills + 1)]
         self._batches = [batches[start:end] for start, end in itertools.pairwise(cuts)]
         self._kept: dict[str, Tensor] | None = None
@@ -97,11 +99,11 @@ class TrainingStream(Sequence):
                 self._refuse_if_too_large(parts, len(self._batches[fill]))
         if size > 1:
             parts = exchange(parts, len(self._batches[fill]))
-        left = None
-        if self.vectors is not None:
-            before = sum(len(batch) for batches in self._batches[:fill] for batch in batches)
-            left = self.vectors - before * self.settings.steps * positions_per_step(self.pipe)
-        vectors = {block: torch.cat(parts.pop(block))[:left] for block in list(parts)}
+        before = sum(len(batch) for batches in self._batches[:fill] for batch in batches)
+        vectors = {}
+        for block in list(parts):
+            left = None if self.vectors is None else max(0, self.vectors - before * self._of_prompt[block])
+            vectors[block] = torch.cat(parts.pop(block))[:left]
         if self.fills == 1:
             self._kept = vectors
         return vectors

@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ import torch
 from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
-from sae_lib.blocks import BLOCKS, SAE_BLOCKS
+from sae_lib.blocks import BLOCKS, SAE_BLOCKS, grid_of, width_of
 from sae_lib.checkpoints import load_saes
 from sae_lib.denoising import CallSettings
 from sae_lib.harvest import BUFFER, PermutedStream, TrainingStream, positions_per_step
@@ -45,14 +45,14 @@ def transfer_k(d_model: int) -> int:
 
 
 def rehearsal_saes(pipe, seed: int = 0) -> tuple[dict[str, TopKSAE], dict[str, FeatureStatistics]]:
-    """Untrained SAEs of the pipeline's width, by block, and statistics in which every unit of strength is 1."""
-    width = pipe.unet.config.block_out_channels[-1]
-    saes = {}
+    """Untrained SAEs of the blocks' widths, by block, and statistics in which every unit of strength is 1."""
+    saes, statistics = {}, {}
     for i, block in enumerate(SAE_BLOCKS):
-        generator = torch.Generator().manual_seed(seed + i)
+        width, generator = width_of(pipe, block), torch.Generator().manual_seed(seed + i)
         saes[block] = TopKSAE(width, 4 * width, panel_k(width), generator).requires_grad_(False).to(pipe.device)
-    ones = torch.ones(4 * width)
-    return saes, dict.fromkeys(SAE_BLOCKS, FeatureStatistics(ones, ones, ones, ones, torch.tensor(1)))
+        ones = torch.ones(4 * width)
+        statistics[block] = FeatureStatistics(ones, ones, ones, ones, torch.tensor(1))
+    return saes, statistics
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ class TrainingRun:
     batch_size: int | None = None
     """Prompts at a time; by default the scale's."""
     blocks: tuple[str, ...] = SAE_BLOCKS
-    """Blocks whose updates are harvested, and trained on."""
+    """Blocks whose updates are harvested, and trained on; they may differ in grid and width."""
     ks: tuple[int, ...] = ()
-    """Activations kept; by default those of the panels and of Figure 3."""
+    """Activations kept; by default those of the panels and of Figure 3, which grow with a block's width."""
     expansion_factors: tuple[int | float, ...] = (4,)
     """n_f / d_model."""
     sae_seeds: tuple[int, ...] = ()
@@ -149,7 +149,7 @@ class TrainingRun:
     def load_prompts(self, pipe) -> list[str]:
         """The training prompts."""
         counts = get_scale(self.scale, self.rehearsal)
-        per_prompt = self.steps * positions_per_step(pipe)
+        per_prompt = self.steps * min(positions_per_step(pipe, block) for block in self.blocks)
         enough = math.inf if self.vectors is None else math.ceil(self.vectors / per_prompt)
         wanted = self.prompts or (counts.train_prompts if self.vectors is None else enough)
         source = self.prompt_source or ("pocket" if self.rehearsal else "")
@@ -166,28 +166,31 @@ class TrainingRun:
 
         A rehearsal has the paper's values, with the batch so small that its few vectors make some steps.
         """
-        d_model = pipe.unet.config.block_out_channels[-1]
-        per_prompt = self.steps * positions_per_step(pipe)
-        vectors = min(len(self.load_prompts(pipe)) * per_prompt, self.vectors or math.inf) * self.all_passes
-        changes: dict[str, Any] = {"d_model": d_model}
-        make = SAEConfig.paper
-        if self.scale != "sdxl":
-            make = SAEConfig.pocket
-            changes["steps"] = vectors // make("mid.0").batch_size
-        elif self.rehearsal and vectors < 100 * make("mid.0").batch_size:
-            batch = max(1, vectors // 16)
-            changes |= {"batch_size": batch, "dead_vectors_threshold": 2 * batch}
-        ks = self.ks or (panel_k(d_model), transfer_k(d_model))
-        grid = itertools.product(ks, self.expansion_factors, self.sae_seeds or (self.seed,), self.blocks)
+        prompts, rounds = len(self.load_prompts(pipe)), range(len(self.ks) or 2)
+        grid = itertools.product(rounds, self.expansion_factors, self.sae_seeds or (self.seed,), self.blocks)
         configs = []
-        for k, factor, seed, block in grid:
+        for number, factor, seed, block in grid:
+            d_model = width_of(pipe, block)
+            vectors = prompts * self.steps * positions_per_step(pipe, block)
+            vectors = min(vectors, self.vectors or math.inf) * self.all_passes
+            k = (self.ks or (panel_k(d_model), transfer_k(d_model)))[number]
             n_f = round(factor * d_model)
-            configs.append(make(block, k, n_f=n_f, seed=seed, auxk=min(256, n_f // 2), **changes))
+            make, changes = self._recipe(block, vectors)
+            configs.append(make(block, k, n_f=n_f, seed=seed, d_model=d_model, auxk=min(256, n_f // 2), **changes))
         return configs
+
+    def _recipe(self, block: str, vectors: int) -> tuple[Callable[..., SAEConfig], dict[str, Any]]:
+        """Whose values an SAE gets, and which of them depend on how many vectors there are."""
+        if self.scale != "sdxl":
+            return SAEConfig.pocket, {"steps": vectors // SAEConfig.pocket(block).batch_size}
+        if self.rehearsal and vectors < 100 * SAEConfig.paper(block).batch_size:
+            batch = max(1, vectors // 16)
+            return SAEConfig.paper, {"batch_size": batch, "dead_vectors_threshold": 2 * batch}
+        return SAEConfig.paper, {}
 
     def describe(self, pipe, block: str) -> dict[str, Any]:
         """What an SAE's `diffusion.json` says: where its vectors come from, which no checkpoint format has fields for."""
-        side, size = pipe.unet.config.sample_size // 4, pipe.unet.config.sample_size * pipe.vae_scale_factor
+        side, size = grid_of(pipe, block), pipe.unet.config.sample_size * pipe.vae_scale_factor
         ours, prompts = self.scale != "sdxl", self.load_prompts(pipe)
         return {
             "model": self.source or (POCKET_NAMES if ours else HUB_IDS)[self.model],
@@ -330,7 +333,7 @@ def one_step_saes(
     if saes not in ("published", "trained"):
         raise ValueError(f"saes is {saes!r}; choose 'published' or 'trained'")
     counts = get_scale(scale, source.startswith("random"))
-    d_model = turbo.unet.config.block_out_channels[-1]
+    d_model = width_of(turbo, SAE_BLOCKS[0])
     settings = CallSettings(steps=1, guidance_scale=0.0, seed=seed, batch_size=counts.harvest_batch)
     ks = panel_k(d_model), transfer_k(d_model)
     if trains_saes(scale, source, saes, folder):

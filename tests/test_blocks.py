@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from sae_lib.blocks import ATTENTION_BLOCKS, BLOCKS, SAE_BLOCKS, find_block
+from sae_lib.blocks import ATTENTION_BLOCKS, BLOCKS, SAE_BLOCKS, find_block, grid_of, width_of
+from sae_lib.updates import capture_updates
 
 
 def test_there_are_17_resnets_and_11_attention_blocks():
@@ -46,3 +47,20 @@ def test_a_unet_without_the_block_is_refused():
 
     with pytest.raises(ValueError, match="no unet.mid_block.attentions.0; wanted SDXL's U-Net"):
         find_block(Other(), "mid.0")
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_grid_and_width_of_a_block_are_those_of_its_update(pipe, call, block):
+    with capture_updates(pipe, [block]) as updates:
+        call()
+    width, height = updates[block].shape[-2:]
+    assert (width_of(pipe, block), grid_of(pipe, block), grid_of(pipe, block)) == (
+        updates[block].shape[-3],
+        height,
+        width,
+    )
+
+
+def test_grid_of_a_block_that_is_not_there_is_refused(pipe):
+    with pytest.raises(ValueError, match="unknown block 'mid.7'"):
+        grid_of(pipe, "mid.7")

@@ -109,3 +109,19 @@ def test_more_vectors_than_the_machine_can_hold_are_refused(pipe, monkeypatch):
     monkeypatch.setattr("sae_lib.harvest.os.sysconf", lambda name: 100)  # 100 pages of 100 bytes
     with pytest.raises(MemoryError, match="take a smaller buffer"):
         stream(pipe)[0]
+
+
+MIXED = ["mid.0", "up.1.2"]
+
+
+def test_blocks_of_another_level_have_more_vectors_of_fewer_dimensions(pipe):
+    read = TrainingStream(pipe, PROMPTS, MIXED, ONE_STEP)
+    assert {block: list(x.shape) for block, x in read[0].items()} == {"mid.0": [3 * 64, 128], "up.1.2": [3 * 256, 64]}
+    assert torch.equal(read.in_order()["mid.0"], stream(pipe).in_order()["mid.0"])
+
+
+@pytest.mark.parametrize(("vectors", "counts"), [(None, (192, 768)), (100, (100, 100)), (160, (160, 160))])
+def test_each_block_of_another_level_gives_at_most_as_many_vectors_as_are_asked_for(pipe, vectors, counts):
+    read = TrainingStream(pipe, PROMPTS, MIXED, ONE_STEP, vectors=vectors, buffer=512)
+    assert tuple(len(rows(read, block)) for block in MIXED) == counts
+    assert all(len(fill["up.1.2"]) <= 512 for fill in read)

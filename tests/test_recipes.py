@@ -51,6 +51,29 @@ def test_a_grid_is_every_block_k_expansion_and_seed(pipe):
     assert {(config.n_f, config.auxk) for config in configs} == {(64, 32), (512, 256)}
 
 
+def test_saes_of_blocks_of_another_level_have_their_width_and_their_share_of_the_vectors(pipe, tmp_path):
+    run = TrainingRun(prompts=1_000, passes=2, blocks=("mid.0", "up.1.2"))
+    configs = run.configs(pipe)
+    assert [(c.block, c.d_model, c.k, c.n_f) for c in configs] == [
+        ("mid.0", 128, 10, 512),
+        ("up.1.2", 64, 6, 256),
+        ("mid.0", 128, 16, 512),
+        ("up.1.2", 64, 8, 256),
+    ]
+    by_block = {config.block: config.dead_vectors_threshold for config in configs}
+    assert by_block["up.1.2"] >= 2 * by_block["mid.0"]
+    assert {block: run.describe(pipe, block)["token_grid"] for block in run.blocks} == {
+        "mid.0": [8, 8],
+        "up.1.2": [16, 16],
+    }
+    run = TrainingRun("smoke", prompts=120, passes=2, blocks=("mid.0", "up.1.2"), ks=(4,), expansion_factors=(1,))
+    saes = run.train(tmp_path, pipe)
+    assert {config.block: sae.decoder.weight.shape for config, sae in saes.items()} == {
+        "mid.0": (128, 128),
+        "up.1.2": (64, 64),
+    }
+
+
 def test_the_pocket_scale_makes_at_least_3000_steps(pipe):
     run = TrainingRun()
     config = run.configs(pipe)[0]

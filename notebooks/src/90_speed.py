@@ -189,7 +189,22 @@ save_figure(run, fig, "precision", precision["result"])
 
 # %%
 gpu = stored.get("gpu")
-print(json.dumps(gpu, indent=1) if gpu else "not run: python tests/benchmarks/gpu.py wants a GPU")
+if gpu:
+    told, peak = gpu["result"], "harvest's share of the card's peak"
+    print(f"rehearsal: random weights, no science; {gpu['run']['device']}, torch {gpu['run']['torch']}")
+    for way, rate in told["harvest"].items():
+        print(f"{rate:9.0f} pictures a second harvested, {way}")
+    print(f"{told.get(peak, 0):9.0%} of the card's bfloat16 peak, by the fastest of them")
+    for name in ("float32", "TF32"):
+        print(f"{told['training'][f'vectors a second, {name}']:9,.0f} vectors a second through four SAEs, {name}")
+    both = told["together"]
+    print(f"{both['pictures a second']:9.0f} pictures a second, harvest and training; {both['peak memory, GB']:.0f} GB")
+    for way, hours in told["hours for 1.5 million prompts"].items():
+        print(f"{hours:9.1f} hours for 1.5 million prompts, {way}")
+else:
+    print("not run: python tests/benchmarks/gpu.py wants a GPU")
+
+# %%
 paper = SAEConfig.paper("mid.0")
 pipeline = 2 * sum(PARAMETERS.values()) / 1e9
 one_sae = 4 * (2 * paper.n_f * paper.d_model + paper.n_f + paper.d_model) / 1e9

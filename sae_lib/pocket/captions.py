@@ -1,9 +1,17 @@
 """Captions of pocket scenes: several phrasings, each attribute stated or left open, and a record of what was stated."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sae_lib.pocket.world import OBJECT_ATTRIBUTES, Object, Scene, has_attribute, sample_scenes
+from sae_lib.pocket.world import (
+    ATTRIBUTES,
+    OBJECT_ATTRIBUTES,
+    SCENE_ATTRIBUTES,
+    Object,
+    Scene,
+    has_attribute,
+    sample_scenes,
+)
 
 _PLACES = {
     "left": "on the left",
@@ -105,6 +113,33 @@ def sample_captions(count: int, seed: int, split: str = "train") -> list[Caption
     """Captions of `count` scenes of a split (`world.sample_scenes`), one each, seeded."""
     rng = random.Random(f"captions-{split}-{seed}")
     return [write_caption(scene, rng) for scene in sample_scenes(count, seed, split)]
+
+
+def minimal_pairs(count: int, seed: int, split: str = "test") -> dict[str, list[tuple[str, str]]]:
+    """For each attribute `count` pairs of captions of one object that differ in its value alone; all else is stated in the same words.
+
+    The scenes are of the split; the second one's value is drawn from those that a caption can state.
+    """
+    pairs: dict[str, list[tuple[str, str]]] = {name: [] for name in ATTRIBUTES}
+    rng = random.Random(f"pairs-{split}-{seed}")
+    for scene in sample_scenes(60 * count, seed, split):
+        wanting = [name for name, found in pairs.items() if len(found) < count]
+        if not wanting:
+            break
+        name = rng.choice(wanting)
+        owner = scene if name in SCENE_ATTRIBUTES else scene.objects[0]
+        value = getattr(owner, name)
+        others = [other for other in ATTRIBUTES[name] if other not in (value, "no eye")]
+        if len(scene.objects) == 1 and value != "no eye" and (owner is scene or has_attribute(owner, name)):
+            changed = replace(owner, **{name: rng.choice(others)})
+            other = changed if owner is scene else replace(scene, objects=(changed,))
+            same_words = has_attribute(other.objects[0], "pose") == has_attribute(scene.objects[0], "pose")
+            if same_words and other.split() != "unseen":
+                words = rng.random()
+                pairs[name].append(
+                    tuple(write_caption(each, random.Random(words), 1.0).text for each in (scene, other))
+                )
+    return pairs
 
 
 def vocabulary() -> list[str]:

@@ -9,7 +9,7 @@ import itertools
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +46,9 @@ AMONG = 50
 
 VARIED = (40, 4)
 """Captions and seeds on which the variation of what a caption leaves open is measured."""
+
+FAMILIES = ("number", *ATTRIBUTES)
+"""What a caption states something about: how many objects, their attributes, the scene's."""
 
 CARD = Path(__file__).parent / "MODEL_CARD.md"
 _START, _END = "<!-- quality: written by `python -m sae_lib.pocket.quality` -->", "<!-- /quality -->"
@@ -86,15 +89,20 @@ def nearest_position(centre: tuple[float, float]) -> str:
     return min(ANCHORS, key=lambda name: (ANCHORS[name][0] - centre[0]) ** 2 + (ANCHORS[name][1] - centre[1]) ** 2)
 
 
+def count_statements(judge: Judge, images: Tensor, captions: Sequence[Caption]) -> Tensor:
+    """Statements that the judge finds and all that are made, `[captions, FAMILIES, 2]`, one picture a caption."""
+    counts = torch.zeros(len(captions), len(FAMILIES), 2)
+    for row, caption, judgement in zip(counts, captions, judge_images(judge, images), strict=True):
+        for family, right in stated_and_found(caption, judgement):
+            row[FAMILIES.index(family)] += torch.tensor([float(right), 1.0])
+    return counts
+
+
 def caption_agreement(judge: Judge, images: Tensor, captions: list[Caption]) -> dict[str, tuple[int, int]]:
-    """`{attribute: (found, stated)}` over pictures of captions, with "all" for the total."""
-    found, stated = Counter(), Counter()
-    for caption, judgement in zip(captions, judge_images(judge, images), strict=True):
-        for name, right in stated_and_found(caption, judgement):
-            for key in (name, "all"):
-                stated[key] += 1
-                found[key] += right
-    return {name: (found[name], stated[name]) for name in stated}
+    """`{family: (found, stated)}` over pictures of captions, with "all" for the total."""
+    counts = count_statements(judge, images, captions).sum(0).int()
+    totals = dict(zip(FAMILIES, counts.tolist(), strict=True)) | {"all": counts.sum(0).tolist()}
+    return {family: tuple(pair) for family, pair in totals.items() if pair[1]}
 
 
 @torch.inference_mode()

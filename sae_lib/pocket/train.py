@@ -1,4 +1,5 @@
-"""Train the pocket models: `python -m sae_lib.pocket.train [stage ...]`, stages vae, text, judge, clip, base, pairs, turbo, saes.
+"""Train the pocket models: `python -m sae_lib.pocket.train [stage ...]`, stages vae, text, judge, clip, base, pairs, turbo,
+blocks, saes.
 
 Every stage starts from the shipped weights where there are any, with a fresh optimiser, so that quality accumulates over
 runs; each writes an exponential moving average of its weights, atomically, every few minutes.
@@ -179,7 +180,7 @@ def train_judge(steps: int, seed: int, device: str, batch: int = 32) -> None:
 
 
 def main() -> None:
-    from sae_lib.pocket import train_clip, train_saes, train_unet
+    from sae_lib.pocket import choose, train_clip, train_saes, train_unet
 
     stages = {
         "vae": (train_vae, 2_000),
@@ -189,6 +190,7 @@ def main() -> None:
         "base": (train_unet.train_base, 2_000),
         "pairs": (train_unet.make_pairs, 6_000),
         "turbo": (train_unet.train_turbo, 1_500),
+        "blocks": (choose.choose_blocks, 200),
         "saes": (train_saes.train_shipped_saes, 12),
     }
     parser = argparse.ArgumentParser(description=__doc__)
@@ -196,7 +198,7 @@ def main() -> None:
     parser.add_argument(
         "--steps",
         type=int,
-        help="optimiser steps (pairs: how many, saes: passes); by default some 30 minutes on two cores",
+        help="optimiser steps (pairs, blocks: how many pairs, saes: passes); by default some 30 minutes on two cores",
     )
     parser.add_argument("--batch", type=int, help="scenes a step; by default what suits two cores")
     parser.add_argument(

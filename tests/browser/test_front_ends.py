@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 from tests.browser.pages import RUN_SECONDS, Painter, Quiet, open_notebook, write_copy
 from tests.browser.servers import serve
 
-STRONG = "up.0.1/377"  # of the shipped SAEs, a feature that changes the first picture much
+STRONG = "up.0.1/410"  # of the shipped SAEs, a feature that changes the first picture much
 ACROSS = ((0.2, 0.45), (0.8, 0.45))
 NOTEBOOK_ITSELF = (r"Cannot read properties of undefined \(reading 'schema'\)",)
 """Notebook 7.6.5 with JupyterLab 4.6.6 throws this at its start, with a notebook of one cell `1 + 1` too."""

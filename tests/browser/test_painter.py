@@ -15,7 +15,8 @@ from sae_lib.store import ROOT
 from tests.browser.pages import DRAW_SECONDS, Painter, Quiet, open_notebook, restart_kernel, run_all, write_copy
 
 ACROSS = ((0.2, 0.45), (0.8, 0.45))
-STRONG = "up.0.1/377"  # of the shipped SAEs, a feature that changes the first picture much
+SUBJECT = "a small tilted red heart with an open eye and a small purple square with an open eye in a meadow"
+STRONG = "up.0.1/68"  # of the shipped SAEs, a feature that changes this picture much, and where it is painted
 IN_ACROSS = np.s_[24:32, 8:56]  # pixels of the six cells, of 8 x 8 in the picture, that it touches
 DOWN = ((0.7, 0.1), (0.7, 0.9))
 
@@ -32,11 +33,12 @@ def page(new_page, lab, folder, source):
 
 @pytest.fixture
 def painters(page):
-    """Both painters with nothing painted yet, STRONG to be painted; at the end of the test the console must be empty."""
+    """Both painters with SUBJECT, nothing painted yet, STRONG to be painted; at the end of the test the console must be empty."""
     page.quiet.complaints.clear()
     painters = [Painter(root) for root in page.locator(".sae-painter").all()]
     for painter in painters:
         painter.start_again()
+        painter.fill("prompt", SUBJECT)
         painter.choose(STRONG)
     yield painters
     assert page.quiet.complaints == []

@@ -333,8 +333,8 @@ show([these[became] for these in drawn.values()], list(drawn))
 # paper shows features that read and write; that cannot be tried on these laptops, and the pocket model is no evidence against it.
 #
 # **They will ask**
-# - *So there is no feature for red?* None that this test can tell from chance, in this SAE and block. Colours are what the pocket model gets wrong most often (model card),
-#   and a direction made of several features may well read them.
+# - *So there is no feature for red?* None that this test can tell from chance, in this SAE and block. The word "red" does not enter the pocket model here: notebook 05 gives
+#   single blocks another caption and finds that colours are written by up.1.2, a block that has no shipped SAE yet.
 # - *Why shuffle whole pictures, not cells?* Neighbouring cells belong to one object; shuffling cells would break that too and make chance look weaker
 #   than it is.
 # - *Why "best of all features" in the control?* Because we searched all of them. A control must repeat the whole search.

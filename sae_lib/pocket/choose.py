@@ -1,0 +1,99 @@
+"""Choose the blocks whose updates are decomposed (stage `blocks`), as the paper did by ablation: by what they do in *this* U-Net.
+
+The rule is ours and was fixed before it was first applied to these weights (2026-11-26). Blocks are ordered greedily on pairs of training
+captions: each time the block is added that raises most the share of the caption's effect that the set carries together,
+when all of it reads the other caption's tokens; the mean over families of statements decides. Chosen is the shortest prefix
+that carries `WANTED_MEAN` on average and `WANTED_LEAST` of every family, of at most `MOST` blocks.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_lib.blocks import ATTENTION_BLOCKS
+from sae_lib.denoising import CallSettings
+from sae_lib.injection import draw_injected, encode_tokens, share_carried
+from sae_lib.pictures import draw_pictures
+from sae_lib.pipelines import load_pipeline
+from sae_lib.pocket import weights
+from sae_lib.pocket.quality import FAMILIES, count_statements
+from sae_lib.prompts import load_pocket_captions
+
+WANTED_MEAN, WANTED_LEAST, MOST = 0.8, 0.4, 7
+STORED = Path(__file__).with_name("chosen_blocks.json")
+
+
+def order_blocks(
+    share_of: Callable[[Sequence[str]], Float[Tensor, " families"]],
+) -> list[tuple[str, Float[Tensor, " families"]]]:
+    """All attention blocks, each time the one whose addition raises the mean share most, with the share that the set then carries."""
+    path: list[tuple[str, Tensor]] = []
+    while left := [block for block in ATTENTION_BLOCKS if block not in dict(path)]:
+        shares = {block: share_of([*dict(path), block]) for block in left}
+        best = max(left, key=lambda block: shares[block].mean().item())
+        path.append((best, shares[best]))
+    return path
+
+
+def prefix_of(path: Sequence[tuple[str, Float[Tensor, " families"]]]) -> list[str]:
+    """The shortest prefix that carries enough; the first `MOST` blocks if none does."""
+    enough = [at for at, (_, share) in enumerate(path) if share.mean() >= WANTED_MEAN and share.min() >= WANTED_LEAST]
+    return [block for block, _ in path[: min([at + 1 for at in enough] + [MOST])]]
+
+
+def choose_blocks(pairs: int, seed: int, device: str) -> None:
+    """Order the blocks of the shipped Turbo on pairs of training captions, and store the order with what it depends on."""
+    pipe, judge = load_pipeline("turbo", device=device), weights.load("judge").to(device)
+    captions = load_pocket_captions(pairs)
+    others = [*captions[1:], captions[0]]
+    texts, tokens = [caption.text for caption in captions], encode_tokens(pipe, [caption.text for caption in others])
+    settings = CallSettings(1, 0.0, seed, batch_size=16)
+
+    def found(pictures: Tensor) -> Tensor:
+        counts = count_statements(judge, pictures, others).sum(0)
+        return counts[:, 0] / counts[:, 1]
+
+    floor = found(draw_pictures(pipe, texts, settings))
+    ceiling = found(draw_injected(pipe, texts, ATTENTION_BLOCKS, tokens, settings))
+
+    def share_of(blocks: Sequence[str]) -> Tensor:
+        share = share_carried(found(draw_injected(pipe, texts, blocks, tokens, settings)), floor, ceiling)
+        print(f"{share.mean():.3f} {' '.join(blocks)}", flush=True)
+        return share
+
+    path = order_blocks(share_of)
+    record = {
+        "command": f"python -m sae_lib.pocket.train blocks --steps {pairs} --seed {seed}",
+        "unet": _hash_of_unet(),
+        "rule": {"mean": WANTED_MEAN, "least": WANTED_LEAST, "most": MOST},
+        "pairs": pairs,
+        "chosen": prefix_of(path),
+        "path": [{"block": block, "share": dict(zip(FAMILIES, share.tolist(), strict=True))} for block, share in path],
+    }
+    temporary = STORED.with_suffix(".partial")
+    temporary.write_text(json.dumps(record, indent=1) + "\n")
+    temporary.replace(STORED)
+
+
+def load_choice() -> dict:
+    """What `choose_blocks` stored: `chosen`, and the `path` to it, each block with the share carried by it and those before.
+
+    Raises FileNotFoundError if nothing was chosen and ValueError if it was chosen for other weights, both with the way out.
+    """
+    again = "choose with `python -m sae_lib.pocket.train blocks`"
+    if not STORED.exists():
+        raise FileNotFoundError(f"no blocks were chosen for the pocket U-Net: {again}")
+    record = json.loads(STORED.read_text())
+    if record["unet"] != _hash_of_unet():
+        raise ValueError(
+            f"the blocks in {STORED.name} were chosen for another U-Net than the one that is there: {again}"
+        )
+    return record
+
+
+def _hash_of_unet() -> str:
+    return hashlib.sha256(weights.weights_file("unet_turbo").read_bytes()).hexdigest()
