@@ -1,7 +1,7 @@
 """Where the caption enters: the tokens of another caption in single blocks' cross-attention (LocoGen, arXiv:2405.01008).
 
-The paper chose its blocks by ablation. What an ablation breaks need not be what a block writes; a block that is given another
-caption's tokens shows it directly, and nothing behind it sees an input of a kind that it never saw.
+The paper chose its blocks by ablation. What an ablation breaks need not be what a block writes. A block that reads another
+caption's tokens shows it directly, and gives out an update of a kind that the layers behind it know.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -118,12 +118,12 @@ def share_carried(
 def share_of_way(
     start: Float[Tensor, "pairs ..."], moved: Float[Tensor, "pairs ..."], end: Float[Tensor, "pairs ..."]
 ) -> Float[Tensor, " pairs"]:
-    """How far `moved` went from `start` to `end`, in the direction of `end`: 0 for not at all, 1 for all the way.
+    """How far `moved` went from `start` to `end`, in the direction of `end`: 0 for not at all (or no way to go), 1 for all the way.
 
     <moved - start, end - start> / |end - start|^2
     """
     way, whole = (moved - start).flatten(1), (end - start).flatten(1)
-    return (way * whole).sum(1) / whole.square().sum(1)
+    return (way * whole).sum(1) / whole.square().sum(1).clamp(min=1e-12)
 
 
 PROMPT_PAIRS = {
