@@ -21,6 +21,9 @@ RUN_SECONDS = 300
 """The notebook has run after this."""
 DRAW_SECONDS = 60
 """A picture has been drawn after this, also by the base model."""
+SUBJECT = "a small tilted red heart with an open eye and a small purple square with an open eye in a meadow"
+STRONG = "up.0.1/68"
+"""Of the shipped SAEs, a feature that changes this picture much, and mostly where it is painted."""
 Point = tuple[float, float]
 """A place on a picture, (0, 0) top left, (1, 1) bottom right."""
 
@@ -195,6 +198,13 @@ class Painter(Widget):
         self.wait_until_drawn(1)
         if self.part("reset").is_enabled():
             self.press("reset")
+
+    def begin(self) -> None:
+        """SUBJECT as the prompt, and STRONG to be painted."""
+        self.wait_until_drawn(1)
+        if self.part("prompt").input_value() != SUBJECT:
+            self.fill("prompt", SUBJECT)
+        self.choose(STRONG)
 
     def find(self, text: str) -> Locator:
         """The search hits for a text that contain it."""

@@ -7,7 +7,6 @@ from playwright.sync_api import expect
 from tests.browser.pages import RUN_SECONDS, Painter, Quiet, open_notebook, write_copy
 from tests.browser.servers import serve
 
-STRONG = "up.0.1/410"  # of the shipped SAEs, a feature that changes the first picture much
 ACROSS = ((0.2, 0.45), (0.8, 0.45))
 NOTEBOOK_ITSELF = (r"Cannot read properties of undefined \(reading 'schema'\)",)
 """Notebook 7.6.5 with JupyterLab 4.6.6 throws this at its start, with a notebook of one cell `1 + 1` too."""
@@ -40,8 +39,7 @@ def app(new_page, folder):
 
 
 def assert_stroke_and_undo(painter):
-    painter.wait_until_drawn(1)
-    painter.choose(STRONG)
+    painter.begin()
     before = painter.picture()
     painter.stroke(*ACROSS)
     assert not np.array_equal(painter.picture(), before)
@@ -55,8 +53,7 @@ def test_a_stroke_and_undo_in_notebook_7(tablet):
 
 def test_a_stroke_with_the_finger_paints_and_does_not_scroll(tablet):
     painter = Painter(tablet.locator(".sae-painter").first)
-    painter.wait_until_drawn(1)
-    painter.choose(STRONG)
+    painter.begin()
     before = painter.picture()
     painter.show()
     touch = tablet.context.new_cdp_session(tablet)

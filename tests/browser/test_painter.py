@@ -12,11 +12,18 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from sae_lib.store import ROOT
-from tests.browser.pages import DRAW_SECONDS, Painter, Quiet, open_notebook, restart_kernel, run_all, write_copy
+from tests.browser.pages import (
+    DRAW_SECONDS,
+    STRONG,
+    Painter,
+    Quiet,
+    open_notebook,
+    restart_kernel,
+    run_all,
+    write_copy,
+)
 
 ACROSS = ((0.2, 0.45), (0.8, 0.45))
-SUBJECT = "a small tilted red heart with an open eye and a small purple square with an open eye in a meadow"
-STRONG = "up.0.1/68"  # of the shipped SAEs, a feature that changes this picture much, and where it is painted
 IN_ACROSS = np.s_[24:32, 8:56]  # pixels of the six cells, of 8 x 8 in the picture, that it touches
 DOWN = ((0.7, 0.1), (0.7, 0.9))
 
@@ -38,8 +45,7 @@ def painters(page):
     painters = [Painter(root) for root in page.locator(".sae-painter").all()]
     for painter in painters:
         painter.start_again()
-        painter.fill("prompt", SUBJECT)
-        painter.choose(STRONG)
+        painter.begin()
     yield painters
     assert page.quiet.complaints == []
 
@@ -240,7 +246,6 @@ def test_a_kernel_restart_in_the_middle_of_painting_is_told_of_in_place(page, pa
     page.evaluate("document.querySelectorAll('.sae-painter').forEach(root => root.dataset.old = true)")
     run_all(page)
     again = Painter(page.locator(".sae-painter:not([data-old])").first)
-    again.wait_until_drawn(1)
-    again.choose(STRONG)
+    again.begin()
     again.stroke(*ACROSS)
     assert np.array_equal(again.picture(), shown)
