@@ -63,8 +63,7 @@ def find_block(pipe, block: str) -> nn.Module:
     Raises ValueError for a code that is not in `BLOCKS`, or if the pipeline's U-Net has no such module.
     """
     name, _, layer = block.partition(_FEED_FORWARD)
-    if name not in BLOCKS:
-        raise ValueError(f"unknown block {block!r}; valid blocks: {', '.join(BLOCKS)}")
+    _refuse_unknown(name, block)
     path = BLOCKS[name] + (f".transformer_blocks.{layer}.ff.net.0" if layer else "")
     try:
         return pipe.unet.get_submodule(path.removeprefix("unet."))
@@ -85,7 +84,13 @@ def width_of(pipe, block: str) -> int:
 
 def _level(pipe, block: str) -> int:
     """How often the block's maps have been halved."""
-    if block not in BLOCKS:
-        raise ValueError(f"unknown block {block!r}; valid blocks: {', '.join(BLOCKS)}")
+    _refuse_unknown(block, block)
     lowest, (stage, number, *_) = len(pipe.unet.config.block_out_channels) - 1, block.split(".")
-    return {"down": lambda: int(number), "mid": lambda: lowest, "up": lambda: lowest - int(number)}[stage]()
+    if stage == "mid":
+        return lowest
+    return int(number) if stage == "down" else lowest - int(number)
+
+
+def _refuse_unknown(name: str, asked: str) -> None:
+    if name not in BLOCKS:
+        raise ValueError(f"unknown block {asked!r}; valid blocks: {', '.join(BLOCKS)}")

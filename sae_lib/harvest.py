@@ -34,8 +34,8 @@ class TrainingStream(Sequence):
     fifth is used, and what is left at the end is lost.
 
     pipe, prompts, blocks, settings: which updates; all steps of a call count alike, of guided calls the conditional half.
-    Blocks may differ in grid and width. vectors: at most this many of each block, None for all. passes: how often each vector is given out. Vectors are in
-    the U-Net's dtype and on its device: `buffer` x d_model x 4 bytes a block in float32, twice that while it is mixed
+    Blocks may differ in grid and width. vectors: at most this many of each block, None for all. passes: how often each
+    vector is given out. Vectors are in the U-Net's dtype and on its device: `buffer` x d_model x 4 bytes a block in float32, twice that while it is mixed
     (SDXL: 3.3 GB a block). If a pass is one fill it is kept from pass to pass, and the pipeline runs once.
 
     With torch.distributed the processes take turns, a batch of prompts each, and every block's vectors go to the

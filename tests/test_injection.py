@@ -13,7 +13,7 @@ from sae_lib.injection import draw_injected, encode_tokens, share_carried, share
 from sae_lib.pictures import draw_pictures
 from sae_lib.pocket import choose
 from sae_lib.pocket.captions import minimal_pairs
-from sae_lib.pocket.quality import FAMILIES, count_statements
+from sae_lib.pocket.quality import FAMILIES
 
 A, B = "a large red star on the left", "a small blue circle at night"
 
@@ -129,16 +129,7 @@ def test_the_stored_choice_is_the_rules_and_holds_on_captions_that_it_never_saw(
     assert record["chosen"] == choose.prefix_of(path) and len(path) == len(ATTENTION_BLOCKS)
     assert record["rule"] == {"mean": choose.WANTED_MEAN, "least": choose.WANTED_LEAST, "most": choose.MOST}
     captions, pipe, judge = load_pocket_captions(40, "held-out"), load_pipeline("turbo"), load_judge()
-    others = [*captions[1:], captions[0]]
-    tokens = encode_tokens(pipe, [caption.text for caption in others])
-
-    def found(blocks):
-        texts = [caption.text for caption in captions]
-        pictures = draw_injected(pipe, texts, blocks, tokens, CallSettings(1, 0.0, batch_size=16))
-        counts = count_statements(judge, pictures, others).sum(0)
-        return counts[:, 0] / counts[:, 1]
-
-    share = share_carried(found(record["chosen"]), found([]), found(ATTENTION_BLOCKS))
+    share = choose.shares_on(pipe, judge, captions, CallSettings(1, 0.0, batch_size=16))(record["chosen"])
     stored = torch.tensor([dict(path)[record["chosen"][-1]].mean()])
     assert abs(share.mean() - stored.item()) < 0.15, dict(zip(FAMILIES, share.tolist(), strict=True))
 

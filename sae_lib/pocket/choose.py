@@ -17,19 +17,20 @@ from torch import Tensor
 from sae_lib.blocks import ATTENTION_BLOCKS
 from sae_lib.denoising import CallSettings
 from sae_lib.injection import draw_injected, encode_tokens, share_carried
-from sae_lib.pictures import draw_pictures
 from sae_lib.pipelines import load_pipeline
 from sae_lib.pocket import weights
+from sae_lib.pocket.captions import Caption
+from sae_lib.pocket.judge import Judge
 from sae_lib.pocket.quality import FAMILIES, count_statements
 from sae_lib.prompts import load_pocket_captions
 
 WANTED_MEAN, WANTED_LEAST, MOST = 0.8, 0.4, 7
 STORED = Path(__file__).with_name("chosen_blocks.json")
 
+ShareOf = Callable[[Sequence[str]], Float[Tensor, " families"]]
 
-def order_blocks(
-    share_of: Callable[[Sequence[str]], Float[Tensor, " families"]],
-) -> list[tuple[str, Float[Tensor, " families"]]]:
+
+def order_blocks(share_of: ShareOf) -> list[tuple[str, Float[Tensor, " families"]]]:
     """All attention blocks, each time the one whose addition raises the mean share most, with the share that the set then carries."""
     path: list[tuple[str, Tensor]] = []
     while left := [block for block in ATTENTION_BLOCKS if block not in dict(path)]:
@@ -45,23 +46,26 @@ def prefix_of(path: Sequence[tuple[str, Float[Tensor, " families"]]]) -> list[st
     return [block for block, _ in path[: min([at + 1 for at in enough] + [MOST])]]
 
 
+def shares_on(pipe, judge: Judge, captions: Sequence[Caption], settings: CallSettings) -> ShareOf:
+    """What a set of blocks carries together, by family, measured on these captions, each with the next one's tokens."""
+    others = [*captions[1:], captions[0]]
+    texts, tokens = [caption.text for caption in captions], encode_tokens(pipe, [caption.text for caption in others])
+
+    def found(blocks: Sequence[str]) -> Tensor:
+        counts = count_statements(judge, draw_injected(pipe, texts, blocks, tokens, settings), others).sum(0)
+        return counts[:, 0] / counts[:, 1]
+
+    floor, ceiling = found([]), found(ATTENTION_BLOCKS)
+    return lambda blocks: share_carried(found(blocks), floor, ceiling)
+
+
 def choose_blocks(pairs: int, seed: int, device: str) -> None:
     """Order the blocks of the shipped Turbo on pairs of training captions, and store the order with what it depends on."""
     pipe, judge = load_pipeline("turbo", device=device), weights.load("judge").to(device)
-    captions = load_pocket_captions(pairs)
-    others = [*captions[1:], captions[0]]
-    texts, tokens = [caption.text for caption in captions], encode_tokens(pipe, [caption.text for caption in others])
-    settings = CallSettings(1, 0.0, seed, batch_size=16)
-
-    def found(pictures: Tensor) -> Tensor:
-        counts = count_statements(judge, pictures, others).sum(0)
-        return counts[:, 0] / counts[:, 1]
-
-    floor = found(draw_pictures(pipe, texts, settings))
-    ceiling = found(draw_injected(pipe, texts, ATTENTION_BLOCKS, tokens, settings))
+    measure = shares_on(pipe, judge, load_pocket_captions(pairs), CallSettings(1, 0.0, seed, batch_size=16))
 
     def share_of(blocks: Sequence[str]) -> Tensor:
-        share = share_carried(found(draw_injected(pipe, texts, blocks, tokens, settings)), floor, ceiling)
+        share = measure(blocks)
         print(f"{share.mean():.3f} {' '.join(blocks)}", flush=True)
         return share
 
