@@ -192,6 +192,6 @@ class _Made(IterableDataset):
 def made_batches(make: Callable[[list[Scene], random.Random], object], batch: int, seed: int, device: str) -> Iterator:
     """What `make(scenes, rng)` makes of endless batches of training scenes, seeded; beside a GPU in a process for every other core."""
     on_gpu = device.startswith("cuda")
-    workers = len(os.sched_getaffinity(0)) - 2 if on_gpu else 0
+    workers = max(0, len(os.sched_getaffinity(0)) - 2) if on_gpu else 0
     made = _Made(make, batch, seed)
     return iter(DataLoader(made, batch_size=None, num_workers=workers, pin_memory=on_gpu))

@@ -6,6 +6,8 @@ runs; each writes an exponential moving average of its weights, atomically, ever
 """
 
 import argparse
+import inspect
+import itertools
 import random
 
 import torch
@@ -216,6 +218,9 @@ def main() -> None:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     settings = {name: value for name in ("batch", "lr") if (value := getattr(arguments, name))}
+    for name, option in itertools.product(arguments.stages, settings):
+        if option not in inspect.signature(stages[name][0]).parameters:
+            parser.error(f"stage {name!r} takes no --{option}: name the stages that do")
     for name in arguments.stages:
         train, steps = stages[name]
         torch.manual_seed(arguments.seed)
