@@ -199,13 +199,15 @@ def cards_table(record: Path = store.ROOT / "figures" / "90_speed" / "cards.json
     """Memory and time of both ways to SDXL's figures, as markdown, from notebook 90's record."""
     told = json.loads(record.read_text())["result"]
     need = {way: sum(parts.values()) for way, parts in told["memory_gb"].items()}
-    hours = f"{told['hours']['harvest and training']:.1f} h (rehearsal)" if told["hours"] else "not run"
+    measured = record.parents[1] / "results" / "gpu.json"
+    device = json.loads(measured.read_text())["run"]["device"] if told["hours"] else ""
+    hours = f"{told['hours']['harvest and training']:.1f} h (rehearsal on one {device})" if told["hours"] else ""
     lines = ["| GPU | published SAEs, notebooks 03 and 04 | trained on 1.5 million prompts | time of the training |"]
     lines.append("|---|---|---|---|")
     for card, can in told["cards"].items():
         published = f"fits: {need['published']:.1f} GB and activations" if can["published fits"] else "does not fit"
         trained = f"`buffer` {can['buffer']:,} vectors" if can["buffer"] else "does not fit"
-        lines.append(f"| {card} GB | {published} | {trained} | {hours} |")
+        lines.append(f"| {card} GB | {published} | {trained} | {hours if f'{card}GB' in device else 'not run'} |")
     return "\n".join(lines)
 
 
