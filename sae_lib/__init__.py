@@ -20,7 +20,7 @@ _MODULE_OF = {
     "load_prompts": "prompts",
     "BLOCKS": "blocks",
     "ATTENTION_BLOCKS": "blocks",
-    "SAE_BLOCKS": "blocks",
+    "PAPER_BLOCKS": "blocks",
     "find_block": "blocks",
     "Step": "steps",
     "CallSettings": "denoising",

@@ -40,8 +40,41 @@ blocks."""
 ATTENTION_BLOCKS = tuple(code for code, path in BLOCKS.items() if "attentions" in path)
 """The 11 cross-attention transformer blocks (paper: Fig. 10)."""
 
-SAE_BLOCKS = ("down.2.1", "mid.0", "up.0.0", "up.0.1")
-"""The four blocks whose updates the paper decomposes, in the paper's order."""
+PAPER_BLOCKS = ("down.2.1", "mid.0", "up.0.0", "up.0.1")
+"""The four blocks whose updates the paper decomposes in SDXL Turbo, in the paper's order."""
+
+
+def select_blocks(blocks: str | Iterable[str], scale: str) -> tuple[str, ...]:
+    """The blocks that a notebook or a command works with.
+
+    blocks: "chosen", those that a rule chose for the pocket U-Net by what they write (notebook 05), most of it first; "paper", the
+    paper's four; codes with commas, or a sequence of codes; "" for "chosen" at pocket and smoke scale, "paper" at sdxl scale.
+
+    Raises ValueError for unknown or repeated codes, or another word, and for "chosen" at sdxl scale, where nothing was chosen.
+    """
+    if not isinstance(blocks, str):
+        codes = tuple(blocks)
+    elif blocks == "paper" or (not blocks and scale == "sdxl"):
+        codes = PAPER_BLOCKS
+    elif blocks in ("", "chosen"):
+        if scale == "sdxl":
+            raise ValueError(
+                'blocks is "chosen" and no blocks were chosen for SDXL: look at the figures of notebook 05 at sdxl scale, '
+                'and name blocks with commas, as in "down.2.1,up.0.1"'
+            )
+        from sae_lib.pocket.chosen import load_choice
+
+        codes = tuple(load_choice()["chosen"])
+    else:
+        codes = tuple(code.strip() for code in blocks.split(","))
+    for code in codes:
+        if code not in ATTENTION_BLOCKS:
+            raise ValueError(
+                f'unknown block {code!r}; choose "chosen", "paper", or codes with commas of {", ".join(ATTENTION_BLOCKS)}'
+            )
+    if len(set(codes)) < len(codes):
+        raise ValueError(f"blocks {', '.join(codes)}: one is named twice")
+    return codes
 
 
 _FEED_FORWARD = "/ff."

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.blocks import PAPER_BLOCKS
 from sae_lib.clip import Clip, load_clip
 from sae_lib.features import FeatureId, search_features
 from sae_lib.interventions import Intervention, intervene, modulate, replace_with_feature
@@ -126,7 +126,7 @@ class Catalogue:
                 on_picture(start, len(self.prompts))
             prompts = self.prompts[start : start + call.batch_size]
             rows = range(start, start + len(prompts))
-            with capture_updates(pipe, SAE_BLOCKS) as updates:
+            with capture_updates(pipe, PAPER_BLOCKS) as updates:
                 drawn = draw_pictures(pipe, prompts, call, rows)
             found = {"pictures": _shrunk(drawn)}
             for block, sae in painter.saes.items():
@@ -175,7 +175,7 @@ class Catalogue:
     def row(self, feature: FeatureId) -> Row:
         """What a card says of it. Raises ValueError for a feature that is not there."""
         if feature not in self._row_of:
-            raise ValueError(f"there is no feature {feature}: blocks are {', '.join(SAE_BLOCKS)}")
+            raise ValueError(f"there is no feature {feature}: blocks are {', '.join(PAPER_BLOCKS)}")
         return self._row_of[feature]
 
     @cached_property

@@ -9,7 +9,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from sae_lib.blocks import SAE_BLOCKS, grid_of
+from sae_lib.blocks import grid_of
 from sae_lib.denoising import CallSettings, run_updates
 from sae_lib.processes import exchange, world
 from sae_lib.transfer import permute_dimensions
@@ -19,9 +19,9 @@ BUFFER = 640_000
 """Vectors a block of the paper's shuffling buffer (authors' code)."""
 
 
-def positions_per_step(pipe, block: str = SAE_BLOCKS[0]) -> int:
-    """Update vectors that a prompt gives at one step in a block, by default in each of the paper's four: 256 in SDXL Turbo at 512 px,
-    1,024 in SDXL base at 1,024 px, 64 in the pocket models; four times as many in the level above."""
+def positions_per_step(pipe, block: str) -> int:
+    """Update vectors that a prompt gives at one step in a block: 256 in the lowest level of SDXL Turbo at 512 px, 1,024 of SDXL base
+    at 1,024 px, 64 of the pocket models; four times as many in the level above."""
     return grid_of(pipe, block) ** 2
 
 

@@ -1,6 +1,6 @@
 """Judges that say what a picture shows, independently of the models that drew it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -55,23 +55,26 @@ def values_in(judgements: "Sequence[Judgement]") -> Float[Tensor, "pictures valu
 
 def judge_truth(judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"], grid: int) -> Truth:
     """What is true of each cell of the pictures by the judge: its probabilities; a position is that of the object there."""
-    return judge_and_truth(judge, pictures, grid)[1]
+    return judge_and_truth(judge, pictures, [grid])[1][grid]
 
 
 def judge_and_truth(
-    judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"], grid: int
-) -> "tuple[list[Judgement], Truth]":
-    """What the judge sees in the pictures, and `judge_truth`, from one look at each."""
+    judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"], grids: Iterable[int]
+) -> "tuple[list[Judgement], dict[int, Truth]]":
+    """What the judge sees in the pictures, and `judge_truth` by grid, from one look at each."""
     from sae_lib.pocket.judge import judge_parts
 
-    truths, judgements = [], []
+    truths, judgements = {grid: [] for grid in sorted(grids)}, []
     for judged, logits in judge_parts(judge, pictures):
-        truths.append(_truth(judged, logits, grid))
+        shares = _shares(judged, logits)
+        for grid, parts in truths.items():
+            parts.append(Truth.from_shares(shares, grid))
         judgements += judged
-    return judgements, Truth(*(torch.cat(parts) for parts in zip(*truths, strict=True)))
+    return judgements, {grid: Truth(*map(torch.cat, zip(*parts, strict=True))) for grid, parts in truths.items()}
 
 
-def _truth(judgements: "list[Judgement]", logits: dict[str, Tensor], grid: int) -> Truth:
+def _shares(judgements: "list[Judgement]", logits: dict[str, Tensor]) -> list[Tensor]:
+    """Of each attribute, its values' shares of every pixel."""
     from sae_lib.pocket.quality import nearest_position
     from sae_lib.pocket.world import ANCHORS, ATTRIBUTES
 
@@ -84,7 +87,7 @@ def _truth(judgements: "list[Judgement]", logits: dict[str, Tensor], grid: int) 
         there = {"background": 1 - is_object, "style": torch.ones_like(is_object)}.get(name, is_object)
         shares[name] = there * (positions if name == "position" else logits[name].softmax(1))
     shares["pose"] = shares["pose"] * (1 - logits["shape"].softmax(1)[:, :1])  # a circle has none
-    return Truth.from_shares(list(shares.values()), grid)
+    return list(shares.values())
 
 
 def judge_edit(case, before: "Judgement", after: "Judgement", region: Bool[Tensor, "64 64"]) -> tuple[bool, float]:

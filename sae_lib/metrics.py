@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 EPS = 1e-8
@@ -103,6 +103,36 @@ def bootstrap(
     )
     shares = torch.cat([torch.ones(1, prompts), counts]).to(per_prompt.device) / prompts  # row 0: each prompt once
     return statistic(torch.tensordot(shares, per_prompt.double(), 1))
+
+
+def bootstrap_trials(
+    values: Float[Tensor, "trials ..."],
+    features: Int[Tensor, " trials"],
+    captions: Int[Tensor, " trials"],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Float[Tensor, "samples ..."]:
+    """The mean over trials, then over `resamples` samples in which features and captions are both drawn with replacement.
+
+        sum over trials of w_feature w_caption value / sum of w_feature w_caption,   w how often each was drawn
+
+    A trial tries one feature in one caption; both are numbers. A result holds then for features and captions like these, not only
+    for these. Captions of the same number get the same weight in every call with that seed, so that blocks can be averaged or subtracted
+    sample by sample. Raises ValueError if fewer than two features or captions are given.
+    """
+    found = [each.unique(return_inverse=True) for each in (features, captions)]
+    if min(len(names) for names, _ in found) < 2:
+        raise ValueError(
+            f"a bootstrap over {len(found[0][0])} features and {len(found[1][0])} captions is not defined; wanted at least 2 each"
+        )
+    weights = torch.ones(1 + resamples, len(values), dtype=torch.float64)
+    for which, (names, place) in enumerate(found):
+        universe = len(names) if which == 0 else int(captions.max()) + 1
+        generator = torch.Generator().manual_seed(2 * seed + which)
+        drawn = torch.poisson(torch.ones(resamples, universe, dtype=torch.float64), generator)
+        weights[1:] *= drawn[:, place if which == 0 else captions]
+    shares = weights / weights.sum(1, keepdim=True).clamp(min=1e-9)
+    return torch.tensordot(shares, values.double(), 1)
 
 
 def interval_of(samples: Float[Tensor, " samples"], level: float = 0.95) -> Interval:

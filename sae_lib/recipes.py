@@ -5,17 +5,16 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionXLPipeline
+from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
-from sae_lib.blocks import BLOCKS, SAE_BLOCKS, grid_of, width_of
-from sae_lib.checkpoints import load_saes
+from sae_lib.blocks import ATTENTION_BLOCKS, BLOCKS, PAPER_BLOCKS, grid_of, select_blocks, width_of
 from sae_lib.denoising import CallSettings
 from sae_lib.harvest import BUFFER, PermutedStream, TrainingStream, positions_per_step
 from sae_lib.noise import NOISE_RULES
@@ -23,34 +22,32 @@ from sae_lib.pipelines import HUB_IDS, LICENCES, POCKET_NAMES, load_pipeline
 from sae_lib.prompts import LAION, load_prompts
 from sae_lib.sae import TopKSAE
 from sae_lib.scales import get_scale
+from sae_lib.sizes import KINDS, Kind, sae_size
 from sae_lib.shards import DTYPES, write_shards
 from sae_lib.statistics import STATISTICS_FILE, FeatureStatistics
 from sae_lib.store import cached
 from sae_lib.training import LOG_FILE, SAEConfig, train_saes
 from sae_lib.transfer import PCA
 
+if TYPE_CHECKING:
+    from sae_lib.assets import Assets
+
 _PERMUTED, _PCA, _PCA_PARTS = "permuted", "pca.safetensors", ("mean", "components")
 _PCA_PROMPTS = 1_000
 """Training prompts that a PCA beside published SAEs is fitted on."""
 
 
-def panel_k(d_model: int) -> int:
-    """k of the SAEs whose features are looked at: the paper's 10; less only where a rehearsal narrows the U-Net."""
-    return min(10, d_model // 10)
-
-
-def transfer_k(d_model: int) -> int:
-    """k of the SAEs of Figure 3 and RIEBench: an eighth of d_model, as the paper's 160 is of 1,280."""
-    return d_model // 8
-
-
-def rehearsal_saes(pipe, seed: int = 0) -> tuple[dict[str, TopKSAE], dict[str, FeatureStatistics]]:
+def rehearsal_saes(
+    pipe, blocks: str | Iterable[str] = PAPER_BLOCKS, kind: Kind = "panel", seed: int = 0
+) -> tuple[dict[str, TopKSAE], dict[str, FeatureStatistics]]:
     """Untrained SAEs of the blocks' widths, by block, and statistics in which every unit of strength is 1."""
     saes, statistics = {}, {}
-    for i, block in enumerate(SAE_BLOCKS):
-        width, generator = width_of(pipe, block), torch.Generator().manual_seed(seed + i)
-        saes[block] = TopKSAE(width, 4 * width, panel_k(width), generator).requires_grad_(False).to(pipe.device)
-        ones = torch.ones(4 * width)
+    for block in select_blocks(blocks, "sdxl"):
+        width = width_of(pipe, block)
+        k, n_f = sae_size(kind, width, "sdxl")
+        generator = torch.Generator().manual_seed(seed + ATTENTION_BLOCKS.index(block))
+        saes[block] = TopKSAE(width, n_f, k, generator).requires_grad_(False).to(pipe.device)
+        ones = torch.ones(n_f)
         statistics[block] = FeatureStatistics(ones, ones, ones, ones, torch.tensor(1))
     return saes, statistics
 
@@ -84,12 +81,14 @@ class TrainingRun:
     """Of the noise, of the vectors' order and, where `sae_seeds` is empty, of the SAEs' first weights."""
     batch_size: int | None = None
     """Prompts at a time; by default the scale's."""
-    blocks: tuple[str, ...] = SAE_BLOCKS
-    """Blocks whose updates are harvested, and trained on; they may differ in grid and width."""
+    blocks: str | tuple[str, ...] = ""
+    """Blocks whose updates are harvested, and trained on: "chosen", "paper" or codes (`select_blocks`); they may differ in grid and width."""
+    kinds: tuple[str, ...] = KINDS
+    """The SAEs of each block, by the names of `sae_size`, which fits them to the block's width; not used where `ks` are given."""
     ks: tuple[int, ...] = ()
-    """Activations kept; by default those of the panels and of Figure 3, which grow with a block's width."""
+    """Activations kept, in place of the kinds'."""
     expansion_factors: tuple[int | float, ...] = (4,)
-    """n_f / d_model."""
+    """n_f / d_model, where `ks` are given."""
     sae_seeds: tuple[int, ...] = ()
     """Of the SAEs' first weights; by default `seed`."""
     vectors: int | None = None
@@ -104,9 +103,7 @@ class TrainingRun:
         for name, valid in (("model", tuple(HUB_IDS)), ("noise", NOISE_RULES), ("dtype", ("", *DTYPES))):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(map(repr, valid))}")
-        for block in self.blocks:
-            if block not in BLOCKS:
-                raise ValueError(f"unknown block {block!r}; valid blocks: {', '.join(BLOCKS)}")
+        object.__setattr__(self, "blocks", select_blocks(self.blocks, self.scale))
         for name in ("prompts", "steps", "batch_size", "vectors", "passes", "buffer"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1")
@@ -166,18 +163,22 @@ class TrainingRun:
 
         A rehearsal has the paper's values, with the batch so small that its few vectors make some steps.
         """
-        prompts, rounds = len(self.load_prompts(pipe)), range(len(self.ks) or 2)
-        grid = itertools.product(rounds, self.expansion_factors, self.sae_seeds or (self.seed,), self.blocks)
-        configs = []
-        for number, factor, seed, block in grid:
-            d_model = width_of(pipe, block)
-            vectors = prompts * self.steps * positions_per_step(pipe, block)
-            vectors = min(vectors, self.vectors or math.inf) * self.all_passes
-            k = (self.ks or (panel_k(d_model), transfer_k(d_model)))[number]
-            n_f = round(factor * d_model)
-            make, changes = self._recipe(block, vectors)
-            configs.append(make(block, k, n_f=n_f, seed=seed, d_model=d_model, auxk=min(256, n_f // 2), **changes))
-        return configs
+        prompts, configs = len(self.load_prompts(pipe)), []
+        for number in range(len(self._sizes(0)) if self.ks else len(self.kinds)):
+            for seed, block in itertools.product(self.sae_seeds or (self.seed,), self.blocks):
+                d_model = width_of(pipe, block)
+                vectors = prompts * self.steps * positions_per_step(pipe, block)
+                vectors = min(vectors, self.vectors or math.inf) * self.all_passes
+                k, n_f = self._sizes(d_model)[number]
+                make, changes = self._recipe(block, vectors)
+                configs.append(make(block, k, n_f=n_f, seed=seed, d_model=d_model, auxk=min(256, n_f // 2), **changes))
+        return list(dict.fromkeys(configs))
+
+    def _sizes(self, d_model: int) -> list[tuple[int, int]]:
+        """k and n_f of the SAEs of a block of that width."""
+        if self.ks:
+            return [(k, round(factor * d_model)) for k, factor in itertools.product(self.ks, self.expansion_factors)]
+        return [sae_size(kind, d_model, self.scale) for kind in self.kinds]
 
     def _recipe(self, block: str, vectors: int) -> tuple[Callable[..., SAEConfig], dict[str, Any]]:
         """Whose values an SAE gets, and which of them depend on how many vectors there are."""
@@ -238,16 +239,17 @@ class Trained(NamedTuple):
     """SAEs trained on one stream, with the controls made from the same vectors."""
 
     folder: Path | None
-    """The artefact: one folder a SAE, as `train_saes` writes them. None of published ones."""
+    """The artefact: one folder per SAE, as `train_saes` writes them. None of published ones."""
+    scale: str
     saes: dict[SAEConfig, TopKSAE]
     permuted: dict[str, TopKSAE]
-    """By block: an SAE trained on the dimension-permuted updates. Empty unless asked for."""
+    """By block: an SAE of the last kind trained on the dimension-permuted updates. Empty unless asked for."""
     pca: dict[str, PCA]
     """By block: as many principal components of the stream's first fill as that SAE's k. Empty unless asked for."""
 
     @property
     def name(self) -> str:
-        """What other artefacts are told that they were made from."""
+        """Names the SAEs in the inputs of what is made from them."""
         if self.folder is not None:
             return self.folder.name
         weights = (sae.encoder.weight.numpy(force=True).tobytes() for sae in self.saes.values())
@@ -259,47 +261,51 @@ class Trained(NamedTuple):
             return []
         return [json.loads(row) for row in (self.folder / config.folder_name / LOG_FILE).read_text().splitlines()]
 
-    def with_k(self, k: int) -> dict[str, TopKSAE]:
-        """The SAEs of one k, by block."""
-        return {config.block: sae for config, sae in self.saes.items() if config.k == k}
+    def configs(self, kind: Kind) -> dict[str, SAEConfig]:
+        """Of the SAEs of one kind, by block."""
+        return {c.block: c for c in self.saes if (c.k, c.n_f) == sae_size(kind, c.d_model, self.scale)}
+
+    def of_kind(self, kind: Kind) -> dict[str, TopKSAE]:
+        """The SAEs of one kind, by block."""
+        return {block: self.saes[config] for block, config in self.configs(kind).items()}
 
 
 def train_in_setting(
-    pipe,
+    assets: "Assets",
+    model: str,
     settings: CallSettings,
-    ks: Sequence[int],
-    vectors: int,
-    scale: str,
-    source: str = "",
-    prompt_source: str = "",
+    prompts: int,
+    kinds: Sequence[Kind] = KINDS,
     controls: bool = False,
 ) -> Trained:
-    """SAEs of the four blocks trained on `vectors` update vectors each of one setting, from the cache if they are there.
+    """SAEs of the assets' blocks, trained on the updates of one setting, from the cache if they are there.
 
-    settings: of the pipeline calls; its seed is also that of the vectors' order and of the SAEs' first weights. The
-    vectors come from as many training prompts as they take and are seen `passes` times (see `Scale`). source: what the
-    pipeline was loaded from. controls: also an SAE of the last k on dimension-permuted updates, and a PCA of k components.
+    model: "turbo" or "base". settings: of the pipeline calls; its seed is also that of the vectors' order and of the SAEs' first
+    weights. prompts: how many training prompts; every position and step of them is seen `passes` times (see `Scale`). controls:
+    also an SAE of the last kind on dimension-permuted updates, and a PCA of as many components as that one keeps.
 
     Raises what `load_prompts` and `train_saes` raise.
     """
-    kind = "turbo" if isinstance(pipe.scheduler, EulerAncestralDiscreteScheduler) else "base"
+    pipe = assets.pipe(model)
     run = TrainingRun(
-        scale,
-        kind,
-        source,
-        prompt_source=prompt_source,
-        ks=tuple(ks),
-        vectors=vectors,
+        assets.scale,
+        model,
+        assets.sources[model],
+        prompts=prompts,
+        prompt_source=assets.prompt_source,
+        blocks=assets.blocks,
+        kinds=tuple(kinds),
         **{name: getattr(settings, name) for name in ("steps", "guidance_scale", "noise", "seed", "batch_size")},
     )
     stream, configs = run.stream(pipe), run.configs(pipe)
-    permuted = [config for config in configs if controls and config.k == ks[-1]]
+    last = {c for c in configs if (c.k, c.n_f) == sae_size(kinds[-1], c.d_model, assets.scale)}
+    permuted = [config for config in configs if controls and config in last]
 
     def make(folder: Path) -> None:
         run.train(folder, pipe, stream)
         if controls:
             train_saes(PermutedStream(stream), permuted, folder / _PERMUTED, pipe.device)
-            fits = PCA.fit_blocks([stream.in_order()], ks[-1])
+            fits = PCA.fit_blocks([stream.in_order()], {config.block: config.k for config in permuted})
             tensors = {f"{block}.{part}": getattr(fit, part) for block, fit in fits.items() for part in _PCA_PARTS}
             save_file(tensors, folder / _PCA)
 
@@ -311,38 +317,35 @@ def train_in_setting(
     controlled = {c.block: TopKSAE.load(folder / _PERMUTED / c.folder_name, c.block, **device) for c in permuted}
     tensors = load_file(folder / _PCA, str(pipe.device)) if controls else {}
     pca = {block: PCA(*(tensors[f"{block}.{part}"] for part in _PCA_PARTS)) for block in controlled}
-    return Trained(folder, saes, controlled, pca)
+    return Trained(folder, assets.scale, saes, controlled, pca)
 
 
-def trains_saes(scale: str, source: str = "", saes: str = "trained", folder: str = "") -> bool:
+def trains_saes(assets: "Assets", saes: str = "trained") -> bool:
     """Whether `one_step_saes` trains with these arguments, or loads published SAEs."""
-    return scale != "sdxl" or saes == "trained" or (source.startswith("random") and not folder)
+    return assets.scale != "sdxl" or saes == "trained" or assets.untrained
 
 
-def one_step_saes(
-    turbo, scale: str, source: str = "", prompt_source: str = "", seed: int = 0, saes: str = "trained", folder: str = ""
-) -> Trained:
-    """The SAEs of this companion: of one-step Turbo updates, two a block (`panel_k`, `transfer_k`), with their PCA.
+def one_step_saes(assets: "Assets", seed: int = 0, saes: str = "trained") -> Trained:
+    """The SAEs of this companion: of one-step Turbo updates, two per block (`sae_size`), with their PCA.
 
     saes: "trained" (from the cache if they are there, with permuted controls) or, at sdxl scale, "published": the
-    authors' from the Hub or from `folder`, and PCA from few training prompts. Other scales have no published SAEs, and
+    authors' from the Hub or from the assets' folder, and PCA from few training prompts. Other scales have no published SAEs, and
     a rehearsal only those of a folder: they train in any case.
 
     Raises ValueError for another word, and what `load_saes`, `load_prompts` and `train_saes` raise.
     """
     if saes not in ("published", "trained"):
         raise ValueError(f"saes is {saes!r}; choose 'published' or 'trained'")
-    counts = get_scale(scale, source.startswith("random"))
-    d_model = width_of(turbo, SAE_BLOCKS[0])
+    counts, turbo = assets.counts, assets.pipe()
     settings = CallSettings(steps=1, guidance_scale=0.0, seed=seed, batch_size=counts.harvest_batch)
-    ks = panel_k(d_model), transfer_k(d_model)
-    if trains_saes(scale, source, saes, folder):
-        vectors = counts.train_prompts * positions_per_step(turbo)
-        return train_in_setting(turbo, settings, ks, vectors, scale, source, prompt_source, controls=True)
+    if trains_saes(assets, saes):
+        return train_in_setting(assets, "turbo", settings, counts.train_prompts, controls=True)
     loaded = {}
-    for k in ks:
-        for block, sae in load_saes(k, scale, folder, turbo.device, n_f=4 * d_model).items():
-            loaded[SAEConfig.paper(block, k, sae.n_f, d_model=d_model, auxk=min(256, 2 * d_model))] = sae
-    prompts = _prompts(scale, min(_PCA_PROMPTS, counts.train_prompts), "train", prompt_source)
-    pca = PCA.fit_blocks([TrainingStream(turbo, prompts, SAE_BLOCKS, settings).in_order()], ks[-1])
-    return Trained(None, loaded, {}, pca)
+    for kind in KINDS:
+        for block, sae in assets.saes(kind).items():
+            changes = {"d_model": sae.d_model, "auxk": min(256, sae.n_f // 2)}
+            loaded[SAEConfig.paper(block, sae.k, sae.n_f, **changes)] = sae
+    prompts = _prompts(assets.scale, min(_PCA_PROMPTS, counts.train_prompts), "train", assets.prompt_source)
+    stream = TrainingStream(turbo, prompts, assets.blocks, settings)
+    pca = PCA.fit_blocks([stream.in_order()], {block: sae.k for block, sae in assets.saes(KINDS[-1]).items()})
+    return Trained(None, assets.scale, loaded, {}, pca)

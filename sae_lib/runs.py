@@ -5,13 +5,16 @@ import random
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import numpy as np
 import torch
 
 from sae_lib.scales import get_scale, set_up_torch
 from sae_lib.style import use_house_style
+
+if TYPE_CHECKING:
+    from sae_lib.assets import Assets
 
 EVERY_NOTEBOOK = {"scale": str, "source": str, "seed": int}
 """Parameters that each notebook declares; `source` "" means the scale's own models."""
@@ -35,6 +38,12 @@ class Run:
     def rehearsal(self) -> bool:
         """Whether the weights are random (`source` "random" or "random/16"): such a run shows that the code runs."""
         return self.parameters["source"].startswith("random")
+
+    def assets(self, **changes: Any) -> "Assets":
+        """What the notebook works with, by those of its parameters that `Assets` takes; `changes` replaces any."""
+        from sae_lib.assets import ARGUMENTS, Assets
+
+        return Assets(**{name: self.parameters[name] for name in ARGUMENTS if name in self.parameters} | changes)
 
     @property
     def compared_with(self) -> str | None:

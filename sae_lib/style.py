@@ -11,8 +11,21 @@ TEXT_WIDTH = 5.5
 COLUMN_WIDTH = 3.3
 """Inches: one column of a two-column page, for a single panel."""
 
-BLOCK_COLORS = {"down.2.1": "#0072B2", "mid.0": "#E69F00", "up.0.0": "#009E73", "up.0.1": "#CC79A7"}
-BLOCK_MARKERS = {"down.2.1": "o", "mid.0": "s", "up.0.0": "^", "up.0.1": "D"}
+BLOCK_COLORS = {
+    "down.1.0": "#56B4E9",
+    "down.1.1": "#44AA99",
+    "down.2.0": "#332288",
+    "down.2.1": "#0072B2",
+    "mid.0": "#E69F00",
+    "up.0.0": "#009E73",
+    "up.0.1": "#CC79A7",
+    "up.0.2": "#882255",
+    "up.1.0": "#AA4499",
+    "up.1.1": "#999933",
+    "up.1.2": "#D55E00",
+}
+"""Of the attention blocks in the order of the forward pass: Okabe and Ito's, and of Tol's "muted" where those are used up."""
+BLOCK_MARKERS = dict(zip(BLOCK_COLORS, "v<Pos^DX>*h", strict=True))
 MODEL_LINES = {"turbo": "-", "base": "--"}
 CONTROL_COLOR = "#767676"
 """Grey of every control and baseline, told apart by line style and label."""
@@ -37,7 +50,7 @@ STYLE = {
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
-    "axes.prop_cycle": matplotlib.cycler(color=[*BLOCK_COLORS.values(), *ACCENT_COLORS]),
+    "axes.prop_cycle": matplotlib.cycler(color=["#0072B2", "#E69F00", "#009E73", "#CC79A7", *ACCENT_COLORS]),
     "lines.linewidth": 1.4,
     "lines.markersize": 4,
     "image.cmap": "viridis",

@@ -58,11 +58,11 @@ class PCA:
 
         Raises ValueError without at least 2 vectors, and for more components than dimensions.
         """
-        return cls.fit_blocks(({"": chunk} for chunk in chunks), components)[""]
+        return cls.fit_blocks(({"": chunk} for chunk in chunks), {"": components})[""]
 
     @classmethod
-    def fit_blocks(cls, stream: Iterable[Mapping[str, Tensor]], components: int) -> dict[str, "PCA"]:
-        """`fit` of each block of a stream of `{block: update_vectors}`, which is read once."""
+    def fit_blocks(cls, stream: Iterable[Mapping[str, Tensor]], components: Mapping[str, int]) -> dict[str, "PCA"]:
+        """`fit` of each block of a stream of `{block: update_vectors}`, which is read once; each with its own number of components."""
         count, total, square = Counter(), Counter(), Counter()
         for chunk in stream:
             for block, vectors in chunk.items():
@@ -75,11 +75,12 @@ class PCA:
             raise ValueError(f"PCA of {min(count.values(), default=0)} vectors is not defined; wanted at least 2")
         fits = {}
         for block, number in count.items():
-            if not 1 <= components <= len(total[block]):
-                raise ValueError(f"components is {components}; wanted 1 to d_model = {len(total[block])}")
+            kept = components[block]
+            if not 1 <= kept <= len(total[block]):
+                raise ValueError(f"components is {kept}; wanted 1 to d_model = {len(total[block])}")
             mean = total[block] / number
             _, directions = torch.linalg.eigh(square[block] / number - mean.outer(mean))  # columns by rising variance
-            fits[block] = cls(mean.to(dtype), directions.T.flip(0)[:components].to(dtype).contiguous())
+            fits[block] = cls(mean.to(dtype), directions.T.flip(0)[:kept].to(dtype).contiguous())
         return fits
 
     def encode(self, x: Float[Tensor, "vectors d_model"]) -> Float[Tensor, "vectors components"]:

@@ -1,18 +1,18 @@
 import pytest
 import torch
 
-from sae_lib.blocks import ATTENTION_BLOCKS, BLOCKS, SAE_BLOCKS, find_block, grid_of, width_of
+from sae_lib.blocks import ATTENTION_BLOCKS, BLOCKS, PAPER_BLOCKS, find_block, grid_of, width_of
 from sae_lib.updates import capture_updates
 
 
 def test_there_are_17_resnets_and_11_attention_blocks():
     assert len(BLOCKS) == 28
     assert len(ATTENTION_BLOCKS) == 11
-    assert set(SAE_BLOCKS) < set(ATTENTION_BLOCKS)
+    assert set(PAPER_BLOCKS) < set(ATTENTION_BLOCKS)
 
 
 def test_the_four_blocks_of_the_paper_are_the_modules_it_names():
-    assert [BLOCKS[block] for block in SAE_BLOCKS] == [
+    assert [BLOCKS[block] for block in PAPER_BLOCKS] == [
         "unet.down_blocks.2.attentions.1",
         "unet.mid_block.attentions.0",
         "unet.up_blocks.0.attentions.0",

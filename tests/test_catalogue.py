@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sae_lib import catalogue as catalogue_module
-from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.blocks import PAPER_BLOCKS
 from sae_lib.catalogue import BETAS, TOP, Catalogue
 from sae_lib.features import FeatureId
 from sae_lib.painting import Edit, Layer, Painter
@@ -25,13 +25,13 @@ def best(catalogue):
 
 
 def test_each_feature_of_the_four_saes_has_a_row(catalogue):
-    assert [row.id for row in catalogue.rows] == [FeatureId(b, i) for b in SAE_BLOCKS for i in range(512)]
+    assert [row.id for row in catalogue.rows] == [FeatureId(b, i) for b in PAPER_BLOCKS for i in range(512)]
     assert all(0 <= row.firing_rate <= 1 and row.score <= 1 for row in catalogue.rows)
     assert all(bool(row.meaning) == (row.firing_rate > 0) for row in catalogue.rows)
 
 
 def test_ten_features_fire_at_each_position(catalogue):
-    for block in SAE_BLOCKS:
+    for block in PAPER_BLOCKS:
         rates = [row.firing_rate for row in catalogue.rows if row.id.block == block]
         assert 9 < sum(rates) <= 10 + 1e-4  # ReLU may drop some of the ten
 
@@ -61,7 +61,7 @@ def test_a_card_of_a_feature_that_never_fired_says_so(catalogue):
 
 def test_features_are_found_by_number_block_word_and_clip(catalogue, best):
     assert catalogue.search(f" {best.id} ") == [best.id]
-    assert catalogue.search("17") == [FeatureId(block, 17) for block in SAE_BLOCKS]
+    assert catalogue.search("17") == [FeatureId(block, 17) for block in PAPER_BLOCKS]
     assert {each.block for each in catalogue.search("mid.0", 30)} == {"mid.0"}
     value = best.meaning.split()[0]
     assert catalogue.search(value.upper())[0] == best.id

@@ -2,14 +2,14 @@ import pytest
 import torch
 
 from sae_lib import checkpoints
-from sae_lib.blocks import BLOCKS, SAE_BLOCKS
+from sae_lib.blocks import BLOCKS, PAPER_BLOCKS
 from sae_lib.checkpoints import load_saes, load_statistics
 from sae_lib.sae import TopKSAE
 from sae_lib.training import SAEConfig
 from tests.test_formats import save_sdxl_unbox
 
 
-def write_saes(folder, ks=(3,), blocks=SAE_BLOCKS, seed=0, dtype=torch.float32):
+def write_saes(folder, ks=(3,), blocks=PAPER_BLOCKS, seed=0, dtype=torch.float32):
     torch.manual_seed(seed)
     for k in ks:
         for block in blocks:
@@ -19,7 +19,7 @@ def write_saes(folder, ks=(3,), blocks=SAE_BLOCKS, seed=0, dtype=torch.float32):
 
 def test_saes_come_one_a_block_in_the_paper_s_order(tmp_path):
     saes = load_saes(4, source=write_saes(tmp_path, ks=(3, 4)))
-    assert tuple(saes) == SAE_BLOCKS
+    assert tuple(saes) == PAPER_BLOCKS
     assert {sae.k for sae in saes.values()} == {4}
     assert not any(parameter.requires_grad for sae in saes.values() for parameter in sae.parameters())
 
@@ -33,7 +33,7 @@ def test_saes_stored_in_16_bit_have_unit_columns(tmp_path):
 def test_the_shipped_saes_are_used_at_pocket_and_smoke_scale(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "SHIPPED", write_saes(tmp_path))
     for scale in ("pocket", "smoke"):
-        assert tuple(load_saes(3, scale)) == SAE_BLOCKS
+        assert tuple(load_saes(3, scale)) == PAPER_BLOCKS
 
 
 def test_sdxl_s_saes_come_from_the_hub_the_authors_two_repositories_by_k(tmp_path, monkeypatch):
@@ -71,7 +71,7 @@ def test_two_saes_of_one_block_and_k_are_refused(tmp_path):
 
 def test_a_missing_block_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no SAE of block 'up.0.1'"):
-        load_saes(3, source=write_saes(tmp_path, blocks=SAE_BLOCKS[:3]))
+        load_saes(3, source=write_saes(tmp_path, blocks=PAPER_BLOCKS[:3]))
 
 
 def test_a_damaged_sae_is_refused(tmp_path):
@@ -90,7 +90,7 @@ def test_the_folder_names_that_training_gives_are_found(tmp_path):
 def write_published(folder, ks=(3,), n_f=12, d_model=6):
     """Checkpoints as the authors name them."""
     for k in ks:
-        for block in SAE_BLOCKS:
+        for block in PAPER_BLOCKS:
             name = f"{BLOCKS[block]}_k{k}_hidden{n_f}_auxk256_bs4096_lr0.0001"
             (folder / name).mkdir(parents=True)
             save_sdxl_unbox(TopKSAE(d_model, n_f, k), folder / name / "final")
@@ -100,7 +100,7 @@ def write_published(folder, ks=(3,), n_f=12, d_model=6):
 def test_the_authors_checkpoints_are_found_by_their_names_with_the_statistics_they_have(tmp_path):
     write_published(tmp_path / "hparam_study", ks=(3, 4))
     saes, statistics = (load(4, "sdxl", tmp_path) for load in (load_saes, load_statistics))
-    assert {sae.k for sae in saes.values()} == {4} and tuple(saes) == SAE_BLOCKS
+    assert {sae.k for sae in saes.values()} == {4} and tuple(saes) == PAPER_BLOCKS
     assert statistics["mid.0"].mean.shape == (12,) and statistics["mid.0"].max.isnan().all()
 
 

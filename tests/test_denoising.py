@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
 
-from sae_lib.blocks import SAE_BLOCKS, find_block
+from sae_lib.blocks import PAPER_BLOCKS, find_block
 from sae_lib.denoising import CallSettings, run_updates, stream_updates
 from sae_lib.noise import prompt_generator
 from sae_lib.pocket.models import build_pipeline
@@ -20,7 +20,7 @@ def base():
     return pipe
 
 
-def by_the_pipeline(pipe, settings, generator, prompts=PROMPTS, blocks=SAE_BLOCKS):
+def by_the_pipeline(pipe, settings, generator, prompts=PROMPTS, blocks=PAPER_BLOCKS):
     with capture_updates(pipe, blocks) as updates:
         pipe(
             prompts,
@@ -41,13 +41,13 @@ def assert_same(ours, theirs):
 def test_turbo_s_updates_are_those_of_a_pipeline_call(pipe, steps):
     settings = CallSettings(steps, 0.0, seed=7)
     theirs = by_the_pipeline(pipe, settings, [prompt_generator(7, i) for i in range(3)])
-    assert_same(run_updates(pipe, PROMPTS, range(3), SAE_BLOCKS, settings), theirs)
+    assert_same(run_updates(pipe, PROMPTS, range(3), PAPER_BLOCKS, settings), theirs)
 
 
 def test_the_guided_base_model_s_updates_are_the_conditional_half_of_a_pipeline_call(base):
     settings = CallSettings(3, 5.0, seed=7)
     theirs = by_the_pipeline(base, settings, [prompt_generator(7, i) for i in range(3)])
-    assert_same(run_updates(base, PROMPTS, range(3), SAE_BLOCKS, settings), theirs)
+    assert_same(run_updates(base, PROMPTS, range(3), PAPER_BLOCKS, settings), theirs)
 
 
 def test_the_authors_batches_of_50_are_a_pipeline_call_with_one_generator(pipe):
@@ -86,7 +86,7 @@ def test_hooks_are_gone_after_an_exception(pipe, hook_count, monkeypatch):
     broken = find_block(pipe, "up.0.0")
     monkeypatch.setattr(broken, "forward", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        run_updates(pipe, PROMPTS, range(3), SAE_BLOCKS, CallSettings(1, 0.0))
+        run_updates(pipe, PROMPTS, range(3), PAPER_BLOCKS, CallSettings(1, 0.0))
     assert hook_count() == before
 
 

@@ -11,7 +11,7 @@ from sae_lib.blocks import ATTENTION_BLOCKS
 from sae_lib.denoising import CallSettings
 from sae_lib.injection import draw_injected, encode_tokens, share_carried, share_of_way
 from sae_lib.pictures import draw_pictures
-from sae_lib.pocket import choose
+from sae_lib.pocket import choose, chosen
 from sae_lib.pocket.captions import minimal_pairs
 from sae_lib.pocket.quality import FAMILIES
 
@@ -124,7 +124,7 @@ def test_the_stored_choice_is_the_rules_and_holds_on_captions_that_it_never_saw(
     from sae_lib import load_judge, load_pipeline
     from sae_lib.prompts import load_pocket_captions
 
-    record = choose.load_choice()
+    record = chosen.load_choice()
     path = [(step["block"], torch.tensor(list(step["share"].values()))) for step in record["path"]]
     assert record["chosen"] == choose.prefix_of(path) and len(path) == len(ATTENTION_BLOCKS)
     assert record["rule"] == {"mean": choose.WANTED_MEAN, "least": choose.WANTED_LEAST, "most": choose.MOST}
@@ -135,11 +135,11 @@ def test_the_stored_choice_is_the_rules_and_holds_on_captions_that_it_never_saw(
 
 
 def test_a_choice_made_for_other_weights_or_none_is_refused_with_the_way_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(choose, "STORED", tmp_path / "chosen_blocks.json")
+    monkeypatch.setattr(chosen, "BLOCKS_FILE", tmp_path / "chosen_blocks.json")
     with pytest.raises(
         FileNotFoundError, match="no blocks were chosen .* choose with `python -m sae_lib.pocket.train blocks`"
     ):
-        choose.load_choice()
-    choose.STORED.write_text(json.dumps({"unet": "another", "chosen": [], "path": []}))
+        chosen.load_choice()
+    chosen.BLOCKS_FILE.write_text(json.dumps({"unet": "another", "chosen": [], "path": []}))
     with pytest.raises(ValueError, match="chosen for another U-Net"):
-        choose.load_choice()
+        chosen.load_choice()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sae_lib.blocks import ATTENTION_BLOCKS, BLOCKS, SAE_BLOCKS
+from sae_lib.blocks import ATTENTION_BLOCKS, BLOCKS, PAPER_BLOCKS
 from sae_lib.interventions import (
     add_features,
     during,
@@ -91,7 +91,7 @@ def test_skipping_any_block_changes_the_picture(pipe, call):
 
 
 def test_several_blocks_at_once_equal_nested_contexts(pipe, call):
-    with intervene(pipe, {block: skip_block for block in SAE_BLOCKS}):
+    with intervene(pipe, {block: skip_block for block in PAPER_BLOCKS}):
         at_once = call()
     half, other_half = {"mid.0": skip_block, "up.0.1": skip_block}, {"down.2.1": skip_block, "up.0.0": skip_block}
     with intervene(pipe, half), intervene(pipe, other_half):
@@ -116,7 +116,7 @@ def test_a_perfect_sae_reconstructs_the_picture(pipe, call):
     sae.decoder.weight.data = sae.encoder.weight.data.T.clone()
     sae.pre_bias.data.normal_()
     plain = call(["a red circle", "a blue square"], steps=2, guidance_scale=7.5)
-    with intervene(pipe, {block: reconstruct(sae) for block in SAE_BLOCKS}):
+    with intervene(pipe, {block: reconstruct(sae) for block in PAPER_BLOCKS}):
         torch.testing.assert_close(
             call(["a red circle", "a blue square"], steps=2, guidance_scale=7.5), plain, atol=1e-3, rtol=1e-3
         )

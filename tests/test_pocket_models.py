@@ -11,7 +11,7 @@ from diffusers import (
 )
 from safetensors import safe_open
 
-from sae_lib.blocks import BLOCKS, SAE_BLOCKS, find_block
+from sae_lib.blocks import BLOCKS, PAPER_BLOCKS, find_block
 from sae_lib.pipelines import load_pipeline
 from sae_lib.pocket import weights
 from sae_lib.pocket.captions import sample_captions
@@ -35,7 +35,7 @@ def test_the_pipelines_are_made_of_sdxls_own_classes(turbo):
     assert type(turbo.scheduler) is EulerAncestralDiscreteScheduler
     assert type(load_pipeline("base").scheduler) is EulerDiscreteScheduler
     assert all(find_block(turbo, block) is not None for block in BLOCKS)
-    assert {find_block(turbo, block).proj_out.out_features for block in SAE_BLOCKS} == {128}
+    assert {find_block(turbo, block).proj_out.out_features for block in PAPER_BLOCKS} == {128}
 
 
 def test_turbo_steps_at_the_timesteps_of_sdxl_turbo():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sae_lib import recipes
-from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.blocks import PAPER_BLOCKS
 from sae_lib.denoising import CallSettings
 from sae_lib.pocket import train_saes as stage
 from sae_lib.recipes import TrainingRun, one_step_saes, panel_k, train_in_setting, transfer_k
@@ -32,7 +32,7 @@ def sdxl():
 def test_configs_are_the_paper_s_at_sdxl_scale_and_the_pocket_s_elsewhere(pipe, sdxl, monkeypatch):
     monkeypatch.setattr(recipes, "_prompts", lambda scale, count, *_: [""] * count)
     paper = TrainingRun("sdxl").configs(sdxl)
-    assert [config.block for config in paper] == [*SAE_BLOCKS, *SAE_BLOCKS]
+    assert [config.block for config in paper] == [*PAPER_BLOCKS, *PAPER_BLOCKS]
     assert {(c.k, c.n_f, c.batch_size, c.lr, c.auxk) for c in paper} == {(k, 5120, 4096, 1e-4, 256) for k in (10, 160)}
     assert {c.dead_vectors_threshold for c in paper} == {10_000_000}
     (pocket,) = {
@@ -129,9 +129,9 @@ def test_the_stored_sweep_is_the_pocket_scale_s_and_chose_the_rate_in_use(pipe):
 def test_one_step_saes_come_with_their_controls_and_are_not_trained_twice(pipe, monkeypatch):
     trained = one_step_saes(pipe, "smoke")
     assert {(config.block, sae.k) for config, sae in trained.saes.items()} == {
-        (b, k) for b in SAE_BLOCKS for k in (10, 16)
+        (b, k) for b in PAPER_BLOCKS for k in (10, 16)
     }
-    assert set(trained.with_k(16)) == set(trained.permuted) == set(trained.pca) == set(SAE_BLOCKS)
+    assert set(trained.with_k(16)) == set(trained.permuted) == set(trained.pca) == set(PAPER_BLOCKS)
     assert {sae.k for sae in trained.permuted.values()} == {len(pca.components) for pca in trained.pca.values()} == {16}
     assert not torch.equal(trained.permuted["mid.0"].decoder.weight, trained.with_k(16)["mid.0"].decoder.weight)
     monkeypatch.setattr(recipes, "train_saes", None)
@@ -143,7 +143,7 @@ def test_one_step_saes_come_with_their_controls_and_are_not_trained_twice(pipe, 
 def test_another_setting_trains_other_saes_on_as_many_vectors(pipe):
     two_steps = CallSettings(steps=2, guidance_scale=0.0, batch_size=16)
     trained = train_in_setting(pipe, two_steps, [16], 6_144, "smoke")
-    assert set(trained.with_k(16)) == set(SAE_BLOCKS) and trained.permuted == trained.pca == {}
+    assert set(trained.with_k(16)) == set(PAPER_BLOCKS) and trained.permuted == trained.pca == {}
     row = (trained.folder / "mid.0_k16_hidden512_seed0" / "training.jsonl").read_text().splitlines()[-1]
     assert '"step": 1,' in row  # 6,144 vectors are 12 batches, of which 10 set scale and b_pre
 
@@ -156,7 +156,7 @@ def test_the_stage_ships_eight_saes_in_16_bit_and_replaces_them_as_a_whole(pipe,
     (folder / "old").touch()
     stage.train_shipped_saes(1, 0, "cpu", folder)
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        f"{block}_k{k}_hidden512_seed1" for block in SAE_BLOCKS for k in (10, 16)
+        f"{block}_k{k}_hidden512_seed1" for block in PAPER_BLOCKS for k in (10, 16)
     )
     assert sum(path.stat().st_size for path in folder.rglob("*.*")) < 4_000_000
     assert [path.name for path in folder.parent.iterdir()] == ["saes"]

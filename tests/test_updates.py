@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sae_lib.blocks import ATTENTION_BLOCKS, BLOCKS, SAE_BLOCKS
+from sae_lib.blocks import ATTENTION_BLOCKS, BLOCKS, PAPER_BLOCKS
 from sae_lib.interventions import intervene
 from sae_lib.updates import capture_updates, to_maps, to_vectors
 
@@ -44,10 +44,10 @@ def test_the_updates_are_those_of_the_same_call_without_recording(pipe, call):
 
 
 def test_shapes_are_steps_batch_dimensions_height_width(pipe, call):
-    with capture_updates(pipe, SAE_BLOCKS) as updates:
+    with capture_updates(pipe, PAPER_BLOCKS) as updates:
         call(["a red circle", "a blue square"], steps=3, num_images_per_prompt=2)
-    assert list(updates) == list(SAE_BLOCKS) and len(updates) == 4
-    assert {updates[block].shape for block in SAE_BLOCKS} == {(3, 4, 128, 8, 8)}
+    assert list(updates) == list(PAPER_BLOCKS) and len(updates) == 4
+    assert {updates[block].shape for block in PAPER_BLOCKS} == {(3, 4, 128, 8, 8)}
     assert [step.index for step in updates.steps] == [0, 1, 2]
 
 
@@ -124,10 +124,10 @@ def test_in_16_bit_the_update_is_exact_where_the_difference_is_not(call):
 
 def test_hooks_are_gone_on_exit_and_after_an_exception(pipe, call, hook_count):
     before = hook_count()
-    with capture_updates(pipe, SAE_BLOCKS):
+    with capture_updates(pipe, PAPER_BLOCKS):
         assert hook_count() == before + 1 + 2 * 4
     assert hook_count() == before
-    with pytest.raises(KeyError), capture_updates(pipe, SAE_BLOCKS):
+    with pytest.raises(KeyError), capture_updates(pipe, PAPER_BLOCKS):
         raise KeyError
     assert hook_count() == before
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_lib import Catalogue, Painter
-from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.blocks import PAPER_BLOCKS
 from sae_lib.catalogue import BETAS, TOP
 from sae_lib.features import FeatureId
 from sae_lib.interventions import modulate, replace_with_feature
@@ -112,7 +112,7 @@ def draw_gallery(scale: str = "pocket", workers: int | None = None) -> Path:
         Catalogue(Painter(scale)).prepare()
         print("Drawing the gallery of features (once; some minutes) ...", flush=True)
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers or min(os.cpu_count() or 1, len(SAE_BLOCKS)), spawn) as pool:
-            list(pool.map(partial(draw_block, scale, folder), SAE_BLOCKS))
+        with ProcessPoolExecutor(workers or min(os.cpu_count() or 1, len(PAPER_BLOCKS)), spawn) as pool:
+            list(pool.map(partial(draw_block, scale, folder), PAPER_BLOCKS))
 
     return cached("gallery", {"scale": scale}, make, resumable=True)

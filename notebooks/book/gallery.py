@@ -10,7 +10,7 @@ from PIL import Image
 
 from notebooks.book.drawing import TILES
 from notebooks.book.search import Entry
-from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.blocks import PAPER_BLOCKS
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Block:
 def read_gallery(folder: Path) -> list[Block]:
     """The blocks of a drawn gallery."""
     found = []
-    for name in SAE_BLOCKS:
+    for name in PAPER_BLOCKS:
         told = json.loads((folder / name / "features.json").read_text())
         cards = sorted(told["live"], key=lambda card: (-card["score"], card["number"]))
         found.append(Block(name, cards, told["n_f"] - len(cards)))
@@ -41,7 +41,7 @@ def read_gallery(folder: Path) -> list[Block]:
 
 def copy_strips(folder: Path, book: Path) -> int:
     """Copy the drawn strips below `book`/gallery; the width and height of a tile in pixels."""
-    for name in SAE_BLOCKS:
+    for name in PAPER_BLOCKS:
         shutil.copytree(folder / name, book / "gallery" / name, ignore=shutil.ignore_patterns("*.json"))
     with Image.open(next(book.glob("gallery/*/*.webp"))) as strip:
         width, height = strip.size

@@ -45,7 +45,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from sae_lib import Claim, bootstrap_interval, get_scale, intervene, load_pipeline, load_prompts, save_figure, start_run
-from sae_lib.blocks import ATTENTION_BLOCKS, BLOCKS, SAE_BLOCKS, find_block
+from sae_lib.blocks import ATTENTION_BLOCKS, BLOCKS, PAPER_BLOCKS, find_block
 from sae_lib.denoising import CallSettings, stream_updates
 from sae_lib.pictures import draw_pictures, show_picture
 from sae_lib.style import ACCENT_COLORS, BLOCK_COLORS, CONTROL_COLOR, TEXT_WIDTH
@@ -229,20 +229,20 @@ layers = {block: len(find_block(turbo, block).transformer_blocks) for block in A
 sizes = sorted({height for _, height, _ in shapes.values()}, reverse=True)
 depths = {block: sizes.index(shapes[block][1]) for block in BLOCKS}
 classes = Counter(type(module).__name__ for module in turbo.unet.modules())
-lowest = sum(shapes[block][1] == sizes[-1] for block in SAE_BLOCKS)
+lowest = sum(shapes[block][1] == sizes[-1] for block in PAPER_BLOCKS)
 counted = {"attention": classes["Transformer2DModel"], "ResNets": classes["ResnetBlock2D"], "SAE blocks lowest": lowest}
 count_verdicts = [
     claim.judge(run, number, (number, number))
     for claim, number in zip((attention_claim, resnet_claim, lowest_claim), counted.values(), strict=True)
 ]
-print(counted, {block: shapes[block] for block in SAE_BLOCKS})
+print(counted, {block: shapes[block] for block in PAPER_BLOCKS})
 
 
 # %%
 def draw_block(ax, x, block):
     """One block as a box at its place in the order (x) and its resolution (y); × its transformer layers."""
     look = {"facecolor": "#DDDDDD" if block in layers else "white", "edgecolor": CONTROL_COLOR}
-    if block in SAE_BLOCKS:
+    if block in PAPER_BLOCKS:
         look = {"facecolor": BLOCK_COLORS[block] + "66", "edgecolor": BLOCK_COLORS[block], "linewidth": 1.8}
     ax.add_patch(plt.Rectangle((x - 0.4, -depths[block] - 0.33), 0.8, 0.66, **look))
     ax.text(x, -depths[block], block, rotation=90, ha="center", va="center", fontsize=7)
@@ -385,7 +385,7 @@ print(f"attention blocks {counted['attention']}, ResNets {counted['ResNets']}, S
 print(f"update = output - input at all attention blocks, up to rounding: {exact}")
 for title, share in shares.items():
     print(f"{title}: {share.value:.3f} of what captions state is found")
-for block in SAE_BLOCKS:
+for block in PAPER_BLOCKS:
     print(f"{block:8} update / input {ratios[block].value:.3f}, [d_model, height, width] {shapes[block]}")
 
 # %% [markdown]

@@ -45,7 +45,7 @@ import torch
 import torch.nn.functional as F
 
 from sae_lib import Claim, bootstrap_interval, get_scale, load_pipeline, load_prompts, save_figure, start_run
-from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.blocks import PAPER_BLOCKS
 from sae_lib.denoising import CallSettings, stream_updates
 from sae_lib.noise import prompt_generator
 from sae_lib.pictures import draw_pictures, show_picture
@@ -73,12 +73,12 @@ pipe = load_pipeline("turbo", scale, source or None)
 number = min(count, 5 * counts.transfer_prompts)
 prompts = load_prompts(scale, number, "train", "pocket" if run.rehearsal else prompt_file)
 one_step = CallSettings(steps=1, guidance_scale=0.0, seed=seed, batch_size=min(50, counts.harvest_batch))
-parts = {block: [] for block in SAE_BLOCKS}
-for _, updates in stream_updates(pipe, prompts, SAE_BLOCKS, one_step):
+parts = {block: [] for block in PAPER_BLOCKS}
+for _, updates in stream_updates(pipe, prompts, PAPER_BLOCKS, one_step):
     for block, collected in parts.items():
         collected.append(updates[block][0].float().cpu())  # step 0, the only one
 maps = {block: torch.cat(collected) for block, collected in parts.items()}
-vectors = {block: to_vectors(maps[block]) for block in SAE_BLOCKS}
+vectors = {block: to_vectors(maps[block]) for block in PAPER_BLOCKS}
 
 # %%
 d_model, height, width = maps["mid.0"].shape[1:]
@@ -86,7 +86,7 @@ prompt, i, j = len(prompts) - 1, height // 2, width - 1
 row = (prompt * height + i) * width + j
 assert torch.equal(vectors["mid.0"][row], maps["mid.0"][prompt, :, i, j])
 assert torch.equal(to_maps(vectors["mid.0"], height, width), maps["mid.0"])
-for block in SAE_BLOCKS:
+for block in PAPER_BLOCKS:
     print(f"{block:8} maps {list(maps[block].shape)} -> vectors {list(vectors[block].shape)}")
 print(f"row {row} is prompt {prompt}, line {i}, column {j}: {prompts[prompt]!r}")
 
@@ -135,7 +135,7 @@ for own_generators, rule in ((True, "one generator a prompt"), (False, "one gene
 # picture.
 
 # %%
-lengths = {block: maps[block].norm(dim=1) for block in SAE_BLOCKS}  # [prompts, height, width]
+lengths = {block: maps[block].norm(dim=1) for block in PAPER_BLOCKS}  # [prompts, height, width]
 print("block      mean length   variation   place   picture   place in picture")
 shares_of_length = {}
 for block, length in lengths.items():
@@ -155,7 +155,7 @@ for ax, picture in zip(axes[:, 0], pictures, strict=False):
     show_picture(ax, picture)
 axes[-1, 0].axis("off")
 axes[-1, 0].text(0.5, 0.5, f"mean of\n{len(prompts)} prompts", ha="center", va="center")
-for column, block in zip(axes[:, 1:].T, SAE_BLOCKS, strict=True):
+for column, block in zip(axes[:, 1:].T, PAPER_BLOCKS, strict=True):
     column[0].set_title(block)
     for ax, map_ in zip(column, [*relative[block][: len(pictures)], relative[block].mean(0)], strict=True):
         image = show_picture(ax, map_[None], vmin=drawn.min(), vmax=drawn.max())
@@ -191,7 +191,7 @@ generator = torch.Generator().manual_seed(seed)
 normal = kurtosis_of(torch.randn(vectors["mid.0"].shape, generator=generator))
 constant = {b: (rows.mean(0).square().sum() / rows.square().sum(1).mean()).item() for b, rows in vectors.items()}
 print("block     largest / median variance   median kurtosis   largest kurtosis   share of the constant part")
-for block in SAE_BLOCKS:
+for block in PAPER_BLOCKS:
     spread = (variance[block].max() / variance[block].median()).item()
     tails = f"{kurtosis[block].median():17.2f} {kurtosis[block].max():18.1f}"
     print(f"{block:9} {spread:25.1f} {tails} {constant[block]:28.2f}")
@@ -200,7 +200,7 @@ print(f"control   {'':25} {normal.median():17.2f} {normal.max():18.1f}")
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.6))
 ranks = torch.linspace(0, 1, d_model)
-for block in SAE_BLOCKS:
+for block in PAPER_BLOCKS:
     look = {"color": BLOCK_COLORS[block], "marker": BLOCK_MARKERS[block], "markevery": 0.2, "label": block}
     left.plot(ranks, (variance[block] / variance[block].median()).sort(descending=True).values, **look)
     right.plot(ranks, kurtosis[block].sort(descending=True).values, **look)
@@ -212,8 +212,8 @@ for ax, label in ((left, "variance / median variance"), (right, "kurtosis")):
     ax.yaxis.set_minor_formatter("")
 fig.supxlabel(f"dimensions by falling value (share of {d_model}); {len(vectors[block]):,} vectors", fontsize=9)
 fig.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=5, columnspacing=1)
-ordered = {block: variance[block].sort(descending=True).values for block in SAE_BLOCKS}
-result = {"variance": ordered, "kurtosis": {block: kurtosis[block].sort().values for block in SAE_BLOCKS}}
+ordered = {block: variance[block].sort(descending=True).values for block in PAPER_BLOCKS}
+result = {"variance": ordered, "kurtosis": {block: kurtosis[block].sort().values for block in PAPER_BLOCKS}}
 save_figure(run, fig, "dimensions", result | {"constant": constant, "vectors": len(vectors["mid.0"]), "seed": seed})
 
 # %% [markdown]
@@ -250,14 +250,14 @@ participation = {block: (s.sum().square() / s.square().sum()).item() for block, 
 by_chance = {block: (s.sum().square() / s.square().sum()).item() for block, s in permuted.items()}
 cumulated = {block: s.cumsum(0) / s.sum() for block, s in spectrum.items()}
 print(f"block     participation ratio   of control   components for 90 % of the variance, of {d_model}")
-for block in SAE_BLOCKS:
+for block in PAPER_BLOCKS:
     needed = int((cumulated[block] < 0.9).sum()) + 1
     print(f"{block:9} {participation[block]:19.1f} {by_chance[block]:12.1f} {needed:38d}")
 
 # %%
 fig, ax = plt.subplots(figsize=(TEXT_WIDTH, 2.6))
 components = torch.arange(1, d_model + 1)
-for block in SAE_BLOCKS:
+for block in PAPER_BLOCKS:
     look = {"color": BLOCK_COLORS[block], "marker": BLOCK_MARKERS[block]}
     ax.plot(components, cumulated[block], **look, markevery=(0.05, 0.2), label=block)
     chance = permuted[block].cumsum(0) / permuted[block].sum()
@@ -301,17 +301,17 @@ grid = torch.cartesian_prod(torch.arange(height), torch.arange(width)).float()
 bins = torch.cdist(grid, grid).round().long().flatten()  # whole positions
 far = int(bins.max()) * 2 // 3 + 1  # few pairs are farther apart
 same, other = {}, {}
-for block in SAE_BLOCKS:
+for block in PAPER_BLOCKS:
     rows = (vectors[block] - vectors[block].mean(0)).unflatten(0, (len(prompts), -1))
     same[block] = correlation(rows, rows)[:, :far]
     other[block] = correlation(rows, rows.roll(1, 0))[:, :far]
-near = {block: bootstrap_interval((same[block] - other[block])[:, 1], **sampling) for block in SAE_BLOCKS}
+near = {block: bootstrap_interval((same[block] - other[block])[:, 1], **sampling) for block in PAPER_BLOCKS}
 verdicts = [Claim(near_claim.format(block), at_least=0.1).judge(run, gap.value, gap[1:]) for block, gap in near.items()]
 
 # %%
 fig, axes = plt.subplots(1, 4, figsize=(TEXT_WIDTH, 2.1), sharey=True)
 distances, curves = range(1, far), {}
-for ax, block in zip(axes, SAE_BLOCKS, strict=True):
+for ax, block in zip(axes, PAPER_BLOCKS, strict=True):
     look = {"color": BLOCK_COLORS[block], "marker": BLOCK_MARKERS[block]}
     grey = {"color": CONTROL_COLOR, "linestyle": ":"}
     for name, values, style in (("same", same, look), ("other", other, grey)):
@@ -388,7 +388,7 @@ def gain(mean):
 gains, object_verdicts = {}, []
 if masks is not None:
     inside = (F.adaptive_avg_pool2d(masks.float(), (height, width)) > 0.5).float().flatten(1)
-    for block in SAE_BLOCKS:
+    for block in PAPER_BLOCKS:
         rows = (vectors[block] - vectors[block].mean(0)).unflatten(0, (len(prompts), -1))[: len(inside)]
         sums = [group_sums(rows, chosen).flatten(1) for chosen in (inside, inside.roll(1, 0))]
         per_prompt = torch.cat([*sums, rows.square().sum(2).mean(1, keepdim=True)], 1)
@@ -399,18 +399,18 @@ if masks is not None:
     print(*(f"{b:8} {gap.value:.3f} (95 % {gap.low:.3f} to {gap.high:.3f})" for b, gap in gains.items()), sep="\n")
 
 # %%
-titles = ["picture", *(["objects found"] if masks is not None else []), *SAE_BLOCKS]
+titles = ["picture", *(["objects found"] if masks is not None else []), *PAPER_BLOCKS]
 look = {"figsize": (TEXT_WIDTH, 5.6 / len(titles) * len(pictures)), "squeeze": False}
 fig, axes = plt.subplots(len(pictures), len(titles), **look)
 for index, row in enumerate(axes):
     show_picture(row[0], pictures[index])
     if masks is not None:
         show_picture(row[1], grey[index][None], vmin=0, vmax=2, cmap="gray")
-    for ax, block in zip(row[-len(SAE_BLOCKS) :], SAE_BLOCKS, strict=True):
+    for ax, block in zip(row[-len(PAPER_BLOCKS) :], PAPER_BLOCKS, strict=True):
         show_picture(ax, colours[block][index])
 for ax, title in zip(axes[0], titles, strict=True):
     ax.set_title(title)
-three_share = {block: cumulated[block][2].item() for block in SAE_BLOCKS}
+three_share = {block: cumulated[block][2].item() for block in PAPER_BLOCKS}
 print("three colours, share of the variance:", {block: f"{share:.2f}" for block, share in three_share.items()})
 result = {"prompts": prompts[:shown], "share_of_variance": three_share, "objects_stand_out": gains, "seed": seed}
 save_figure(run, fig, "components", result, verdicts=object_verdicts)
@@ -434,7 +434,7 @@ save_figure(run, fig, "components", result, verdicts=object_verdicts)
 def harvest(pictures, positions, d_model, bytes_each, tensors):
     """Vectors a block, and the bytes of all four blocks together."""
     vectors = pictures * positions
-    return vectors, vectors * d_model * bytes_each * tensors * len(SAE_BLOCKS)
+    return vectors, vectors * d_model * bytes_each * tensors * len(PAPER_BLOCKS)
 
 
 paper = {"pictures": 30_000 * 50, "positions": 16 * 16, "d_model": 1280}  # [code]
@@ -457,7 +457,7 @@ for name, (rows, size) in harvests.items():
 # %% tags=["nbval-check-output"]
 own, a_batch = change["one generator a prompt"].max(), change["one generator a batch"].max()
 print(f"updates are their prompt's own: {bool(own < 0.02)}; with one generator a batch: {bool(a_batch < 0.02)}")
-for block in SAE_BLOCKS:
+for block in PAPER_BLOCKS:
     stand_out = f", objects stand out by {gains[block].value:.3f}" if gains else ""
     print(
         f"{block:8} {participation[block]:.1f} of {d_model} directions (control {by_chance[block]:.1f}), "

@@ -60,7 +60,7 @@ from sae_lib import (
     save_figure,
     start_run,
 )
-from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.blocks import PAPER_BLOCKS
 from sae_lib.denoising import CallSettings, stream_updates
 from sae_lib.metrics import bootstrap_interval, interval_of
 from sae_lib.pictures import draw_pictures, show_picture
@@ -203,7 +203,7 @@ reconstructors = {
         **({f"permuted, k = {k_large}": trained.permuted[block]} if trained.permuted else {}),
         f"untrained, k = {k_large}": untrained(large[block], seed),
     }
-    for block in SAE_BLOCKS
+    for block in PAPER_BLOCKS
 }
 
 
@@ -225,15 +225,15 @@ inputs |= {"resamples": counts.bootstrap, "batch": settings.batch_size}
 measured_folder = cached("held_out_variance", inputs, measure)
 samples = load_file(measured_folder / "samples.safetensors")
 table = {
-    name: {block: interval_of(samples[f"{block}/{name}"]) for block in SAE_BLOCKS} for name in reconstructors["mid.0"]
+    name: {block: interval_of(samples[f"{block}/{name}"]) for block in PAPER_BLOCKS} for name in reconstructors["mid.0"]
 }
 
 # %%
 print(f"explained variance of {len(held_out)} held-out prompts (95 % interval over prompts)")
-print(f"{'':24}", *(f"{block:>22}" for block in SAE_BLOCKS))
+print(f"{'':24}", *(f"{block:>22}" for block in PAPER_BLOCKS))
 for name, row in table.items():
     print(f"{name:24}", *(f"{each.value:8.3f} ({each.low:.3f}-{each.high:.3f})" for each in row.values()))
-mean_of_blocks = [sum(samples[f"{block}/SAE, k = {k}"] for block in SAE_BLOCKS) / 4 for k in (k_small, k_large)]
+mean_of_blocks = [sum(samples[f"{block}/SAE, k = {k}"] for block in PAPER_BLOCKS) / 4 for k in (k_small, k_large)]
 gain = interval_of(mean_of_blocks[1] - mean_of_blocks[0])
 larger_k_verdict = larger_k_claim.judge(run, gain.value, gain[1:])
 
@@ -241,13 +241,13 @@ larger_k_verdict = larger_k_claim.judge(run, gain.value, gain[1:])
 fig, ax = plt.subplots(figsize=(TEXT_WIDTH, 2.7))
 colors = {"SAE": ACCENT_COLORS[0], "shipped": ACCENT_COLORS[1]}
 for shift, (name, marker) in enumerate(zip(table, "osov^xD"[0 if shipped else 2 :], strict=False)):
-    places = [x + 0.11 * (shift - (len(table) - 1) / 2) for x in range(len(SAE_BLOCKS))]
+    places = [x + 0.11 * (shift - (len(table) - 1) / 2) for x in range(len(PAPER_BLOCKS))]
     color = colors.get(name.split(",")[0], CONTROL_COLOR)
     fill = color if str(k_large) in name else "white"
     ax.plot(places, [each.value for each in table[name].values()], marker, color=color, mfc=fill, label=name)
     ax.vlines(places, *zip(*(each[1:] for each in table[name].values()), strict=True), color=color)
 ax.set(ylabel="explained variance, held out", ylim=(min(0, ax.get_ylim()[0]), 1))
-ax.set_xticks(range(len(SAE_BLOCKS)), SAE_BLOCKS)
+ax.set_xticks(range(len(PAPER_BLOCKS)), PAPER_BLOCKS)
 ax.grid(False, axis="x")
 fig.legend(loc="outside upper center", ncols=3)
 result = {"explained_variance": table, "gain_of_larger_k": gain, "prompts": len(held_out), "seed": seed}
@@ -273,7 +273,7 @@ save_figure(run, fig, "explained_variance", result, measured_folder, [larger_k_v
 def encode(folder):
     """Per held-out picture: where features fire, their mean activation, and the activations of the smaller k."""
     parts = {}
-    for indices, updates in stream_updates(turbo, held_out, SAE_BLOCKS, settings):
+    for indices, updates in stream_updates(turbo, held_out, PAPER_BLOCKS, settings):
         for config, sae in trained.saes.items():
             values, features = sae.encode_sparse(to_vectors(updates[config.block][0].float()))
             dense = sae.to_dense(values, features).unflatten(0, (len(indices), -1))
@@ -333,7 +333,7 @@ save_figure(run, fig, "firing", result | {"never": never, "prompts": len(held_ou
 # %%
 found = {}
 for k, others in shipped.items():
-    for block in SAE_BLOCKS:
+    for block in PAPER_BLOCKS:
         sae, other = trained.with_k(k)[block], others[block].decoder.weight
         found[f"{block}, k = {k}"] = (sae.decoder.weight.T @ other).max(1).values.cpu()
         found[f"{block}, k = {k}, control"] = (untrained(sae, seed).decoder.weight.T @ other).max(1).values.cpu()
@@ -396,7 +396,7 @@ def activation_maps(block, rho, top):
 
 
 # %%
-chosen = {(block, rho): top for block in SAE_BLOCKS for rho, top in choose(block).items()}
+chosen = {(block, rho): top for block in PAPER_BLOCKS for rho, top in choose(block).items()}
 drawn = draw_pictures(turbo, held_out, settings)
 
 # %%

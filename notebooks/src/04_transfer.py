@@ -44,7 +44,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sae_lib import Claim, cached, get_scale, load_pipeline, load_prompts, one_step_saes, save_figure, start_run
-from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.blocks import PAPER_BLOCKS
 from sae_lib.denoising import CallSettings
 from sae_lib.harvest import positions_per_step
 from sae_lib.metrics import interval_of
@@ -163,7 +163,7 @@ trained_on = f"{vectors:,} vectors a block, seen {counts.passes} times, in every
 print(f"k = {k}, {trained_on if ceilings else 'published'}")
 
 # %%
-following = dict(zip(SAE_BLOCKS, SAE_BLOCKS[1:] + SAE_BLOCKS[:1], strict=True))
+following = dict(zip(PAPER_BLOCKS, PAPER_BLOCKS[1:] + PAPER_BLOCKS[:1], strict=True))
 reconstructors = {
     name: {
         block: {
@@ -175,7 +175,7 @@ reconstructors = {
             **({"permuted": one_step.permuted[block]} if one_step.permuted else {}),
             "raw updates": RawUpdates(),
         }
-        for block in SAE_BLOCKS
+        for block in PAPER_BLOCKS
     }
     for name in settings
 }
@@ -217,7 +217,7 @@ samples = load_file(artefact / "samples.safetensors")
 
 def curves(name, quantity, what="one-step SAE"):
     """[blocks, steps, samples] of one reconstructor in one setting."""
-    return torch.stack([samples[f"{quantity}/{name}/{block}/{what}"] for block in SAE_BLOCKS])
+    return torch.stack([samples[f"{quantity}/{name}/{block}/{what}"] for block in PAPER_BLOCKS])
 
 
 # %% [markdown]
@@ -263,7 +263,7 @@ fig, axes = plt.subplots(2, 3, figsize=(TEXT_WIDTH, 4.1), sharex=True, sharey=Tr
 drawn = {}
 for column, (quantity, title) in zip(axes.T, titles.items(), strict=True):
     for name in settings:
-        for i, block in enumerate(SAE_BLOCKS):
+        for i, block in enumerate(PAPER_BLOCKS):
             drawn[f"{quantity}/{name}/{block}"] = draw(column[0], name, block, curves(name, quantity)[i])
             draw(column[1], name, block, published_curves(name, quantity)[i])
     column[0].set_title(title)
@@ -301,7 +301,7 @@ save_figure(run, fig, "figure3", result, artefact, verdicts)
 fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.5), sharey=True)
 drawn = {}
 for ax, name in zip(axes, settings, strict=True):
-    for i, block in enumerate(SAE_BLOCKS):
+    for i, block in enumerate(PAPER_BLOCKS):
         for quantity, line in ((EV, "-"), (PUBLISHED_EV, ":")):
             rows = curves(name, quantity)[i]
             drawn[f"{quantity}/{name}/{block}"] = draw(ax, name, block, rows, linestyle=line)
@@ -345,7 +345,7 @@ def draw_by_block(quantity, looks, ylabel):
     fig, axes = plt.subplots(2, 4, figsize=(TEXT_WIDTH, 3.7), sharex=True, sharey=True)
     drawn = {}
     for row, name in zip(axes, settings, strict=True):
-        for i, (ax, block) in enumerate(zip(row, SAE_BLOCKS, strict=True)):
+        for i, (ax, block) in enumerate(zip(row, PAPER_BLOCKS, strict=True)):
             for what, look in looks.items():
                 style = {"linestyle": "-"}
                 if what != "one-step SAE":
@@ -368,7 +368,7 @@ save_figure(run, fig, "controls", {"curves": drawn, "prompts": len(held_out), "k
 # %%
 print(f"explained variance, mean over steps{'':6}", *(f"{what:>12}" for what in looks), "  ceiling minus one-step SAE")
 for name in settings:
-    for i, block in enumerate(SAE_BLOCKS):
+    for i, block in enumerate(PAPER_BLOCKS):
         values = [curves(name, EV, what)[i, :, 0].mean().item() for what in looks]
         print(f"{labels[name]:18} {block:22}", *(f"{v:12.3f}" for v in values), end="")
         if ceilings:
@@ -416,10 +416,10 @@ save_figure(run, fig, "similarity", {"curves": drawn, "prompts": len(held_out), 
 for name in settings:
     for what in looks:
         values = curves(name, EV, what)[..., 0].mean(1)
-        print(f"{labels[name]:16} {what:13}", *(f"{b} {v:.2f}" for b, v in zip(SAE_BLOCKS, values, strict=True)))
+        print(f"{labels[name]:16} {what:13}", *(f"{b} {v:.2f}" for b, v in zip(PAPER_BLOCKS, values, strict=True)))
 for name in settings:
     values = curves(name, OVERLAP)[..., 0].mean(1)
-    print(f"{labels[name]:16} overlap      ", *(f"{b} {v:.2f}" for b, v in zip(SAE_BLOCKS, values, strict=True)))
+    print(f"{labels[name]:16} overlap      ", *(f"{b} {v:.2f}" for b, v in zip(PAPER_BLOCKS, values, strict=True)))
 
 # %% [markdown]
 # ## 4.10 Scorecard

@@ -49,7 +49,7 @@ from scipy.stats import spearmanr
 
 # %%
 from sae_lib import Claim, cached, get_scale, intervene, load_pipeline, load_prompts, save_figure, skip_block, start_run
-from sae_lib.blocks import ATTENTION_BLOCKS, BLOCKS, SAE_BLOCKS
+from sae_lib.blocks import ATTENTION_BLOCKS, BLOCKS, PAPER_BLOCKS
 from sae_lib.clip import load_clip
 from sae_lib.denoising import CallSettings
 from sae_lib.injection import PROMPT_PAIRS, draw_injected, encode_tokens, estimate_injected, share_carried, share_of_way
@@ -64,7 +64,7 @@ run = start_run("05_which_blocks_matter", globals())
 counts = get_scale(scale, run.rehearsal)
 mild = Claim("The four SAE blocks change pictures more than the other seven (mean minus mean)", at_least=0, id="C5")
 strict = Claim("Each of the four changes pictures more than each of the seven (min minus max)", at_least=0, id="C5")
-others = tuple(block for block in ATTENTION_BLOCKS if block not in SAE_BLOCKS)
+others = tuple(block for block in ATTENTION_BLOCKS if block not in PAPER_BLOCKS)
 resnets = tuple(block for block in BLOCKS if block not in ATTENTION_BLOCKS)
 
 # %%
@@ -109,7 +109,8 @@ kinds, texts, other_texts = list(PROMPT_PAIRS), [], []
 if scale != "sdxl":
     from sae_lib import load_judge
     from sae_lib.pocket.captions import minimal_pairs
-    from sae_lib.pocket.choose import MOST, WANTED_LEAST, WANTED_MEAN, load_choice
+    from sae_lib.pocket.choose import MOST, WANTED_LEAST, WANTED_MEAN
+    from sae_lib.pocket.chosen import load_choice
     from sae_lib.pocket.quality import FAMILIES, count_statements
     from sae_lib.prompts import load_pocket_captions
 
@@ -129,7 +130,7 @@ if scale == "sdxl":
     kinds, texts, other_texts = list(pairs), first, second
 alone = {block: (block,) for block in ATTENTION_BLOCKS}
 all_but = {f"all but {block}": tuple(b for b in ATTENTION_BLOCKS if b != block) for block in ATTENTION_BLOCKS}
-groups = {"nothing": (), "all": ATTENTION_BLOCKS} | alone | {"the paper's four": SAE_BLOCKS}
+groups = {"nothing": (), "all": ATTENTION_BLOCKS} | alone | {"the paper's four": PAPER_BLOCKS}
 groups |= {} if cut else all_but
 if scale != "sdxl":
     path = load_choice()["path"]
@@ -411,7 +412,7 @@ fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
 for column, (name, title) in zip(axes.T, columns.items(), strict=True):
     for ax, picture in zip(column, measured[f"shown/{name}"], strict=True):
         show_picture(ax, picture / 255)
-    bold = "bold" if name in SAE_BLOCKS else "normal"
+    bold = "bold" if name in PAPER_BLOCKS else "normal"
     column[0].set_title(title, size=8, color=BLOCK_COLORS.get(name, "black"), weight=bold)
 for i, ax in enumerate(axes[:, 0]):
     ax.set_ylabel(i + 1, rotation=0, ha="right", va="center")
@@ -442,7 +443,7 @@ def row_of(values):
 
 table = {name: row_of(values) for name, values in distances.items()}
 stacked = torch.stack([distances[block] for block in BLOCKS], 1)  # [prompts, 28]
-four, seven = ([list(BLOCKS).index(block) for block in group] for group in (SAE_BLOCKS, others))
+four, seven = ([list(BLOCKS).index(block) for block in group] for group in (PAPER_BLOCKS, others))
 heads = ("mean", "low", "high", "std", "median", *(["authors"] if scale == "sdxl" else []))
 print(f"{len(prompts):2} prompts ", *(f"{head:>9}" for head in heads), "  (low to high: 95 % interval of the mean)")
 for name, row in table.items():
@@ -463,13 +464,13 @@ if run.compared_with == "published":
         verdicts.append(claim.judge(run, table[block]["mean"], (table[block]["low"], table[block]["high"])))
 print(*verdicts[:2], sep="\n")
 falling = sorted(ATTENTION_BLOCKS, key=lambda block: -table[block]["mean"])
-print("attention blocks, most effect first:", *(f"{block}{'*' * (block in SAE_BLOCKS)}" for block in falling))
+print("attention blocks, most effect first:", *(f"{block}{'*' * (block in PAPER_BLOCKS)}" for block in falling))
 
 
 # %%
 def look_of(block):
     """ResNets are grey crosses, attention blocks black rings, the four SAE blocks filled in their colour and shape."""
-    if block in SAE_BLOCKS:
+    if block in PAPER_BLOCKS:
         return {"marker": BLOCK_MARKERS[block], "color": BLOCK_COLORS[block], "markersize": 6}
     if block in ATTENTION_BLOCKS:
         return {"marker": "o", "color": "black", "mfc": "white", "markersize": 5}
@@ -478,7 +479,7 @@ def look_of(block):
 
 def legend_of(ax, sae="SAE block"):
     """Empty artists for the three kinds of block."""
-    for block, label in ((resnets[0], "ResNet"), (others[0], "attention block"), (SAE_BLOCKS[0], sae)):
+    for block, label in ((resnets[0], "ResNet"), (others[0], "attention block"), (PAPER_BLOCKS[0], sae)):
         ax.plot([], [], linestyle="", label=label, **look_of(block))
 
 
@@ -497,7 +498,7 @@ for name, line, label in (("noise", "--", "other noise"), ("tiny", ":", "all upd
 ax.set_yticks(range(len(BLOCKS)), BLOCKS)
 for text in ax.get_yticklabels():
     block = text.get_text()
-    text.set(color=BLOCK_COLORS.get(block, "black"), weight="bold" if block in SAE_BLOCKS else "normal")
+    text.set(color=BLOCK_COLORS.get(block, "black"), weight="bold" if block in PAPER_BLOCKS else "normal")
 measure = "LPIPS (AlexNet)" if scale == "sdxl" and not run.rehearsal else "encoder distance"
 ax.set(
     ylim=(len(BLOCKS) - 0.5, -0.8),
@@ -697,7 +698,7 @@ if statements:
     ax.set_xticks(range(len(families)), families, rotation=40, ha="right", rotation_mode="anchor")
     for text in ax.get_yticklabels():
         text.set(color=BLOCK_COLORS.get(text.get_text(), "black"))
-        text.set_weight("bold" if text.get_text() in SAE_BLOCKS else "normal")
+        text.set_weight("bold" if text.get_text() in PAPER_BLOCKS else "normal")
     ax.axhline(0.5, color="white", linewidth=3)
     ax.axhline(len(order) - 1.5, color="white", linewidth=3)
     ax.axvline(len(families) - 1.5, color="white", linewidth=3)

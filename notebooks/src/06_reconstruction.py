@@ -51,7 +51,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sae_lib import Claim, cached, get_scale, load_judge, load_pipeline, load_saes, save_figure, start_run, train_saes
-from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.blocks import PAPER_BLOCKS
 from sae_lib.denoising import CallSettings
 from sae_lib.harvest import positions_per_step
 from sae_lib.interventions import intervene, reconstruct, skip_block
@@ -140,7 +140,7 @@ components = max(k for k, _ in pairs if k <= d_model)
 def train(folder):
     """The SAEs, and the principal components of the stream's first fill."""
     if configs:
-        about = {block: grid.describe(turbo, block) for block in SAE_BLOCKS}
+        about = {block: grid.describe(turbo, block) for block in PAPER_BLOCKS}
         train_saes(stream, configs, folder, turbo.device, about=about)
     first = {block: x.float() for block, x in stream.in_order().items()}
     fits = PCA.fit_blocks([first], components)
@@ -153,7 +153,7 @@ inputs = {"run": asdict(grid), "stream": stream.description, "components": compo
 inputs |= {"configs": [asdict(config) for config in configs]}
 folder = cached("grid", inputs, train, resumable=True)
 tensors = load_file(folder / "pca.safetensors", str(turbo.device))
-pca = {block: PCA(*(tensors[f"{block}.{part}"] for part in ("mean", "components"))) for block in SAE_BLOCKS}
+pca = {block: PCA(*(tensors[f"{block}.{part}"] for part in ("mean", "components"))) for block in PAPER_BLOCKS}
 there = {c: TopKSAE.load(folder / c.folder_name, c.block, device=turbo.device) for c in configs}
 for k, factor in pairs if published else ():
     n_f = round(factor * d_model)
@@ -186,7 +186,7 @@ reconstructors = {
     block: {f"SAE {k} {factor:g}": sae_of[block, k, factor] for k, factor in pairs}
     | {f"untrained {k} {factor:g}": untrained(sae_of[block, k, factor], seed) for k, factor in pairs}
     | {f"PCA {k}": PCA(pca[block].mean, pca[block].components[:k]) for k in pca_ks}
-    for block in SAE_BLOCKS
+    for block in PAPER_BLOCKS
 }
 
 
@@ -211,7 +211,7 @@ samples = load_file(variance_folder / "samples.safetensors")
 
 def explained(name):
     """[blocks, samples]"""
-    return torch.stack([samples[f"{block}/{name}"] for block in SAE_BLOCKS])
+    return torch.stack([samples[f"{block}/{name}"] for block in PAPER_BLOCKS])
 
 
 def smallest_step(line):
@@ -248,7 +248,7 @@ def draw_lines(ax, line, xs):
     """The blocks' lines with their intervals, the controls averaged over the blocks; gives the numbers drawn."""
     drawn = {}
     names = {"SAE": [f"SAE {k} {f:g}" for k, f in line], "untrained": [f"untrained {k} {f:g}" for k, f in line]}
-    for i, block in enumerate(SAE_BLOCKS):
+    for i, block in enumerate(PAPER_BLOCKS):
         drawn[block] = [interval_of(explained(name)[i]) for name in names["SAE"]]
         ax.plot(xs, [each.value for each in drawn[block]], color=BLOCK_COLORS[block], marker=BLOCK_MARKERS[block])
         ax.vlines(xs, *zip(*(each[1:] for each in drawn[block]), strict=True), color=BLOCK_COLORS[block])
@@ -278,7 +278,7 @@ for ax, (title, line) in zip(axes[0], panels.items(), strict=True):
 result = {"lines": drawn, "prompts": len(held_out), "seed": seed, "smallest_step": growth}
 if stored:
     told = stored["result"]
-    ev = torch.tensor([told["explained_variance"][block] for block in SAE_BLOCKS]).mean(0)  # [k, factor, seed]
+    ev = torch.tensor([told["explained_variance"][block] for block in PAPER_BLOCKS]).mean(0)  # [k, factor, seed]
     draw_grid(axes[1, 0], told["ks"], ev.transpose(0, 1), [f"×{factor:g}" for factor in told["expansion_factors"]])
     draw_grid(axes[1, 1], told["expansion_factors"], ev, [f"k = {k}" for k in told["ks"]])
     result["sweep"] = told
@@ -428,17 +428,17 @@ def row(block, name):
 
 
 print(f"{len(held_out)} held-out prompts, seed {seed}; in brackets 95 % intervals over prompts; SAE k expansion")
-pd.DataFrame([row(block, name) for block in SAE_BLOCKS for name in SAE_ROWS]).set_index(["block", "update"])
+pd.DataFrame([row(block, name) for block in PAPER_BLOCKS for name in SAE_ROWS]).set_index(["block", "update"])
 
 # %%
 control_rows = [f"PCA {k}" for k in PCA_ROWS] + ["skipped"]
-controls = [row(block, name) for block in SAE_BLOCKS for name in control_rows]
+controls = [row(block, name) for block in PAPER_BLOCKS for name in control_rows]
 pd.DataFrame([*controls, row("", "another caption")]).set_index(["block", "update"])
 
 # %%
-perceptual = torch.stack([found[f"{block}/{name}"][:, PERCEPTUAL] for block in SAE_BLOCKS for name in SAE_ROWS], 1)
+perceptual = torch.stack([found[f"{block}/{name}"][:, PERCEPTUAL] for block in PAPER_BLOCKS for name in SAE_ROWS], 1)
 perceptual = perceptual.unflatten(1, (4, 2, 3))  # [prompts, blocks, expansion 4 and 1/2, k 20, 10 and 5]
-skipped = torch.stack([found[f"{block}/skipped"][:, PERCEPTUAL] for block in SAE_BLOCKS], 1)
+skipped = torch.stack([found[f"{block}/skipped"][:, PERCEPTUAL] for block in PAPER_BLOCKS], 1)
 shares = torch.stack([perceptual[:, :, 0, 1], skipped], -1)
 resampling = {"resamples": counts.bootstrap, "seed": seed}
 numbers = {
@@ -452,7 +452,7 @@ picture_verdicts = [claim.judge(run, numbers[of].value, numbers[of][1:]) for of,
 # %%
 print("perceptual distance over that of skipping the block, k = 10 (95 % interval)")
 print(f"{'':9}", *(f"{name:>24}" for name in ("SAE, expansion 4", "PCA", "SAE minus PCA")))
-for i, block in enumerate(SAE_BLOCKS):
+for i, block in enumerate(PAPER_BLOCKS):
     three = torch.stack([shares[:, i, 0], found[f"{block}/PCA 10"][:, PERCEPTUAL], skipped[:, i]], 1)
     sae, linear = (bootstrap(three, lambda mean, j=j: mean[:, j] / mean[:, 2], **resampling) for j in (0, 1))
     print(f"{block:9}", *(f"{cell(interval_of(each), 3):>24}" for each in (sae, linear, sae - linear)))
@@ -467,7 +467,7 @@ def draw_dots(ax, intervals):
     """A row for each way, in it a dot with its interval for each block; intervals: of block and name, None for a gap."""
     drawn = {}
     for y, name in enumerate(labels):
-        for i, block in enumerate(SAE_BLOCKS if name != "another caption" else ("",)):
+        for i, block in enumerate(PAPER_BLOCKS if name != "another caption" else ("",)):
             if (each := intervals(block, name)) is None:
                 continue
             drawn[f"{block}/{name}".strip("/")] = each
@@ -551,7 +551,7 @@ else:
 
 # %%
 count = len(drawn_pictures["original"])
-columns = ["original", *(f"{block}/{name}" for block in SAE_BLOCKS for name in SHOWN)]
+columns = ["original", *(f"{block}/{name}" for block in PAPER_BLOCKS for name in SHOWN)]
 fig, axes = plt.subplots(count, 9, figsize=(TEXT_WIDTH, 0.62 * count + 0.55), squeeze=False, dpi=100)
 fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
 for row_of_axes, *row_of_pictures in zip(axes, *(drawn_pictures[name] for name in columns), strict=True):
@@ -580,10 +580,10 @@ print(*texts, sep="\n")
 # %% tags=["nbval-check-output"]
 for k, factor in pairs:
     values = explained(f"SAE {k} {factor:g}")[:, 0]
-    print(f"EV, k = {k:3}, ×{factor:g}", *(f"{b} {v:.2f}" for b, v in zip(SAE_BLOCKS, values, strict=True)))
+    print(f"EV, k = {k:3}, ×{factor:g}", *(f"{b} {v:.2f}" for b, v in zip(PAPER_BLOCKS, values, strict=True)))
 for name in (*SAE_ROWS, *control_rows):
-    values = [found[f"{block}/{name}"][:, MANHATTAN].mean() for block in SAE_BLOCKS]
-    print(f"Manhattan, {name:10}", *(f"{b} {v:.1f}" for b, v in zip(SAE_BLOCKS, values, strict=True)))
+    values = [found[f"{block}/{name}"][:, MANHATTAN].mean() for block in PAPER_BLOCKS]
+    print(f"Manhattan, {name:10}", *(f"{b} {v:.1f}" for b, v in zip(PAPER_BLOCKS, values, strict=True)))
 
 # %% [markdown]
 # ## 6.11 Scorecard

@@ -61,7 +61,7 @@ from sae_lib import (
     save_figure,
     start_run,
 )
-from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.blocks import PAPER_BLOCKS
 from sae_lib.clip import load_clip
 from sae_lib.denoising import CallSettings
 from sae_lib.features import FeatureId, activation_maps, search_features, strength_unit
@@ -121,10 +121,10 @@ call = CallSettings(1, 0.0, seed + 1_000, max(counts.harvest_batch, 1 + len(BETA
 if run.rehearsal and not sae_folder:
     width = turbo.unet.config.block_out_channels[-1]
     torch.manual_seed(seed)
-    saes = {block: TopKSAE(width, 4 * width, panel_k(width)).requires_grad_(False) for block in SAE_BLOCKS}
+    saes = {block: TopKSAE(width, 4 * width, panel_k(width)).requires_grad_(False) for block in PAPER_BLOCKS}
     saes = {block: sae.to(turbo.device) for block, sae in saes.items()}
     ones = torch.ones(4 * width)
-    statistics = dict.fromkeys(SAE_BLOCKS, FeatureStatistics(ones, ones, ones, ones, torch.tensor(1)))
+    statistics = dict.fromkeys(PAPER_BLOCKS, FeatureStatistics(ones, ones, ones, ones, torch.tensor(1)))
 else:
     saes = load_saes(10, scale, sae_folder, turbo.device)
     statistics = load_statistics(10, scale, sae_folder)
@@ -134,10 +134,10 @@ clip = load_clip(scale, "pocket" if run.rehearsal else clip_source, turbo.device
 # %%
 def read_pictures(folder):
     """Pictures in 8 bits, and by block the mean activation and the active share [pictures, n_f]."""
-    pictures, means, shares = [], {b: [] for b in SAE_BLOCKS}, {b: [] for b in SAE_BLOCKS}
+    pictures, means, shares = [], {b: [] for b in PAPER_BLOCKS}, {b: [] for b in PAPER_BLOCKS}
     for start in range(0, len(prompts), call.batch_size):
         part = prompts[start : start + call.batch_size]
-        with capture_updates(turbo, SAE_BLOCKS) as updates:
+        with capture_updates(turbo, PAPER_BLOCKS) as updates:
             drawn = draw_pictures(turbo, part, call, range(start, start + len(part)))
         pictures.append((drawn * 255).round().to(torch.uint8))
         for block, sae in saes.items():
@@ -154,12 +154,12 @@ inputs = {"scale": scale, "source": source, "seed": seed, "prompts": prompts, "s
 read_folder = cached("read_pictures", inputs, read_pictures)
 read = load_file(read_folder / "read.safetensors")
 pictures = read["pictures"].float() / 255
-mean_of, share_of = ({b: read[f"{b}.{name}"] for b in SAE_BLOCKS} for name in ("mean", "share"))
+mean_of, share_of = ({b: read[f"{b}.{name}"] for b in PAPER_BLOCKS} for name in ("mean", "share"))
 embedded = clip.embed_images(pictures)
-top = {b: mean_of[b].topk(min(TOP, len(pictures)), dim=0).indices.T for b in SAE_BLOCKS}  # [n_f, top]
+top = {b: mean_of[b].topk(min(TOP, len(pictures)), dim=0).indices.T for b in PAPER_BLOCKS}  # [n_f, top]
 enough = max(3, round(SHARE * len(pictures)))
-live = {b: ((mean_of[b] > 0).sum(0) >= enough).nonzero().flatten().tolist() for b in SAE_BLOCKS}
-for block in SAE_BLOCKS:
+live = {b: ((mean_of[b] > 0).sum(0) >= enough).nonzero().flatten().tolist() for b in PAPER_BLOCKS}
+for block in PAPER_BLOCKS:
     print(f"{block:9} {len(live[block])} of {saes[block].n_f} features are active in at least {enough} pictures")
 
 # %% [markdown]
@@ -181,13 +181,13 @@ def alikeness(rows):
 
 generator = torch.Generator().manual_seed(seed)
 specificity, n_drawn = {}, min(10, enough)
-for block in SAE_BLOCKS:
+for block in PAPER_BLOCKS:
     best = mean_of[block].topk(enough, dim=0).indices.T  # [n_f, enough]
     choice = torch.rand(best.shape, generator=generator).argsort(1)[:, :n_drawn]
     specificity[block] = alikeness(best.gather(1, choice))[live[block]]
 random_rows = torch.rand((100, len(pictures)), generator=generator).argsort(1)[:, :n_drawn]
 random_alikeness = alikeness(random_rows)
-ordered = {b: [live[b][i] for i in specificity[b].argsort(descending=True).tolist()] for b in SAE_BLOCKS}
+ordered = {b: [live[b][i] for i in specificity[b].argsort(descending=True).tolist()] for b in PAPER_BLOCKS}
 
 # %% [markdown]
 # ## 7.5 Feature panels
@@ -250,13 +250,13 @@ def strip(each, row):
 def refuse(each):
     """Raises ValueError for a feature of which there is nothing to show."""
     if each.block not in saes:
-        raise ValueError(f"{each}: there is no SAE of {each.block}; choose one of {', '.join(SAE_BLOCKS)}")
+        raise ValueError(f"{each}: there is no SAE of {each.block}; choose one of {', '.join(PAPER_BLOCKS)}")
     amount(each)  # raises for a number that the SAE has not, and for a feature that never fired
     if not mean_of[each.block][:, each.feature].any():
         raise ValueError(f"{each} is active in none of these {len(pictures)} pictures: choose another")
 
 
-asked = [FeatureId.parse(feature)] if feature else [FeatureId(block, ordered[block][0]) for block in SAE_BLOCKS]
+asked = [FeatureId.parse(feature)] if feature else [FeatureId(block, ordered[block][0]) for block in PAPER_BLOCKS]
 panels = []
 for each in asked:
     refuse(each)
@@ -301,9 +301,9 @@ save_figure(run, fig, "panels", result | {"units of an icon": [amount(each) for 
 # among those active in enough pictures; four top pictures each.
 
 # %%
-lot = {b: live[b][torch.randint(len(live[b]), (1,), generator=generator).item()] for b in SAE_BLOCKS}
+lot = {b: live[b][torch.randint(len(live[b]), (1,), generator=generator).item()] for b in PAPER_BLOCKS}
 groups = {"most alike": lambda b: ordered[b][0], "by lot": lambda b: lot[b], "least alike": lambda b: ordered[b][-1]}
-gallery = {(b, name): FeatureId(b, choose(b)) for b in SAE_BLOCKS for name, choose in groups.items()}
+gallery = {(b, name): FeatureId(b, choose(b)) for b in PAPER_BLOCKS for name, choose in groups.items()}
 shown = {key: top[each.block][each.feature][:4].tolist() for key, each in gallery.items()}
 gallery_maps = {key: maps_of(gallery[key], rows) for key, rows in shown.items()}
 
@@ -313,7 +313,7 @@ fig, axes = plt.subplots(4, 14, figsize=(TEXT_WIDTH, 2.6), width_ratios=widths, 
 fig.get_layout_engine().set(w_pad=0.005, h_pad=0.03, wspace=0, hspace=0)
 for ax in axes.flat:
     ax.axis("off")
-for line, block in enumerate(SAE_BLOCKS):
+for line, block in enumerate(PAPER_BLOCKS):
     for j, name in enumerate(groups):
         places = axes[line, 5 * j : 5 * j + 4]
         for ax, row, activation in zip(places, shown[block, name], gallery_maps[block, name], strict=True):
@@ -350,7 +350,7 @@ if scale != "sdxl":
     values = attribute_values()
     seen = see_values(load_judge(scale), pictures)
     sayable = torch.tensor([value != "no eye" for _, value in values])
-    for block in SAE_BLOCKS:
+    for block in PAPER_BLOCKS:
         z = [(x - x.mean(0)) / x.std(0).clamp(min=1e-6) for x in (mean_of[block][:half], seen[:half])]
         correlation = (z[0].T @ z[1] / half).where(sayable, -1)
         best = correlation.max(1)
@@ -381,9 +381,9 @@ else:
 # %%
 texture_words = ["texture"] if scale == "sdxl" else ["striped", "dotted"]
 texture_direction = clip.embed_texts(texture_words).mean(0)
-measured = {b: {"specificity": specificity[b].tolist()} for b in SAE_BLOCKS}
+measured = {b: {"specificity": specificity[b].tolist()} for b in PAPER_BLOCKS}
 sampled, icon_embeddings = {}, {}
-for place, block in enumerate(SAE_BLOCKS):
+for place, block in enumerate(PAPER_BLOCKS):
     order = torch.rand(len(live[block]), generator=generator).argsort()[:n_icons].tolist()
     sampled[block] = [FeatureId(block, live[block][i]) for i in order]
     amounts = [amount(each) for each in sampled[block]]
@@ -405,7 +405,7 @@ def colour_distance(block, rows, maps):
     return ((weight * far).sum() / weight.sum().clamp(min=1e-9)).item()
 
 
-for block in SAE_BLOCKS:
+for block in PAPER_BLOCKS:
     for name in ("colour", "colour, control"):
         measured[block][name] = []
     for each in sampled[block][: max(2, n_icons // 4)]:
@@ -437,7 +437,7 @@ def sensitivity(block, number, rows):
     return [(share_of[block][rows, number] > area).float().mean().item() for area in AREAS]
 
 
-for block in SAE_BLOCKS if words else ():
+for block in PAPER_BLOCKS if words else ():
     measured[block] |= {"sensitivity": [], "sensitivity, control": []}
     for each in [each for each in words if each.block == block]:
         rows = named_in(words[each])
@@ -447,7 +447,7 @@ for block in SAE_BLOCKS if words else ():
             measured[block]["sensitivity, control"].append(sensitivity(block, other, rows))
 
 # %%
-for block in SAE_BLOCKS if words else ():
+for block in PAPER_BLOCKS if words else ():
     told = sampled[block] if seen is not None else [each for each in words if each.block == block][:n_icons]
     if len(told) > 1:
         texts = clip.embed_texts([words[each] for each in told])
@@ -467,7 +467,7 @@ def interval(numbers):
 
 
 summary = {}
-for block in SAE_BLOCKS:
+for block in PAPER_BLOCKS:
     each = measured[block]
     for name, numbers in each.items():
         if name.startswith("sensitivity"):
@@ -488,12 +488,12 @@ for (block, name), value in summary.items():
 
 # %%
 verdicts = []
-above = [value - random_alikeness.mean().item() for b in SAE_BLOCKS for value in measured[b]["specificity"]]
+above = [value - random_alikeness.mean().item() for b in PAPER_BLOCKS for value in measured[b]["specificity"]]
 found = interval(above)
 verdicts.append(claims["specificity"].judge(run, found.value, found[1:]))
-n_texture = min(len(measured[b]["texture"]) for b in SAE_BLOCKS)
+n_texture = min(len(measured[b]["texture"]) for b in PAPER_BLOCKS)
 own, other = (
-    torch.tensor([measured[b][name][:n_texture] for b in SAE_BLOCKS]).T for name in ("texture", "texture, control")
+    torch.tensor([measured[b][name][:n_texture] for b in PAPER_BLOCKS]).T for name in ("texture", "texture, control")
 )
 lead = lambda mean: mean[:, 3] - mean[:, :3].amax(1)
 found = bootstrap_interval(own, lead, **sampling)
@@ -503,12 +503,12 @@ print(f"texture above random directions, up.0.1 minus the highest other: {found.
 print(f"(95 % {found.low:+.4f} to {found.high:+.4f})")
 
 # %%
-pairs = [(measured[b].get("sensitivity", []), measured[b].get("sensitivity, control", [])) for b in SAE_BLOCKS]
+pairs = [(measured[b].get("sensitivity", []), measured[b].get("sensitivity, control", [])) for b in PAPER_BLOCKS]
 gaps = [own[1] - other[1] for owns, others in pairs for own, other in zip(owns, others, strict=True)]
 if len(gaps) > 1:
     found = interval(gaps)
     verdicts.append(claims["sensitivity"].judge(run, found.value, found[1:]))
-pairs = [(measured[b].get("causality", []), measured[b].get("causality, control", [])) for b in SAE_BLOCKS]
+pairs = [(measured[b].get("causality", []), measured[b].get("causality, control", [])) for b in PAPER_BLOCKS]
 gaps = [own - other for owns, others in pairs for own, other in zip(owns, others, strict=True)]
 if len(gaps) > 1:
     found = interval(gaps)
@@ -522,7 +522,7 @@ titles |= {"sensitivity 10%": "sensitivity\n(share, > 10 %)", "causality": "caus
 fig, axes = plt.subplots(1, len(drawn_metrics), figsize=(TEXT_WIDTH, 2.5))
 for ax, name in zip(axes, drawn_metrics, strict=True):
     controls = {"sensitivity 10%": "sensitivity, control 10%"}.get(name, f"{name}, control")
-    for x, block in enumerate(SAE_BLOCKS):
+    for x, block in enumerate(PAPER_BLOCKS):
         pair = (summary.get((block, name)), summary.get((block, controls)))
         if name == "specificity":
             pair = (pair[0], summary["random pictures", "specificity"])
@@ -532,7 +532,7 @@ for ax, name in zip(axes, drawn_metrics, strict=True):
                 ax.vlines(x + shift, *value[1:], color=color)
         if name == "causality" and (block, "causality, drawn") in summary:
             ax.plot(x, summary[block, "causality, drawn"].value, "_", color="black", markersize=9)
-    ax.set_xticks(range(4), SAE_BLOCKS, rotation=90)
+    ax.set_xticks(range(4), PAPER_BLOCKS, rotation=90)
     ax.set_xlim(-0.6, 3.6)
     ax.set_title(titles[name])
     ax.grid(False, axis="x")
@@ -543,7 +543,7 @@ axes[0].plot([], [], "o", color=CONTROL_COLOR, label="control")
 axes[0].plot([], [], "_", color="black", markersize=9, label="drawn from the words")
 fig.legend(loc="outside upper center", ncols=3)
 result = {"summary": {" / ".join(key): value for key, value in summary.items()}, "pictures": len(pictures)}
-result |= {"features": {b: {name: len(numbers) for name, numbers in measured[b].items()} for b in SAE_BLOCKS}}
+result |= {"features": {b: {name: len(numbers) for name, numbers in measured[b].items()} for b in PAPER_BLOCKS}}
 result |= {
     "published": {"source": "reported", "specificity of down.2.1": 0.71, "random": 0.5, "texture of up.0.1": 0.2}
 }
@@ -569,7 +569,7 @@ def precision(found, value):
     return torch.stack([seen[top[each.block][each.feature], value].mean() for each in found]).mean().item()
 
 
-ids = [FeatureId(block, i) for block in SAE_BLOCKS for i in live[block]]
+ids = [FeatureId(block, i) for block in PAPER_BLOCKS for i in live[block]]
 top_rows = torch.stack([top[each.block][each.feature] for each in ids])
 queries = (
     [(attribute_words(*pair), i) for i, pair in enumerate(values) if pair[1] != "no eye"]
@@ -617,7 +617,7 @@ if precisions:
 # The tests execute the next cell again, from an empty cache, and compare digit by digit.
 
 # %% tags=["nbval-check-output"]
-for block in SAE_BLOCKS:
+for block in PAPER_BLOCKS:
     print(
         f"{block:9}", *(f"{name} {np.mean(measured[block][name]):.3f}" for name in ("specificity", "texture", "colour"))
     )

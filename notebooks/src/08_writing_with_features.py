@@ -63,7 +63,7 @@ from sae_lib import (
     save_figure,
     start_run,
 )
-from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.blocks import PAPER_BLOCKS
 from sae_lib.denoising import CallSettings
 from sae_lib.features import FeatureId, strength_unit
 from sae_lib.interventions import add_features, during, intervene, modulate, replace_with_feature
@@ -155,10 +155,10 @@ labels = {"Turbo, 1 step": "Turbo, 1 step", "Turbo, 4 steps": "Turbo, 4 steps", 
 width = pipe_of("turbo").unet.config.block_out_channels[-1]
 if run.rehearsal and not sae_folder:
     torch.manual_seed(seed)
-    saes = {block: TopKSAE(width, 4 * width, panel_k(width)).requires_grad_(False) for block in SAE_BLOCKS}
+    saes = {block: TopKSAE(width, 4 * width, panel_k(width)).requires_grad_(False) for block in PAPER_BLOCKS}
     saes = {block: sae.to(pipe_of("turbo").device) for block, sae in saes.items()}
     ones = torch.ones(4 * width)
-    statistics = dict.fromkeys(SAE_BLOCKS, FeatureStatistics(ones, ones, ones, ones, torch.tensor(1)))
+    statistics = dict.fromkeys(PAPER_BLOCKS, FeatureStatistics(ones, ones, ones, ones, torch.tensor(1)))
 else:
     saes = load_saes(10, scale, sae_folder, pipe_of("turbo").device)
     statistics = load_statistics(10, scale, sae_folder)
@@ -217,15 +217,15 @@ def amount(feature, times=strength):
 def write(setting, rows, features, amounts, masks=None, guidance="both", span=None, dictionary=saes, prompts=held_out):
     """Pictures of the captions `rows`, in each one feature turned on by an amount, everywhere or in its mask, at all
     steps or those of `span`. Pictures of several blocks share a call: in the others nothing is added."""
-    blocks = torch.tensor([SAE_BLOCKS.index(feature.block) for feature in features])
+    blocks = torch.tensor([PAPER_BLOCKS.index(feature.block) for feature in features])
     masks = torch.ones(len(rows), *left_half(settings[setting][0]).shape) if masks is None else masks
 
     def change(blocks, numbers, amounts, masks):
         added = {}
         for i in blocks.unique().tolist():
-            sae = dictionary[SAE_BLOCKS[i]]
+            sae = dictionary[PAPER_BLOCKS[i]]
             fn = add_features(sae, numbers, amounts * (blocks == i), masks, guidance)
-            added[SAE_BLOCKS[i]] = during(fn, *span) if span else fn
+            added[PAPER_BLOCKS[i]] = during(fn, *span) if span else fn
         return added
 
     numbers = torch.tensor([feature.feature for feature in features])
@@ -238,7 +238,7 @@ def draw_and_encode(prompts, rows):
     _, call = settings["Turbo, 1 step"]
     for start in range(0, len(rows), call.batch_size):
         part = rows[start : start + call.batch_size]
-        with capture_updates(pipe_of("turbo"), SAE_BLOCKS) as updates:
+        with capture_updates(pipe_of("turbo"), PAPER_BLOCKS) as updates:
             pictures = draw("Turbo, 1 step", part, prompts=prompts)
         maps = {}
         for block, sae in saes.items():
@@ -307,13 +307,13 @@ def rises(block, candidates, captions, seen):
 # %%
 def choose(folder):
     """Each block's kept (feature, value, correlation, rise), by the rule above."""
-    captions, kept = load_pocket_captions(size["read"], "train"), {block: [] for block in SAE_BLOCKS}
+    captions, kept = load_pocket_captions(size["read"], "train"), {block: [] for block in PAPER_BLOCKS}
     drawn = [
         (see_values(judge, pictures), {block: each.mean((-2, -1)) for block, each in maps.items()})
         for pictures, maps in draw_and_encode([caption.text for caption in captions], list(range(len(captions))))
     ]
     seen = torch.cat([part for part, _ in drawn])
-    for block in SAE_BLOCKS:
+    for block in PAPER_BLOCKS:
         candidates = candidates_of(block, torch.cat([scores[block] for _, scores in drawn]), seen)
         found = rises(block, candidates, captions, seen)
         tried = [(*one, each) for one, each in zip(candidates, found, strict=True)]
@@ -361,7 +361,7 @@ else:
         rows = list(range(size["turbo"]))
         chosen += [Chosen(FeatureId(block, f), word, -1, rows) for f, word in named.items()]
     print(*(f"{each.id!s:14} {each.label} " for each in chosen), sep="\n")
-best = [next(each for each in chosen if each.id.block == block) for block in SAE_BLOCKS]
+best = [next(each for each in chosen if each.id.block == block) for block in PAPER_BLOCKS]
 
 # %% [markdown]
 # ## 8.5 Figure 1: one feature turned on
@@ -629,7 +629,7 @@ for setting, claim in causal_claims.items() if values else ():
     above = interval(rise(setting) - rise(setting, 1))
     causal_verdicts.append(claim.judge(run, above.value, above[1:]))
     of_blocks = [each.id.block for each in (best if setting == "base" else chosen)]
-    for block in SAE_BLOCKS:
+    for block in PAPER_BLOCKS:
         at = [i for i, of in enumerate(of_blocks) if of == block]
         causal[setting, block] = [interval(rise(setting, kind)[:, at]) for kind in (0, 1)]
 
@@ -637,14 +637,14 @@ for setting, claim in causal_claims.items() if values else ():
 if values:
     fig, axes = plt.subplots(1, 3, figsize=(TEXT_WIDTH, 2.5), sharey=True)
     for ax, setting in zip(axes, causal_claims, strict=True):
-        for x, block in enumerate(SAE_BLOCKS):
+        for x, block in enumerate(PAPER_BLOCKS):
             for shift, each, color in zip(
                 (-0.15, 0.15), causal[setting, block], (BLOCK_COLORS[block], CONTROL_COLOR), strict=True
             ):
                 ax.plot(x + shift, each.value, BLOCK_MARKERS[block], color=color)
                 ax.vlines(x + shift, *each[1:], color=color)
         ax.axhline(0, color="black", linewidth=0.6)
-        ax.set_xticks(range(4), SAE_BLOCKS, rotation=45)
+        ax.set_xticks(range(4), PAPER_BLOCKS, rotation=45)
         features = 1 if setting == "base" else size["kept"]
         ax.set_title(
             f"{labels[setting]}\n{features} feature{'s' * (features > 1)} a block,\n{len(found[setting])} captions"
@@ -744,7 +744,7 @@ for setting, each in times.items():
     for what, row in (("feature", at_middle), ("random direction", each[..., -1])):
         mean = row.mean(0)
         ratios = ", ".join(
-            f"{b} {v:.3g}" for b, v in zip(SAE_BLOCKS, (mean[:, -1] / mean[:, 0].clamp(min=1e-9)).tolist(), strict=True)
+            f"{b} {v:.3g}" for b, v in zip(PAPER_BLOCKS, (mean[:, -1] / mean[:, 0].clamp(min=1e-9)).tolist(), strict=True)
         )
         print(f"{setting:15} late over early, {what:17}: {ratios}")
 
@@ -753,7 +753,7 @@ for setting, each in times.items():
 def draw_times(ax, setting, i, j, **look):
     """Distance of block i over the intervals at strength j, the middle one and the control with their bands."""
     each = [interval(times[setting][:, i, span, j]) for span in range(times[setting].shape[2])]
-    ax.plot([v.value for v in each], marker=BLOCK_MARKERS[SAE_BLOCKS[i]], markersize=3, **look)
+    ax.plot([v.value for v in each], marker=BLOCK_MARKERS[PAPER_BLOCKS[i]], markersize=3, **look)
     if look["linestyle"] in "-:":
         ax.fill_between(
             range(len(each)), *zip(*(v[1:] for v in each), strict=True), color=look["color"], alpha=0.2, lw=0
@@ -764,10 +764,10 @@ def draw_times(ax, setting, i, j, **look):
 # %%
 fig, axes = plt.subplots(2, 4, figsize=(TEXT_WIDTH, 3.7), sharey=True, sharex="row")
 drawn, lines = {}, {0.5: "--", 1.0: "-", 2.0: "-."}
-for ax, block in zip(axes[0], SAE_BLOCKS, strict=True):
+for ax, block in zip(axes[0], PAPER_BLOCKS, strict=True):
     ax.set_title(block, color=BLOCK_COLORS[block])
 for row, (setting, (spans, factors, count)) in zip(axes, plans.items(), strict=True):
-    for i, (ax, block) in enumerate(zip(row, SAE_BLOCKS, strict=True)):
+    for i, (ax, block) in enumerate(zip(row, PAPER_BLOCKS, strict=True)):
         for j, factor in enumerate(factors):
             look = {"color": BLOCK_COLORS[block], "linestyle": lines[factor]}
             drawn[f"{setting}/{block}/{strength * factor}"] = draw_times(ax, setting, i, j, **look)
@@ -929,7 +929,7 @@ for kind, each in locality.items():
     local_verdicts.append(local_claims[kind].judge(run, gap.value, gap[1:]))
     print(f"{kind:11} inside minus outside {gap.value:6.2f} (95 % {gap.low:.2f} to {gap.high:.2f}) of 765;", end=" ")
     print(f"with the next picture's area {chance.value:6.2f} ({chance.low:.2f} to {chance.high:.2f})")
-    for i, block in enumerate(SAE_BLOCKS):
+    for i, block in enumerate(PAPER_BLOCKS):
         for area, name in enumerate(("own area", "next picture's")):
             amounts = range(each.shape[2])
             ratios[kind, block, name] = [interval(each[:, i, a, area], ratio) for a in amounts]
@@ -938,7 +938,7 @@ for kind, each in locality.items():
 fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.6), sharey=True, width_ratios=(2, 1))
 panels = {"Modulation": [f"{b:+g}" for b in BETAS], "Painting": [f"{s * strength:+g}" for s in SIGNS]}
 for ax, (kind, ticks) in zip(axes, panels.items(), strict=True):
-    for i, block in enumerate(SAE_BLOCKS):
+    for i, block in enumerate(PAPER_BLOCKS):
         for name, shift in (("own area", -0.05), ("next picture's", 0.05)):
             look = {"color": BLOCK_COLORS[block] if name == "own area" else CONTROL_COLOR}
             places = [x + 0.2 * (i - 1.5) + shift for x in range(len(ticks))]

@@ -60,7 +60,7 @@ from sae_lib import (
     start_run,
     train_saes,
 )
-from sae_lib.blocks import SAE_BLOCKS, find_block
+from sae_lib.blocks import PAPER_BLOCKS, find_block
 from sae_lib.denoising import CallSettings, stream_updates
 from sae_lib.harvest import PermutedStream, TrainingStream
 from sae_lib.interventions import add_features, intervene
@@ -192,10 +192,10 @@ def look(folder):
     parts = []
     for start in range(0, scenes, settings.batch_size):
         rows = list(range(start, min(start + settings.batch_size, scenes)))
-        with capture_updates(turbo, SAE_BLOCKS) as updates:
+        with capture_updates(turbo, PAPER_BLOCKS) as updates:
             pictures = draw(rows)
         judged, truth = judge_and_truth(judge, pictures, grid)
-        part = {block: to_vectors(updates[block][0]).unflatten(0, (len(rows), -1)) for block in SAE_BLOCKS}
+        part = {block: to_vectors(updates[block][0]).unflatten(0, (len(rows), -1)) for block in PAPER_BLOCKS}
         parts.append(part | {"present": truth.present, "valid": truth.valid, "shows": values_in(judged)})
     save_file({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, folder / "seen.safetensors")
 
@@ -266,10 +266,10 @@ def train(folder):
     train_saes(stream, configs, folder / "seeds", turbo.device)
     if known:
         train_saes(PermutedStream(stream), first, folder / "permuted", turbo.device)
-        told = three.load_prompts(turbo), SAE_BLOCKS, three.settings, three.all_passes, None, seed
+        told = three.load_prompts(turbo), PAPER_BLOCKS, three.settings, three.all_passes, None, seed
         train_saes(TrainingStream(blank, *told), first, folder / "blank", turbo.device)
         fits = PCA.fit_blocks([stream.in_order()], d_model)
-        save_file({block: fits[block].components for block in SAE_BLOCKS}, folder / "pca.safetensors")
+        save_file({block: fits[block].components for block in PAPER_BLOCKS}, folder / "pca.safetensors")
 
 
 # %%
@@ -285,12 +285,12 @@ def load(kind, which):
 seeds = [load("seeds", [c for c in configs if c.seed == each]) for each in three.sae_seeds]
 if known:
     permuted, of_blank, pca = load("permuted", first), load("blank", first), load_file(trained / "pca.safetensors")
-    parts = [updates for _, updates in stream_updates(blank, texts, SAE_BLOCKS, settings)]
+    parts = [updates for _, updates in stream_updates(blank, texts, PAPER_BLOCKS, settings)]
     blank_updates = {
-        b: torch.cat([to_vectors(part[b][0]).unflatten(0, (-1, grid * grid)) for part in parts]) for b in SAE_BLOCKS
+        b: torch.cat([to_vectors(part[b][0]).unflatten(0, (-1, grid * grid)) for part in parts]) for b in PAPER_BLOCKS
     }
 passed = f"{len(stream.prompts):,} prompts, {three.all_passes} passes, k = {panel_k(d_model)}"
-print(f"{len(seeds)} seeds of {len(SAE_BLOCKS)} blocks, {passed}, n_f = {first[0].n_f}")
+print(f"{len(seeds)} seeds of {len(PAPER_BLOCKS)} blocks, {passed}, n_f = {first[0].n_f}")
 
 
 # %%
@@ -326,14 +326,14 @@ def read_all(folder):
     """Reading scores of all units of all dictionaries for all values, on the matching half; of the SAEs on both."""
     tables = {}
     for name in DICTIONARIES:
-        for block in SAE_BLOCKS:
+        for block in PAPER_BLOCKS:
             a = activations(name, block)
             alive = (a[match] != 0).any(0).any(0)
             tables[f"{name}/{block}/alive"] = alive
             halves = {"match": match, "score": score} if name in ("shipped SAE", "SAE") else {"match": match}
             for half, rows in halves.items():
                 tables[f"{name}/{block}/{half}"] = reading_scores(a[rows][..., alive], truth.take(rows))
-    for block in SAE_BLOCKS:
+    for block in PAPER_BLOCKS:
         a = activations("shipped SAE", block)[score]
         tables[f"null/{block}"] = null_maxima(
             a[..., tables[f"shipped SAE/{block}/alive"]], truth.take(score), permutations, seed
@@ -362,7 +362,7 @@ if known:
 
 # %%
 meanings, share_samples = {}, []
-for block in SAE_BLOCKS if known else ():
+for block in PAPER_BLOCKS if known else ():
     meaning = find_meaning(tables[f"shipped SAE/{block}/match"], tables[f"shipped SAE/{block}/score"])
     null = tables[f"null/{block}"]
     beyond, threshold = meaning.score > null.quantile(0.95, 0), null.amax(1).quantile(0.95).item()
@@ -394,7 +394,7 @@ for block, (meaning, threshold, beyond, auc, numbers) in meanings.items():
 # %%
 if known:
     fig, (left, right) = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 3.0))
-    families, kinds = [*ATTRIBUTES, "within chance"], torch.zeros(len(ATTRIBUTES) + 1, len(SAE_BLOCKS))
+    families, kinds = [*ATTRIBUTES, "within chance"], torch.zeros(len(ATTRIBUTES) + 1, len(PAPER_BLOCKS))
     for i, (meaning, _, beyond, *_) in enumerate(meanings.values()):
         kind = torch.where(beyond, family_of[meaning.value], len(ATTRIBUTES))
         kinds[:, i] = kind.bincount(minlength=len(families))
@@ -403,7 +403,7 @@ if known:
         for x, count in enumerate(row):
             light = "white" if count > 0.7 * kinds.max() else "black"
             left.text(x, y, f"{count:.0f}", ha="center", va="center", size=8, color=light)
-    left.set_xticks(range(4), SAE_BLOCKS, rotation=30)
+    left.set_xticks(range(4), PAPER_BLOCKS, rotation=30)
     left.set_yticks(range(len(families)), families)
     left.set_title("features, by the family they mean")
     left.grid(False)
@@ -454,9 +454,9 @@ def matched_samples(name, block, count=None):
 
 def measure_controls(folder):
     found = {
-        f"{name}/{block}": matched_samples(name, block, candidates) for name in DICTIONARIES for block in SAE_BLOCKS
+        f"{name}/{block}": matched_samples(name, block, candidates) for name in DICTIONARIES for block in PAPER_BLOCKS
     }
-    found |= {f"all/{block}": matched_samples("shipped SAE", block) for block in SAE_BLOCKS}
+    found |= {f"all/{block}": matched_samples("shipped SAE", block) for block in PAPER_BLOCKS}
     save_file(found, folder / "samples.safetensors")
 
 
@@ -465,27 +465,27 @@ if known:
     drawn = torch.randint(len(score), (resamples, len(score)), generator=torch.Generator().manual_seed(seed))
     scene_weights = torch.zeros(resamples, len(score)).scatter_add_(1, drawn, torch.ones(drawn.shape))
     scene_weights = torch.cat([torch.ones(1, len(score)), scene_weights])  # row 0: the scenes as they are
-    candidates = min(len(tables[f"{name}/{block}/match"]) for name in DICTIONARIES for block in SAE_BLOCKS)
+    candidates = min(len(tables[f"{name}/{block}/match"]) for name in DICTIONARIES for block in PAPER_BLOCKS)
     told = {"reading": reading_folder.name, "candidates": candidates, **sampling}
     controls_folder = cached("reading_controls", told, measure_controls)
     samples = load_file(controls_folder / "samples.safetensors")
     compared = {key: interval_of(each.mean(0)) for key, each in samples.items() if not key.startswith("all/")}
     print(f"best of {candidates} units for each of {len(values)} values, mean reading score on {len(score)} scenes")
-    print(f"{'':24}" + "".join(f"{block:>10}" for block in SAE_BLOCKS))
+    print(f"{'':24}" + "".join(f"{block:>10}" for block in PAPER_BLOCKS))
     for name in DICTIONARIES:
-        print(f"{name:24}" + "".join(f"{compared[f'{name}/{block}'].value:10.3f}" for block in SAE_BLOCKS))
+        print(f"{name:24}" + "".join(f"{compared[f'{name}/{block}'].value:10.3f}" for block in PAPER_BLOCKS))
 
 # %%
 control_verdicts = []
 for name, claim in better_claims.items() if known else ():
-    gaps = torch.stack([samples[f"SAE/{block}"].mean(0) - samples[f"{name}/{block}"].mean(0) for block in SAE_BLOCKS])
+    gaps = torch.stack([samples[f"SAE/{block}"].mean(0) - samples[f"{name}/{block}"].mean(0) for block in PAPER_BLOCKS])
     gap = interval_of(gaps.mean(0))
     control_verdicts.append(claim.judge(run, gap.value, gap[1:]))
 
 # %%
 if known:
     fig, axes = plt.subplots(1, 4, figsize=(TEXT_WIDTH, 2.5), sharey=True, sharex=True)
-    for ax, block in zip(axes, SAE_BLOCKS, strict=True):
+    for ax, block in zip(axes, PAPER_BLOCKS, strict=True):
         for y, name in enumerate(DICTIONARIES):
             each, ours = compared[f"{name}/{block}"], name in ("shipped SAE", "SAE")
             color = BLOCK_COLORS[block] if ours else CONTROL_COLOR
@@ -518,9 +518,9 @@ if known:
 # %%
 STRENGTHS = (10.0, 20.0, 40.0)
 if known:
-    by_value = {b: tables[f"shipped SAE/{b}/match"].argmax(0) for b in SAE_BLOCKS}
-    live = {b: tables[f"shipped SAE/{b}/alive"].nonzero().flatten() for b in SAE_BLOCKS}
-    readers = {b: live[b][by_value[b]] for b in SAE_BLOCKS}  # feature numbers, one a value
+    by_value = {b: tables[f"shipped SAE/{b}/match"].argmax(0) for b in PAPER_BLOCKS}
+    live = {b: tables[f"shipped SAE/{b}/alive"].nonzero().flatten() for b in PAPER_BLOCKS}
+    readers = {b: live[b][by_value[b]] for b in PAPER_BLOCKS}  # feature numbers, one a value
     everywhere = torch.ones(1, grid, grid)
 
 
@@ -551,7 +551,7 @@ def choose_strengths(folder):
         pairs += [(without[v % len(without)], v)] if without else []
     rows, intended = [row for row, _ in pairs], torch.tensor([v for _, v in pairs])
     masks, gains = everywhere.expand(len(rows), -1, -1), {}
-    for block in SAE_BLOCKS:
+    for block in PAPER_BLOCKS:
         told = block, rows, intended, plain[rows]
         gains[block] = []
         for strength in STRENGTHS:
@@ -588,7 +588,7 @@ def write_all(folder):
     for side in ("on", "off"):
         rows, intended = (list(part) for part in zip(*trials_of(side), strict=True))
         intended, before = torch.tensor(intended), seen["shows"][rows]
-        for block in SAE_BLOCKS:
+        for block in PAPER_BLOCKS:
             masks, amounts = everywhere.expand(len(rows), -1, -1), strengths[block] * units(block, intended)
             if side == "off":
                 own = shipped[block].encode(seen[block][rows])  # [trials, cells, features]
@@ -619,12 +619,12 @@ def over_scenes(changes, rows):
 
 write_verdicts, rises, side_effects = [], {}, {}
 for side, claim in write_claims.items() if known else ():
-    for block in SAE_BLOCKS:
+    for block in PAPER_BLOCKS:
         for kind, name in enumerate(("feature", "random feature")):
             each, rows = written[f"{side}/{block}"][:, kind], trials[side][:, 0]
             rises[side, block, name] = over_scenes(each[:, 0], rows)
             side_effects[side, block, name] = over_scenes(each[:, 1], rows)
-    gap = [rises[side, block, "feature"] - rises[side, block, "random feature"] for block in SAE_BLOCKS]
+    gap = [rises[side, block, "feature"] - rises[side, block, "random feature"] for block in PAPER_BLOCKS]
     gap = interval_of(torch.stack(gap).mean(0))
     write_verdicts.append(claim.judge(run, gap.value, gap[1:]))
 
@@ -670,7 +670,7 @@ def writing_effect(block, chosen):
 
 # %%
 agree_verdicts, agreement, of_values = [], {}, {}
-for block in SAE_BLOCKS if known else ():
+for block in PAPER_BLOCKS if known else ():
     effect = [writing_effect(block, torch.tensor([v]))[0].item() for v in range(len(values))]
     of_values[block] = (samples[f"all/{block}"][:, 0], torch.tensor(effect))
     agreement[block] = rank_samples(*of_values[block])
@@ -690,14 +690,14 @@ if known:
     panels = [(axes[0, i], side, rises, title) for i, (side, title) in enumerate(titles.items())]
     panels.append((axes[1, 0], "on", side_effects, "turned on: other values changed"))
     for ax, side, table, title in panels:
-        for x, block in enumerate(SAE_BLOCKS):
+        for x, block in enumerate(PAPER_BLOCKS):
             for name, shift in kinds:
                 each, color = interval_of(table[side, block, name]), BLOCK_COLORS[block]
                 color = color if name == "feature" else CONTROL_COLOR
                 ax.plot(x + shift, each.value, BLOCK_MARKERS[block], color=color)
                 ax.vlines(x + shift, *each[1:], color=color)
         ax.axhline(0, color="black", linewidth=0.6)
-        ax.set_xticks(range(4), SAE_BLOCKS)
+        ax.set_xticks(range(4), PAPER_BLOCKS)
         ax.set(title=title, ylabel="values a picture" if table is side_effects else "rate, after − before")
 
 # %%
@@ -745,11 +745,11 @@ def writing_of(block, families):
 
 special_verdicts, matrix, of_group = [], {}, {"reading": reading_of, "writing": writing_of}
 for (kind, group), claim in special_claims.items() if known else ():
-    by_block = {block: of_group[kind](block, GROUPS[group]) for block in SAE_BLOCKS}
-    others = [by_block[block] for block in SAE_BLOCKS if block != SPECIALISTS[group]]
+    by_block = {block: of_group[kind](block, GROUPS[group]) for block in PAPER_BLOCKS}
+    others = [by_block[block] for block in PAPER_BLOCKS if block != SPECIALISTS[group]]
     gap = interval_of(by_block[SPECIALISTS[group]] - torch.stack(others).mean(0))
     special_verdicts.append(claim.judge(run, gap.value, gap[1:]))
-    for block, name in ((block, name) for block in SAE_BLOCKS for name in GROUPS[group]):
+    for block, name in ((block, name) for block in PAPER_BLOCKS for name in GROUPS[group]):
         matrix[kind, name, block] = interval_of(of_group[kind](block, [name]))
 
 # %%
@@ -757,18 +757,18 @@ if known:
     ordered = [name for names in GROUPS.values() for name in names]
     fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 4.0), sharey=True)
     for ax, kind in zip(axes, of_group, strict=True):
-        heights = torch.tensor([[matrix[kind, name, block].value for block in SAE_BLOCKS] for name in ordered])
+        heights = torch.tensor([[matrix[kind, name, block].value for block in PAPER_BLOCKS] for name in ordered])
         top = heights.abs().max().item() or 1.0
         ax.imshow(heights, cmap="PuOr_r", vmin=-1.4 * top, vmax=1.4 * top, aspect="auto")
         for y, name in enumerate(ordered):
-            for x, block in enumerate(SAE_BLOCKS):
+            for x, block in enumerate(PAPER_BLOCKS):
                 each = matrix[kind, name, block]
                 low, high = (f"{end:.2f}".replace("-0.00", "0.00") for end in each[1:])
                 text = f"{each.value:.2f}\n{low}, {high}".replace("-0.00", "0.00").replace("0.", ".").replace("-", "−")
                 ax.text(x, y, text, ha="center", va="center", size=7, linespacing=1.1)
         for line in (3.5, 4.5):
             ax.axhline(line, color="black", linewidth=1)
-        ax.set_xticks(range(4), SAE_BLOCKS)
+        ax.set_xticks(range(4), PAPER_BLOCKS)
         ax.set_title({"reading": "reading score", "writing": "writing effect"}[kind])
         ax.grid(False)
     wrongs = [errors[list(ATTRIBUTES).index(name)] for name in ordered]
@@ -797,7 +797,7 @@ if known:
 
 # %%
 stability, chance = {}, {}
-for block in SAE_BLOCKS:
+for block in PAPER_BLOCKS:
     decoders = [each[block].decoder.weight for each in seeds]
     chance_of = [untrained(each[block], seed + i).decoder.weight for i, each in enumerate(seeds)]
     for table, of in ((stability, decoders), (chance, chance_of)):
@@ -807,7 +807,7 @@ for block in SAE_BLOCKS:
 
 # %%
 stable_verdicts, ranks, own = [], {}, {}
-for block in SAE_BLOCKS if known else ():
+for block in PAPER_BLOCKS if known else ():
     meaning = find_meaning(tables[f"SAE/{block}/match"], tables[f"SAE/{block}/score"])
     own[block] = (stability[block][tables[f"SAE/{block}/alive"]], meaning.score)
     ranks[block] = rank_samples(*own[block])
@@ -821,7 +821,7 @@ else:
 
 # %%
 fig, axes = plt.subplots(1, 2 if known else 1, figsize=(TEXT_WIDTH, 2.5), squeeze=False)
-for block in SAE_BLOCKS:
+for block in PAPER_BLOCKS:
     share = torch.linspace(0, 1, len(stability[block]))
     axes[0, 0].plot(share, stability[block].sort(descending=True).values, color=BLOCK_COLORS[block], label=block)
     axes[0, 0].plot(share, chance[block].sort(descending=True).values, ":", color=CONTROL_COLOR)
@@ -863,7 +863,7 @@ def noised_updates(t):
     captions = [caption.text for caption in sample_captions(len(rendered), seed + 2, "test")]
     alpha, parts, size = (
         turbo.scheduler.alphas_cumprod[t],
-        {b: [] for b in SAE_BLOCKS},
+        {b: [] for b in PAPER_BLOCKS},
         2 * turbo.unet.config.sample_size,
     )
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed + t))
@@ -873,10 +873,10 @@ def noised_updates(t):
         time_ids = torch.tensor([[size, size, 0, 0, size, size]]).to(text).expand(len(text), -1)
         told = {"encoder_hidden_states": text, "added_cond_kwargs": {"text_embeds": pooled, "time_ids": time_ids}}
         with ExitStack() as hooks:
-            for block in SAE_BLOCKS:
+            for block in PAPER_BLOCKS:
                 hooks.enter_context(update_hooks(find_block(turbo, block), parts[block].append))
             turbo.unet(x[rows], t, **told)
-    return {b: torch.cat([to_vectors(each).unflatten(0, (len(each), -1)) for each in parts[b]]) for b in SAE_BLOCKS}
+    return {b: torch.cat([to_vectors(each).unflatten(0, (len(each), -1)) for each in parts[b]]) for b in PAPER_BLOCKS}
 
 
 # %%
@@ -898,9 +898,9 @@ if known:
     exact_folder = cached("exact_scores", told, read_exactly)
     found = load_file(exact_folder / "exact.safetensors")
     for t, claim in exact_claims.items():
-        for block in SAE_BLOCKS:
+        for block in PAPER_BLOCKS:
             exactly[t, block] = rank_samples(meanings[block][0].score, found[f"{t}/{block}/exact"])
-        each = interval_of(torch.stack([exactly[t, block] for block in SAE_BLOCKS]).mean(0))
+        each = interval_of(torch.stack([exactly[t, block] for block in PAPER_BLOCKS]).mean(0))
         exact_verdicts.append(claim.judge(run, each.value, each[1:]))
 
 # %%
@@ -918,7 +918,7 @@ for block, (meaning, *_) in meanings.items():
 if known:
     fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.8), sharex=True, sharey=True)
     for ax, t in zip(axes, exact_claims, strict=True):
-        for block in SAE_BLOCKS:
+        for block in PAPER_BLOCKS:
             look = {"color": BLOCK_COLORS[block], "markersize": 2, "alpha": 0.6, "rasterized": True}
             told = f"{block}: {exactly[t, block][0]:+.2f}"
             ax.plot(meanings[block][0].score, found[f"{t}/{block}/exact"], BLOCK_MARKERS[block], label=told, **look)
@@ -942,7 +942,7 @@ if known:
 # The tests execute the next cell again, from an empty cache, and compare digit by digit.
 
 # %% tags=["nbval-check-output"]
-for block in SAE_BLOCKS:
+for block in PAPER_BLOCKS:
     print(f"{block:9} stability {stability[block].mean():.2f}, untrained {chance[block].mean():.2f}", end="")
     if known:
         print(f"; beyond chance {meanings[block][2].float().mean():.2f}", end="")
@@ -960,7 +960,7 @@ for block in SAE_BLOCKS:
 verdicts = [*meaning_verdicts, *control_verdicts, *write_verdicts, *agree_verdicts, *special_verdicts]
 print(*verdicts, *stable_verdicts, *exact_verdicts, sep="\n")
 if known:
-    mean = {name: sum(apart[b][name] for b in SAE_BLOCKS) / len(SAE_BLOCKS) for name in apart["mid.0"]}
+    mean = {name: sum(apart[b][name] for b in PAPER_BLOCKS) / len(PAPER_BLOCKS) for name in apart["mid.0"]}
     print("rank agreement, mean of the blocks:", "; ".join(f"{name} {value:+.2f}" for name, value in mean.items()))
     print("one pocket model: no interval covers its training")
 else:

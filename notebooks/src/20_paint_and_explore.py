@@ -53,7 +53,7 @@ import torch
 import torch.nn.functional as F
 
 from sae_lib import Catalogue, Edit, Layer, Painter, save_figure, start_run
-from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.blocks import PAPER_BLOCKS
 from sae_lib.catalogue import BETAS, TOP
 from sae_lib.pictures import difference, lay_over, show_picture
 from sae_lib.store import ROOT
@@ -63,7 +63,7 @@ from sae_lib.widgets import ExplorerWidget, PainterWidget
 run = start_run("20_paint_and_explore", globals())
 painter = Painter(scale, source, base_source, sae_folder)
 catalogue = Catalogue(painter, prompt_file, clip_source)
-for block in SAE_BLOCKS:
+for block in PAPER_BLOCKS:
     rows = [row for row in catalogue.rows if row.id.block == block]
     firing = sum(row.firing_rate > 0 for row in rows)
     print(f"{block:9} {firing} of {len(rows)} features fire in {len(catalogue.prompts)} pictures")
@@ -91,7 +91,7 @@ side = painter.grid("Turbo, 1 step")
 stroke = tuple((float(abs(row - (side - 1) / 2) < side / 8),) * side for row in range(side))
 generator = torch.Generator().manual_seed(seed)
 best, lot = {}, {}
-for block in SAE_BLOCKS:
+for block in PAPER_BLOCKS:
     rows = [row for row in catalogue.rows if row.id.block == block and row.firing_rate > 0]
     rows = [row for row in rows if painter.statistics[block].mean[row.id.feature] > 0]  # those that have a unit
     best[block] = max(rows, key=lambda row: (row.score, row.firing_rate))
@@ -104,7 +104,7 @@ def paint(row):
     return Edit(catalogue.prompts[0], seed, layers=(Layer(row.id, strength, stroke),))
 
 
-painted = {block: painter.draw(paint(best[block])) for block in SAE_BLOCKS}
+painted = {block: painter.draw(paint(best[block])) for block in PAPER_BLOCKS}
 print(painter.code(paint(best["up.0.1"])))
 
 # %%
@@ -146,7 +146,7 @@ def changes(drawn):
     return [change[inside].mean().item(), change[~inside].mean().item()]
 
 
-changed = {block: (changes(painted[block]), changes(painter.draw(paint(lot[block])))) for block in SAE_BLOCKS}
+changed = {block: (changes(painted[block]), changes(painter.draw(paint(lot[block])))) for block in PAPER_BLOCKS}
 print(f"{'':9} {'highest score':>27}{'':12}{'by lot':>26}")
 for block, pair in changed.items():
     each = [
@@ -171,7 +171,7 @@ for block, pair in changed.items():
 ExplorerWidget(catalogue)
 
 # %%
-chosen = [row for block in SAE_BLOCKS for row in (best[block], lot[block])]
+chosen = [row for block in PAPER_BLOCKS for row in (best[block], lot[block])]
 panels = [catalogue.panel(row.id) for row in chosen]
 
 # %%

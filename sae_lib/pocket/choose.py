@@ -6,10 +6,7 @@ when all of it reads the other caption's tokens; the mean over families of state
 that carries `WANTED_MEAN` on average and `WANTED_LEAST` of every family, of at most `MOST` blocks.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,12 +17,12 @@ from sae_lib.injection import draw_injected, encode_tokens, share_carried
 from sae_lib.pipelines import load_pipeline
 from sae_lib.pocket import weights
 from sae_lib.pocket.captions import Caption
+from sae_lib.pocket.chosen import BLOCKS_FILE, hash_of_unet, store
 from sae_lib.pocket.judge import Judge
 from sae_lib.pocket.quality import FAMILIES, count_statements
 from sae_lib.prompts import load_pocket_captions
 
 WANTED_MEAN, WANTED_LEAST, MOST = 0.8, 0.4, 7
-STORED = Path(__file__).with_name("chosen_blocks.json")
 
 ShareOf = Callable[[Sequence[str]], Float[Tensor, " families"]]
 
@@ -72,32 +69,10 @@ def choose_blocks(pairs: int, seed: int, device: str) -> None:
     path = order_blocks(share_of)
     record = {
         "command": f"python -m sae_lib.pocket.train blocks --steps {pairs} --seed {seed}",
-        "unet": _hash_of_unet(),
+        "unet": hash_of_unet(),
         "rule": {"mean": WANTED_MEAN, "least": WANTED_LEAST, "most": MOST},
         "pairs": pairs,
         "chosen": prefix_of(path),
         "path": [{"block": block, "share": dict(zip(FAMILIES, share.tolist(), strict=True))} for block, share in path],
     }
-    temporary = STORED.with_suffix(".partial")
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    temporary.replace(STORED)
-
-
-def load_choice() -> dict:
-    """What `choose_blocks` stored: `chosen`, and the `path` to it, each block with the share carried by it and those before.
-
-    Raises FileNotFoundError if nothing was chosen and ValueError if it was chosen for other weights, both with the way out.
-    """
-    again = "choose with `python -m sae_lib.pocket.train blocks`"
-    if not STORED.exists():
-        raise FileNotFoundError(f"no blocks were chosen for the pocket U-Net: {again}")
-    record = json.loads(STORED.read_text())
-    if record["unet"] != _hash_of_unet():
-        raise ValueError(
-            f"the blocks in {STORED.name} were chosen for another U-Net than the one that is there: {again}"
-        )
-    return record
-
-
-def _hash_of_unet() -> str:
-    return hashlib.sha256(weights.weights_file("unet_turbo").read_bytes()).hexdigest()
+    store(BLOCKS_FILE, record)

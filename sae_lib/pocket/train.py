@@ -182,7 +182,7 @@ def train_judge(steps: int, seed: int, device: str, batch: int = 32) -> None:
 
 
 def main() -> None:
-    from sae_lib.pocket import choose, train_clip, train_saes, train_unet
+    from sae_lib.pocket import choose, sizes, train_clip, train_saes, train_unet
 
     stages = {
         "vae": (train_vae, 2_000),
@@ -193,14 +193,15 @@ def main() -> None:
         "pairs": (train_unet.make_pairs, 6_000),
         "turbo": (train_unet.train_turbo, 1_500),
         "blocks": (choose.choose_blocks, 200),
-        "saes": (train_saes.train_shipped_saes, 12),
+        "sizes": (sizes.choose_sizes, 4_096),
+        "saes": (train_saes.train_shipped_saes, 16_384),
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stages", nargs="*", default=list(stages), help=f"any of {', '.join(stages)}; all by default")
     parser.add_argument(
         "--steps",
         type=int,
-        help="optimiser steps (pairs, blocks: how many pairs, saes: passes); by default some 30 minutes on two cores",
+        help="optimiser steps (pairs, blocks: how many pairs; sizes, saes: how many prompts); by default some 30 minutes on two cores",
     )
     parser.add_argument("--batch", type=int, help="scenes a step; by default what suits two cores")
     parser.add_argument(

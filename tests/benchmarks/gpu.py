@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.blocks import PAPER_BLOCKS
 from sae_lib.denoising import CallSettings, run_updates
 from sae_lib.figures import commit_hash
 from sae_lib.harvest import TrainingStream, positions_per_step
@@ -54,7 +54,7 @@ def harvest_speed(pipe, batch: int, rounds: int) -> dict[str, float]:
     rates = {}
 
     def run():
-        return run_updates(pipe, prompts, range(batch), SAE_BLOCKS, settings)
+        return run_updates(pipe, prompts, range(batch), PAPER_BLOCKS, settings)
 
     rates["plain"] = batch / seconds_of(run, rounds)
     pipe.unet.to(memory_format=torch.channels_last)
@@ -99,7 +99,7 @@ def together(pipe, configs: list[SAEConfig], prompts: int, batch: int) -> dict[s
     """Harvest and training in one stream: pictures a second, memory."""
     settings = CallSettings(1, 0.0, batch_size=batch, noise="batch of 50")
     buffer = prompts * positions_per_step(pipe) // 2
-    stream = TrainingStream(pipe, load_prompts("pocket", prompts), SAE_BLOCKS, settings, buffer=buffer)
+    stream = TrainingStream(pipe, load_prompts("pocket", prompts), PAPER_BLOCKS, settings, buffer=buffer)
     if pipe.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
@@ -129,7 +129,7 @@ def main() -> None:
     sizes = {"d_model": d_model, "n_f": 4 * d_model, "auxk": min(256, 2 * d_model)}
     if options.small:
         sizes |= {"batch_size": 16, "init_batches": 2, "dead_vectors_threshold": 160}
-    configs = [SAEConfig.paper(block, k=min(10, d_model // 10), **sizes) for block in SAE_BLOCKS]
+    configs = [SAEConfig.paper(block, k=min(10, d_model // 10), **sizes) for block in PAPER_BLOCKS]
     device = torch.cuda.get_device_name() if pipe.device.type == "cuda" else platform.machine()
     run = {
         "command": "python tests/benchmarks/gpu.py",

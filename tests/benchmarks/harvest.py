@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.blocks import PAPER_BLOCKS
 from sae_lib.denoising import CallSettings, run_updates
 from sae_lib.figures import commit_hash
 from sae_lib.noise import prompt_generator
@@ -31,18 +31,18 @@ def ways(pipe, prompts: list[str]):
     indices, settings = range(len(prompts)), CallSettings(1, 0.0, batch_size=len(prompts))
 
     def call(output_type):
-        with capture_updates(pipe, SAE_BLOCKS) as updates:
+        with capture_updates(pipe, PAPER_BLOCKS) as updates:
             generator = [prompt_generator(0, i) for i in indices]
             size = {"height": 512, "width": 512}
             pipe(
                 prompts, num_inference_steps=1, guidance_scale=0.0, generator=generator, output_type=output_type, **size
             )
-        return {block: updates[block] for block in SAE_BLOCKS}
+        return {block: updates[block] for block in PAPER_BLOCKS}
 
     return {
         "pipeline call with pictures": lambda: call("pt"),
         "without the VAE": lambda: call("latent"),
-        "ours: the U-Net cut too": lambda: run_updates(pipe, prompts, indices, SAE_BLOCKS, settings),
+        "ours: the U-Net cut too": lambda: run_updates(pipe, prompts, indices, PAPER_BLOCKS, settings),
     }
 
 

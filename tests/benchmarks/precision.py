@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.blocks import PAPER_BLOCKS
 from sae_lib.denoising import run_updates
 from sae_lib.figures import commit_hash
 from sae_lib.metrics import explained_variance
@@ -30,7 +30,7 @@ HALVES = ("float16", "bfloat16")
 def held_out_vectors(run: TrainingRun, prompts: int) -> dict[str, torch.Tensor]:
     """Update vectors of held-out prompts as the run's U-Net computes them, in float32."""
     pipe, texts = run.load_pipeline(), load_prompts("pocket", prompts, "held-out")
-    updates = run_updates(pipe, texts, range(prompts), SAE_BLOCKS, run.settings)
+    updates = run_updates(pipe, texts, range(prompts), PAPER_BLOCKS, run.settings)
     return {block: to_vectors(update[0].float()) for block, update in updates.items()}
 
 

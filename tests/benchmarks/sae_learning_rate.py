@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.blocks import PAPER_BLOCKS
 from sae_lib.figures import commit_hash
 from sae_lib.prompts import load_prompts
 from sae_lib.recipes import TrainingRun, transfer_k
@@ -32,7 +32,7 @@ def sweep(scale: str, seed: int = 2) -> dict:
     pipe = run.load_pipeline()
     stream, configs = run.stream(pipe), run.configs(pipe)
     held_out, noise = load_prompts(scale, counts.transfer_prompts, "held-out"), replace(run.settings, seed=seed + 1_000)
-    blocks = {block: {"explained_variance": [], "dead_share": []} for block in SAE_BLOCKS}
+    blocks = {block: {"explained_variance": [], "dead_share": []} for block in PAPER_BLOCKS}
     for rate in RATES:
         with tempfile.TemporaryDirectory() as folder:
             trained = train_saes(stream, [replace(config, lr=rate) for config in configs], folder, pipe.device)

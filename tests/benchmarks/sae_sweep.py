@@ -15,7 +15,7 @@ from functools import partial
 
 import torch
 
-from sae_lib.blocks import SAE_BLOCKS
+from sae_lib.blocks import PAPER_BLOCKS
 from sae_lib.figures import commit_hash
 from sae_lib.prompts import load_prompts
 from sae_lib.recipes import TrainingRun
@@ -34,7 +34,7 @@ def train_and_measure(scale: str, seed: int, pipe) -> dict[str, list[list[float]
     stream, configs = run.stream(pipe), run.configs(pipe)
     inputs = {"run": asdict(run), "stream": stream.description, "configs": [asdict(config) for config in configs]}
     folder = cached("sweep", inputs, partial(run.train, pipe=pipe, stream=stream), resumable=True)
-    saes: dict[str, dict[str, TopKSAE]] = {block: {} for block in SAE_BLOCKS}
+    saes: dict[str, dict[str, TopKSAE]] = {block: {} for block in PAPER_BLOCKS}
     for config in configs:
         saes[config.block][config.folder_name] = TopKSAE.load(folder / config.folder_name, config.block)
     held_out = load_prompts(scale, get_scale(scale).transfer_prompts, "held-out")
@@ -60,7 +60,7 @@ def sweep(scale: str) -> dict:
             [[by[block][row][column] for by in by_seed] for column in range(len(EXPANSION_FACTORS))]
             for row in range(len(KS))
         ]
-        for block in SAE_BLOCKS
+        for block in PAPER_BLOCKS
     }
     axes = {"ks": KS, "expansion_factors": EXPANSION_FACTORS, "seeds": SEEDS}
     told = {"prompts": counts.train_prompts, "passes": counts.passes, "held_out_prompts": counts.transfer_prompts}

@@ -16,7 +16,7 @@ import checks
 import torch
 from classroom import show, start
 
-from sae_lib import SAE_BLOCKS, CallSettings, draw_pictures, intervene, load_pipeline, load_prompts
+from sae_lib import PAPER_BLOCKS, CallSettings, draw_pictures, intervene, load_pipeline, load_prompts
 
 start()
 
@@ -101,7 +101,7 @@ def look(block):
     return fn
 
 
-with intervene(pipe, {block: look(block) for block in SAE_BLOCKS}):
+with intervene(pipe, {block: look(block) for block in PAPER_BLOCKS}):
     draw_pictures(pipe, prompts, call)
 for block, (block_input, block_output) in seen.items():
     size = update_of(block_input, block_output).norm() / block_input.norm()
@@ -197,7 +197,7 @@ def leave_out(block_input, block_output, at):
 
 # %%
 without = {}
-for block in SAE_BLOCKS:
+for block in PAPER_BLOCKS:
     with intervene(pipe, {block: leave_out}):
         without[block] = draw_pictures(pipe, prompts, call)
 for i in range(2):

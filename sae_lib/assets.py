@@ -1,0 +1,153 @@
+"""What a scale works with, in one object: models, blocks, SAEs, prompts and what looks at pictures, each loaded when first asked for."""
+
+import functools
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from diffusers import StableDiffusionXLPipeline
+from torch import nn
+
+from sae_lib.blocks import grid_of, select_blocks
+from sae_lib.checkpoints import load_saes, load_statistics
+from sae_lib.clip import Clip, load_clip
+from sae_lib.denoising import CallSettings
+from sae_lib.judges import load_judge
+from sae_lib.perceptual import LPIPS, EncoderDistance, load_perceptual
+from sae_lib.pipelines import load_pipeline
+from sae_lib.prompts import load_prompts
+from sae_lib.recipes import rehearsal_saes
+from sae_lib.runs import silence_progress_bars
+from sae_lib.sae import TopKSAE
+from sae_lib.scales import get_scale
+from sae_lib.sizes import Kind
+from sae_lib.statistics import FeatureStatistics
+
+MODELS = ("Turbo, 1 step", "Turbo, 4 steps", "base")
+"""How a picture may be drawn (paper: Fig. 1); base takes the scale's steps and guidance."""
+
+ARGUMENTS = ("scale", "source", "base_source", "prompt_file", "sae_folder", "clip_source", "blocks")
+"""Of `Assets`: a notebook's parameters of these names go into it (`Run.assets`)."""
+
+
+class Assets:
+    """What a scale works with. Nothing is loaded before it is asked for, and nothing twice.
+
+    scale: "pocket", "smoke" or "sdxl". source, base_source: at sdxl scale the folder or Hub id of Turbo and of base; source "random"
+    or "random/16" rehearses with random weights of both. prompt_file, sae_folder, clip_source: see `load_prompts`, `load_saes` and
+    `load_clip`. blocks: see `select_blocks`. At sdxl scale one model is held at a time, so that a small GPU is enough.
+
+    Raises ValueError for an unknown scale or block; each part raises what its loader raises.
+    """
+
+    def __init__(
+        self,
+        scale: str = "pocket",
+        source: str = "",
+        base_source: str = "",
+        prompt_file: str = "",
+        sae_folder: str = "",
+        clip_source: str = "",
+        blocks: str | Iterable[str] = "",
+    ):
+        self.scale, self.source, self.sae_folder = scale, source, sae_folder
+        self.rehearsal = source.startswith("random")
+        """Whether the weights are random: true shapes and no science; measured with what the pocket world has."""
+        self.counts = get_scale(scale, self.rehearsal)
+        self.blocks = select_blocks(blocks, scale)
+        """The blocks that are worked with, the most important first."""
+        self.prompt_source = "pocket" if self.rehearsal else prompt_file
+        self.clip_source = "pocket" if self.rehearsal else clip_source
+        self.sources = {"turbo": source, "base": source if self.rehearsal else base_source}
+        self.lock = threading.RLock()
+        """Held while something is loaded or a model runs: hooks and the scheduler belong to one call at a time."""
+        self._pipes: dict[str, StableDiffusionXLPipeline] = {}
+        self._loaded: dict[str, tuple[dict[str, TopKSAE], dict[str, FeatureStatistics]]] = {}
+
+    @property
+    def known(self) -> bool:
+        """Whether a judge knows what is true of a picture: in the pocket world."""
+        return self.scale != "sdxl"
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the SAEs are a rehearsal's, which were never trained."""
+        return self.rehearsal and not self.sae_folder
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What everything that is made with these assets depends on, besides code and shipped weights: for `cached`."""
+        names = ("scale", "sources", "prompt_source", "sae_folder", "clip_source")
+        return {name: getattr(self, name) for name in names} | {"blocks": list(self.blocks)}
+
+    def with_blocks(self, blocks: str | Iterable[str]) -> "Assets":
+        """The same with other blocks; models that are loaded are shared."""
+        other = Assets(
+            self.scale, self.source, self.sources["base"], self.prompt_source, self.sae_folder, self.clip_source, blocks
+        )
+        other._pipes, other.lock = self._pipes, self.lock
+        return other
+
+    def pipe(self, name: str = "turbo") -> StableDiffusionXLPipeline:
+        """The pipeline "turbo" or "base"."""
+        with self.lock:
+            if name not in self._pipes:
+                if self.scale == "sdxl" and not self.rehearsal:
+                    self._pipes.clear()
+                silence_progress_bars()
+                self._pipes[name] = load_pipeline(name, self.scale, self.sources.get(name) or None)
+            return self._pipes[name]
+
+    def grid(self, block: str, name: str = "turbo") -> int:
+        """Cells along each side of a block's maps."""
+        return grid_of(self.pipe(name), block)
+
+    def call(self, model: str, seed: int = 0, batch_size: int | None = None) -> tuple[str, CallSettings]:
+        """Which pipeline one of MODELS is, and how it is called; by default in the scale's batches.
+
+        Raises ValueError for another word.
+        """
+        if model not in MODELS:
+            raise ValueError(f"unknown model {model!r}; choose one of {', '.join(map(repr, MODELS))}")
+        base = (self.counts.base_steps, self.counts.base_guidance)
+        steps, guidance = {MODELS[0]: (1, 0.0), MODELS[1]: (4, 0.0), MODELS[2]: base}[model]
+        batch = batch_size or (self.counts.harvest_batch if model == MODELS[0] else self.counts.transfer_batch)
+        return "base" if model == MODELS[2] else "turbo", CallSettings(steps, guidance, seed, batch)
+
+    def prompts(self, count: int, split: str = "held-out") -> list[str]:
+        """Prompts for measuring ("held-out") or training ("train")."""
+        return load_prompts(self.scale, count, split, self.prompt_source)
+
+    def saes(self, kind: Kind = "panel") -> dict[str, TopKSAE]:
+        """By block, on the device of Turbo; a rehearsal's are untrained unless it has a folder of SAEs."""
+        return self._checkpoints(kind)[0]
+
+    def statistics(self, kind: Kind = "panel") -> dict[str, FeatureStatistics]:
+        """Of the SAEs' features, by block."""
+        return self._checkpoints(kind)[1]
+
+    def _checkpoints(self, kind: Kind) -> tuple[dict[str, TopKSAE], dict[str, FeatureStatistics]]:
+        with self.lock:
+            if kind not in self._loaded:
+                asked = (kind, self.scale, self.sae_folder)
+                if self.untrained:
+                    self._loaded[kind] = rehearsal_saes(self.pipe(), self.blocks, kind)
+                else:
+                    saes = load_saes(*asked, device=self.pipe().device, blocks=self.blocks)
+                    self._loaded[kind] = saes, load_statistics(*asked, blocks=self.blocks)
+            return self._loaded[kind]
+
+    @functools.cached_property
+    def judge(self) -> nn.Module:
+        """What says what is true of a picture. Raises ValueError at sdxl scale, where nothing knows."""
+        return load_judge(self.scale, self.pipe().device)
+
+    @functools.cached_property
+    def clip(self) -> Clip:
+        """What compares pictures with words."""
+        return load_clip(self.scale, self.clip_source, self.pipe().device)
+
+    @functools.cached_property
+    def distance(self) -> LPIPS | EncoderDistance:
+        """The perceptual distance."""
+        return load_perceptual(self.scale, self.pipe(), self.rehearsal)

@@ -1,0 +1,46 @@
+"""What was chosen for the pocket models by rule and stored with them: the blocks (`choose`) and the sizes of their SAEs (`sizes`)."""
+
+import hashlib
+import json
+from pathlib import Path
+
+BLOCKS_FILE = Path(__file__).with_name("chosen_blocks.json")
+SIZES_FILE = Path(__file__).with_name("sae_sizes.json")
+_UNET = Path(__file__).parent / "weights" / "unet" / "diffusion_pytorch_model.safetensors"
+
+
+def load_choice() -> dict:
+    """What `choose_blocks` stored: `chosen`, and the `path` to it, each block with the share carried by it and those before.
+
+    Raises FileNotFoundError if nothing was chosen and ValueError if it was chosen for other weights, both with the way out.
+    """
+    again = "choose with `python -m sae_lib.pocket.train blocks`"
+    if not BLOCKS_FILE.exists():
+        raise FileNotFoundError(f"no blocks were chosen for the pocket U-Net: {again}")
+    record = json.loads(BLOCKS_FILE.read_text())
+    if record["unet"] != hash_of_unet():
+        raise ValueError(
+            f"the blocks in {BLOCKS_FILE.name} were chosen for another U-Net than the one that is there: {again}"
+        )
+    return record
+
+
+def load_sizes() -> dict[int, dict[str, int]]:
+    """By width of a block, the `k` and `n_f` of the SAEs whose features are looked at. Raises FileNotFoundError if none were chosen."""
+    if not SIZES_FILE.exists():
+        raise FileNotFoundError(
+            "no sizes were chosen for the pocket SAEs: choose with `python -m sae_lib.pocket.train sizes`"
+        )
+    return {int(width): size for width, size in json.loads(SIZES_FILE.read_text())["chosen"].items()}
+
+
+def hash_of_unet() -> str:
+    """Of the file of the shipped Turbo's U-Net."""
+    return hashlib.sha256(_UNET.read_bytes()).hexdigest()
+
+
+def store(file: Path, record: dict) -> None:
+    """Writes one of the two records, wholly or not at all."""
+    temporary = file.with_suffix(".partial")
+    temporary.write_text(json.dumps(record, indent=1) + "\n")
+    temporary.replace(file)
