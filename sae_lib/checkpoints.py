@@ -80,12 +80,13 @@ def find_saes(
 
 def _find(folder: Path, block: str, which: Kind | int, scale: str, n_f: int | None) -> Path:
     """The folder of the only SAE of this block and size: ours, or one of the authors'."""
-    paths = [*folder.glob(f"{block}_*/{CONFIG_FILE}"), *folder.glob(f"**/{BLOCKS[block]}_*/final/{CONFIG_FILE}")]
-    there = {path.parent: json.loads(path.read_text()) for path in sorted(paths)}
+    there = {path.parent: json.loads(path.read_text()) for path in sorted(_configs(folder, block))}
     if not there:
-        blocks = sorted({path.parent.name.partition("_k")[0] for path in folder.glob(f"*_k*/{CONFIG_FILE}")})
+        blocks = [code for code in BLOCKS if _configs(folder, code)]
         has = f"it has SAEs of {', '.join(blocks)}" if blocks else "it has none of any block"
-        raise FileNotFoundError(f"no SAE of block {block!r} in {folder.name} ({has}): train or copy it, or ask for other blocks")
+        raise FileNotFoundError(
+            f"no SAE of block {block!r} in {folder.name} ({has}): train or copy it, or ask for other blocks"
+        )
 
     def fits(sae: Mapping[str, Any]) -> bool:
         size = sae["k"], sae.get("n_f", sae.get("n_dirs_local"))
@@ -100,6 +101,10 @@ def _find(folder: Path, block: str, which: Kind | int, scale: str, n_f: int | No
         size = f"k = {which}" if isinstance(which, int) else f"the size of a {which} SAE"
         raise ValueError(f"{len(found)} SAEs of block {block!r} with {size} in {folder.name}, wanted 1; it has {names}")
     return found[0]
+
+
+def _configs(folder: Path, block: str) -> list[Path]:
+    return [*folder.glob(f"{block}_*/{CONFIG_FILE}"), *folder.glob(f"**/{BLOCKS[block]}_*/final/{CONFIG_FILE}")]
 
 
 def _load_sae(folder: Path, block: str, device: str | torch.device) -> TopKSAE:

@@ -27,6 +27,10 @@ NOISE_SEED = 1_000
 """Of the pictures that are read: noise that no SAE was trained on."""
 
 
+Rows = Sequence[int] | slice | Tensor
+"""Which pictures of a reading: their numbers."""
+
+
 class Reading:
     """One-step Turbo pictures of held-out captions, read with the panel SAEs of the assets' blocks.
 
@@ -75,7 +79,9 @@ class Reading:
                 each = (values.cpu(), indices.cpu().to(torch.int16))
                 found[f"{block}.values"], found[f"{block}.indices"] = (x.unflatten(0, (len(prompts), -1)) for x in each)
             if self.assets.known:
-                judged, truths = judge_and_truth(self.assets.judge, drawn, {self.assets.grid(block) for block in blocks})
+                judged, truths = judge_and_truth(
+                    self.assets.judge, drawn, {self.assets.grid(block) for block in blocks}
+                )
                 found["shows"] = values_in(judged)
                 for side, truth in truths.items():
                     found[f"present.{side}"], found[f"valid.{side}"] = truth
@@ -96,12 +102,12 @@ class Reading:
         """Kept activations at each position and their features' numbers, as `TopKSAE.encode_sparse` gives them."""
         return self._read[f"{block}.values"], self._read[f"{block}.indices"].long()
 
-    def activations(self, block: str, rows: Sequence[int] | slice = slice(None)) -> Float[Tensor, "pictures cells n_f"]:
+    def activations(self, block: str, rows: Rows = slice(None)) -> Float[Tensor, "pictures cells n_f"]:
         """Of all features, with their zeros, in some of the pictures."""
         values, indices = (each[rows] for each in self.codes(block))
         return values.new_zeros(*values.shape[:2], self.saes[block].n_f).scatter_(-1, indices, values)
 
-    def maps(self, block: str, feature: int, rows: Sequence[int] | slice = slice(None)) -> Float[Tensor, "pictures side side"]:
+    def maps(self, block: str, feature: int, rows: Rows = slice(None)) -> Float[Tensor, "pictures side side"]:
         """A feature's activation maps (paper: S^rho) in some of the pictures."""
         values, indices = (each[rows] for each in self.codes(block))
         side = round(values.shape[1] ** 0.5)

@@ -22,8 +22,8 @@ from sae_lib.pipelines import HUB_IDS, LICENCES, POCKET_NAMES, load_pipeline
 from sae_lib.prompts import LAION, load_prompts
 from sae_lib.sae import TopKSAE
 from sae_lib.scales import get_scale
-from sae_lib.sizes import KINDS, Kind, sae_size
 from sae_lib.shards import DTYPES, write_shards
+from sae_lib.sizes import KINDS, Kind, sae_size
 from sae_lib.statistics import STATISTICS_FILE, FeatureStatistics
 from sae_lib.store import cached
 from sae_lib.training import LOG_FILE, SAEConfig, train_saes

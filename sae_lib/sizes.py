@@ -10,7 +10,7 @@ KINDS: tuple[Kind, ...] = ("panel", "transfer")
 eighth of d_model."""
 
 
-def sae_size(kind: Kind, d_model: int, scale: str = "pocket") -> tuple[int, int]:
+def sae_size(kind: str, d_model: int, scale: str = "pocket") -> tuple[int, int]:
     """k and n_f of an SAE of that kind for updates of width `d_model`.
 
     sdxl: the paper's k = 10 and n_f = 4 d_model (5,120) for panels, k = d_model / 8 (160) for transfer; a rehearsal's narrower

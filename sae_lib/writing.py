@@ -110,7 +110,12 @@ def write(
 
 
 def measure_writing(
-    later: Reading, trials: Trials, strength: float = 10.0, model: str = "Turbo, 1 step", guidance: str = "both", seed: int = 0
+    later: Reading,
+    trials: Trials,
+    strength: float = 10.0,
+    model: str = "Turbo, 1 step",
+    guidance: str = "both",
+    seed: int = 0,
 ) -> Float[Tensor, "trials kinds quantities"]:
     """What turning each trial's feature on does, beside a random live feature of the same block in the same place with the same norm.
 
@@ -135,7 +140,9 @@ def measure_writing(
     return torch.stack(kinds, 1)
 
 
-def measure_erasing(later: Reading, trials: Trials, seed: int = 0) -> Float[Tensor, "trials kinds_and_ablation quantities"]:
+def measure_erasing(
+    later: Reading, trials: Trials, seed: int = 0
+) -> Float[Tensor, "trials kinds_and_ablation quantities"]:
     """What turning each trial's feature off does in one step: its own activation map, times the feature, is taken off the update.
 
     Beside it a random live feature of the same block, taken off in the same places by as much; and the block's own
@@ -156,7 +163,9 @@ def measure_erasing(later: Reading, trials: Trials, seed: int = 0) -> Float[Tens
         at = trials.of_block(block)
         unique, place = trials.rows[at].unique(return_inverse=True)
         with intervene(assets.pipe(name), {block: skip_block}):
-            drawn = draw_pictures(assets.pipe(name), [later.prompts[i] for i in unique], call, later.noise(unique.tolist()))
+            drawn = draw_pictures(
+                assets.pipe(name), [later.prompts[i] for i in unique], call, later.noise(unique.tolist())
+            )
         ablated[at] = see_values(assets.judge, drawn)[place]
     return torch.stack([*kinds, _compare(before, ablated, values)], 1)
 

@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from sae_lib import checkpoints
-from sae_lib.blocks import BLOCKS, PAPER_BLOCKS
+from sae_lib.blocks import BLOCKS, PAPER_BLOCKS, select_blocks
 from sae_lib.checkpoints import load_saes, load_statistics
 from sae_lib.sae import TopKSAE
+from sae_lib.sizes import sae_size
 from sae_lib.training import SAEConfig
 from tests.test_formats import save_sdxl_unbox
 
@@ -18,22 +19,23 @@ def write_saes(folder, ks=(3,), blocks=PAPER_BLOCKS, seed=0, dtype=torch.float32
 
 
 def test_saes_come_one_a_block_in_the_paper_s_order(tmp_path):
-    saes = load_saes(4, source=write_saes(tmp_path, ks=(3, 4)))
+    saes = load_saes(4, source=write_saes(tmp_path, ks=(3, 4)), blocks="paper")
     assert tuple(saes) == PAPER_BLOCKS
     assert {sae.k for sae in saes.values()} == {4}
     assert not any(parameter.requires_grad for sae in saes.values() for parameter in sae.parameters())
 
 
 def test_saes_stored_in_16_bit_have_unit_columns(tmp_path):
-    for sae in load_saes(3, source=write_saes(tmp_path, dtype=torch.float16)).values():
+    for sae in load_saes(3, source=write_saes(tmp_path, dtype=torch.float16), blocks="paper").values():
         assert sae.decoder.weight.dtype == torch.float32
         torch.testing.assert_close(sae.decoder.weight.norm(dim=0), torch.ones(12), atol=1e-6, rtol=0)
 
 
 def test_the_shipped_saes_are_used_at_pocket_and_smoke_scale(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "SHIPPED", write_saes(tmp_path))
+    chosen = select_blocks("chosen", "pocket")
+    monkeypatch.setattr(checkpoints, "SHIPPED", write_saes(tmp_path, blocks=chosen))
     for scale in ("pocket", "smoke"):
-        assert tuple(load_saes(3, scale)) == PAPER_BLOCKS
+        assert tuple(load_saes(3, scale)) == chosen
 
 
 def test_sdxl_s_saes_come_from_the_hub_the_authors_two_repositories_by_k(tmp_path, monkeypatch):
@@ -60,18 +62,19 @@ def test_a_missing_folder_is_refused(tmp_path, monkeypatch):
 
 def test_a_k_that_is_not_there_is_refused_with_those_that_are(tmp_path):
     with pytest.raises(ValueError, match=r"0 SAEs of block 'down.2.1' with k = 5 .* it has down.2.1_k3_hidden12_seed0"):
-        load_saes(5, source=write_saes(tmp_path))
+        load_saes(5, source=write_saes(tmp_path), blocks="paper")
 
 
 def test_two_saes_of_one_block_and_k_are_refused(tmp_path):
     write_saes(write_saes(tmp_path), seed=1)
     with pytest.raises(ValueError, match="2 SAEs of block 'down.2.1' with k = 3"):
-        load_saes(3, source=tmp_path)
+        load_saes(3, source=tmp_path, blocks="paper")
 
 
 def test_a_missing_block_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no SAE of block 'up.0.1'"):
-        load_saes(3, source=write_saes(tmp_path, blocks=PAPER_BLOCKS[:3]))
+    folder = write_saes(tmp_path, blocks=PAPER_BLOCKS[:3])
+    with pytest.raises(FileNotFoundError, match=r"no SAE of block 'up.0.1' .* has SAEs of down.2.1, mid.0, up.0.0\)"):
+        load_saes(3, source=folder, blocks="paper")
 
 
 def test_a_damaged_sae_is_refused(tmp_path):
@@ -79,7 +82,7 @@ def test_a_damaged_sae_is_refused(tmp_path):
     path = tmp_path / "mid.0_k3_hidden12_seed0" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ValueError, match="truncated"):
-        load_saes(3, source=tmp_path)
+        load_saes(3, source=tmp_path, blocks="paper")
 
 
 def test_the_folder_names_that_training_gives_are_found(tmp_path):
@@ -119,5 +122,18 @@ def test_an_authors_checkpoint_without_statistics_is_refused(tmp_path):
         load_statistics(3, "sdxl", tmp_path)
 
 
-def test_shipped_saes_have_statistics():
-    assert all(0 < each.firing_rate.sum() <= 10 for each in load_statistics(10).values())
+def test_shipped_saes_have_statistics_and_the_sizes_that_were_chosen():
+    for kind in ("panel", "transfer"):
+        for blocks in ("chosen", "paper"):
+            saes, statistics = load_saes(kind, blocks=blocks), load_statistics(kind, blocks=blocks)
+            assert all((sae.k, sae.n_f) == sae_size(kind, sae.d_model) for sae in saes.values())
+            assert all(0 < statistics[block].firing_rate.sum() <= sae.k for block, sae in saes.items())
+
+
+def test_sizes_are_the_paper_s_at_1280_dimensions_and_refused_where_none_was_chosen():
+    assert [sae_size(kind, 1280, "sdxl") for kind in ("panel", "transfer")] == [(10, 5120), (160, 5120)]
+    assert sae_size("panel", 80, "sdxl") == (8, 320) and sae_size("transfer", 64) == (8, 256)
+    with pytest.raises(ValueError, match="no size was chosen for SAEs of width 32; there are 64, 128"):
+        sae_size("panel", 32)
+    with pytest.raises(ValueError, match="unknown kind of SAE 'large'; choose one of panel, transfer"):
+        sae_size("large", 64)

@@ -23,7 +23,7 @@ def in_any_order(vectors):
 
 
 def test_a_prompt_has_as_many_vectors_a_step_as_the_block_has_positions(pipe):
-    assert positions_per_step(pipe) == 64
+    assert (positions_per_step(pipe, "mid.0"), positions_per_step(pipe, "up.1.2")) == (64, 256)
     assert stream(pipe, TWO_STEPS)[0]["mid.0"].shape == (3 * 2 * 64, 128)
 
 

@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from sae_lib import recipes
+from sae_lib.assets import Assets
 from sae_lib.blocks import PAPER_BLOCKS
 from sae_lib.denoising import CallSettings
 from sae_lib.pocket import train_saes as stage
-from sae_lib.recipes import TrainingRun, one_step_saes, panel_k, train_in_setting, transfer_k
+from sae_lib.recipes import TrainingRun, one_step_saes, rehearsal_saes, train_in_setting
 from sae_lib.scales import SCALES
+from sae_lib.sizes import sae_size
 from sae_lib.store import ROOT
 
 
@@ -18,8 +20,12 @@ def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SAE_LIB_CACHE", str(tmp_path / "cache"))
 
 
-def test_the_two_ks_are_the_paper_s_at_1280_and_at_128_dimensions():
-    assert [(panel_k(d), transfer_k(d)) for d in (1280, 128, 80)] == [(10, 160), (10, 16), (8, 10)]
+@pytest.fixture
+def assets(pipe):
+    """What smoke scale works with, with random weights: two blocks that differ in width."""
+    made = Assets("smoke", blocks="mid.0,up.1.2")
+    made._pipes["turbo"] = pipe
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +43,7 @@ def test_configs_are_the_paper_s_at_sdxl_scale_and_the_pocket_s_elsewhere(pipe, 
     assert {c.dead_vectors_threshold for c in paper} == {10_000_000}
     (pocket,) = {
         (c.n_f, c.batch_size, c.dead_vectors_threshold)
-        for c in TrainingRun(ks=(16,), vectors=51_200, passes=10).configs(pipe)
+        for c in TrainingRun(ks=(16,), vectors=51_200, passes=10, blocks="paper").configs(pipe)
     }
     assert pocket == (512, 512, 30 * 512)
     rehearsal = TrainingRun("sdxl", source="random", vectors=128).configs(sdxl)
@@ -54,9 +60,9 @@ def test_a_grid_is_every_block_k_expansion_and_seed(pipe):
 def test_saes_of_blocks_of_another_level_have_their_width_and_their_share_of_the_vectors(pipe, tmp_path):
     run = TrainingRun(prompts=1_000, passes=2, blocks=("mid.0", "up.1.2"))
     configs = run.configs(pipe)
+    sizes = [("mid.0", 128, *sae_size("panel", 128)), ("up.1.2", 64, *sae_size("panel", 64))]
     assert [(c.block, c.d_model, c.k, c.n_f) for c in configs] == [
-        ("mid.0", 128, 10, 512),
-        ("up.1.2", 64, 6, 256),
+        *sizes,
         ("mid.0", 128, 16, 512),
         ("up.1.2", 64, 8, 256),
     ]
@@ -74,11 +80,17 @@ def test_saes_of_blocks_of_another_level_have_their_width_and_their_share_of_the
     }
 
 
-def test_the_pocket_scale_makes_at_least_3000_steps(pipe):
-    run = TrainingRun()
+def test_the_pocket_scale_makes_at_least_a_thousand_steps(pipe):
+    run = TrainingRun(blocks=("mid.0",))
     config = run.configs(pipe)[0]
     vectors = len(run.load_prompts(pipe)) * 64 * run.all_passes
-    assert vectors // config.batch_size - config.init_batches >= 3000
+    assert vectors // config.batch_size - config.init_batches >= 1000
+
+
+def test_blocks_of_a_run_are_chosen_by_rule_the_paper_s_or_named():
+    assert len(TrainingRun().blocks) == 7 and TrainingRun().blocks == TrainingRun(blocks="chosen").blocks
+    assert TrainingRun(blocks="paper").blocks == TrainingRun("sdxl").blocks == PAPER_BLOCKS
+    assert TrainingRun(blocks="mid.0, up.1.2").blocks == ("mid.0", "up.1.2")
 
 
 def test_a_run_is_read_from_a_file_and_unknown_fields_are_refused(tmp_path):
@@ -103,6 +115,9 @@ def test_a_run_is_read_from_a_file_and_unknown_fields_are_refused(tmp_path):
         ({"noise": "none"}, "noise is 'none'; choose one of 'prompt', 'batch of 50'"),
         ({"dtype": "int8"}, "dtype is 'int8'; choose one of"),
         ({"vectors": 0}, "vectors is 0; wanted at least 1"),
+        ({"blocks": "mid.1"}, 'unknown block \'mid.1\'; choose "chosen", "paper", or codes with commas of down.1.0'),
+        ({"blocks": ("mid.0", "mid.0")}, "one is named twice"),
+        ({"scale": "sdxl", "blocks": "chosen"}, "no blocks were chosen for SDXL: look at the figures of notebook 05"),
     ],
 )
 def test_values_that_no_run_can_have_are_refused(values, message):
@@ -126,38 +141,49 @@ def test_the_stored_sweep_is_the_pocket_scale_s_and_chose_the_rate_in_use(pipe):
     assert record["result"]["prompts"] == SCALES["pocket"].train_prompts
 
 
-def test_one_step_saes_come_with_their_controls_and_are_not_trained_twice(pipe, monkeypatch):
-    trained = one_step_saes(pipe, "smoke")
-    assert {(config.block, sae.k) for config, sae in trained.saes.items()} == {
-        (b, k) for b in PAPER_BLOCKS for k in (10, 16)
-    }
-    assert set(trained.with_k(16)) == set(trained.permuted) == set(trained.pca) == set(PAPER_BLOCKS)
-    assert {sae.k for sae in trained.permuted.values()} == {len(pca.components) for pca in trained.pca.values()} == {16}
-    assert not torch.equal(trained.permuted["mid.0"].decoder.weight, trained.with_k(16)["mid.0"].decoder.weight)
+def test_one_step_saes_come_with_their_controls_and_are_not_trained_twice(assets, monkeypatch):
+    trained = one_step_saes(assets)
+    blocks = {"mid.0", "up.1.2"}
+    assert {block: sae.k for block, sae in trained.of_kind("transfer").items()} == {"mid.0": 16, "up.1.2": 8}
+    assert set(trained.of_kind("panel")) == set(trained.permuted) == set(trained.pca) == blocks
+    assert all(len(trained.pca[block].components) == sae.k for block, sae in trained.permuted.items())
+    transfer = trained.of_kind("transfer")["mid.0"].decoder.weight
+    assert not torch.equal(trained.permuted["mid.0"].decoder.weight, transfer)
     monkeypatch.setattr(recipes, "train_saes", None)
-    again = one_step_saes(pipe, "smoke")
+    again = one_step_saes(assets)
     assert again.folder == trained.folder
-    assert torch.equal(again.with_k(10)["up.0.1"].decoder.weight, trained.with_k(10)["up.0.1"].decoder.weight)
+    assert torch.equal(again.of_kind("transfer")["mid.0"].decoder.weight, transfer)
 
 
-def test_another_setting_trains_other_saes_on_as_many_vectors(pipe):
+def test_another_setting_trains_other_saes(assets):
     two_steps = CallSettings(steps=2, guidance_scale=0.0, batch_size=16)
-    trained = train_in_setting(pipe, two_steps, [16], 6_144, "smoke")
-    assert set(trained.with_k(16)) == set(PAPER_BLOCKS) and trained.permuted == trained.pca == {}
+    trained = train_in_setting(assets.with_blocks("mid.0"), "turbo", two_steps, 48, ["transfer"])
+    assert set(trained.of_kind("transfer")) == {"mid.0"} and trained.permuted == trained.pca == {}
     row = (trained.folder / "mid.0_k16_hidden512_seed0" / "training.jsonl").read_text().splitlines()[-1]
-    assert '"step": 1,' in row  # 6,144 vectors are 12 batches, of which 10 set scale and b_pre
+    assert '"step": 1,' in row  # 48 prompts of 2 steps give 6,144 vectors: 12 batches, of which 10 set scale and b_pre
 
 
-def test_the_stage_ships_eight_saes_in_16_bit_and_replaces_them_as_a_whole(pipe, tmp_path, monkeypatch, capsys):
+def test_a_rehearsal_s_saes_fit_their_blocks_and_are_the_same_whichever_blocks_are_asked_for(pipe):
+    saes, statistics = rehearsal_saes(pipe, ("up.1.2", "mid.0"))
+    assert {block: (sae.d_model, sae.n_f, sae.k) for block, sae in saes.items()} == {
+        "up.1.2": (64, 256, 6),
+        "mid.0": (128, 512, 10),
+    }
+    assert torch.equal(saes["mid.0"].encoder.weight, rehearsal_saes(pipe, ["mid.0"])[0]["mid.0"].encoder.weight)
+    assert statistics["up.1.2"].mean.tolist() == [1.0] * 256
+
+
+def test_the_stage_ships_two_saes_of_each_chosen_block_and_of_the_paper_s_and_replaces_them_as_a_whole(
+    pipe, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setitem(SCALES, "pocket", SCALES["smoke"])
     monkeypatch.setattr(recipes, "load_pipeline", lambda *_: pipe)
     folder = tmp_path / "weights" / "saes"
     folder.mkdir(parents=True)
     (folder / "old").touch()
-    stage.train_shipped_saes(1, 0, "cpu", folder)
-    assert sorted(path.name for path in folder.iterdir()) == sorted(
-        f"{block}_k{k}_hidden512_seed1" for block in PAPER_BLOCKS for k in (10, 16)
-    )
-    assert sum(path.stat().st_size for path in folder.rglob("*.*")) < 4_000_000
+    stage.train_shipped_saes(96, 0, "cpu", folder)
+    names = [path.name for path in folder.iterdir()]
+    assert len(names) == 2 * 9 and "mid.0_k16_hidden512_seed1" in names and "up.1.2_k8_hidden256_seed1" in names
+    assert sum(path.stat().st_size for path in folder.rglob("*.*")) < 5_000_000
     assert [path.name for path in folder.parent.iterdir()] == ["saes"]
     assert "explained_variance" in capsys.readouterr().out

@@ -48,12 +48,17 @@ def choose_sizes(prompts: int, seed: int, device: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for config, sae in run.train(Path(folder), pipe).items():
             found = _measure(config, sae, vectors[config.block], truths[grid_of(pipe, config.block)])
-            measured.append({"block": config.block, "d_model": config.d_model, "k": config.k, "n_f": config.n_f, **found})
+            measured.append(
+                {"block": config.block, "d_model": config.d_model, "k": config.k, "n_f": config.n_f, **found}
+            )
             print(measured[-1], flush=True)
     record = {
         "command": f"python -m sae_lib.pocket.train sizes --steps {prompts} --seed {seed}",
         "rule": {"explained_variance": WANTED_VARIANCE, "pictures": PICTURES, "passes": PASSES},
-        "chosen": {str(width): best_setting([row for row in measured if row["d_model"] == width]) for width in sorted({width_of(pipe, block) for block in blocks})},
+        "chosen": {
+            str(width): best_setting([row for row in measured if row["d_model"] == width])
+            for width in sorted({width_of(pipe, block) for block in blocks})
+        },
         "measured": measured,
     }
     store(SIZES_FILE, record)
@@ -64,15 +69,26 @@ def best_setting(measured: Sequence[Mapping]) -> dict[str, int]:
     by_setting: dict[tuple[int, int], list[Mapping]] = {}
     for row in measured:
         by_setting.setdefault((row["k"], row["n_f"]), []).append(row)
-    enough = {setting: rows for setting, rows in by_setting.items() if min(row["explained_variance"] for row in rows) >= WANTED_VARIANCE}
+    enough = {
+        setting: rows
+        for setting, rows in by_setting.items()
+        if min(row["explained_variance"] for row in rows) >= WANTED_VARIANCE
+    }
     if not enough:
-        raise ValueError(f"no setting explains {WANTED_VARIANCE:.0%} of every block's updates: train longer, or offer larger ones")
-    k, n_f = max(enough, key=lambda setting: sum(row["reading"] - row["random"] for row in enough[setting]) / len(enough[setting]))
+        raise ValueError(
+            f"no setting explains {WANTED_VARIANCE:.0%} of every block's updates: train longer, or offer larger ones"
+        )
+    k, n_f = max(
+        enough,
+        key=lambda setting: sum(row["reading"] - row["random"] for row in enough[setting]) / len(enough[setting]),
+    )
     return {"k": k, "n_f": n_f}
 
 
 @torch.no_grad()
-def _look(pipe, blocks: Sequence[str], seed: int) -> tuple[dict[str, Float[Tensor, "pictures cells d_model"]], dict[int, Truth]]:
+def _look(
+    pipe, blocks: Sequence[str], seed: int
+) -> tuple[dict[str, Float[Tensor, "pictures cells d_model"]], dict[int, Truth]]:
     """Updates and the judge's truth of pictures that nothing else is made of, by block and by grid."""
     texts = [caption.text for caption in load_pocket_captions(_FIRST_PICTURE + PICTURES)[_FIRST_PICTURE:]]
     settings, judge = CallSettings(1, 0.0, seed + 2_000, batch_size=BATCH), weights.load("judge").to(pipe.device)
@@ -85,17 +101,25 @@ def _look(pipe, blocks: Sequence[str], seed: int) -> tuple[dict[str, Float[Tenso
             vectors[block].append(to_vectors(updates[block][0]).unflatten(0, (BATCH, -1)))
     seen = torch.cat(pictures)
     grids = {grid_of(pipe, block) for block in blocks}
-    return {block: torch.cat(parts) for block, parts in vectors.items()}, {side: judge_truth(judge, seen, side) for side in grids}
+    return {block: torch.cat(parts) for block, parts in vectors.items()}, {
+        side: judge_truth(judge, seen, side) for side in grids
+    }
 
 
-def _measure(config: SAEConfig, sae: TopKSAE, vectors: Float[Tensor, "pictures cells d_model"], truth: Truth) -> dict[str, float]:
+def _measure(
+    config: SAEConfig, sae: TopKSAE, vectors: Float[Tensor, "pictures cells d_model"], truth: Truth
+) -> dict[str, float]:
     codes = sae.encode(vectors)
     x, x_hat = vectors.flatten(0, 1), sae.decode(codes).flatten(0, 1)
     generator = torch.Generator().manual_seed(config.seed)
     directions = F.normalize(torch.randn(config.n_f, config.d_model, generator=generator), dim=1).to(vectors)
     kept = ((vectors - sae.pre_bias) @ directions.T).relu()
     kept = torch.zeros_like(kept).scatter(-1, kept.topk(config.k).indices, kept.topk(config.k).values)
-    return {"explained_variance": round(float(explained_variance(x, x_hat)), 4), "reading": _reading(codes, truth), "random": _reading(kept, truth)}
+    return {
+        "explained_variance": round(float(explained_variance(x, x_hat)), 4),
+        "reading": _reading(codes, truth),
+        "random": _reading(kept, truth),
+    }
 
 
 def _reading(activations: Float[Tensor, "pictures cells units"], truth: Truth) -> float:
@@ -103,4 +127,3 @@ def _reading(activations: Float[Tensor, "pictures cells units"], truth: Truth) -
     halves = torch.arange(len(activations)).chunk(2)
     matched, scored = (reading_scores(activations[half].cpu(), truth.take(half)) for half in halves)
     return round(scored.gather(0, matched.argmax(0)[None]).mean().item(), 4)
-
