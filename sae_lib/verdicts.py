@@ -1,9 +1,13 @@
 """From numbers to a word, by a rule that is written down before the run."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sae_lib.runs import Run
+
+WORDS = ("holds", "undecided", "fails")
+"""What a test can say on the pocket model."""
 
 SOURCES = ("code", "code-flux", "riebench", "audit", "digitised", "checkpoint", "reported")
 """Where a published number may come from; anything less certain is never printed as published."""
@@ -23,6 +27,13 @@ class Verdict:
     source: str
     id: str = ""
     """Of the paper's claim that it bears on."""
+    at_least: float | None = None
+    at_most: float | None = None
+    """The rule's bounds; None where it has none on that side."""
+    primary: bool = False
+    """Whether it decides the paper's claim."""
+    control: str = ""
+    """What could have passed the rule as well and was subtracted or stands beside."""
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -51,12 +62,18 @@ class Claim:
     """Where the published number comes from, one of SOURCES."""
     id: str = ""
     """The paper's claim that this one tests, "C1" to "C14" of the scorecard; empty if it is ours alone."""
+    primary: bool = False
+    """Whether this one test, named beforehand, decides the paper's claim; the others of the same id are secondary."""
+    control: str = ""
+    """What could have passed the rule without the claim being true, and is therefore subtracted: a few words."""
 
     def __post_init__(self) -> None:
         if not self.at_least <= self.at_most:
             raise ValueError(f"claim {self.text!r}: at_least {self.at_least} is above at_most {self.at_most}")
         if self.at_least == -math.inf and self.at_most == math.inf:
             raise ValueError(f"claim {self.text!r}: give at_least or at_most, or no number could decide it")
+        if self.primary and not (self.id and self.control):
+            raise ValueError(f"claim {self.text!r}: a primary test needs the id of its claim and a control")
         if self.published is not None and (self.tolerance is None or self.source not in SOURCES):
             raise ValueError(
                 f"claim {self.text!r}: a published number needs a tolerance and a source (one of {', '.join(SOURCES)}), "
@@ -71,9 +88,10 @@ class Claim:
         low, high = interval
         if not all(map(math.isfinite, (value, low, high))) or low > high:
             raise ValueError(f"claim {self.text!r}: value {value} with interval {low} to {high} decides nothing")
-        return Verdict(
-            self.text, self._word(run, value, low, high), value, (low, high), self.published, self.source, self.id
-        )
+        bounds = (bound if math.isfinite(bound) else None for bound in (self.at_least, self.at_most))
+        word = self._word(run, value, low, high)
+        about = self.published, self.source, self.id, *bounds, self.primary, self.control
+        return Verdict(self.text, word, value, (low, high), *about)
 
     def _word(self, run: Run, value: float, low: float, high: float) -> str | None:
         if run.compared_with is None:
@@ -87,3 +105,41 @@ class Claim:
             return "not published"
         distance = abs(value - self.published) / self.tolerance
         return "reproduced" if distance <= 1 else "close" if distance <= 2 else "not reproduced"
+
+
+def margin(value: float, interval: Sequence[float], at_least: float | None, at_most: float | None) -> tuple[float, ...]:
+    """How far a value and the ends of its 95 % interval are inside a rule, in half-widths of the interval: below -1 it fails, above 1 it holds.
+
+    Of two bounds the nearer one counts. An interval without width counts as wide as a thousandth of its distance from the rule.
+    """
+    sides = [(at_least, 1.0), (at_most, -1.0)]
+    bound, sign = min(((b, s) for b, s in sides if b is not None), key=lambda side: side[1] * (value - side[0]))
+    inside = sorted(sign * (end - bound) for end in interval)
+    half = max((inside[1] - inside[0]) / 2, 1e-3 * abs(value - bound), 1e-12)
+    return tuple(each / half for each in (sign * (value - bound), *inside))
+
+
+def holm(p_values: Mapping[str, float], level: float = 0.05) -> dict[str, bool]:
+    """Which of several tests are significant when all are asked at once (Holm 1979): by falling significance until one is not."""
+    found, rest = dict.fromkeys(p_values, False), len(p_values)
+    for name in sorted(p_values, key=p_values.__getitem__):
+        if p_values[name] > level / rest:
+            break
+        found[name], rest = True, rest - 1
+    return found
+
+
+def decide(margins: Mapping[str, float], level: float = 0.05) -> dict[str, str]:
+    """The words of several primary tests, asked at once, from the values' `margin`: "holds" or "fails" where Holm's procedure allows it.
+
+    A margin of 1 is half of a 95 % interval, 1.96 standard errors; both directions are asked, so each test counts once with its two-sided p.
+    """
+    p_values = {name: 2 * (1 - _normal(1.959964 * abs(each))) for name, each in margins.items()}
+    return {
+        name: ("holds" if margins[name] > 0 else "fails") if sure else "undecided"
+        for name, sure in holm(p_values, level).items()
+    }
+
+
+def _normal(z: float) -> float:
+    return 0.5 * (1 + math.erf(z / math.sqrt(2)))

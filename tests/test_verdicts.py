@@ -3,7 +3,7 @@
 import pytest
 
 from sae_lib.runs import Run
-from sae_lib.verdicts import Claim
+from sae_lib.verdicts import Claim, decide, holm, margin
 
 CLAIM = Claim("SAEs transfer", at_least=0.5, at_most=0.9, published=0.8, tolerance=0.1, source="digitised")
 
@@ -63,3 +63,34 @@ def test_numbers_that_decide_nothing_are_refused(value, interval):
 def test_a_rule_that_cannot_decide_is_refused(rule, message):
     with pytest.raises(ValueError, match=message):
         Claim("a claim", **rule)
+
+
+def test_a_verdict_carries_its_rule_and_its_control():
+    claim = Claim("features beat chance", at_least=0.1, id="C1", primary=True, control="random directions")
+    verdict = claim.judge(run_at("pocket"), 0.7, (0.6, 0.8))
+    assert (verdict.at_least, verdict.at_most, verdict.primary, verdict.control) == (
+        0.1,
+        None,
+        True,
+        "random directions",
+    )
+    with pytest.raises(ValueError, match="a primary test needs the id of its claim and a control"):
+        Claim("features beat chance", at_least=0.1, primary=True)
+
+
+def test_the_margin_is_in_half_widths_of_the_interval_and_positive_inside_the_rule():
+    assert margin(0.3, (0.2, 0.4), 0.1, None) == pytest.approx((2, 1, 3))
+    assert margin(0.3, (0.2, 0.4), None, 0.1) == pytest.approx((-2, -3, -1))
+    assert margin(0.3, (0.2, 0.4), 0.0, 0.35) == pytest.approx((0.5, -0.5, 1.5))
+
+
+def test_holm_stops_at_the_first_test_that_is_not_significant():
+    """Bounds .05 / 3, .05 / 2, .05: the second test fails its own, so the third is not asked although .04 < .05."""
+    assert holm({"a": 0.01, "b": 0.03, "c": 0.04}) == {"a": True, "b": False, "c": False}
+
+
+def test_primaries_asked_at_once_need_more_than_their_own_interval():
+    """A margin of 1.05 (p = .04) holds alone and not among three; 2 (p = .0001) does."""
+    assert decide({"C1": 1.05}) == {"C1": "holds"}
+    assert decide({"C1": 1.05, "C2": 2.0, "C3": -2.0}) == {"C1": "holds", "C2": "holds", "C3": "fails"}
+    assert decide({"C1": 1.05, "C2": 0.5, "C3": -2.0}) == {"C1": "undecided", "C2": "undecided", "C3": "fails"}

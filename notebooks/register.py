@@ -1,0 +1,84 @@
+"""The dated register of the rules that turn numbers into words: `python notebooks/register.py` enters those that are new.
+
+A rule is a claim's text with its bounds in one notebook. `rules.json` says of each when it was entered, at which commit, and whether its
+numbers had been looked at before: a rule that is written after a look proves less. Nothing is ever taken out; a rule that changes is entered again.
+"""
+
+import argparse
+import json
+import subprocess
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+FOLDER = Path(__file__).resolve().parent
+REGISTER = FOLDER / "rules.json"
+FIGURES = FOLDER.parent / "figures"
+LOOKS = ("before", "after other blocks", "after")
+""""before": no number of it had been seen. "after other blocks": the test, or one like it, had been seen on other blocks or other SAEs,
+and not yet on these. "after": its own numbers had been seen."""
+
+
+class Rule(NamedTuple):
+    """One entry of the register."""
+
+    notebook: str
+    claim: str
+    id: str
+    primary: bool
+    at_least: float | None
+    at_most: float | None
+    control: str
+    date: str
+    commit: str
+    look: str
+
+    @property
+    def key(self) -> tuple:
+        """What a verdict must share with its rule."""
+        return self[:7]
+
+
+def rules() -> list[Rule]:
+    """The register, oldest first."""
+    return [Rule(**entry) for entry in json.loads(REGISTER.read_text())] if REGISTER.exists() else []
+
+
+def verdicts() -> Iterator[tuple[str, dict]]:
+    """Every verdict of the pocket scale's records, with its notebook."""
+    for path in sorted(FIGURES.glob("[0-9][0-9]_*/*.json")):
+        for verdict in json.loads(path.read_text())["result"].get("verdicts", []):
+            yield path.parent.name, verdict
+
+
+def key_of(notebook: str, verdict: dict) -> tuple:
+    """What its rule must say."""
+    return (notebook, *(verdict[name] for name in Rule._fields[1:7]))
+
+
+def enter(look: str) -> list[Rule]:
+    """Enter the rules of all verdicts that have none; the new ones."""
+    known = rules()
+    keys = {rule.key for rule in known}
+    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=FOLDER, text=True).strip()
+    new = {}
+    for notebook, verdict in verdicts():
+        key = key_of(notebook, verdict)
+        if key not in keys:
+            new[key] = Rule(*key, date.today().isoformat(), commit, look)
+    if new:
+        entries = [rule._asdict() for rule in (*known, *new.values())]
+        REGISTER.write_text(json.dumps(entries, indent=1) + "\n")
+    return list(new.values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--look", choices=LOOKS, default="before", help="whether the numbers were seen before the rule")
+    for rule in enter(parser.parse_args().look):
+        print(f"entered: {rule.notebook}: {rule.claim}")
+
+
+if __name__ == "__main__":
+    main()
