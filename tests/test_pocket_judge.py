@@ -109,15 +109,15 @@ def test_the_values_seen_are_those_of_any_object_and_of_the_scene():
 
 def test_one_look_gives_the_judgements_and_the_truth():
     judge, pictures = load_judge(), render(sample_scenes(20, 0))
-    judgements, truth = judge_and_truth(judge, pictures, 8)
+    judgements, truths = judge_and_truth(judge, pictures, [8, 16])
     assert torch.equal(values_in(judgements), see_values(judge, pictures))
-    assert all(torch.equal(a, b) for a, b in zip(truth, judge_truth(judge, pictures, 8), strict=True))
-    assert truth.present.shape == (20, 64, len(attribute_values()))
+    assert all(torch.equal(a, b) for a, b in zip(truths[8], judge_truth(judge, pictures, 8), strict=True))
+    assert truths[16].present.shape == (20, 256, len(attribute_values()))
 
 
 def test_each_picture_is_looked_at_once():
     judge, looked = load_judge(), []
     handle = judge.register_forward_hook(lambda _module, args, _output: looked.append(len(args[0])))
-    judge_and_truth(judge, render(sample_scenes(20, 0)), 8)
+    judge_and_truth(judge, render(sample_scenes(20, 0)), [8])
     handle.remove()
     assert sum(looked) == 20
