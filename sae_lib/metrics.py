@@ -112,26 +112,33 @@ def bootstrap_trials(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Float[Tensor, "samples ..."]:
-    """The mean over trials, then over `resamples` samples in which features and captions are both drawn with replacement.
+    """The mean over trials, then over `resamples` samples of both the features and the captions.
 
-        sum over trials of w_feature w_caption value / sum of w_feature w_caption,   w how often each was drawn
+        sum over trials of w_feature w_caption value / sum over trials of w_feature w_caption
 
-    A trial tries one feature in one caption; both are numbers. A result holds then for features and captions like these, not only
-    for these. Captions of the same number get the same weight in every call with that seed, so that blocks can be averaged or subtracted
-    sample by sample. Raises ValueError if fewer than two features or captions are given.
+    A trial tries one feature in one caption; both are given as numbers. In row 0 all weights are 1, in the others they
+    are drawn from the exponential distribution of mean 1 (Rubin's bootstrap), and multiplied (Owen and Eckles 2012,
+    "Bootstrapping data arrays"): no sample is ever empty, as one of few trials drawn with replacement may be. A result
+    holds then for features and captions like these, not only for these.
+
+    A number has the same weights in every call with that seed. So give captions their own numbers in all calls whose
+    samples are averaged or subtracted, and number features of different blocks differently.
+
+    Raises ValueError if fewer than two features or captions are given.
     """
-    found = [each.unique(return_inverse=True) for each in (features, captions)]
-    if min(len(names) for names, _ in found) < 2:
+    counts = [len(numbers.unique()) for numbers in (features, captions)]
+    if min(counts) < 2:
         raise ValueError(
-            f"a bootstrap over {len(found[0][0])} features and {len(found[1][0])} captions is not defined; wanted at least 2 each"
+            f"a bootstrap over {counts[0]} features and {counts[1]} captions is not defined; wanted at least 2 of each"
         )
-    weights = torch.ones(1 + resamples, len(values), dtype=torch.float64)
-    for which, (names, place) in enumerate(found):
-        universe = len(names) if which == 0 else int(captions.max()) + 1
+    weights = torch.ones(len(values), 1 + resamples, dtype=torch.float64)
+    for which, numbers in enumerate((features, captions)):
         generator = torch.Generator().manual_seed(2 * seed + which)
-        drawn = torch.poisson(torch.ones(resamples, universe, dtype=torch.float64), generator)
-        weights[1:] *= drawn[:, place if which == 0 else captions]
-    shares = weights / weights.sum(1, keepdim=True).clamp(min=1e-9)
+        drawn = torch.empty(int(numbers.max()) + 1, resamples, dtype=torch.float64)
+        for row in drawn:  # one number after the other, so that its weights do not depend on how many there are
+            row.exponential_(generator=generator)
+        weights[:, 1:] *= drawn[numbers]
+    shares = (weights / weights.sum(0)).T.to(values.device)
     return torch.tensordot(shares, values.double(), 1)
 
 

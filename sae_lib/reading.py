@@ -47,6 +47,7 @@ class Reading:
         """Number of the first caption among the held-out ones, and of its noise."""
         self.prompts = assets.prompts(self.first + (LATER if later else PICTURES)[size])[self.first :]
         self._folder: Path | None = None
+        self._unedited: dict[tuple[str, int], Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -61,6 +62,15 @@ class Reading:
     def noise(self, rows: Iterable[int]) -> list[int]:
         """Whose noise the pictures of some rows are drawn with, for `draw_pictures`."""
         return [self.first + row for row in rows]
+
+    def unedited(self, model: str, rows: Sequence[int]) -> Float[Tensor, "rows 3 height width"]:
+        """Pictures of some rows as one of `MODELS` draws them, with the noise of the row: what an edit is compared with. Drawn once."""
+        missing = [row for row in dict.fromkeys(rows) if (model, row) not in self._unedited]
+        if missing:
+            name, call = self.assets.call(model, NOISE_SEED)
+            drawn = draw_pictures(self.assets.pipe(name), [self.prompts[i] for i in missing], call, self.noise(missing))
+            self._unedited |= zip([(model, row) for row in missing], drawn, strict=True)
+        return torch.stack([self._unedited[model, row] for row in rows])
 
     @torch.no_grad()
     def _make(self, folder: Path, on_picture: Callable[[int, int], None] | None) -> None:

@@ -1,27 +1,42 @@
-"""What features write: the best-read features of each block, turned on or off in pictures that had no part in choosing them."""
+"""What features write: the best-read features of each block, turned on or off in pictures that had no part in choosing them.
 
+The order of things: `well_read` says which feature is tried for which value, `choose_strengths` how strongly its block's are
+turned on (both on the pictures of a `Reading`), `find_trials` in which later pictures; `measure_writing` and
+`measure_erasing` draw them, and `samples_by_block` says how sure one is of the outcome.
+"""
+
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_lib.assets import Assets
-from sae_lib.features import FeatureId
+from sae_lib.assets import MODELS, Assets
+from sae_lib.features import FeatureId, strength_unit
 from sae_lib.interventions import add_features, during, intervene, skip_block
-from sae_lib.judges import attribute_values, see_values
+from sae_lib.judges import attribute_values, judge_and_truth, see_values
+from sae_lib.metrics import bootstrap_trials
 from sae_lib.pictures import draw_pictures
 from sae_lib.reading import NOISE_SEED, Reading
 from sae_lib.sae import TopKSAE
+from sae_lib.store import cached
 
 KINDS = ("feature", "random feature")
-"""What is added: the feature, or another live one of the same block in the same place with the same norm."""
+"""What is added: the feature, or another live one of the same block in the same place with the same norm. The other one may
+read the same value, so that as a control it is strict."""
 
-QUANTITIES = ("before", "after", "others changed")
-"""Of a trial: whether the judge sees the value in the unedited picture and in the edited one, and how many other values came or went."""
+QUANTITIES = ("before", "after", "others changed", "distance")
+"""Of a trial: whether the judge sees the value in the unedited picture and in the edited one, how many other values came or
+went, and, where it is asked for, the perceptual distance between the two pictures."""
 
-SCENE_FAMILIES = ("background", "style")
+EVERYWHERE = ("position", "background", "style")
+"""Families whose features are turned on in the whole picture: where an object stands cannot be said on the object's own cells."""
+
+STRENGTHS = (5.0, 10.0, 20.0)
+"""Tried for each block, in units of a feature's mean activation; 10 is the authors' default for painting."""
 
 
 class Target(NamedTuple):
@@ -29,9 +44,14 @@ class Target(NamedTuple):
 
     id: FeatureId
     value: int
-    """Its number among `attribute_values`."""
+    """Its number among `attribute_values`; -1 where nothing knows the truth."""
     score: float
     """How well it reads it, in pictures that had no part in finding the value."""
+
+    @property
+    def label(self) -> str:
+        """The value in words."""
+        return attribute_values()[self.value][1]
 
 
 class Trials(NamedTuple):
@@ -43,9 +63,33 @@ class Trials(NamedTuple):
     rows: Int[Tensor, " trials"]
     """The picture's row in the reading."""
 
+    @property
+    def chosen(self) -> list[Target]:
+        """The target of each trial."""
+        return [self.targets[i] for i in self.which.tolist()]
+
+    @property
+    def blocks(self) -> list[str]:
+        """The blocks that are tried, in the order of the targets."""
+        return list(dict.fromkeys(each.id.block for each in self.chosen))
+
     def of_block(self, block: str) -> Int[Tensor, " trials"]:
-        """The trials of one block's features."""
-        return torch.tensor([at for at, i in enumerate(self.which.tolist()) if self.targets[i].id.block == block])
+        """The numbers of the trials of one block's features."""
+        at = [number for number, each in enumerate(self.chosen) if each.id.block == block]
+        return torch.tensor(at, dtype=torch.long)
+
+    def take(self, at: Int[Tensor, " taken"]) -> "Trials":
+        """Some of the trials."""
+        return Trials(self.targets, self.which[at], self.rows[at])
+
+
+class Strengths(NamedTuple):
+    """How strongly each block's features are turned on, and what that was chosen by."""
+
+    chosen: dict[str, float]
+    """In units of a feature's mean activation."""
+    rises: dict[str, list[float]]
+    """At each of STRENGTHS the mean rise minus that of random features."""
 
 
 def well_read(reading: Reading, per_block: int) -> list[Target]:
@@ -59,16 +103,64 @@ def well_read(reading: Reading, per_block: int) -> list[Target]:
     return targets
 
 
-def find_trials(targets: Sequence[Target], later: Reading, per_feature: int, showing: bool = False) -> Trials:
-    """Each target in pictures of later captions that do not show its value by the judge (`showing`: that do), which differ from target to target."""
+def one_per_value(targets: Sequence[Target], per_block: int) -> list[Target]:
+    """Of each block the first targets whose values differ."""
+    first: dict[tuple[str, int], Target] = {}
+    for each in targets:
+        first.setdefault((each.id.block, each.value), each)
+    blocks = dict.fromkeys(each.id.block for each in targets)
+    return [each for block in blocks for each in [t for t in first.values() if t.id.block == block][:per_block]]
+
+
+def find_trials(
+    targets: Sequence[Target],
+    later: Reading,
+    per_feature: int,
+    showing: bool = False,
+    among: Sequence[int] | None = None,
+) -> Trials:
+    """Each target in pictures that do not show its value by the judge, other ones for each target as far as there are.
+
+    showing: in pictures that do show it and in which the feature is active, so that it can be turned off. among: only in these rows.
+    A value that all pictures show, or none, leaves a target with fewer trials, or without any.
+    """
     which, rows = [], []
+    allowed = torch.arange(len(later)) if among is None else torch.tensor(list(among))
     for place, target in enumerate(targets):
-        fitting = (later.shows[:, target.value] == showing).nonzero().flatten().tolist()
+        fits = later.shows[allowed, target.value] == showing
+        if showing:
+            fits &= later.means(target.id.block)[allowed, target.id.feature] > 0
+        fitting = allowed[fits].tolist()
         start = place * per_feature % max(1, len(fitting))
         chosen = (fitting[start:] + fitting[:start])[:per_feature]
         which += [place] * len(chosen)
         rows += chosen
-    return Trials(list(targets), torch.tensor(which), torch.tensor(rows))
+    return Trials(list(targets), torch.tensor(which, dtype=torch.long), torch.tensor(rows, dtype=torch.long))
+
+
+def choose_strengths(reading: Reading, features: int = 10, captions: int = 2, seed: int = 0) -> Strengths:
+    """For each block the one of STRENGTHS at which its best-read features raise their values most above random features.
+
+    Measured in one step on the pictures in which the features were chosen, `features` of a block in `captions` pictures each, and kept in
+    the cache; of equal rises the smaller strength.
+    """
+    trials = find_trials(well_read(reading, features), reading, captions)
+
+    def make(folder: Path) -> None:
+        found = [measure_writing(reading, trials, each, seed=seed) for each in STRENGTHS]
+        rises = torch.stack([each[..., 1] - each[..., 0] for each in found]).diff(dim=2)[..., 0].neg()
+        by_block = {block: rises[:, trials.of_block(block)].mean(1).tolist() for block in trials.blocks}
+        (folder / "rises.json").write_text(json.dumps(by_block))
+
+    inputs = {"reading": reading.make().name, "features": features, "captions": captions, "seed": seed}
+    rises = json.loads((cached("strengths", inputs, make) / "rises.json").read_text())
+    return Strengths({block: STRENGTHS[each.index(max(each))] for block, each in rises.items()}, rises)
+
+
+def amount_of(assets: Assets, feature: FeatureId, strength: float | Mapping[str, float]) -> float:
+    """A strength in units of activation: times the feature's mean. strength: one for all blocks, or by block."""
+    times = strength if isinstance(strength, int | float) else strength[feature.block]
+    return times * strength_unit(assets.statistics()[feature.block], feature.feature)
 
 
 def write(
@@ -78,7 +170,7 @@ def write(
     noise: Sequence[int],
     features: Sequence[FeatureId],
     amounts: Sequence[float],
-    masks: Sequence[Float[Tensor, "side side"] | None] | None = None,
+    masks: Sequence[Float[Tensor, "_ _"] | None] | None = None,
     guidance: str = "both",
     span: tuple[int, int] | None = None,
     saes: Mapping[str, TopKSAE] | None = None,
@@ -89,6 +181,8 @@ def write(
     model: one of `MODELS`. noise: whose noise each picture gets. amounts: in units of activation. masks: at each feature's own
     grid, None for everywhere. guidance: see `add_features`. span: the steps during which it is on, None for all. saes: other
     dictionaries than the assets' panel SAEs, such as a control's.
+
+    Raises ValueError, from the pipeline call, for a mask of another block's grid, and what `add_features` and `during` raise.
     """
     name, call = assets.call(model, seed)
     pipe, saes, masks, parts = assets.pipe(name), saes or assets.saes(), masks or [None] * len(prompts), []
@@ -109,35 +203,76 @@ def write(
     return torch.cat(parts)
 
 
+def places_to_write(later: Reading, trials: Trials, model: str = MODELS[0]) -> list[Float[Tensor, "_ _"] | None]:
+    """Where each trial's feature is turned on: at its block's grid, where the judge sees an object in the model's own unedited picture.
+
+    None for the whole picture: for the families of EVERYWHERE, where the judge sees no object, and where nothing knows the truth.
+    """
+    if not later.assets.known:
+        return [None] * len(trials.rows)
+    families = [name for name, _ in attribute_values()]
+    rows, place = trials.rows.unique(return_inverse=True)
+    if model == MODELS[0]:
+        truths = {later.assets.grid(block): later.truth(block).take(rows) for block in trials.blocks}
+    else:
+        grids = {later.assets.grid(block) for block in trials.blocks}
+        truths = judge_and_truth(later.assets.judge, later.unedited(model, rows.tolist()), grids)[1]
+    shapes, masks = torch.tensor([name == "shape" for name in families]), []
+    for target, row in zip(trials.chosen, place.tolist(), strict=True):
+        side = later.assets.grid(target.id.block)
+        there = truths[side].present[row][:, shapes].any(-1)
+        everywhere = families[target.value] in EVERYWHERE or not there.any()
+        masks.append(None if everywhere else there.float().unflatten(0, (side, side)))
+    return masks
+
+
+def draw_written(
+    later: Reading,
+    trials: Trials,
+    strength: float | Mapping[str, float] = 10.0,
+    model: str = MODELS[0],
+    guidance: str = "both",
+    seed: int = 0,
+    kinds: Sequence[str] = KINDS,
+) -> dict[str, Float[Tensor, "trials 3 height width"]]:
+    """By kind, each trial's picture with its feature turned on, and with a random one in the same place with the same norm.
+
+    Where: see `places_to_write`. strength: in units of the feature's mean activation, one for all blocks or by block. kinds: those
+    of KINDS that are drawn.
+    """
+    rows, ids = trials.rows.tolist(), [each.id for each in trials.chosen]
+    features = {KINDS[0]: ids, KINDS[1]: random_features(later, ids, seed)}
+    amounts = [amount_of(later.assets, each, strength) for each in ids]
+    asked = [later.prompts[row] for row in rows], later.noise(rows)
+    masks = places_to_write(later, trials, model)
+    return {
+        kind: write(later.assets, model, *asked, features[kind], amounts, masks, guidance, seed=NOISE_SEED)
+        for kind in kinds
+    }
+
+
 def measure_writing(
     later: Reading,
     trials: Trials,
-    strength: float = 10.0,
-    model: str = "Turbo, 1 step",
+    strength: float | Mapping[str, float] = 10.0,
+    model: str = MODELS[0],
     guidance: str = "both",
     seed: int = 0,
+    kinds: Sequence[str] = KINDS,
+    distance: bool = False,
 ) -> Float[Tensor, "trials kinds quantities"]:
     """What turning each trial's feature on does, beside a random live feature of the same block in the same place with the same norm.
 
-    A feature of an object's value is turned on where the judge sees an object in the unedited one-step picture, one of a background or style
-    everywhere. strength: in units of the feature's mean activation.
+    Arguments: see `draw_written`. distance: measured as well, as a fourth quantity. Where nothing knows the truth, the judge's
+    quantities are nan.
     """
-    assets, prompts = later.assets, [later.prompts[row] for row in trials.rows.tolist()]
-    noise = later.noise(trials.rows.tolist())
-    chosen = [trials.targets[i] for i in trials.which.tolist()]
-    amounts = [strength * assets.statistics()[each.id.block].mean[each.id.feature].item() for each in chosen]
-    masks = [_where(later, each, row) for each, row in zip(chosen, trials.rows.tolist(), strict=True)]
-    before = later.shows[trials.rows]
-    if model != "Turbo, 1 step":
-        name, call = assets.call(model, NOISE_SEED)
-        rows, place = trials.rows.unique(return_inverse=True)
-        plain = draw_pictures(assets.pipe(name), [later.prompts[i] for i in rows], call, later.noise(rows.tolist()))
-        before = see_values(assets.judge, plain)[place]
-    kinds = []
-    for features in ([each.id for each in chosen], random_features(later, [each.id for each in chosen], seed)):
-        after = write(assets, model, prompts, noise, features, amounts, masks, guidance)
-        kinds.append(_compare(before, see_values(assets.judge, after), [each.value for each in chosen]))
-    return torch.stack(kinds, 1)
+    before, found = _seen_before(later, trials, model), []
+    for after in draw_written(later, trials, strength, model, guidance, seed, kinds).values():
+        found.append(_compare(before, _seen(later, after), [each.value for each in trials.chosen]))
+        if distance:
+            far = later.assets.distance(later.unedited(model, trials.rows.tolist()), after)
+            found[-1] = torch.cat([found[-1], far[:, None]], 1)
+    return torch.stack(found, 1)
 
 
 def measure_erasing(
@@ -148,18 +283,17 @@ def measure_erasing(
     Beside it a random live feature of the same block, taken off in the same places by as much; and the block's own
     ablation, which is the most that its features together can erase.
     """
-    assets, rows = later.assets, trials.rows.tolist()
+    assets, rows, chosen = later.assets, trials.rows.tolist(), trials.chosen
     prompts, noise = [later.prompts[row] for row in rows], later.noise(rows)
-    chosen = [trials.targets[i] for i in trials.which.tolist()]
     masks = [later.maps(each.id.block, each.id.feature, [row])[0] for each, row in zip(chosen, rows, strict=True)]
     before, values = later.shows[trials.rows], [each.value for each in chosen]
     kinds, off = [], [-1.0] * len(rows)
     for features in ([each.id for each in chosen], random_features(later, [each.id for each in chosen], seed)):
-        after = write(assets, "Turbo, 1 step", prompts, noise, features, off, masks)
+        after = write(assets, MODELS[0], prompts, noise, features, off, masks)
         kinds.append(_compare(before, see_values(assets.judge, after), values))
     ablated = torch.zeros_like(before)
-    name, call = assets.call("Turbo, 1 step", NOISE_SEED)
-    for block in dict.fromkeys(each.id.block for each in chosen):
+    name, call = assets.call(MODELS[0], NOISE_SEED)
+    for block in trials.blocks:
         at = trials.of_block(block)
         unique, place = trials.rows[at].unique(return_inverse=True)
         with intervene(assets.pipe(name), {block: skip_block}):
@@ -171,27 +305,54 @@ def measure_erasing(
 
 
 def random_features(reading: Reading, features: Sequence[FeatureId], seed: int = 0) -> list[FeatureId]:
-    """For each feature another live one of its block."""
+    """For each feature another live one of its block. Raises ValueError for a block that has no other."""
     generator, live, drawn = torch.Generator().manual_seed(seed), {}, []
     for each in features:
         if each.block not in live:
             statistics = reading.assets.statistics()[each.block]
             live[each.block] = (statistics.mean > 0).nonzero().flatten()
         others = live[each.block][live[each.block] != each.feature]
+        if not len(others):
+            raise ValueError(f"{each} is the only live feature of {each.block}: there is no random one beside it")
         drawn.append(FeatureId(each.block, others[torch.randint(len(others), (), generator=generator)].item()))
     return drawn
 
 
-def _where(later: Reading, target: Target, row: int) -> Float[Tensor, "side side"] | None:
-    """The mask that a target is turned on in."""
-    if attribute_values()[target.value][0] in SCENE_FAMILIES:
-        return None
-    return later.objects(target.id.block)[row].float()
+def samples_by_block(
+    trials: Trials, values: Float[Tensor, "trials ..."], resamples: int = 1000, seed: int = 0
+) -> dict[str, Float[Tensor, "samples ..."]]:
+    """By block the mean over its trials, then over samples of both features and captions (`bootstrap_trials`).
+
+    A caption has the same weight in all blocks, so that blocks may be averaged or subtracted sample by sample. Of a block with one feature
+    the samples vary with the captions alone. Raises ValueError for fewer than two features or captions in all.
+    """
+    blocks, flat = trials.blocks, values.flatten(1) if values.ndim > 1 else values[:, None]
+    mine = torch.stack([torch.tensor([each.id.block == block for each in trials.chosen]) for block in blocks], 1)
+    parts = torch.cat([(mine[:, :, None] * flat[:, None]).flatten(1), mine], 1)
+    sums = bootstrap_trials(parts, trials.which, trials.rows, resamples, seed)
+    means = sums[:, : -len(blocks)].unflatten(1, (len(blocks), -1)) / sums[:, -len(blocks) :, None]
+    return {block: means[:, i].reshape(-1, *values.shape[1:]) for i, block in enumerate(blocks)}
+
+
+def _seen(later: Reading, pictures: Float[Tensor, "pictures 3 height width"]) -> Float[Tensor, "pictures values"]:
+    """`see_values`, nan where nothing knows the truth."""
+    if not later.assets.known:
+        return torch.full((len(pictures), len(attribute_values())), torch.nan)
+    return see_values(later.assets.judge, pictures)
+
+
+def _seen_before(later: Reading, trials: Trials, model: str) -> Float[Tensor, "trials values"]:
+    if model == MODELS[0] and later.assets.known:
+        return later.shows[trials.rows]
+    rows, place = trials.rows.unique(return_inverse=True)
+    return _seen(later, later.unedited(model, rows.tolist()))[place]
 
 
 def _compare(
     before: Float[Tensor, "trials values"], after: Float[Tensor, "trials values"], intended: Sequence[int]
-) -> Float[Tensor, "trials quantities"]:
-    rows, aim = torch.arange(len(before)), torch.tensor(intended)
+) -> Float[Tensor, "trials 3"]:
+    """The first three of QUANTITIES."""
+    rows, aim = torch.arange(len(before)), torch.tensor(intended, dtype=torch.long)
     changed = (before != after).float()
-    return torch.stack([before[rows, aim], after[rows, aim], changed.sum(1) - changed[rows, aim]], 1)
+    others = changed.sum(1) - changed[rows, aim]
+    return torch.stack([before[rows, aim], after[rows, aim], others + 0 * after[rows, aim]], 1)

@@ -3,8 +3,8 @@
 Trained on rendered scenes alone. Objects are the connected components of the object pixels, so that a colour binds to a shape.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -82,6 +82,8 @@ class Found:
     """x and y in pixels."""
     mask: Tensor
     """Boolean `[64, 64]`."""
+    probabilities: dict[str, float] = field(default_factory=dict)
+    """Of each of these classes, the judge's mean over the object's pixels: how sure it is of what it says."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class Judgement:
     objects: tuple[Found, ...]
     scene: dict[str, str]
     """Background and style."""
+    probabilities: dict[str, float] = field(default_factory=dict)
+    """Of each of these two, the judge's mean over the pixels that it was read from."""
 
 
 def judge_images(judge: Judge, images: Tensor) -> list[Judgement]:
@@ -115,8 +119,12 @@ def judge_parts(judge: Judge, images: Tensor) -> Iterator[tuple[list[Judgement],
 
 
 def _read(logprobs: dict[str, Tensor], is_object: Tensor) -> Judgement:
-    def best(name: str, mask: Tensor) -> str:
-        return JUDGED[name][int(logprobs[name][:, mask].mean(1).argmax())]
+    def read(names: Iterable[str], mask: Tensor) -> tuple[dict[str, str], dict[str, float]]:
+        values, probabilities = {}, {}
+        for name in names:
+            best = int(logprobs[name][:, mask].mean(1).argmax())
+            values[name], probabilities[name] = JUDGED[name][best], logprobs[name][best, mask].exp().mean().item()
+        return values, probabilities
 
     labels, count = ndimage.label(is_object.numpy())
     found = []
@@ -124,8 +132,9 @@ def _read(logprobs: dict[str, Tensor], is_object: Tensor) -> Judgement:
         mask = torch.from_numpy(labels == label)
         if mask.sum() >= MIN_PIXELS:
             y, x = mask.nonzero().float().mean(0).add(0.5).tolist()
-            found.append(Found({name: best(name, mask) for name in OBJECT_ATTRIBUTES if name in JUDGED}, (x, y), mask))
+            attributes, probabilities = read([name for name in OBJECT_ATTRIBUTES if name in JUDGED], mask)
+            found.append(Found(attributes, (x, y), mask, probabilities))
     ground = ~is_object if (~is_object).any() else torch.ones_like(is_object)
-    everywhere = torch.ones_like(is_object)
-    scene = {name: best(name, ground if name == "background" else everywhere) for name in SCENE_ATTRIBUTES}
-    return Judgement(tuple(found), scene)
+    parts = [read([name], ground if name == "background" else torch.ones_like(is_object)) for name in SCENE_ATTRIBUTES]
+    scene, probabilities = ({name: value for part in parts for name, value in part[which].items()} for which in (0, 1))
+    return Judgement(tuple(found), scene, probabilities)

@@ -84,6 +84,26 @@ def _compare(caption: Caption, chosen: Iterable[Found | None]) -> Iterator[tuple
         yield "position", first is not None and second is not None and second.centre[axis] - first.centre[axis] > 8
 
 
+def least_sure(caption: Caption, judgement: Judgement) -> float:
+    """The lowest of the probabilities that the judge gives to what the caption states; 0 if it does not find all of it.
+
+    Number and position have no probability: they are found or not.
+    """
+    if not all(found for _, found in stated_and_found(caption, judgement)):
+        return 0.0
+    things = max(
+        itertools.permutations(judgement.objects),
+        key=lambda chosen: sum(found for _, found in _compare(caption, chosen)),
+    )
+    stated = [
+        thing.probabilities[name]
+        for words, thing in zip(caption.objects, things, strict=True)
+        for name in words
+        if name != "position"
+    ]
+    return min(stated + [judgement.probabilities[name] for name in caption.scene])
+
+
 def nearest_position(centre: tuple[float, float]) -> str:
     """The name of the anchor nearest to a centre in pixels."""
     return min(ANCHORS, key=lambda name: (ANCHORS[name][0] - centre[0]) ** 2 + (ANCHORS[name][1] - centre[1]) ** 2)
