@@ -89,7 +89,9 @@ class Strengths(NamedTuple):
     chosen: dict[str, float]
     """In units of a feature's mean activation."""
     rises: dict[str, list[float]]
-    """At each of STRENGTHS the mean rise minus that of random features."""
+    """By block, at each of STRENGTHS, the mean rise minus that of random features."""
+    by_feature: dict[FeatureId, float]
+    """The same of each feature that was tried, at its block's strength."""
 
 
 def well_read(reading: Reading, per_block: int) -> list[Target]:
@@ -147,14 +149,27 @@ def choose_strengths(reading: Reading, features: int = 10, captions: int = 2, se
     trials = find_trials(well_read(reading, features), reading, captions)
 
     def make(folder: Path) -> None:
-        found = [measure_writing(reading, trials, each, seed=seed) for each in STRENGTHS]
-        rises = torch.stack([each[..., 1] - each[..., 0] for each in found]).diff(dim=2)[..., 0].neg()
-        by_block = {block: rises[:, trials.of_block(block)].mean(1).tolist() for block in trials.blocks}
-        (folder / "rises.json").write_text(json.dumps(by_block))
+        found = torch.stack([measure_writing(reading, trials, each, seed=seed) for each in STRENGTHS])
+        rises = found[..., 1] - found[..., 0]
+        (folder / "rises.json").write_text(json.dumps((rises[..., 0] - rises[..., 1]).tolist()))
 
     inputs = {"reading": reading.make().name, "features": features, "captions": captions, "seed": seed}
-    rises = json.loads((cached("strengths", inputs, make) / "rises.json").read_text())
-    return Strengths({block: STRENGTHS[each.index(max(each))] for block, each in rises.items()}, rises)
+    rises = torch.tensor(json.loads((cached("strengths", inputs, make) / "rises.json").read_text()))
+    of_blocks = {block: rises[:, trials.of_block(block)].mean(1).tolist() for block in trials.blocks}
+    best = {block: each.index(max(each)) for block, each in of_blocks.items()}
+    by_feature = {
+        target.id: rises[best[target.id.block], trials.which == place].mean().item()
+        for place, target in enumerate(trials.targets)
+        if (trials.which == place).any()
+    }
+    return Strengths({block: STRENGTHS[at] for block, at in best.items()}, of_blocks, by_feature)
+
+
+def well_written(targets: Sequence[Target], strengths: Strengths) -> list[Target]:
+    """The targets that were tried when strengths were chosen: of each block those first that raised their value most, then the best read."""
+    tried = [each for each in targets if each.id in strengths.by_feature]
+    blocks = list(dict.fromkeys(each.id.block for each in tried))
+    return sorted(tried, key=lambda t: (blocks.index(t.id.block), -strengths.by_feature[t.id], -t.score))
 
 
 def amount_of(assets: Assets, feature: FeatureId, strength: float | Mapping[str, float]) -> float:

@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 from sae_lib.metrics import (
     active_set_iou,
     bootstrap_interval,
+    bootstrap_trials,
     coefficient_similarity,
     explained_variance,
     explained_variance_as_published,
+    interval_of,
     row_iou,
 )
 
@@ -106,3 +108,45 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 def test_a_bootstrap_over_one_prompt_is_refused():
     with pytest.raises(ValueError, match="over 1 prompts is not defined"):
         bootstrap_interval(torch.ones(1))
+
+
+def test_trials_are_averaged_and_their_features_and_captions_weighted():
+    values = torch.tensor([[1.0, 0.0], [2.0, 1.0], [6.0, 1.0]])
+    samples = bootstrap_trials(values, torch.tensor([0, 0, 1]), torch.tensor([4, 5, 4]), 30)
+    assert samples.shape == (31, 2)
+    torch.testing.assert_close(samples[0], torch.tensor([3.0, 2 / 3]).double())
+    assert ((samples >= torch.tensor([1.0, 0.0])) & (samples <= torch.tensor([6.0, 1.0]))).all()
+
+
+def test_a_number_weighs_the_same_in_every_call():
+    few = bootstrap_trials(torch.tensor([1.0, 3.0]), torch.tensor([0, 1]), torch.tensor([4, 5]), 30)
+    has_a_say = torch.tensor([1.0, 1.0, 0.0])  # not the third trial, of another feature and caption
+    values = torch.stack([has_a_say * torch.tensor([1.0, 3.0, 9.0]), has_a_say], 1)
+    sums = bootstrap_trials(values, torch.tensor([0, 1, 7]), torch.tensor([4, 5, 90]), 30)
+    torch.testing.assert_close(sums[:, 0] / sums[:, 1], few)
+
+
+def test_features_that_differ_make_an_interval_that_more_captions_do_not_shrink():
+    per_feature = torch.tensor([0.0, 1.0, 0.0, 1.0])
+    wide = []
+    for captions in (5, 500):
+        features = torch.arange(4).repeat_interleave(captions)
+        numbers = torch.arange(captions).repeat(4)
+        _, low, high = interval_of(bootstrap_trials(per_feature[features], features, numbers))
+        wide.append(high - low)
+    assert wide[1] > 0.8 * wide[0] > 0.4
+
+
+def test_the_two_level_interval_covers_the_truth_about_as_often_as_it_says():
+    generator, covered = torch.Generator().manual_seed(0), 0
+    features, captions = torch.arange(20).repeat_interleave(10), torch.arange(10).repeat(20)
+    for _ in range(100):
+        effect = torch.randn(20, generator=generator)[features] + torch.randn(10, generator=generator)[captions]
+        _, low, high = interval_of(bootstrap_trials(effect, features, captions, 200), 0.8)
+        covered += low <= 0 <= high
+    assert 0.65 < covered / 100 < 0.95
+
+
+def test_a_bootstrap_over_one_feature_is_refused():
+    with pytest.raises(ValueError, match="over 1 features and 3 captions is not defined"):
+        bootstrap_trials(torch.ones(3), torch.zeros(3).long(), torch.arange(3))

@@ -9,7 +9,7 @@ from sae_lib.judges import attribute_values, judge_and_truth, judge_truth, load_
 from sae_lib.pocket import weights
 from sae_lib.pocket.captions import Caption
 from sae_lib.pocket.judge import Found, Judge, Judgement, judge_images
-from sae_lib.pocket.quality import caption_agreement, judge_accuracy, nearest_position, stated_and_found
+from sae_lib.pocket.quality import caption_agreement, judge_accuracy, least_sure, nearest_position, stated_and_found
 from sae_lib.pocket.world import OBJECT_ATTRIBUTES, Object, Scene, render, sample_scenes
 from sae_lib.store import ROOT
 
@@ -35,6 +35,15 @@ def test_a_statement_counts_where_the_judge_sees_it():
         ("colour", False),
         ("background", True),
     ]
+
+
+def test_a_caption_is_as_sure_as_its_least_sure_value_and_0_if_one_is_missing():
+    star = Found(STAR, (32.0, 32.0), NOWHERE, {"shape": 0.95, "colour": 0.9, "size": 0.1})
+    judgement = Judgement((star,), SEA, {"background": 0.97, "style": 0.2})
+    words = {"shape": "star", "colour": "red", "position": "middle"}
+    assert least_sure(Caption("", (words,), {"background": "sea"}, None), judgement) == 0.9
+    assert least_sure(Caption("", (words | {"size": "large"},), {}, None), judgement) == 0.1
+    assert least_sure(Caption("", (words | {"colour": "blue"},), {}, None), judgement) == 0
 
 
 def test_a_colour_counts_only_on_the_object_it_was_stated_of():
