@@ -177,7 +177,7 @@ def live(later, block, count=2):
 def test_an_amount_is_a_strength_times_the_feature_s_mean(later):
     (feature,) = live(later, "up.1.2", 1)
     mean = later.assets.statistics()["up.1.2"].mean[feature.feature].item()
-    assert amount_of(later.assets, feature, 3.0) == amount_of(later.assets, feature, {"up.1.2": 3}) == 3 * mean
+    assert amount_of(later.assets, feature, 3.0) == amount_of(later.assets, feature, {"up.1.2": 3.0}) == 3 * mean
 
 
 def test_strength_0_draws_the_unedited_pictures_bit_for_bit(later):

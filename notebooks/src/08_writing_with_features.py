@@ -643,7 +643,7 @@ for line, (model, by_block) in zip(axes, curves.items(), strict=True):
             range(len(spans_of[model])), [f"{a}" if b - a == 1 else f"{a}–{b - 1}" for a, b in spans_of[model]]
         )
         ax.margins(x=0.2)
-        if line is axes[0]:
+        if model == MODELS[1]:
             ax.set_title(block, color=BLOCK_COLORS[block], fontsize=8)
     line[0].set_ylabel(f"{title_of[model]}\namplitude, n = {len(timing[model].rows)}", fontsize=8)
 
@@ -700,7 +700,7 @@ for arm, each in arms.items():
     columns = [each[:, 1] - each[:, 0], each[:, 2], each[:, 3].sqrt()]
     columns = torch.stack(columns if assets.known else columns[2:], 1)
     arm_samples[arm] = bootstrap_trials(columns, base.which[at], base.rows[at], **sampling)
-QUANTITIES = ("rise of the value it reads", "other values changed", "amplitude of the change")[
+QUANTITIES = ("rise of its value", "others changed", "amplitude")[
     0 if assets.known else 2 :
 ]
 for arm, each in arm_samples.items():
