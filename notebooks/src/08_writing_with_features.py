@@ -242,11 +242,12 @@ if assets.known:
 
 def captions_for(targets, of):
     """For each target the row of its caption by the rule above (without a judge the first captions)."""
+    if not of.assets.known:
+        return torch.arange(len(targets)) % len(of)
     rows = []
     for each in targets:
-        free = [row for row in range(len(of)) if row not in rows]
-        fits = [row for row in free if not of.shows[row, each.value]] if of.assets.known else free
-        rows.append(next((row for row in fits if not of.assets.known or sure[row]), (fits + [len(rows)])[0]))
+        fits = [row for row in range(len(of)) if row not in rows and not of.shows[row, each.value]] or [0]
+        rows.append(next((row for row in fits if sure[row]), fits[0]))
     return torch.tensor(rows)
 
 
@@ -700,9 +701,7 @@ for arm, each in arms.items():
     columns = [each[:, 1] - each[:, 0], each[:, 2], each[:, 3].sqrt()]
     columns = torch.stack(columns if assets.known else columns[2:], 1)
     arm_samples[arm] = bootstrap_trials(columns, base.which[at], base.rows[at], **sampling)
-QUANTITIES = ("rise of its value", "others changed", "amplitude")[
-    0 if assets.known else 2 :
-]
+QUANTITIES = ("rise of its value", "others changed", "amplitude")[0 if assets.known else 2 :]
 for arm, each in arm_samples.items():
     shown = [
         f"{name} {v.value:.2f} ({v.low:.2f} to {v.high:.2f})"
