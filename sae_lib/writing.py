@@ -32,11 +32,15 @@ QUANTITIES = ("before", "after", "others changed", "distance")
 """Of a trial: whether the judge sees the value in the unedited picture and in the edited one, how many other values came or
 went, and, where it is asked for, the perceptual distance between the two pictures."""
 
-EVERYWHERE = ("position", "background", "style")
-"""Families whose features are turned on in the whole picture: where an object stands cannot be said on the object's own cells."""
+EVERYWHERE, AROUND = ("position", "style"), ("background",)
+"""Families whose features are turned on in the whole picture, since where an object stands cannot be said on the object's own cells; and
+around the objects. All others are turned on on the objects."""
 
 STRENGTHS = (5.0, 10.0, 20.0)
 """Tried for each block, in units of a feature's mean activation; 10 is the authors' default for painting."""
+
+NEARLY = 0.1
+"""Of the strengths whose rise is within this of the largest the smallest is chosen: a push changes other values, too."""
 
 
 class Target(NamedTuple):
@@ -90,8 +94,8 @@ class Strengths(NamedTuple):
     """In units of a feature's mean activation."""
     rises: dict[str, list[float]]
     """By block, at each of STRENGTHS, the mean rise minus that of random features."""
-    by_feature: dict[FeatureId, float]
-    """The same of each feature that was tried, at its block's strength."""
+    by_feature: dict[FeatureId, tuple[float, float]]
+    """Of each feature that was tried, at its block's strength: the same, and how many other values changed."""
 
 
 def well_read(reading: Reading, per_block: int) -> list[Target]:
@@ -140,36 +144,44 @@ def find_trials(
     return Trials(list(targets), torch.tensor(which, dtype=torch.long), torch.tensor(rows, dtype=torch.long))
 
 
-def choose_strengths(reading: Reading, features: int = 10, captions: int = 2, seed: int = 0) -> Strengths:
-    """For each block the one of STRENGTHS at which its best-read features raise their values most above random features.
+def choose_strengths(reading: Reading, features: int = 20, captions: int = 2, seed: int = 0) -> Strengths:
+    """For each block the smallest of STRENGTHS at which its best-read features raise their values nearly as much above random features
+    as at any of them (NEARLY).
 
     Measured in one step on the pictures in which the features were chosen, `features` of a block in `captions` pictures each, and kept in
-    the cache; of equal rises the smaller strength.
+    the cache.
     """
     trials = find_trials(well_read(reading, features), reading, captions)
 
     def make(folder: Path) -> None:
         found = torch.stack([measure_writing(reading, trials, each, seed=seed) for each in STRENGTHS])
-        rises = found[..., 1] - found[..., 0]
-        (folder / "rises.json").write_text(json.dumps((rises[..., 0] - rises[..., 1]).tolist()))
+        rises = (found[..., 1] - found[..., 0]).diff(dim=2)[..., 0].neg()
+        (folder / "rises.json").write_text(json.dumps([rises.tolist(), found[:, :, 0, 2].tolist()]))
 
     inputs = {"reading": reading.make().name, "features": features, "captions": captions, "seed": seed}
-    rises = torch.tensor(json.loads((cached("strengths", inputs, make) / "rises.json").read_text()))
-    of_blocks = {block: rises[:, trials.of_block(block)].mean(1).tolist() for block in trials.blocks}
-    best = {block: each.index(max(each)) for block, each in of_blocks.items()}
+    measured = json.loads((cached("strengths", inputs, make) / "rises.json").read_text())
+    rises, others = map(torch.tensor, measured)
+    by_block = {block: rises[:, trials.of_block(block)].mean(1).tolist() for block in trials.blocks}
+    at = {b: next(i for i, rise in enumerate(each) if rise >= max(each) - NEARLY) for b, each in by_block.items()}
     by_feature = {
-        target.id: rises[best[target.id.block], trials.which == place].mean().item()
+        target.id: (rises[at[target.id.block], mine].mean().item(), others[at[target.id.block], mine].mean().item())
         for place, target in enumerate(trials.targets)
-        if (trials.which == place).any()
+        if (mine := trials.which == place).any()
     }
-    return Strengths({block: STRENGTHS[at] for block, at in best.items()}, of_blocks, by_feature)
+    return Strengths({block: STRENGTHS[i] for block, i in at.items()}, by_block, by_feature)
 
 
 def well_written(targets: Sequence[Target], strengths: Strengths) -> list[Target]:
-    """The targets that were tried when strengths were chosen: of each block those first that raised their value most, then the best read."""
+    """The targets that were tried when strengths were chosen: of each block those first that raised their value most, of these those that
+    changed the fewest other values, and of these the best read."""
     tried = [each for each in targets if each.id in strengths.by_feature]
     blocks = list(dict.fromkeys(each.id.block for each in tried))
-    return sorted(tried, key=lambda t: (blocks.index(t.id.block), -strengths.by_feature[t.id], -t.score))
+
+    def place(target: Target) -> tuple[float, ...]:
+        rise, others = strengths.by_feature[target.id]
+        return blocks.index(target.id.block), -rise, others, -target.score
+
+    return sorted(tried, key=place)
 
 
 def amount_of(assets: Assets, feature: FeatureId, strength: float | Mapping[str, float]) -> float:
@@ -219,9 +231,10 @@ def write(
 
 
 def places_to_write(later: Reading, trials: Trials, model: str = MODELS[0]) -> list[Float[Tensor, "_ _"] | None]:
-    """Where each trial's feature is turned on: at its block's grid, where the judge sees an object in the model's own unedited picture.
+    """Where each trial's feature is turned on: at its block's grid, where the judge sees an object in the model's own unedited picture,
+    or, for the families of AROUND, where it sees none.
 
-    None for the whole picture: for the families of EVERYWHERE, where the judge sees no object, and where nothing knows the truth.
+    None for the whole picture: for the families of EVERYWHERE, where no cell would be left, and where nothing knows the truth.
     """
     if not later.assets.known:
         return [None] * len(trials.rows)
@@ -236,7 +249,9 @@ def places_to_write(later: Reading, trials: Trials, model: str = MODELS[0]) -> l
     for target, row in zip(trials.chosen, place.tolist(), strict=True):
         side = later.assets.grid(target.id.block)
         there = truths[side].present[row][:, shapes].any(-1)
-        everywhere = families[target.value] in EVERYWHERE or not there.any()
+        family = families[target.value]
+        there = ~there if family in AROUND else there
+        everywhere = family in EVERYWHERE or not there.any()
         masks.append(None if everywhere else there.float().unflatten(0, (side, side)))
     return masks
 

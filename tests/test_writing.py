@@ -32,7 +32,7 @@ from sae_lib.writing import (
 )
 
 VALUES = [value for _, value in attribute_values()]
-RED, NIGHT = VALUES.index("red"), VALUES.index("night")
+RED, NIGHT, PASTEL = (VALUES.index(value) for value in ("red", "night", "pastel"))
 
 
 class Stub(Reading):
@@ -133,27 +133,24 @@ def test_each_block_gets_the_strength_whose_rise_is_most_above_random_features(m
     def measured(reading, trials, strength, seed=0):
         feature = torch.tensor(rises[strength]).float()
         random = torch.tensor([0.0, 0, 0, strength == 20.0])
-        return torch.stack([torch.stack([0 * each, each, 0 * each], 1) for each in (feature, random)], 1)
+        return torch.stack([torch.stack([0 * each, each, 0 * each + 3], 1) for each in (feature, random)], 1)
 
     monkeypatch.setattr(writing, "measure_writing", measured)
     monkeypatch.setattr(writing, "well_read", lambda reading, count: TARGETS)
     monkeypatch.setattr(writing, "find_trials", lambda targets, reading, captions: TRIALS)
     monkeypatch.setattr(writing, "cached", lambda name, inputs, make: (make(tmp_path), tmp_path)[1])
     found = choose_strengths(Stub([[0, 0]]))
-    assert found.chosen == {"up.1.2": 10.0, "mid.0": 10.0}
+    assert found.chosen == {"up.1.2": 10.0, "mid.0": 10.0}  # of equal rises the smaller strength
     assert found.rises["up.1.2"] == pytest.approx([1 / 3, 2 / 3, 2 / 3]) and found.rises["mid.0"] == [0, 1, 0]
-    assert found.by_feature == {TARGETS[0].id: 1.0, TARGETS[1].id: 0.0, TARGETS[2].id: 1.0}
+    assert found.by_feature == {TARGETS[0].id: (1.0, 3.0), TARGETS[1].id: (0.0, 3.0), TARGETS[2].id: (1.0, 3.0)}
 
 
-def test_of_each_block_what_rose_most_comes_first_and_then_what_is_read_best():
-    targets = [
-        target("up.1.2", 0, 0, 0.9),
-        target("up.1.2", 1, 1, 0.8),
-        target("up.1.2", 2, 1, 0.7),
-        target("mid.0", 0, 0),
-    ]
-    rose = {targets[0].id: 0.0, targets[1].id: 0.5, targets[2].id: 0.5}
-    assert well_written(targets, Strengths({}, {}, rose)) == [targets[1], targets[2], targets[0]]
+def test_of_each_block_what_rose_most_comes_first_then_what_changed_least_then_what_is_read_best():
+    scores = (0.9, 0.8, 0.7, 0.6)
+    targets = [target("up.1.2", feature, 0, score) for feature, score in enumerate(scores)] + [target("mid.0", 0, 0)]
+    measured = [(0.0, 1.0), (0.5, 2.0), (0.5, 1.0), (0.5, 2.0)]
+    by_feature = {each.id: pair for each, pair in zip(targets, measured, strict=False)}
+    assert [each.id.feature for each in well_written(targets, Strengths({}, {}, by_feature))] == [2, 1, 3, 0]
 
 
 # --- drawn by the shipped models ---------------------------------------------------------------------------------------
@@ -214,14 +211,20 @@ def test_a_mask_of_another_block_s_grid_is_refused(later):
         write(later.assets, MODELS[0], later.prompts[:1], later.noise([0]), [feature], [1.0], [torch.ones(8, 8)])
 
 
-def test_a_colour_is_written_on_the_objects_and_a_background_everywhere(later):
-    targets = [target("up.1.2", 0, RED), target("down.2.0", 0, RED), target("down.1.0", 0, NIGHT)]
-    places = places_to_write(later, Trials(targets, torch.arange(3), torch.tensor([0, 1, 2])))
+def test_a_colour_is_written_on_the_objects_a_background_around_them_and_a_style_everywhere(later):
+    targets = [
+        target("up.1.2", 0, RED),
+        target("down.2.0", 0, RED),
+        target("down.1.0", 0, NIGHT),
+        target("down.1.0", 0, PASTEL),
+    ]
+    trials = Trials(targets, torch.arange(4), torch.arange(4))
+    places = places_to_write(later, trials)
     assert torch.equal(places[0], later.objects("up.1.2")[0].float())
     assert torch.equal(places[1], later.objects("down.2.0")[1].float()) and places[1].shape == (8, 8)
-    assert places[2] is None
-    others = places_to_write(later, Trials(targets, torch.arange(3), torch.tensor([0, 1, 2])), MODELS[1])
-    assert others[0].shape == (16, 16) and others[2] is None
+    assert torch.equal(places[2], (~later.objects("down.1.0")[2]).float()) and places[3] is None
+    others = places_to_write(later, trials, MODELS[1])
+    assert others[0].shape == (16, 16) and others[1].shape == (8, 8) and others[3] is None
 
 
 def test_writing_counts_what_the_judge_sees_before_and_after(later):
