@@ -139,6 +139,11 @@ def reading_scores(scores: Float[Tensor, "scenes cells units"], truth: Truth) ->
     return above_chance(average_precision(scores, truth), truth.base_rate.float())
 
 
+def fires_in_both(first: Float[Tensor, "_ cells units"], second: Float[Tensor, "_ cells units"]) -> Bool[Tensor, " units"]:
+    """Which units are live: active somewhere in each of two sets of scenes."""
+    return (first != 0).any(0).any(0) & (second != 0).any(0).any(0)
+
+
 class Meaning(NamedTuple):
     """Of each unit: the value it reads best on one half of the scenes, and how well it does so on the other half."""
 
@@ -273,7 +278,7 @@ def compare_reading(
     live, matched, weights = {}, {}, leave_out(len(halves[1]), groups)
     for name, activations in units.items():
         first = activations(halves[0])
-        live[name] = (first != 0).any(0).any(0) & (activations(halves[1]) != 0).any(0).any(0)
+        live[name] = fires_in_both(first, activations(halves[1]))
         matched[name] = reading_scores(first[..., live[name]], truth.take(halves[0]))
     count = min(len(each) for each in matched.values())
     told = truth.take(halves[1]), weights

@@ -67,10 +67,14 @@ class SAEConfig:
     """Batches taken off the stream's start for the loss scale and b_pre; they are never trained on."""
     init_vectors: int = 32_768
     """How many of their vectors b_pre is the geometric median of."""
+    frozen: str = ""
+    """Control: "encoder" or "decoder", whose weights stay as random as they began (arXiv:2602.14111)."""
 
     def __post_init__(self):
         if self.block not in BLOCKS:
             raise ValueError(f"unknown block {self.block!r}; valid blocks: {', '.join(BLOCKS)}")
+        if self.frozen not in ("", "encoder", "decoder"):
+            raise ValueError(f"frozen is {self.frozen!r}; choose 'encoder', 'decoder' or '' for neither")
         for name in ("d_model", "k", "n_f", "auxk", "batch_size", "init_batches", "init_vectors", "lr"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted more than 0")
@@ -210,6 +214,8 @@ class SAETraining:
         loss, residual = add_gradients_(sae, x, values, indices, dead, self.weights)
         sae.normalize_decoder_()
         remove_parallel_gradient_(sae)
+        if self.config.frozen:
+            getattr(sae, self.config.frozen).weight.grad.zero_()
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.counting:

@@ -48,6 +48,18 @@ def stream_of(*blocks, chunk=100, **arguments):
 # --- configuration
 
 
+@pytest.mark.parametrize("frozen", ["encoder", "decoder"])
+def test_frozen_weights_stay_as_they_began_while_the_others_move(frozen, tmp_path):
+    config = tiny_config(frozen=frozen)
+    (sae,) = train_saes(stream_of("mid.0"), [config], tmp_path).values()
+    began = initialise_sae(config, torch.cat([part["mid.0"] for part in stream_of("mid.0")]))
+    pairs = {name: [getattr(each, name).weight for each in (sae, began)] for name in ("encoder", "decoder")}
+    same = {name: torch.allclose(*pair, atol=1e-6) for name, pair in pairs.items()}
+    assert same.pop(frozen) and not any(same.values())
+    with pytest.raises(ValueError, match="frozen is 'both'; choose 'encoder', 'decoder' or ''"):
+        tiny_config(frozen="both")
+
+
 def test_the_paper_s_values_are_the_published_ones():
     config = SAEConfig.paper("down.2.1")
     assert (config.d_model, config.n_f, config.k, config.auxk, config.auxk_coef) == (1280, 5120, 10, 256, 1 / 32)
