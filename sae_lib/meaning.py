@@ -139,7 +139,9 @@ def reading_scores(scores: Float[Tensor, "scenes cells units"], truth: Truth) ->
     return above_chance(average_precision(scores, truth), truth.base_rate.float())
 
 
-def fires_in_both(first: Float[Tensor, "_ cells units"], second: Float[Tensor, "_ cells units"]) -> Bool[Tensor, " units"]:
+def fires_in_both(
+    first: Float[Tensor, "_ cells units"], second: Float[Tensor, "_ cells units"]
+) -> Bool[Tensor, " units"]:
     """Which units are live: active somewhere in each of two sets of scenes."""
     return (first != 0).any(0).any(0) & (second != 0).any(0).any(0)
 

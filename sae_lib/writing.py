@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sae_lib.assets import MODELS, Assets
@@ -386,3 +387,22 @@ def _compare(
     changed = (before != after).float()
     others = changed.sum(1) - changed[rows, aim]
     return torch.stack([before[rows, aim], after[rows, aim], others + 0 * after[rows, aim]], 1)
+
+
+def effects_in_one_step(
+    later: Reading, on: Trials, off: Trials, strength: Mapping[str, float], seed: int = 0
+) -> tuple[Path, dict[str, Float[Tensor, "trials kinds quantities"]]]:
+    """`measure_writing` of the trials `on` in one step, with distances, and `measure_erasing` of `off`, from the cache if they are there.
+
+    Notebooks 08 and 09 ask with the same arguments, so that nothing is drawn twice.
+    """
+    tried = {side: [list(map(str, each.chosen)), each.rows.tolist()] for side, each in (("on", on), ("off", off))}
+
+    def make(folder: Path) -> None:
+        found = {"on": measure_writing(later, on, strength, seed=seed, distance=True)}
+        found["off"] = measure_erasing(later, off, seed)
+        save_file({side: each.contiguous() for side, each in found.items()}, folder / "effects.safetensors")
+
+    inputs = {"later": later.make().name, "tried": tried, "strength": dict(strength), "seed": seed}
+    folder = cached("effects_in_one_step", inputs, make)
+    return folder, load_file(folder / "effects.safetensors")
