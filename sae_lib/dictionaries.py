@@ -4,7 +4,7 @@ Those that need no training: random directions, neurons, principal components. T
 seeds, SAEs half of which stays random (the sanity checks of arXiv:2602.14111), SAEs of dimension-permuted updates and of an untrained U-Net.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,22 @@ from torch import Tensor
 from sae_lib.assets import MODELS, Assets
 from sae_lib.denoising import stream_updates
 from sae_lib.harvest import PermutedStream, TrainingStream
-from sae_lib.meaning import both_signs, keep_top, other_scenes
+from sae_lib.meaning import (
+    both_signs,
+    chance_scores,
+    compare_reading,
+    expected_scores,
+    find_meaning,
+    fires_in_both,
+    keep_top,
+    leave_out,
+    linear_probe,
+    match_dictionaries,
+    other_scenes,
+    p_values,
+    reading_scores,
+    sparse_probes,
+)
 from sae_lib.pipelines import load_pipeline
 from sae_lib.reading import NOISE_SEED, Reading
 from sae_lib.recipes import TrainingRun
@@ -37,6 +52,9 @@ SANITY = (*FROZEN, PERMUTED, BLANK)
 DENSE, ELSEWHERE = "neurons, all cells", "another picture's truth"
 NAMES = ("SAE", *UNTRAINED, "SAE, trained here", *SANITY, DENSE, ELSEWHERE)
 """All: "SAE" is the shipped one, DENSE the neurons that are active everywhere, ELSEWHERE the shipped features in other pictures of the half."""
+
+LINEAR = "linear probe"
+"""The ceiling: what ridge regression finds in the whole update."""
 
 _COMPONENTS, _UPDATES, _SEEDS = "components.safetensors", "updates.safetensors", "seeds"
 
@@ -167,3 +185,106 @@ class Dictionaries:
 
     def _elsewhere(self, rows: int) -> Int[Tensor, " rows"]:
         return other_scenes(rows, torch.Generator().manual_seed(self.seed))
+
+    def meanings(self, name: str, permutations: int = 500) -> tuple[Path, dict[str, dict[str, Tensor]]]:
+        """By block, of a dictionary's live units: `live` (their numbers), `value`, `score` and `margin` (`find_meaning`), and `p` by `chance_scores`."""
+        halves = self.reading.halves
+
+        def make(folder: Path) -> None:
+            found = {}
+            for block in self.assets.blocks:
+                truths = [self.reading.truth(block).take(half) for half in halves]
+                first, second = (self.units(name, block)(half) for half in halves)
+                live = fires_in_both(first, second)
+                first, second = first[..., live], second[..., live]
+                meaning = find_meaning(reading_scores(first, truths[0]), reading_scores(second, truths[1]))
+                by_chance = chance_scores(second, truths[1], meaning.value, permutations, self.seed)
+                parts = meaning._asdict() | {"live": live.nonzero().flatten(), "p": p_values(meaning.score, by_chance)}
+                found |= {f"{block}/{part}": tensor for part, tensor in parts.items()}
+            save_file(found, folder / "meanings.safetensors")
+
+        folder = cached("meanings", self._identity | {"name": name, "permutations": permutations}, make)
+        return folder, _by_first(load_file(folder / "meanings.safetensors"))
+
+    def compare(self) -> tuple[Path, dict[str, int], dict[str, dict[str, Float[Tensor, "values replicates"]]]]:
+        """`compare_reading` of all NAMES in each block: how many candidates there were, and by block and name the scores."""
+
+        def make(folder: Path) -> None:
+            found = {}
+            for block in self.assets.blocks:
+                named = {name: self.units(name, block) for name in NAMES}
+                count, by_name = compare_reading(named, self.reading.truth(block), self.reading.halves)
+                found |= {f"{block}/{name}": each for name, each in by_name.items()}
+                found[f"{block}/count"] = torch.tensor(count)
+            save_file(found, folder / "compared.safetensors")
+
+        folder = cached("reading_compared", self._identity, make)
+        found = _by_first(load_file(folder / "compared.safetensors"))
+        return folder, {block: each.pop("count").item() for block, each in found.items()}, found
+
+    def probe(
+        self, names: Sequence[str], sizes: Sequence[int]
+    ) -> dict[str, dict[str, Float[Tensor, "values replicates"]]]:
+        """By block, how well each value is read by `LINEAR`, a `linear_probe` on the raw update, and by `sparse_probes` of few units
+        of some dictionaries, "NAME, SIZE"."""
+
+        def make(folder: Path) -> None:
+            found, (match, score) = {}, self.reading.halves
+            for block in self.assets.blocks:
+                known, asked = (self.reading.truth(block).take(half) for half in (match, score))
+                x, weights = self.updates[block].float(), leave_out(len(score))
+                maps = {LINEAR: x[score] @ linear_probe(x[match], known)}
+                for name in names:
+                    units = self.units(name, block)
+                    probes = sparse_probes(units(match), known, sizes)
+                    maps |= {f"{name}, {size}": units(score) @ each for size, each in zip(sizes, probes, strict=True)}
+                eye = torch.eye(known.present.shape[-1])
+                found |= {f"{block}/{n}": expected_scores(each, eye, asked, weights) for n, each in maps.items()}
+            save_file(found, folder / "probes.safetensors")
+
+        inputs = self._identity | {"names": list(names), "sizes": list(sizes)}
+        return _by_first(load_file(cached("reading_probes", inputs, make) / "probes.safetensors"))
+
+    def stability(self) -> tuple[Path, dict[str, dict[str, dict[str, Tensor]]]]:
+        """By "trained" or "untrained" and block: `all`, each feature's mean cosine with its partners in the two other seeds; and where the truth is known, of
+        the live ones, `stable` (the same), `score` (`find_meaning`) and `rate` (share of cells in which they fire)."""
+
+        def make(folder: Path) -> None:
+            found = {}
+            for block in self.assets.blocks:
+                trained = [each[block] for each in self.seeds]
+                blank = [untrained(sae, self.seed + i) for i, sae in enumerate(trained)]
+                for name, three in (("trained", trained), ("untrained", blank)):
+                    measured = self._stability_of(block, three)
+                    found |= {f"{name}/{block}/{part}": each.contiguous() for part, each in measured.items()}
+            save_file(found, folder / "stability.safetensors")
+
+        known = self._identity if self.assets.known else {"trained": self.folder.name, "seed": self.seed}
+        folder = cached("stability", known, make)
+        found = _by_first(load_file(folder / "stability.safetensors"))
+        return folder, {name: _by_first(each) for name, each in found.items()}
+
+    def _stability_of(self, block: str, three: Sequence[TopKSAE]) -> dict[str, Tensor]:
+        decoders = [sae.decoder.weight for sae in three]
+        stable = torch.stack([match_dictionaries(decoders[0], other)[1] for other in decoders[1:]]).mean(0)
+        if not self.assets.known:
+            return {"all": stable}
+        halves, truth = self.reading.halves, self.reading.truth(block)
+        codes = [three[0].encode(self.updates[block][half].float()) for half in halves]
+        live = fires_in_both(*codes)
+        tables = [reading_scores(each[..., live], truth.take(half)) for each, half in zip(codes, halves, strict=True)]
+        rate = (torch.cat(codes)[..., live] > 0).float().mean((0, 1))
+        return {"all": stable, "stable": stable[live], "score": find_meaning(*tables).score, "rate": rate}
+
+    @property
+    def _identity(self) -> dict:
+        return {"reading": self.reading.make().name, "trained": self.folder.name, "seed": self.seed}
+
+
+def _by_first(table: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Names of the form "first/rest" as nested dicts."""
+    nested: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in table.items():
+        first, _, rest = name.partition("/")
+        nested.setdefault(first, {})[rest] = tensor
+    return nested

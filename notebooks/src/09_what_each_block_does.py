@@ -53,32 +53,23 @@ from safetensors.torch import load_file, save_file
 
 from sae_lib import Claim, cached, save_figure, start_run
 from sae_lib.blocks import ATTENTION_BLOCKS, PAPER_BLOCKS, find_block
-from sae_lib.dictionaries import NAMES, SANITY, UNTRAINED, Dictionaries
+from sae_lib.dictionaries import LINEAR, NAMES, SANITY, UNTRAINED, Dictionaries
 
 # %%
 from sae_lib.meaning import (
     Truth,
     best_of,
     beyond_chance,
-    chance_scores,
-    compare_reading,
     expected_scores,
-    find_meaning,
-    fires_in_both,
     leave_out,
-    linear_probe,
-    match_dictionaries,
-    p_values,
     reading_scores,
     scene_samples,
-    sparse_probes,
     spearman,
 )
 from sae_lib.metrics import bootstrap, bootstrap_trials, interval_of
 from sae_lib.reading import Reading
 from sae_lib.store import ROOT
 from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
-from sae_lib.transfer import untrained
 from sae_lib.updates import to_vectors, update_hooks
 from sae_lib.writing import choose_strengths, effects_in_one_step, find_trials, samples_by_block, well_read
 
@@ -128,6 +119,12 @@ SPECIALISTS = {"composition": "down.2.1", "detail": "up.0.0", "appearance": "up.
 def minus(control, text, of="C1"):
     """A claim that something is left when its control is subtracted."""
     return Claim(text, at_least=ABOVE_ZERO, id=of, control=control)
+
+
+def judge(claim, samples):
+    """The verdict on a number and its interval."""
+    number = interval_of(samples)
+    return claim.judge(run, number.value, number[1:])
 
 
 better_claims = {
@@ -234,37 +231,16 @@ for block, sae in seeds[0].items():
 
 
 # %%
-def find_meanings(folder):
-    """By block, of the SAE and of random directions: the live units' numbers, values, scores, margins and p-values."""
-    found = {}
-    for block in assets.blocks:
-        truths = [reading.truth(block).take(half) for half in reading.halves]
-        for name in ("SAE", "random directions"):
-            halves = [units(name, block)(half) for half in reading.halves]
-            live = fires_in_both(*halves)
-            meaning = find_meaning(*(reading_scores(a[..., live], t) for a, t in zip(halves, truths, strict=True)))
-            by_chance = chance_scores(halves[1][..., live], truths[1], meaning.value, permutations, seed)
-            parts = meaning._asdict() | {"live": live.nonzero().flatten(), "p": p_values(meaning.score, by_chance)}
-            found |= {f"{name}/{block}/{part}": tensor for part, tensor in parts.items()}
-    save_file(found, folder / "meanings.safetensors")
-
-
-if known:
-    made_of = {"reading": reading.make().name, "trained": dictionaries.folder.name, "seed": seed}
-    meaning_folder = cached("meanings", made_of | {"permutations": permutations}, find_meanings)
-    meanings = load_file(meaning_folder / "meanings.safetensors")
-
-# %%
 beyond, shares, meaning_verdicts = {}, {"SAE": [], "random directions": []}, []
-for name, samples in shares.items() if known else ():
+meant = {name: dictionaries.meanings(name, permutations) for name in shares if known}
+for name, (_, found) in meant.items():
     for place, block in enumerate(assets.blocks):
-        beyond[name, block] = beyond_chance(meanings[f"{name}/{block}/p"])
-        samples.append(bootstrap(beyond[name, block].float(), resamples=resamples, seed=seed + place))
+        beyond[name, block] = beyond_chance(found[block]["p"])
+        shares[name].append(bootstrap(beyond[name, block].float(), resamples=resamples, seed=seed + place))
 if known:
+    meaning_folder, meanings = meant["SAE"]
     share = {name: torch.stack(samples).mean(0) for name, samples in shares.items()}
-    for claim, samples in ((share_claim, share["SAE"]), (more_claim, share["SAE"] - share["random directions"])):
-        number = interval_of(samples)
-        meaning_verdicts.append(claim.judge(run, number.value, number[1:]))
+    meaning_verdicts = [judge(share_claim, share["SAE"]), judge(more_claim, share["SAE"] - share["random directions"])]
     print(f"{'block':10}{'live':>6}{'beyond chance (95 % over features)':>38}{'random directions':>20}")
     for block, ours, control in zip(assets.blocks, *shares.values(), strict=True):
         number, other = interval_of(ours), interval_of(control)
@@ -276,9 +252,7 @@ if known:
     print("of each block the three best, the median and the worst of its live features (rule, not taste)")
     print(f"{'feature':16}{'meaning':24}{'score':>7}{'margin':>8}{'p':>7}")
 for block in assets.blocks if known else ():
-    live, value, points, margin, p = (
-        meanings[f"SAE/{block}/{part}"] for part in ("live", "value", "score", "margin", "p")
-    )
+    live, value, points, margin, p = (meanings[block][part] for part in ("live", "value", "score", "margin", "p"))
     order = points.argsort(descending=True)
     for at in (*order[:3].tolist(), order[len(order) // 2].item(), order[-1].item()):
         row = (
@@ -296,98 +270,64 @@ for block in assets.blocks if known else ():
 # the same ones for every dictionary; matches and SAE seeds stay as they are.
 
 # %%
-SIZES = (1, 2, 5, 16)
-PROBED = ("SAE", "neurons", "random directions")
+SIZES, PROBED = (1, 2, 5, 16), ("SAE", "neurons", "random directions")
 
 
-def compare(folder):
-    found = {}
-    for block in assets.blocks:
-        named = {name: units(name, block) for name in NAMES}
-        count, by_name = compare_reading(named, reading.truth(block), reading.halves)
-        found |= {f"{name}/{block}": each for name, each in by_name.items()} | {f"count/{block}": torch.tensor(count)}
-    save_file(found, folder / "compared.safetensors")
+def samples_of(scores):
+    """By block and name, samples about scores that came with pictures left out: [values, samples]."""
+    return {b: {name: scene_samples(each, **sampling) for name, each in of.items()} for b, of in scores.items()}
 
 
-def probe(folder):
-    """Scores of the linear probe on the raw update, and of probes that use few units of a dictionary."""
-    found, eye, weights = {}, torch.eye(len(values)), leave_out(len(score))
-    for block in assets.blocks:
-        known_half, asked = (reading.truth(block).take(half) for half in reading.halves)
-        x = dictionaries.updates[block].float()
-        maps = {"linear": x[score] @ linear_probe(x[match], known_half)}
-        for name in PROBED:
-            probes = sparse_probes(units(name, block)(match), known_half, SIZES)
-            told = units(name, block)(score)
-            maps |= {f"{name}, {size}": told @ each for size, each in zip(SIZES, probes, strict=True)}
-        found |= {f"{name}/{block}": expected_scores(each, eye, asked, weights) for name, each in maps.items()}
-    save_file(found, folder / "probes.safetensors")
-
-
-# %%
-def samples_of(table, resamples=resamples):
-    return {name: scene_samples(each, resamples, seed) for name, each in table.items() if each.ndim}
-
-
-def over_blocks(table, name):
+def over_blocks(name):
     """Mean over the values and the blocks: [samples]."""
-    return torch.stack([table[f"{name}/{block}"].mean(0) for block in assets.blocks]).mean(0)
+    return torch.stack([compared[block][name].mean(0) for block in assets.blocks]).mean(0)
 
 
 control_verdicts = []
 if known:
-    compare_folder = cached("reading_compared", made_of, compare)
-    probe_folder = cached("reading_probes", made_of, probe)
-    counted = load_file(compare_folder / "compared.safetensors")
-    compared, probed = samples_of(counted), samples_of(load_file(probe_folder / "probes.safetensors"))
+    compare_folder, candidates, scores = dictionaries.compare()
+    probes = dictionaries.probe(PROBED, SIZES)
+    compared = samples_of({block: scores[block] | probes[block] for block in assets.blocks})
     for name, claim in better_claims.items():
-        ours = over_blocks(compared, "SAE, trained here" if name in SANITY else "SAE")
-        gap = interval_of(ours - over_blocks(compared, name))
-        control_verdicts.append(claim.judge(run, gap.value, gap[1:]))
+        ours = over_blocks("SAE, trained here" if name in SANITY else "SAE")
+        control_verdicts.append(judge(claim, ours - over_blocks(name)))
     print(f"{'mean score of ' + str(len(values)) + ' values':26}" + "".join(f"{block:>10}" for block in assets.blocks))
-    print(f"{'N candidates':26}" + "".join(f"{counted[f'count/{block}'].item():10}" for block in assets.blocks))
-    for name in (*NAMES, "linear"):
-        table = probed if name == "linear" else compared
-        print(f"{name:26}" + "".join(f"{table[f'{name}/{block}'][:, 0].mean():10.3f}" for block in assets.blocks))
+    print(f"{'N candidates':26}" + "".join(f"{candidates[block]:10}" for block in assets.blocks))
+    for name in (LINEAR, *NAMES):
+        print(f"{name:26}" + "".join(f"{compared[block][name][:, 0].mean():10.3f}" for block in assets.blocks))
 
 # %%
 if known:
     fig, (left, right) = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 3.6), width_ratios=(1.5, 1))
-    rows = ["linear", *NAMES]
-    for y, name in enumerate(rows):
-        table = probed if name == "linear" else compared
+    for y, name in enumerate((LINEAR, *NAMES)):
         for block in assets.blocks:
-            left.plot(
-                table[f"{name}/{block}"][:, 0].mean(), -y, BLOCK_MARKERS[block], color=BLOCK_COLORS[block], ms=3.5
-            )
-        mean = interval_of(over_blocks(table, name))
-        left.plot(mean.value, -y, "k|", markersize=11, markeredgewidth=1.6)
+            look = {"color": BLOCK_COLORS[block], "markersize": 3.5, "label": None if y else block}
+            left.plot(compared[block][name][:, 0].mean(), -y, BLOCK_MARKERS[block], **look)
+        mean = interval_of(over_blocks(name))
+        left.plot(mean.value, -y, "k|", markersize=11, markeredgewidth=1.6, label=None if y else "mean")
         left.hlines(-y, *mean[1:], color="black", linewidth=2.5)
-    for block in assets.blocks:
-        left.plot([], [], BLOCK_MARKERS[block], color=BLOCK_COLORS[block], label=block)
-    left.plot([], [], "k|", markersize=9, markeredgewidth=1.6, label="mean")
     left.axvline(0, color="black", linewidth=0.6)
-    left.set_yticks([-y for y in range(len(rows))], ["linear probe (ceiling)", *NAMES])
-    left.set(xlabel="reading score, best of N units", xlim=(None, 1))
-    fig.legend(
-        *left.get_legend_handles_labels(), loc="outside upper center", ncols=4, columnspacing=1, handletextpad=0.2
-    )
+    left.set_yticks([-y for y in range(1 + len(NAMES))], [f"{LINEAR} (ceiling)", *NAMES])
+    left.set(xlabel="reading score, best of N units")
+    legend = {"loc": "outside upper center", "columnspacing": 1, "handletextpad": 0.2}
+    fig.legend(*left.get_legend_handles_labels(), ncols=4, **legend)
 
 # %%
 if known:
     looks = {"SAE": ("#0072B2", "-o"), "neurons": ("black", "--s"), "random directions": (CONTROL_COLOR, ":^")}
     for name, (color, line) in looks.items():
-        by_size = [interval_of(over_blocks(probed, f"{name}, {size}")) for size in SIZES]
+        by_size = [interval_of(over_blocks(f"{name}, {size}")) for size in SIZES]
         right.plot(SIZES, [each.value for each in by_size], line, color=color, label=name)
         right.vlines(SIZES, *zip(*(each[1:] for each in by_size), strict=True), color=color)
-    right.axhline(interval_of(over_blocks(probed, "linear")).value, color="black", linewidth=0.8, label="linear probe")
+    top = interval_of(over_blocks(LINEAR)).value
+    right.axhline(top, color="black", linewidth=0.8, label=LINEAR)
     right.set_xscale("log", base=2)
     right.set_xticks(SIZES, SIZES)
-    right.set(xlabel="units in a sparse probe", ylabel="reading score, mean of blocks", ylim=(0, None))
-    right.legend(loc="best", fontsize=7)
-    result = {"scores": {name: interval_of(each.mean(0)) for name, each in (compared | probed).items()}}
-    result |= {"mean of blocks": {name: interval_of(over_blocks(compared, name)) for name in NAMES}}
-    result |= {"candidates": {b: counted[f"count/{b}"] for b in assets.blocks}, "pictures": len(score), **sampling}
+    right.set(xlabel="units in a sparse probe", ylabel="score, mean of blocks", ylim=(0, 1.45 * top))
+    right.legend(loc="upper left", fontsize=7)
+    result = {"scores": {b: {n: interval_of(each.mean(0)) for n, each in of.items()} for b, of in compared.items()}}
+    result |= {"mean of blocks": {name: interval_of(over_blocks(name)) for name in compared[assets.blocks[0]]}}
+    result |= {"candidates": candidates, "pictures": len(score), **sampling}
     save_figure(run, fig, "controls", result, compare_folder, control_verdicts)
 
 # %% [markdown]
@@ -436,9 +376,11 @@ def short(number):
 if known:
     paper = Reading(assets.with_blocks(PAPER_BLOCKS))
     told = {"reading": reading.make().name, "paper": paper.make().name}
-    best = samples_of(load_file(cached("reading_best", told, best_features) / "best.safetensors"))
-    reads = {block: over_families(each) for block, each in best.items()}  # [families, samples]
-    ceilings = {block: over_families(probed[f"linear/{block}"]) for block in assets.blocks}
+    best = load_file(cached("reading_best", told, best_features) / "best.safetensors")
+    reads = {
+        block: over_families(scene_samples(each, **sampling)) for block, each in best.items()
+    }  # [families, samples]
+    ceilings = {block: over_families(compared[block][LINEAR]) for block in assets.blocks}
     heights = torch.stack([reads[block][:, 0] for block in assets.blocks], 1)
     tops = torch.stack([ceilings[block][:, 0] for block in assets.blocks], 1)
     cells = [(y, x) for y in range(len(families)) for x in range(len(assets.blocks))]
@@ -595,23 +537,22 @@ if known:
         agreed[group] = by_block.pop(SPECIALISTS[group]) - torch.stack(list(by_block.values())).mean(0)
     for name, claim in (special_claims | agree_claims).items():
         if name in agreed:
-            number = interval_of(agreed[name])
-            special_verdicts.append(claim.judge(run, number.value, number[1:]))
+            special_verdicts.append(judge(claim, agreed[name]))
             print(special_verdicts[-1])
 
 # %%
 if known:
-    tables = {"reads: score": reads, "caption enters: share": enters, "writes: rise": writes}
+    tables = {"reads: score": reads, "enters: share": enters, "writes: rise": writes}
     tables = {title: table for title, table in tables.items() if table}
     fig, axes = plt.subplots(1, len(tables), figsize=(TEXT_WIDTH, 3.6), sharey=True)
     ordered = [families.index(name) for names in GROUPS.values() for name in names]
     for ax, (title, table) in zip(axes, tables.items(), strict=True):
         numbers = [[interval_of(table[block][row]) for block in assets.blocks] for row in ordered]
         heights = torch.tensor([[each.value for each in row] for row in numbers])
-        texts = {cell: short(heights[cell]) for cell in cells if heights[cell].isfinite()}
+        texts = {cell: f"{100 * heights[cell]:.0f}".replace("-0", "0") for cell in cells if heights[cell].isfinite()}
         draw_table(ax, heights.clamp(min=0), texts, title, [families[row] for row in ordered])
         for text, cell in zip(ax.texts, texts, strict=True):
-            text.set_fontweight("bold" if numbers[cell[0]][cell[1]].low > 0 else "normal")
+            text.set_fontweight("bold" if numbers[cell[0]][cell[1]].low > 1e-6 else "normal")
         for line in (3.5, 4.5):
             ax.axhline(line, color="black", linewidth=1)
     plain = {
@@ -626,7 +567,7 @@ if known:
     save_figure(run, fig, "specialisation", result, writing_folder, special_verdicts)
 
 # %% [markdown]
-# **What we see.** Rows are families, in the groups composition, detail and appearance; columns are blocks, the most important first; bold: the 95 % interval lies
+# **What we see.** Rows are families, in the groups composition, detail and appearance; columns are blocks, the most important first; numbers are hundredths; bold: the 95 % interval lies
 # above zero; empty: none or one of the block's best features means that family. Compare the three panels column by column. A block that *reads* a
 # family which does not *enter* there has it from earlier blocks: it knows what the picture is about to show and does not decide it. One that writes
 # what enters there decides. The paper's own words are tested on the paper's four blocks, whatever blocks are studied here.
@@ -640,41 +581,17 @@ if known:
 
 
 # %%
-def measure_stability(folder):
-    """By block, of trained and untrained SAEs of three seeds: each feature's stability and, where it is live and known, its score and rate."""
-    found = {}
-    for block in assets.blocks:
-        blank_seeds = [untrained(each[block], seed + i) for i, each in enumerate(seeds)]
-        for name, three in (("trained", [each[block] for each in seeds]), ("untrained", blank_seeds)):
-            pairs = [match_dictionaries(three[0].decoder.weight, other.decoder.weight)[1] for other in three[1:]]
-            stable = torch.stack(pairs).mean(0)
-            found[f"{name}/{block}/all"] = stable
-            if known:
-                halves = [three[0].encode(dictionaries.updates[block][half].float()) for half in reading.halves]
-                live = fires_in_both(*halves)
-                told = zip(halves, reading.halves, strict=True)
-                tables = [reading_scores(a[..., live], reading.truth(block).take(half)) for a, half in told]
-                found[f"{name}/{block}/stable"], found[f"{name}/{block}/score"] = (
-                    stable[live],
-                    find_meaning(*tables).score,
-                )
-                found[f"{name}/{block}/rate"] = (halves[0][..., live] > 0).float().mean((0, 1))
-    save_file(found, folder / "stability.safetensors")
-
-
-told = {"trained": dictionaries.folder.name, "seed": seed} | ({"reading": reading.make().name} if known else {})
-stable_folder = cached("stability", told, measure_stability)
-stability = load_file(stable_folder / "stability.safetensors")
+stable_folder, stability = dictionaries.stability()
 for block in assets.blocks:
-    ours, control = (stability[f"{name}/{block}/all"] for name in ("trained", "untrained"))
-    told = [f"{each.mean():.2f} ({(each > 0.9).float().mean():.1%} above 0.9)" for each in (ours, control)]
+    told = [stability[name][block]["all"] for name in ("trained", "untrained")]
+    told = [f"{each.mean():.2f} ({(each > 0.9).float().mean():.1%} above 0.9)" for each in told]
     print(f"{block:9} mean cosine with the matched features: {told[0]}; untrained: {told[1]}")
 
 
 # %%
 def rank_samples(name, block, given=True):
     """Spearman of stability and score, given the firing rate: of all live features, then of samples of them."""
-    stable, points, rate = (stability[f"{name}/{block}/{part}"] for part in ("stable", "score", "rate"))
+    stable, points, rate = (stability[name][block][part] for part in ("stable", "score", "rate"))
     drawn = torch.randint(len(stable), (resamples, len(stable)), generator=torch.Generator().manual_seed(seed))
     rows = [torch.arange(len(stable)), *drawn]
     return torch.tensor([spearman(stable[i], points[i], rate[i] if given else None) for i in rows]).double()
@@ -687,8 +604,7 @@ for block in assets.blocks if known else ():
     row = f"given the rate, minus untrained: {given.value:+.2f} ({given.low:+.2f} to {given.high:+.2f})"
     print(f"{block:9} stability and meaning, Spearman: {plain:+.2f}; {row}")
 if known:
-    number = interval_of(torch.stack(list(ranks.values())).mean(0))
-    stable_verdicts = [stable_claim.judge(run, number.value, number[1:])]
+    stable_verdicts = [judge(stable_claim, torch.stack(list(ranks.values())).mean(0))]
 else:
     print("meaning not run: nothing knows the truth of a photograph")
 
@@ -696,7 +612,7 @@ else:
 fig, axes = plt.subplots(1, 2 if known else 1, figsize=(TEXT_WIDTH, 2.8), squeeze=False)
 for block in assets.blocks:
     for name, line, color in (("trained", "-", BLOCK_COLORS[block]), ("untrained", ":", CONTROL_COLOR)):
-        ranked = stability[f"{name}/{block}/all"].sort(descending=True).values
+        ranked = stability[name][block]["all"].sort(descending=True).values
         axes[0, 0].plot(
             torch.linspace(0, 1, len(ranked)), ranked, line, color=color, label=block if line == "-" else None
         )
@@ -712,7 +628,9 @@ for y, (block, samples) in enumerate(ranks.items()):
 if known:
     axes[0, 1].axvline(0, color="black", linewidth=0.6)
 fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, columnspacing=1)
-result = {"stability": {n: each.sort().values for n, each in stability.items() if n.endswith("/all")}}
+result = {
+    "stability": {name: {b: each["all"].sort().values for b, each in of.items()} for name, of in stability.items()}
+}
 result |= {"seeds": list(recipe.sae_seeds), "prompts": recipe.prompts, **sampling}
 result |= {"stability and meaning, given the rate": {b: interval_of(each) for b, each in ranks.items()}}
 save_figure(run, fig, "stability", result, stable_folder, stable_verdicts)
@@ -755,10 +673,10 @@ def read_exactly(folder):
     """Scores of every live feature's meaning on the renders, by exact truth and by the judge's."""
     found = {}
     for block, x in noised_updates().items():
-        codes = assets.saes()[block].encode(x)[..., meanings[f"SAE/{block}/live"]]
+        codes = assets.saes()[block].encode(x)[..., meanings[block]["live"]]
         for whose, truths in (("exact", true), ("judge", judged)):
             points = reading_scores(codes, truths[assets.grid(block)])
-            found[f"{whose}/{block}"] = points.gather(1, meanings[f"SAE/{block}/value"][:, None])[:, 0]
+            found[f"{whose}/{block}"] = points.gather(1, meanings[block]["value"][:, None])[:, 0]
     save_file(found, folder / "exact.safetensors")
 
 
@@ -768,20 +686,19 @@ if known:
     exact_folder = cached("exact_scores", told, read_exactly)
     exactly = load_file(exact_folder / "exact.safetensors")
 for block in assets.blocks if known else ():
-    for kind, theirs in (("generated", meanings[f"SAE/{block}/score"]), ("same renders", exactly[f"judge/{block}"])):
+    for kind, theirs in (("generated", meanings[block]["score"]), ("same renders", exactly[f"judge/{block}"])):
         drawn = torch.randint(len(theirs), (resamples, len(theirs)), generator=torch.Generator().manual_seed(seed))
         rows = [torch.arange(len(theirs)), *drawn]
         agree[kind][block] = torch.tensor([spearman(theirs[i], exactly[f"exact/{block}"][i]) for i in rows]).double()
 if known:
-    number = interval_of(torch.stack(list(agree["generated"].values())).mean(0))
-    exact_verdicts = [exact_claim.judge(run, number.value, number[1:])]
+    exact_verdicts = [judge(exact_claim, torch.stack(list(agree["generated"].values())).mean(0))]
 
 # %%
 if known:
     fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 3.0), sharex=True, sharey=True)
     for ax, kind in zip(axes, agree, strict=True):
         for block in assets.blocks:
-            theirs = meanings[f"SAE/{block}/score"] if kind == "generated" else exactly[f"judge/{block}"]
+            theirs = meanings[block]["score"] if kind == "generated" else exactly[f"judge/{block}"]
             look = {"color": BLOCK_COLORS[block], "markersize": 2.5, "alpha": 0.7, "rasterized": True}
             label = f"{block}: {agree[kind][block][0]:+.2f}"
             ax.plot(theirs, exactly[f"exact/{block}"], BLOCK_MARKERS[block], label=label, **look)
@@ -806,12 +723,12 @@ if known:
 
 # %% tags=["nbval-check-output"]
 for place, block in enumerate(assets.blocks):
-    means = [stability[f"{name}/{block}/all"].mean() for name in ("trained", "untrained")]
+    means = [stability[name][block]["all"].mean() for name in ("trained", "untrained")]
     print(f"{block:9} stability {means[0]:.2f}, untrained {means[1]:.2f}", end="")
     if known:
         print(f"; beyond chance {shares['SAE'][place][0]:.2f}", end="")
-        print(f"; reads {compared[f'SAE/{block}'][:, 0].mean():.2f}", end="")
-        print(f", random directions {compared[f'random directions/{block}'][:, 0].mean():.2f}", end="")
+        reading_of = [compared[block][name][:, 0].mean() for name in ("SAE", "random directions")]
+        print(f"; reads {reading_of[0]:.2f}, random directions {reading_of[1]:.2f}", end="")
     print()
 
 # %% [markdown]
@@ -846,9 +763,9 @@ else:
 # ## 9.15 Exercises
 #
 # Each changes one value.
-# 1. In `find_meanings` give the scoring half in place of the matching half as well: how large is the winner's curse?
+# 1. In `Reading.halves` give all pictures twice: how large is the winner's curse?
 # 2. `passes = 8`: do longer trained SAEs read better, or come back more often?
-# 3. In `best_of`, count 10: which dictionary has the best *typical* units?
+# 3. In `compare_reading`, `count = 10`: which dictionary has the best *typical* units?
 # 4. `blocks = "paper"`: what do the paper's four blocks hold in this U-Net?
 #
 # **Next:** [99](99_scorecard.ipynb) collects the verdicts of all notebooks.
