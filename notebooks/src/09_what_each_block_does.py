@@ -355,6 +355,7 @@ def best_features(folder):
     save_file(found, folder / "best.safetensors")
 
 
+# %%
 def draw_table(ax, heights, texts, title, rows=None, highest=None):
     """A heat map with its numbers: dark is high."""
     highest = highest or max(heights.nan_to_num(0).max().item(), 0.1)
@@ -525,6 +526,7 @@ def agreement(of_blocks, others):
     return torch.tensor(gaps, dtype=torch.float64)
 
 
+# %%
 special_verdicts, agreed, enters = [], {}, {}
 if known:
     writes = {block: written_families(block) for block in assets.blocks}
