@@ -1,8 +1,9 @@
-"""All features of the four SAEs, to look through: what they mean, how often they fire, what they look like, which fit a text."""
+"""All features of some assets' SAEs, to look through: what they mean, how often they fire, what they look like, which fit a text."""
 
+import json
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,28 +12,26 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sae_lib.blocks import PAPER_BLOCKS
-from sae_lib.clip import Clip, load_clip
+from sae_lib.assets import MODELS
+from sae_lib.clip import Clip
 from sae_lib.features import FeatureId, search_features
 from sae_lib.interventions import Intervention, intervene, modulate, replace_with_feature
-from sae_lib.judges import attribute_values, judge_truth, load_judge
-from sae_lib.meaning import Truth, find_meaning, reading_scores
+from sae_lib.judges import attribute_values, judge_and_truth, values_in
 from sae_lib.painting import Edit, Layer, OnStep, Painter
 from sae_lib.pictures import draw_pictures, lay_over
-from sae_lib.prompts import load_prompts
+from sae_lib.reading import NOISE_SEED, Reading, objects_in
 from sae_lib.store import cached
-from sae_lib.updates import capture_updates, to_vectors
-
-PICTURES = {"smoke": 32, "rehearsal": 8, "pocket": 384, "sdxl": 1_000}
-"""Held-out captions that are drawn and read, by scale."""
+from sae_lib.writing import SCENE_FAMILIES, find_trials, measure_writing, well_read
 
 TOP, BETAS = 4, (-10.0, -5.0, 5.0, 10.0)
 """Pictures on a card: those in which the feature is most active, and the first of them modulated."""
 
-_NOISE_SEED, _SHOWN, _KEPT_PANELS = 1_000, 128, 400
+TRIED = {"smoke": (2, 2), "pocket": (5, 4)}
+"""Features of each block that are tried as its first brush, the best-read ones, and in how many captions each, by scale."""
+
+_SHOWN, _KEPT_PANELS = 128, 400
 
 
 class Row(NamedTuple):
@@ -50,12 +49,19 @@ class Row(NamedTuple):
 class Panel(NamedTuple):
     """The pictures of a card, values in [0, 1]."""
 
-    icon: Float[Tensor, "3 height width"]
-    """Empty prompt; the block gives out its input and k times the feature's mean activation."""
+    rows: list[int]
+    """The captions' numbers in whose pictures it is most active."""
+    icons: Float[Tensor, "gammas 3 height width"]
+    """Empty prompt; the block gives out its input and gamma * k times the feature's mean activation."""
     top: Float[Tensor, "top 3 height width"]
-    """The pictures in which it is most active, its maps laid over them."""
+    """Their pictures, its maps laid over them."""
     strip: Float[Tensor, "betas 3 height width"]
-    """The first of them modulated by BETAS."""
+    """The first of them modulated."""
+
+    @property
+    def icon(self) -> Float[Tensor, "3 height width"]:
+        """Of the first gamma."""
+        return self.icons[0]
 
 
 class Firing(NamedTuple):
@@ -69,103 +75,49 @@ class Firing(NamedTuple):
 
 
 class Catalogue:
-    """The features of a painter's SAEs, read from held-out captions in one step of Turbo.
+    """The features of a painter's SAEs, by the shared reading of held-out pictures (`Reading`).
 
     What all features need is computed once and kept in the cache; the pictures of a card are drawn when they are asked
-    for. Nothing happens before it is needed, so that a missing model is told of where it is missed. prompt_file and
-    clip_source are those of the notebooks, for sdxl scale.
+    for. Nothing happens before it is needed, so that a missing model is told of where it is missed.
     """
 
-    def __init__(self, painter: Painter, prompt_file: str = "", clip_source: str = ""):
-        self.painter = painter
-        self.known = painter.scale != "sdxl"
-        """Whether a judge knows what is true of a picture."""
-        self._prompt_source, self._clip_source = (
-            ("pocket", "pocket") if painter.rehearsal else (prompt_file, clip_source)
-        )
-        self._folder: Path | None = None
+    def __init__(self, painter: Painter):
+        self.painter, self.assets = painter, painter.assets
         self._panels: OrderedDict[FeatureId, Panel] = OrderedDict()
 
     @cached_property
+    def reading(self) -> Reading:
+        """The held-out pictures."""
+        with self.assets.lock:
+            return Reading(self.assets)
+
+    @property
     def prompts(self) -> list[str]:
         """The held-out captions."""
-        count = PICTURES["rehearsal" if self.painter.rehearsal else self.painter.scale]
-        return load_prompts(self.painter.scale, count, "held-out", self._prompt_source)
+        return self.reading.prompts
 
     def prepare(self, on_picture: OnStep | None = None) -> Path:
         """Reads the pictures, if no run before did; the folder of the artefact."""
-        painter = self.painter
-        with painter.lock:
-            if self._folder is None:
-                inputs = {"scale": painter.scale, "sources": painter.sources, "sae_folder": painter.sae_folder}
-                make = lambda folder: self._make(folder, on_picture)
-                self._folder = cached("catalogue", inputs | {"prompts": self.prompts}, make)
-            return self._folder
+        with self.assets.lock:
+            return self.reading.make(on_picture)
 
     @cached_property
-    def _read(self) -> dict[str, Tensor]:
-        return load_file(self.prepare() / "catalogue.safetensors")
-
-    @property
     def pictures(self) -> Float[Tensor, "pictures 3 height width"]:
         """Of the captions, at most 128 pixels wide."""
-        return self._read["pictures"].float() / 255
-
-    def activations(self, block: str) -> tuple[Float[Tensor, "pictures cells k"], Int[Tensor, "pictures cells k"]]:
-        """Kept activations of a block's features and their numbers, as `TopKSAE.encode_sparse` gives them."""
-        return self._read[f"{block}.values"].float(), self._read[f"{block}.indices"].long()
-
-    @torch.no_grad()
-    def _make(self, folder: Path, on_picture: OnStep | None) -> None:
-        painter, pipe = self.painter, self.painter.pipe("turbo")
-        call = painter.call("Turbo, 1 step", _NOISE_SEED, painter.counts.harvest_batch)[1]
-        judge, grid = (load_judge(painter.scale, pipe.device) if self.known else None), painter.grid("Turbo, 1 step")
-        parts: dict[str, list[Tensor]] = {}
-        for start in range(0, len(self.prompts), call.batch_size):
-            if on_picture:
-                on_picture(start, len(self.prompts))
-            prompts = self.prompts[start : start + call.batch_size]
-            rows = range(start, start + len(prompts))
-            with capture_updates(pipe, PAPER_BLOCKS) as updates:
-                drawn = draw_pictures(pipe, prompts, call, rows)
-            found = {"pictures": _shrunk(drawn)}
-            for block, sae in painter.saes.items():
-                values, indices = sae.encode_sparse(to_vectors(updates[block][0].to(sae.pre_bias)))
-                each = (values.cpu().half(), indices.cpu().to(torch.int16))
-                found[f"{block}.values"], found[f"{block}.indices"] = (x.unflatten(0, (len(rows), -1)) for x in each)
-            if judge is not None:
-                found["present"], found["valid"] = judge_truth(judge, drawn, grid)
-            for name, part in found.items():
-                parts.setdefault(name, []).append(part)
-        read = {name: torch.cat(each) for name, each in parts.items()}
-        if judge is not None:
-            read |= self._meanings(read)
-        save_file({name: each.contiguous() for name, each in read.items()}, folder / "catalogue.safetensors")
-
-    def _meanings(self, read: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Each feature's value and score: chosen on the even pictures, scored on the odd ones."""
-        truth = Truth(read["present"], read["valid"])
-        halves = [torch.arange(half, len(truth.present), 2) for half in (0, 1)]
-        found = {}
-        for block, sae in self.painter.saes.items():
-            values, indices = read[f"{block}.values"].float(), read[f"{block}.indices"].long()
-            on_halves = [reading_scores(sae.to_dense(values[half], indices[half]), truth.take(half)) for half in halves]
-            found[f"{block}.meaning"], found[f"{block}.score"], _ = find_meaning(*on_halves)
-        return found
+        return _shrunk(self.reading.pictures)
 
     @cached_property
     def rows(self) -> list[Row]:
         """All features, block by block."""
-        found, names = [], [f"{value} ({name})" for name, value in attribute_values()] if self.known else []
-        for block, sae in self.painter.saes.items():
-            values, indices = self.activations(block)
-            fired = torch.zeros(sae.n_f).index_add_(0, indices.flatten(), (values > 0).float().flatten())
-            rates = (fired / values[..., 0].numel()).tolist()
-            if names:
-                meaning, score = self._read[f"{block}.meaning"].tolist(), self._read[f"{block}.score"].tolist()
+        known, found = self.assets.known, []
+        names = [f"{value} ({name})" for name, value in attribute_values()] if known else []
+        for block in self.assets.blocks:
+            rates = self.reading.shares(block).mean(0).tolist()
+            if known:
+                value, score, _ = (each.tolist() for each in self.reading.meaning(block))
             for number, rate in enumerate(rates):
-                told = (names[meaning[number]], score[number]) if names and rate else ("", 0.0)
-                found.append(Row(FeatureId(block, number), rate, *told))
+                says = (names[value[number]], score[number]) if known and rate else ("", 0.0)
+                found.append(Row(FeatureId(block, number), rate, *says))
         return found
 
     @cached_property
@@ -174,61 +126,97 @@ class Catalogue:
 
     def row(self, feature: FeatureId) -> Row:
         """What a card says of it. Raises ValueError for a feature that is not there."""
-        if feature not in self._row_of:
-            raise ValueError(f"there is no feature {feature}: blocks are {', '.join(PAPER_BLOCKS)}")
-        return self._row_of[feature]
+        if feature in self._row_of:
+            return self._row_of[feature]
+        if feature.block not in self.assets.blocks:
+            raise ValueError(f"there is no feature {feature}: blocks are {', '.join(self.assets.blocks)}")
+        n_f = self.assets.saes()[feature.block].n_f
+        raise ValueError(f"there is no feature {feature}: {feature.block} has {n_f}, numbered from 0")
+
+    def live(self, block: str) -> list[Row]:
+        """A block's features that have a card: active in one of the pictures, and with a unit of strength."""
+        units = self.assets.statistics()[block].mean
+        return [row for row in self.rows if row.id.block == block and row.firing_rate > 0 and units[row.id.feature] > 0]
 
     @cached_property
     def _top(self) -> dict[str, tuple[Float[Tensor, "top n_f"], Int[Tensor, "top n_f"]]]:
         """By block, each feature's highest mean activations over the positions of a picture, and in which pictures."""
-        found = {}
-        for block, sae in self.painter.saes.items():
-            values, indices = (each.flatten(1) for each in self.activations(block))
-            means = values.new_zeros(len(values), sae.n_f).scatter_add_(1, indices, values)
-            found[block] = means.topk(min(15, len(means)), dim=0)
-        return found
+        means = {block: self.reading.means(block) for block in self.assets.blocks}
+        return {block: each.topk(min(15, len(each)), dim=0) for block, each in means.items()}
 
-    def top_pictures(self, feature: FeatureId) -> tuple[list[int], Float[Tensor, "pictures height width"]]:
-        """The captions' numbers in whose pictures it is most active, and its maps there; those where it is not are left
-        out."""
+    def top_pictures(
+        self, feature: FeatureId, count: int = TOP
+    ) -> tuple[list[int], Float[Tensor, "pictures height width"]]:
+        """The captions' numbers in whose pictures it is most active, and its maps there, at most 15; those where it is not
+        are left out."""
         self.row(feature)
-        means, rows = (each[:TOP, feature.feature] for each in self._top[feature.block])
-        rows = rows[means > 0]
-        values, indices = (each[rows] for each in self.activations(feature.block))
-        maps = torch.where(indices == feature.feature, values, 0).sum(-1)
-        return rows.tolist(), maps.unflatten(1, (-1, self.painter.grid("Turbo, 1 step")))
+        means, rows = (each[:count, feature.feature] for each in self._top[feature.block])
+        rows = rows[means > 0].tolist()
+        return rows, self.reading.maps(*feature, rows)
 
     def panel(self, feature: FeatureId) -> Panel:
         """The pictures of its card; the last ones are kept. Raises ValueError for a feature that never fired."""
         if feature not in self._panels:
-            self._panels[feature] = self._draw_panel(feature)
+            (self._panels[feature],) = self.panels([feature])
             while len(self._panels) > _KEPT_PANELS:
                 self._panels.popitem(last=False)
         return self._panels[feature]
 
-    def _draw_panel(self, feature: FeatureId) -> Panel:
-        rows, maps = self.top_pictures(feature)
-        if not rows:
-            raise ValueError(f"{feature} is active in none of the {len(self.prompts)} pictures.")
-        painter, (block, number) = self.painter, feature
-        sae, amount = painter.saes[block], painter.amount(feature, float(painter.saes[block].k))
-        icon = self._draw([""], replace_with_feature(sae, number, amount), block, [0])
-        strip = self._draw(
-            [self.prompts[rows[0]]] * len(BETAS),
-            modulate(sae, number, torch.tensor(BETAS)),
-            block,
-            rows[:1] * len(BETAS),
-        )
-        top = [lay_over(self.pictures[row], each) for row, each in zip(rows, maps, strict=True)]
-        return Panel(_shrunk(icon)[0] / 255, torch.stack(top), _shrunk(strip) / 255)
+    def panels(
+        self,
+        features: Sequence[FeatureId],
+        betas: Sequence[float] = BETAS,
+        gammas: Sequence[float] = (1.0,),
+        top: int = TOP,
+    ) -> list[Panel]:
+        """The pictures of some features' cards, in their order; those of a block are drawn together. A figure may ask for other
+        betas (modulation), gammas (icons) and numbers of top pictures.
 
-    def _draw(self, prompts: list[str], fn: Intervention, block: str, indices: list[int]) -> Tensor:
-        _, call = self.painter.call("Turbo, 1 step", _NOISE_SEED, len(prompts))
-        self.painter.give_way()
-        with self.painter.lock:
-            pipe = self.painter.pipe("turbo")
-            with intervene(pipe, {block: fn}):
-                return draw_pictures(pipe, prompts, call, indices)
+        Raises ValueError for a feature that never fired.
+        """
+        shown = {feature: self.top_pictures(feature, top) for feature in features}
+        for feature, (rows, _) in shown.items():
+            if not rows:
+                raise ValueError(f"{feature} is active in none of the {len(self.prompts)} pictures.")
+        icons, strips = {}, {}
+        for block in dict.fromkeys(feature.block for feature in shown):
+            mine = [feature for feature in shown if feature.block == block]
+            full = [self.painter.amount(feature, float(self.assets.saes()[block].k)) for feature in mine]
+            alone = [gamma * amount for amount in full for gamma in gammas]
+            first = [shown[feature][0][0] for feature in mine for _ in betas]
+            of_icons = [feature for feature in mine for _ in gammas]
+            of_strips = [feature for feature in mine for _ in betas]
+            drawn = self._draw(replace_with_feature, of_icons, alone, [""] * len(alone), [0] * len(alone))
+            icons |= dict(zip(mine, drawn.unflatten(0, (len(mine), -1)), strict=True))
+            prompts = [self.prompts[row] for row in first]
+            drawn = self._draw(modulate, of_strips, [*betas] * len(mine), prompts, self.reading.noise(first))
+            strips |= dict(zip(mine, drawn.unflatten(0, (len(mine), -1)), strict=True))
+        return [Panel(shown[f][0], icons[f], self._laid_over(*shown[f]), strips[f]) for f in features]
+
+    def _laid_over(
+        self, rows: Sequence[int], maps: Float[Tensor, "pictures rows columns"]
+    ) -> Float[Tensor, "pictures 3 height width"]:
+        return torch.stack([lay_over(self.pictures[row], each) for row, each in zip(rows, maps, strict=True)])
+
+    def _draw(
+        self,
+        change: Callable[..., Intervention],
+        features: Sequence[FeatureId],
+        amounts: Sequence[float],
+        prompts: Sequence[str],
+        noise: Sequence[int],
+    ) -> Float[Tensor, "pictures 3 height width"]:
+        """Pictures under `change(sae, features, amounts)`, all of one block; a stroke in a painter goes before each batch."""
+        (_, call), parts = self.assets.call(MODELS[0], NOISE_SEED), []
+        block, numbers = features[0].block, torch.tensor([each.feature for each in features])
+        for start in range(0, len(features), call.batch_size):
+            at = slice(start, start + call.batch_size)
+            self.painter.give_way()
+            with self.assets.lock:
+                fn = change(self.assets.saes()[block], numbers[at], torch.tensor(amounts[at]))
+                with intervene(self.assets.pipe(), {block: fn}):
+                    parts.append(draw_pictures(self.assets.pipe(), prompts[at], call, noise[at]))
+        return _shrunk(torch.cat(parts))
 
     def search(self, text: str, limit: int = 40) -> list[FeatureId]:
         """Features that fit a text, best first: by number ("down.2.1/17", "17"), by block, by words of the meaning, and by
@@ -254,8 +242,7 @@ class Catalogue:
     @cached_property
     def _clip(self) -> tuple[Clip, Float[Tensor, "pictures dimensions"]]:
         """CLIP and the pictures as it sees them, from the first search that wants it on."""
-        clip = load_clip(self.painter.scale, self._clip_source, self.painter.pipe("turbo").device)
-        return clip, clip.embed_images(self.pictures)
+        return self.assets.clip, self.assets.clip.embed_images(self.pictures)
 
     def firing(
         self,
@@ -264,39 +251,118 @@ class Catalogue:
         limit: int = 24,
     ) -> list[Firing]:
         """The features that are active in a picture (`Painter.read`), the highest mean over its positions first; with a cell
-        (row, column) those active there, the strongest in multiples of their mean activation first.
+        (row, column) those active there, the strongest first. All in multiples of a feature's mean activation.
 
-        Raises ValueError for a cell that the grid has not.
+        cell: of the finest of the blocks' grids; of a coarser grid the cell that holds it. Raises ValueError for one that is not there.
         """
-        found = []
+        found, finest = [], finest_grid(read)
+        if cell and not all(0 <= at < finest for at in cell):
+            raise ValueError(f"there is no cell {cell}: the finest grid is {finest} x {finest}")
         for block, maps in read.items():
-            if cell and not all(0 <= at < side for at, side in zip(cell, maps.shape[-2:], strict=True)):
-                raise ValueError(f"there is no cell {cell}: the grid is {maps.shape[-2]} x {maps.shape[-1]}")
-            units, flat = self.painter.statistics[block].mean, maps.flatten(1)
-            peak = (maps[:, cell[0], cell[1]] if cell else flat.amax(1)) / units
-            rank, share = peak if cell else flat.mean(1), (flat > 0).float().mean(1)
+            units, flat = self.assets.statistics()[block].mean, maps.flatten(1)
+            row, column = (at * maps.shape[-1] // finest for at in cell or (0, 0))
+            peak = (maps[:, row, column] if cell else flat.amax(1)) / units
+            rank, share = peak if cell else flat.mean(1) / units, (flat > 0).float().mean(1)
             live = ((units > 0) & (rank > 0)).nonzero().flatten().tolist()
             found += [(rank[i].item(), Firing(FeatureId(block, i), peak[i].item(), share[i].item())) for i in live]
         return [each for _, each in sorted(found, key=lambda one: -one[0])[:limit]]
 
     @cached_property
+    def best(self) -> dict[str, Row]:
+        """By block, the feature to begin painting with.
+
+        Of the block's best-read features the one that writes the value it reads most often, less another live feature in the
+        same place, in captions of this reading; of equals the one that changes fewer other values, then the better read one.
+        Without a judge: the one that fires most often.
+        """
+        often = {block: max(live, key=lambda row: row.firing_rate) for block in self.assets.blocks if (live := self.live(block))}
+        if not self.assets.known:
+            return often
+        identity = self.assets.identity | {"reading": self.prepare().name}
+        folder = cached("first_brushes", identity, self._try_brushes)
+        numbers = json.loads((folder / "best.json").read_text())
+        return often | {block: self.row(FeatureId(block, number)) for block, number in numbers.items()}
+
+    def _try_brushes(self, folder: Path) -> None:
+        per_block, per_feature = TRIED[self.assets.scale]
+        with self.assets.lock:
+            trials = find_trials(well_read(self.reading, per_block), self.reading, per_feature)
+            measured = measure_writing(self.reading, trials)
+        ranked: dict[str, list] = {}
+        for place, target in enumerate(trials.targets):
+            if (mine := measured[trials.which == place]).numel():
+                (own, other), others_changed = (mine[..., 1] - mine[..., 0]).mean(0).tolist(), mine[:, 0, 2].mean().item()
+                rank = (own - other, -others_changed, target.score)
+                ranked.setdefault(target.id.block, []).append((rank, target.id.feature))
+        (folder / "best.json").write_text(json.dumps({block: max(found)[1] for block, found in ranked.items()}))
+
+    @cached_property
     def first_edit(self) -> Edit:
-        """Where a painter starts: the first held-out caption, and a feature in an empty mask: of the eight with the highest
-        score (without meanings: that fire most often) the one that, everywhere, changes this picture most."""
-        painter, side = self.painter, self.painter.grid("Turbo, 1 step")
-        ranked = sorted(self.rows, key=lambda row: (row.score, row.firing_rate), reverse=True)
-        usable = [row.id for row in ranked if painter.statistics[row.id.block].mean[row.id.feature] > 0]
-        plain = Edit(self.prompts[0])
-        before = painter.draw(plain).before
+        """Where a painter starts: the first held-out caption, and one of the features of `best` in an empty mask.
 
-        def change(feature: FeatureId) -> float:
-            return (painter.draw(replace(plain, layers=(Layer(feature),))).after - before).abs().mean().item()
+        It is the one whose stroke shows most. Those go first whose value the judge sees afterwards and did not see before; of
+        these those that are brushed over objects, before those of a background or style; of these the one with the
+        largest change of the picture inside the stroke, less the change outside. Without a judge: the one that,
+        everywhere, changes the picture most.
+        """
+        edit = Edit(self.prompts[0])
+        plain = self.painter.draw(edit).before
+        grids = self.painter.grids(edit.model)
+        found = []
+        for row in self.best.values():
+            mask = self.where(plain, row)
+            after = self.painter.draw(replace(edit, layers=(Layer(row.id, mask=mask),))).after
+            rank = self.seen(row, plain, after), mask is not None, contrast(plain, after, mask)
+            found.append((*rank, Layer(row.id, mask=((0.0,) * grids[row.id.block],) * grids[row.id.block])))
+        return replace(edit, layers=(max(found, key=lambda each: each[:3])[3],))
 
-        return replace(plain, layers=(Layer(max(usable[:8], key=change), mask=((0.0,) * side,) * side),))
+    def where(self, picture: Float[Tensor, "3 height width"], row: Row) -> tuple[tuple[float, ...], ...] | None:
+        """The mask of a feature's block where the judge sees objects; everywhere for a feature of background or style, and without a judge."""
+        if not self.assets.known or _family(row) in SCENE_FAMILIES:
+            return None
+        side = self.assets.grid(row.id.block)
+        _, truths = judge_and_truth(self.assets.judge, picture[None], [side])
+        return tuple(map(tuple, objects_in(truths[side])[0].float().tolist()))
+
+    def seen(self, row: Row, before: Float[Tensor, "3 height width"], after: Float[Tensor, "3 height width"]) -> bool:
+        """Whether the judge sees the value that a feature reads in the picture after an edit, and did not before."""
+        if not self.assets.known or not row.meaning:
+            return False
+        return row.meaning in self.judged(after, row) and row.meaning not in self.judged(before, row)
+
+    def judged(self, picture: Float[Tensor, "3 height width"], row: Row) -> list[str]:
+        """The values that the judge sees in a picture, of the family of the value that a feature reads, as in `Row.meaning`."""
+        judgements, _ = judge_and_truth(self.assets.judge, picture[None], [])
+        there = values_in(judgements)[0].tolist()
+        names = [(name, f"{value} ({name})") for name, value in attribute_values()]
+        return [text for (name, text), is_there in zip(names, there, strict=True) if is_there and name == _family(row)]
 
 
-def _shrunk(pictures: Float[Tensor, "pictures 3 height width"]) -> Tensor:
-    """In 8 bits, at most _SHOWN pixels wide."""
-    if pictures.shape[-1] > _SHOWN:
-        pictures = F.interpolate(pictures, scale_factor=_SHOWN / pictures.shape[-1], mode="area")
-    return (pictures * 255).round().to(torch.uint8)
+def _family(row: Row) -> str:
+    """The attribute of the value that a feature reads."""
+    return row.meaning.partition(" (")[2].removesuffix(")")
+
+
+def finest_grid(maps: Mapping[str, Float[Tensor, "n_f height width"]]) -> int:
+    """Cells along each side of the finest grid among some blocks' maps."""
+    return max(each.shape[-1] for each in maps.values())
+
+
+def contrast(
+    before: Float[Tensor, "3 height width"],
+    after: Float[Tensor, "3 height width"],
+    mask: Iterable[Iterable[float]] | None = None,
+) -> float:
+    """Mean absolute change of a colour inside a mask, less that outside; of the whole picture without one."""
+    change = (after - before).abs().mean(0)
+    if mask is None:
+        return change.mean().item()
+    inside = F.interpolate(torch.tensor(mask)[None, None], change.shape)[0, 0] > 0
+    return sum(sign * change[part].mean().item() for sign, part in ((1, inside), (-1, ~inside)) if part.any())
+
+
+def _shrunk(pictures: Float[Tensor, "pictures 3 height width"]) -> Float[Tensor, "pictures 3 _ _"]:
+    """At most _SHOWN pixels wide."""
+    if pictures.shape[-1] <= _SHOWN:
+        return pictures
+    return F.interpolate(pictures, scale_factor=_SHOWN / pictures.shape[-1], mode="area")

@@ -3,12 +3,11 @@
 import logging
 import math
 import re
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from threading import Condition
 from typing import Any, NamedTuple
 
 import torch
@@ -16,25 +15,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_lib.checkpoints import load_saes, load_statistics
-from sae_lib.denoising import CallSettings
+from sae_lib.assets import MODELS, Assets
+from sae_lib.blocks import PAPER_BLOCKS, select_blocks
 from sae_lib.features import FeatureId, strength_unit
 from sae_lib.interventions import Intervention, add_features, during, intervene
 from sae_lib.pictures import draw_pictures
-from sae_lib.pipelines import load_pipeline
-from sae_lib.recipes import rehearsal_saes
-from sae_lib.runs import silence_progress_bars
-from sae_lib.sae import TopKSAE
-from sae_lib.scales import get_scale
-from sae_lib.statistics import FeatureStatistics
 from sae_lib.steps import follow_steps
 from sae_lib.updates import capture_updates, to_maps, to_vectors
-
-MODELS = ("Turbo, 1 step", "Turbo, 4 steps", "base")
-"""What an edit may be drawn with (paper: Fig. 1); base takes the scale's steps and guidance."""
-
-K = 10
-"""Of the SAEs that are painted with, the paper's for looking at features."""
 
 _KEPT_PICTURES = 32
 OnStep = Callable[[int, int], None]
@@ -68,10 +55,14 @@ class Layer:
         return None if self.mask is None else torch.tensor(self.mask)
 
     def on_grid(self, side: int) -> "Layer":
-        """With the mask of another grid's nearest cells: base's grid is finer than Turbo's at sdxl scale."""
+        """With the mask brought to another grid, as when its feature is changed for one of another block.
+
+        A cell gets the nearest cell's value; one that covers several cells of the old grid, their highest, so that no
+        thin stroke is lost on the way to a coarser grid.
+        """
         if self.mask is None or (len(self.mask), len(self.mask[0])) == (side, side):
             return self
-        fitted = F.interpolate(self.mask_tensor[None, None], (side, side))[0, 0]
+        fitted = F.adaptive_max_pool2d(self.mask_tensor[None], side)[0]
         return replace(self, mask=tuple(map(tuple, fitted.tolist())))
 
 
@@ -125,69 +116,36 @@ class Drawn(NamedTuple):
 
 
 class Painter:
-    """Draws edits with the models and SAEs of a scale, one at a time however many threads ask.
+    """Draws edits with some assets, one at a time however many threads ask.
 
-    Nothing is loaded before it is needed; at sdxl scale one model is held at a time. `source`, `base_source` and
-    `sae_folder` are those of the notebooks; source "random" or "random/16" rehearses with untrained SAEs.
-
-    Raises ValueError for an unknown scale; later, from what needs it, whatever loading a model or SAE raises.
+    Nothing is loaded before it is needed; what needs a model or an SAE raises whatever loading it raises.
     """
 
-    def __init__(self, scale: str = "pocket", source: str = "", base_source: str = "", sae_folder: str = ""):
-        self.scale, self.sae_folder = scale, sae_folder
-        self.rehearsal = source.startswith("random")
-        self.counts = get_scale(scale, self.rehearsal)
-        self.lock = threading.RLock()
-        """Held while a model runs: hooks and the scheduler belong to one call at a time."""
-        self.sources = {"turbo": source, "base": source if self.rehearsal else base_source}
-        self._pipes: dict[str, Any] = {}
+    def __init__(self, assets: Assets):
+        self.assets = assets
         self._pictures: OrderedDict[Edit, Tensor] = OrderedDict()
-        self._asked, self._changed = 0, threading.Condition()
+        self._asked, self._changed = 0, Condition()
 
-    def call(self, model: str, seed: int = 0, batch_size: int = 1) -> tuple[str, CallSettings]:
-        """Which pipeline a model setting is, and how it is called."""
-        base = (self.counts.base_steps, self.counts.base_guidance)
-        steps, guidance = {MODELS[0]: (1, 0.0), MODELS[1]: (4, 0.0), MODELS[2]: base}[model]
-        return "base" if model == MODELS[2] else "turbo", CallSettings(steps, guidance, seed, batch_size)
+    def grids(self, model: str) -> dict[str, int]:
+        """By block, the cells along each side of its grid in one of the models."""
+        name, _ = self.assets.call(model)
+        return {block: self.assets.grid(block, name) for block in self.assets.blocks}
 
-    def pipe(self, name: str):
-        """The pipeline "turbo" or "base"."""
-        with self.lock:
-            if name not in self._pipes:
-                if self.scale == "sdxl" and not self.rehearsal:
-                    self._pipes.clear()
-                silence_progress_bars()
-                self._pipes[name] = load_pipeline(name, self.scale, self.sources[name] or None)
-            return self._pipes[name]
-
-    def grid(self, model: str) -> int:
-        """Cells along each side of the four blocks' grid."""
-        return self.pipe(self.call(model)[0]).unet.config.sample_size // 4
-
-    @cached_property
-    def _checkpoints(self) -> tuple[dict[str, TopKSAE], dict[str, FeatureStatistics]]:
-        with self.lock:
-            pipe = self.pipe("turbo")
-            if self.rehearsal and not self.sae_folder:
-                return rehearsal_saes(pipe)
-            told = (K, self.scale, self.sae_folder)
-            return load_saes(*told, device=pipe.device), load_statistics(*told)
-
-    @property
-    def saes(self) -> dict[str, TopKSAE]:
-        """By block."""
-        return self._checkpoints[0]
-
-    @property
-    def statistics(self) -> dict[str, FeatureStatistics]:
-        """By block."""
-        return self._checkpoints[1]
+    def fitted(self, edit: Edit) -> Edit:
+        """The edit with each mask on the grid of its feature's block."""
+        grids = self.grids(edit.model)
+        layers = tuple(each.on_grid(grids[self._known(each.feature).block]) for each in edit.layers)
+        return replace(edit, layers=layers)
 
     def amount(self, feature: FeatureId, strength: float) -> float:
         """A strength in units of activation. Raises ValueError for a feature that is not there, or never fired."""
-        if feature.block not in self.saes:
-            raise ValueError(f"{feature}: no SAE of block {feature.block!r}; there are {', '.join(self.saes)}")
-        return strength * strength_unit(self.statistics[feature.block], feature.feature)
+        return strength * strength_unit(self.assets.statistics()[self._known(feature).block], feature.feature)
+
+    def _known(self, feature: FeatureId) -> FeatureId:
+        if feature.block not in self.assets.blocks:
+            blocks = ", ".join(self.assets.blocks)
+            raise ValueError(f"{feature}: no SAE of block {feature.block!r} is loaded; there are {blocks}")
+        return feature
 
     def draw(self, edit: Edit, on_step: OnStep | None = None) -> Drawn:
         """The picture without the layers and with them. The last pictures are kept: undoing is exact and costs nothing.
@@ -198,7 +156,7 @@ class Painter:
         MemoryError if the GPU's is too small.
         """
         wanted = [replace(edit, layers=()), edit]
-        with self._ahead(), self.lock, self._guarded():
+        with self._ahead(), self.assets.lock, self._guarded():
             pictures = {each: self._pictures.get(each) for each in wanted}
             missing = [each for each, picture in pictures.items() if picture is None]
             for done, each in enumerate(missing):
@@ -223,20 +181,28 @@ class Painter:
             self._changed.wait_for(lambda: not self._asked)
 
     def _draw(self, edit: Edit, on_step: OnStep | None, done: int, count: int) -> Float[Tensor, "3 height width"]:
-        name, settings = self.call(edit.model, edit.seed)
-        pipe = self.pipe(name)
+        name, settings = self.assets.call(edit.model, edit.seed, 1)
+        if edit.layers:
+            self.assets.saes()  # before the pipeline: where one model is held at a time, they ask for Turbo
+        pipe = self.assets.pipe(name)
         with ExitStack() as stack:
             if on_step:
                 total = count * settings.steps
                 tell = lambda step: on_step(done * settings.steps + step.index, total)
                 stack.enter_context(follow_steps(pipe, tell))
             for layer in edit.layers:
-                stack.enter_context(intervene(pipe, {layer.feature.block: self._intervention(layer)}))
+                stack.enter_context(intervene(pipe, {layer.feature.block: self._intervention(layer, name)}))
             return draw_pictures(pipe, [edit.prompt], settings)[0]
 
-    def _intervention(self, layer: Layer) -> Intervention:
-        amount = self.amount(layer.feature, layer.strength)
-        fn = add_features(self.saes[layer.feature.block], layer.feature.feature, amount, layer.mask_tensor)
+    def _intervention(self, layer: Layer, name: str) -> Intervention:
+        (block, number), amount = layer.feature, self.amount(layer.feature, layer.strength)
+        side = self.assets.grid(block, name)
+        if layer.mask is not None and (len(layer.mask), len(layer.mask[0])) != (side, side):
+            raise ValueError(
+                f"{layer.feature}: its mask has {len(layer.mask)} x {len(layer.mask[0])} cells and the grid of {block} has "
+                f"{side} x {side}; `Layer.on_grid({side})` brings it there"
+            )
+        fn = add_features(self.assets.saes()[block], number, amount, layer.mask_tensor)
         return during(fn, *layer.steps) if layer.steps else fn
 
     def _keep(self, pictures: Mapping[Edit, Tensor]) -> None:
@@ -267,14 +233,14 @@ class Painter:
 
     def notes(self, edit: Edit) -> tuple[str, ...]:
         """What the model will not read of the prompt."""
-        tokenizer, found = self.pipe(self.call(edit.model)[0]).tokenizer, []
+        tokenizer, found = self.assets.pipe(self.assets.call(edit.model)[0]).tokenizer, []
         room = tokenizer.model_max_length - 2  # less the two that begin and end every prompt
         tokens = len(tokenizer(edit.prompt, add_special_tokens=False, verbose=False).input_ids)
         if tokens > room:
             found.append(
                 f"The prompt has {tokens:,} tokens and the model reads {room}: the last {tokens - room:,} were cut."
             )
-        if self.scale != "sdxl":
+        if self.assets.known:
             words = dict.fromkeys(re.findall(r"\w+|[^\w\s]", edit.prompt.lower()))
             strange = [word for word in words if len(tokenizer.tokenize(word)) != 1 or not word.isascii()]
             if strange:
@@ -285,25 +251,24 @@ class Painter:
 
     def read(self, edit: Edit) -> dict[str, Float[Tensor, "n_f height width"]]:
         """The features' activations in the edit's picture without its layers, by block; the mean over the steps."""
-        name, settings = self.call(edit.model, edit.seed)
-        with self.lock, self._guarded(), capture_updates(self.pipe(name), self.saes) as updates:
-            draw_pictures(self.pipe(name), [edit.prompt], settings)
-            found = {}
-            for block, sae in self.saes.items():
+        name, settings = self.assets.call(edit.model, edit.seed, 1)
+        saes, found = self.assets.saes(), {}
+        pipe = self.assets.pipe(name)
+        with self.assets.lock, self._guarded(), capture_updates(pipe, saes) as updates:
+            draw_pictures(pipe, [edit.prompt], settings)
+            for block, sae in saes.items():
                 update = updates[block][:, 0].to(sae.pre_bias)
                 found[block] = to_maps(sae.encode(to_vectors(update)), *update.shape[-2:]).mean(0).cpu()
-            return found
+        return found
 
     def code(self, edit: Edit) -> str:
         """Lines of Python that draw the edit's picture bit for bit, on the same machine."""
-        name, settings = self.call(edit.model, edit.seed)
-        source = f", {self.sources[name]!r}" if self.sources[name] else ""
-        lines = [f"pipe = load_pipeline({name!r}, {self.scale!r}{source})"]
-        if edit.layers and self.rehearsal and not self.sae_folder:
-            lines.append("saes, statistics = rehearsal_saes(pipe)")
-        elif edit.layers:
-            told = f"{K}, {self.scale!r}" + (f", {self.sae_folder!r}" if self.sae_folder else "")
-            lines += [f"saes = load_saes({told}, device=pipe.device)", f"statistics = load_statistics({told})"]
+        assets = self.assets
+        name, settings = assets.call(edit.model, edit.seed, 1)
+        source = f", {assets.sources[name]!r}" if assets.sources[name] else ""
+        lines = [f"pipe = load_pipeline({name!r}, {assets.scale!r}{source})"]
+        if edit.layers:
+            lines += self._code_of_saes()
         for number, layer in enumerate(edit.layers):
             lines += _code_of(layer, number)
         indent = ""
@@ -316,6 +281,21 @@ class Painter:
         text = "\n".join([*lines, "picture = as_image(drawn[0])", ""])
         names = ", ".join(name for name in _NAMES if f"{name}(" in text)
         return ("import torch\n\n" if "torch." in text else "") + f"from sae_lib import {names}\n\n{text}"
+
+    def _code_of_saes(self) -> list[str]:
+        """blocks are told where they are not the scale's own."""
+        assets, blocks = self.assets, ""
+        if assets.untrained:
+            if assets.blocks != PAPER_BLOCKS:
+                blocks = f", {','.join(assets.blocks)!r}"
+            return [f"saes, statistics = rehearsal_saes(pipe{blocks})"]
+        if assets.blocks != select_blocks("", assets.scale):
+            blocks = f", blocks={','.join(assets.blocks)!r}"
+        asked = f"'panel', {assets.scale!r}" + (f", {assets.sae_folder!r}" if assets.sae_folder else "")
+        return [
+            f"saes = load_saes({asked}, device=pipe.device{blocks})",
+            f"statistics = load_statistics({asked}{blocks})",
+        ]
 
 
 _NAMES = ("CallSettings", "add_features", "as_image", "draw_pictures", "during", "intervene", "load_pipeline")

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from PIL import Image
 from torch import Tensor
 
@@ -59,11 +60,26 @@ def difference(
 def lay_over(
     picture: Float[Tensor, "3 height width"], activation_map: Float[Tensor, "rows columns"]
 ) -> Float[Tensor, "3 height width"]:
-    """A picture under an activation map: blown up cell by cell, the brighter and the more opaque the more active."""
+    """A picture under an activation map: blown up cell by cell, the brighter and the more opaque the more active.
+
+    Where the map is 0 the picture is untouched, and nowhere is it covered by more than 45 %.
+    """
     blown = F.interpolate(activation_map[None, None], picture.shape[-2:])[0, 0]
-    scaled = (blown - blown.min()) / (blown.max() - blown.min()).clamp(min=1e-9)
-    opacity = 0.75 * scaled
-    return (1 - opacity) * picture + opacity * _colored(scaled, "plasma")
+    scaled = blown / blown.max().clamp(min=1e-9)
+    opacity = torch.where(scaled > 0, 0.2 + 0.25 * scaled, 0)
+    return (1 - opacity) * picture + opacity * _colored(0.4 + 0.6 * scaled, "plasma")
+
+
+def outline_cells(ax: Axes, mask: Float[Tensor, "rows columns"], side: int) -> None:
+    """The border of the cells that are not 0, white on black, over a picture that is shown `side` pixels wide."""
+    cell = side / len(mask)
+    there = F.pad(mask > 0, (1, 1, 1, 1))
+    across = (there[1:, 1:-1] != there[:-1, 1:-1]).nonzero().tolist()  # an edge above cell (row, column)
+    along = (there[1:-1, 1:] != there[1:-1, :-1]).nonzero().tolist()  # one on its left
+    lines = [[(x, y), (x + 1, y)] for y, x in across] + [[(x, y), (x, y + 1)] for y, x in along]
+    placed = [[(x * cell - 0.5, y * cell - 0.5) for x, y in line] for line in lines]
+    for color, width in (("black", 1.8), ("white", 0.9)):
+        ax.add_collection(LineCollection(placed, colors=color, linewidths=width, capstyle="round"), autolim=False)
 
 
 def _colored(values: Float[Tensor, "height width"], name: str) -> Float[Tensor, "3 height width"]:

@@ -149,10 +149,7 @@ class Reading:
 
     def objects(self, block: str) -> Bool[Tensor, "pictures side side"]:
         """The cells of the block's grid in which the judge sees an object; of a picture without one, all cells."""
-        shapes = torch.tensor([name == "shape" for name, _ in attribute_values()])
-        there = self.truth(block).present[..., shapes].any(-1)
-        there |= ~there.any(1, keepdim=True)
-        return there.unflatten(1, (self.assets.grid(block),) * 2)
+        return objects_in(self.truth(block))
 
     @property
     def halves(self) -> tuple[Int[Tensor, " matched"], Int[Tensor, " scored"]]:
@@ -185,6 +182,14 @@ class Reading:
     def _refuse_unknown(self) -> None:
         if not self.assets.known:
             raise ValueError("nothing knows what is true of SDXL's pictures: only the pocket world has a judge")
+
+
+def objects_in(truth: Truth) -> Bool[Tensor, "pictures side side"]:
+    """The cells in which an object is; of a picture without one, all cells."""
+    shapes = torch.tensor([name == "shape" for name, _ in attribute_values()])
+    there = truth.present[..., shapes].any(-1)
+    there |= ~there.any(1, keepdim=True)
+    return there.unflatten(1, (round(there.shape[1] ** 0.5),) * 2)
 
 
 def _shrunk(pictures: Float[Tensor, "pictures 3 height width"]) -> Tensor:

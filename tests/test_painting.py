@@ -6,19 +6,28 @@ import pytest
 import torch
 
 from sae_lib import painting
+from sae_lib.assets import MODELS, Assets
+from sae_lib.checkpoints import load_statistics
 from sae_lib.features import FeatureId
-from sae_lib.painting import MODELS, Edit, Layer, Painter
+from sae_lib.painting import Edit, Layer, Painter
 from sae_lib.pictures import as_image
 
 SIDE = 8
 LEFT = tuple((1.0,) * 4 + (0.0,) * 4 for _ in range(SIDE))
+FINE_LEFT = tuple((1.0,) * 8 + (0.0,) * 8 for _ in range(16))
 PROMPT = "a large red heart at sea"
-FIRST, SECOND = FeatureId("up.0.1", 377), FeatureId("down.2.1", 487)
+
+def usable(block):
+    """The first feature of a block that has a unit of strength."""
+    return FeatureId(block, (load_statistics("panel", "smoke")[block].mean > 0).nonzero()[0].item())
+
+
+FIRST, SECOND, FINE = usable("up.0.1"), usable("down.2.1"), usable("up.1.2")
 
 
 @pytest.fixture(scope="module")
 def painter():
-    return Painter("smoke")
+    return Painter(Assets("smoke"))
 
 
 def edit(*layers, **fields):
@@ -32,6 +41,7 @@ EDITS = {
     ),
     "some of four steps": edit(Layer(FIRST, 20.0, LEFT, (1, 3)), model=MODELS[1], seed=7),
     "base": edit(Layer(SECOND, 30.0, LEFT, (0, 2)), model="base", prompt='quotes "and" \\ сердце'),
+    "masks of two grids": edit(Layer(FIRST, mask=LEFT), Layer(FINE, 5.0, FINE_LEFT)),
     "an empty mask": edit(Layer(FIRST, mask=((0.0,) * SIDE,) * SIDE)),
     "no layer, empty prompt": Edit(""),
 }
@@ -46,11 +56,19 @@ def test_the_code_of_an_edit_draws_its_picture_bit_for_bit(name, painter):
     assert found["picture"].tobytes() == as_image(after).tobytes()
 
 
-def test_the_code_of_a_rehearsal_draws_its_picture_too():
-    rehearsal, found = Painter("sdxl", "random/16"), {}
+@pytest.mark.parametrize("blocks", ["", "up.1.2,mid.0"])
+def test_the_code_of_a_rehearsal_draws_its_picture_too(blocks):
+    rehearsal, found = Painter(Assets("sdxl", "random/16", blocks=blocks)), {}
     one = Edit("a heart", layers=(Layer(FeatureId("mid.0", 3)),))
     exec(rehearsal.code(one), found)  # noqa: S102
     assert torch.equal(found["drawn"][0], rehearsal.draw(one).after)
+
+
+def test_the_code_names_blocks_that_are_not_the_scales_own(painter):
+    assert "blocks" not in painter.code(edit()) and "load_saes('panel', 'smoke', device" in painter.code(edit())
+    other, found = Painter(Assets("smoke", blocks="up.1.2,up.0.1")), {}
+    exec(other.code(edit()), found)  # noqa: S102
+    assert list(found["saes"]) == ["up.1.2", "up.0.1"] and torch.equal(found["drawn"][0], painter.draw(edit()).after)
 
 
 @pytest.mark.parametrize("name", EDITS)
@@ -59,12 +77,12 @@ def test_an_edit_survives_json(name):
 
 
 def test_a_stroke_changes_the_picture_and_undoing_it_restores_it_bit_for_bit():
-    painter = Painter("smoke")
+    painter = Painter(Assets("smoke"))
     blank, once, twice = Edit(PROMPT), edit(), edit(Layer(FIRST, mask=LEFT), Layer(SECOND))
     first = [painter.draw(each).after for each in (blank, once, twice)]
     assert not torch.equal(first[0], first[1]) and not torch.equal(first[1], first[2])
     undone = [painter.draw(each).after for each in (once, blank)]
-    anew = [Painter("smoke").draw(each).after for each in (once, blank)]
+    anew = [Painter(Assets("smoke")).draw(each).after for each in (once, blank)]
     for kept, drawn, before in zip(undone, anew, first[1::-1], strict=True):
         assert torch.equal(kept, before) and torch.equal(drawn, before)
 
@@ -76,9 +94,9 @@ def test_strength_zero_and_an_empty_mask_change_nothing(painter):
 
 
 def test_two_painters_and_two_edits_of_one_do_not_disturb_each_other(painter):
-    other, blank = Painter("smoke"), painter.draw(Edit(PROMPT)).after
+    other, blank = Painter(Assets("smoke")), painter.draw(Edit(PROMPT)).after
     other.draw(edit(Layer(SECOND, 40.0)))
-    again = Painter("smoke")
+    again = Painter(Assets("smoke"))
     again.draw(edit(Layer(FIRST, 40.0)))
     assert torch.equal(again.draw(edit()).before, blank) and torch.equal(other.draw(Edit(PROMPT)).after, blank)
 
@@ -98,13 +116,13 @@ def test_progress_is_told_before_each_step_and_what_it_raises_ends_the_drawing_w
         if done == 5:
             raise KeyboardInterrupt
 
-    one, unet = edit(model=MODELS[1], seed=31), painter.pipe("turbo").unet
+    one, unet = edit(model=MODELS[1], seed=31), painter.assets.pipe("turbo").unet
     with pytest.raises(KeyboardInterrupt):
         painter.draw(one, on_step)
     assert told == [(done, 8) for done in range(6)]
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in unet.modules())
     assert not any(each.seed == 31 for each in painter._pictures)
-    assert torch.equal(painter.draw(one).after, Painter("smoke").draw(one).after)
+    assert torch.equal(painter.draw(one).after, Painter(Assets("smoke")).draw(one).after)
 
 
 def test_what_no_stroke_waits_for_gives_way_to_a_drawing(painter):
@@ -147,9 +165,10 @@ def test_words_that_the_pocket_model_never_learnt_are_named(painter):
 @pytest.mark.parametrize(
     "layer, message",
     [
-        (Layer(FIRST, mask=((1.0,) * 16,) * 16), r"mask is \[16, 16\]; wanted this block's grid, \[8, 8\]"),
-        (Layer(FeatureId("up.0.1", 512)), "feature 512 of an SAE with 512"),
-        (Layer(FeatureId("up.1.0", 3)), "no SAE of block 'up.1.0'; there are down.2.1, mid.0, up.0.0, up.0.1"),
+        (Layer(FIRST, mask=((1.0,) * 16,) * 16), f"{FIRST}: its mask has 16 x 16 cells and the grid of up.0.1 has 8 x 8;"),
+        (Layer(FINE, mask=LEFT), r"has 8 x 8 cells and the grid of up.1.2 has 16 x 16; `Layer.on_grid\(16\)` brings it"),
+        (Layer(FeatureId("up.0.1", 9_999)), "feature 9999 of an SAE with"),
+        (Layer(FeatureId("up.1.0", 3)), "up.1.0/3: no SAE of block 'up.1.0' is loaded; there are up.0.1, down.2.1"),
         (Layer(FIRST, steps=(0, 2)), r"steps \[0, 2\) were asked for and the call has 1"),
         (Layer(FIRST, steps=(1, 1)), "wanted 0 <= start < end"),
     ],
@@ -157,7 +176,7 @@ def test_words_that_the_pocket_model_never_learnt_are_named(painter):
 def test_what_cannot_be_drawn_is_refused_in_a_sentence_and_leaves_no_trace(layer, message, painter):
     with pytest.raises(ValueError, match=message):
         painter.draw(edit(layer, seed=40))
-    assert torch.equal(painter.draw(Edit(PROMPT)).after, Painter("smoke").draw(Edit(PROMPT)).after)
+    assert torch.equal(painter.draw(Edit(PROMPT)).after, Painter(Assets("smoke")).draw(Edit(PROMPT)).after)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +217,7 @@ def test_a_gpu_out_of_memory_is_told_in_a_sentence(painter, monkeypatch):
 
 
 def test_nothing_is_loaded_before_it_is_needed_and_a_missing_sae_is_told_then(tmp_path):
-    painter = Painter("smoke", sae_folder=str(tmp_path / "gone"))
+    painter = Painter(Assets("smoke", sae_folder=str(tmp_path / "gone")))
     assert painter.draw(Edit(PROMPT)).after.shape == (3, 64, 64)
     with pytest.raises(FileNotFoundError, match="no folder of SAEs 'gone'"):
         painter.draw(edit())
@@ -211,8 +230,29 @@ def test_a_mask_is_brought_to_another_grid_by_its_nearest_cells():
     assert finer.on_grid(2) == layer and layer.on_grid(2) is layer and Layer(FIRST).on_grid(4) == Layer(FIRST)
 
 
+def test_a_thin_stroke_is_not_lost_on_a_coarser_grid():
+    column = tuple((0.0, 1.0, 0.0, 0.0) for _ in range(4))
+    assert Layer(FINE, mask=column).on_grid(2).mask == ((1.0, 0.0),) * 2
+
+
+def test_each_mask_gets_the_grid_of_its_features_block(painter):
+    grids = painter.grids(MODELS[0])
+    assert grids["up.0.1"] == 8 and grids["up.1.2"] == 16 and painter.grids("base") == grids
+    fitted = painter.fitted(edit(Layer(FINE, mask=LEFT), Layer(FIRST, mask=FINE_LEFT), Layer(FIRST)))
+    assert [each.mask for each in fitted.layers] == [FINE_LEFT, LEFT, None]
+    assert not torch.equal(*painter.draw(fitted)[:2])
+
+
+def test_an_unknown_block_or_chosen_blocks_of_sdxl_are_refused_in_a_sentence():
+    with pytest.raises(ValueError, match="unknown block 'up.9'; choose \"chosen\", \"paper\", or codes with commas"):
+        Painter(Assets("smoke", blocks="up.9"))
+    with pytest.raises(ValueError, match="no blocks were chosen for SDXL: look at the figures of notebook 05"):
+        Painter(Assets("sdxl", blocks="chosen"))
+
+
 def test_the_reading_of_a_picture_is_that_of_the_picture_without_layers(painter):
-    read = painter.read(edit())
-    assert {block: maps.shape for block, maps in read.items()} == {b: (512, SIDE, SIDE) for b in painter.saes}
+    read, saes = painter.read(edit()), painter.assets.saes()
+    wanted = {block: (sae.n_f, *[painter.assets.grid(block)] * 2) for block, sae in saes.items()}
+    assert {block: maps.shape for block, maps in read.items()} == wanted
     plain = painter.read(replace(edit(), layers=()))
     assert all(torch.equal(maps, plain[block]) and (maps > 0).any() for block, maps in read.items())

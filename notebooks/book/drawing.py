@@ -1,6 +1,6 @@
 """The gallery's pictures: one strip of tiles for every feature that fires, drawn many at once and kept in the cache.
 
-A strip is what `Catalogue.panel` shows on a feature's card, side by side: the icon, the top pictures under their maps, and
+A strip is what `Catalogue.panels` gives for a feature's card, side by side: the icon, the top pictures under their maps, and
 the first of them modulated, with itself unchanged in the middle.
 """
 
@@ -17,64 +17,31 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_lib import Catalogue, Painter
-from sae_lib.blocks import PAPER_BLOCKS
+from sae_lib.assets import Assets
 from sae_lib.catalogue import BETAS, TOP
 from sae_lib.features import FeatureId
-from sae_lib.interventions import modulate, replace_with_feature
-from sae_lib.pictures import as_image, lay_over
+from sae_lib.pictures import as_image
 from sae_lib.store import cached
 
 TILES = 1 + TOP + len(BETAS) + 1
 """On a strip: icon, top pictures, betas with 0 among them."""
-BATCH = 16
-"""Pictures a call: more were slower in all that was measured (20 a second on one core, 17 at 64, 12 at 128)."""
+TOGETHER = 16
+"""Features whose pictures are drawn together."""
 QUALITY = 82
 """Of WebP: some 6 kB a strip."""
 
 
-def live_features(catalogue: Catalogue, block: str) -> list[FeatureId]:
-    """Those that are active in one of the catalogue's pictures and whose mean activation is known."""
-    known = catalogue.painter.statistics[block].mean
-    rows = [row for row in catalogue.rows if row.id.block == block]
-    return [row.id for row in rows if row.firing_rate > 0 and known[row.id.feature] > 0]
-
-
-def draw_icons(catalogue: Catalogue, features: Sequence[FeatureId]) -> Float[Tensor, "features 3 height width"]:
-    """What `Catalogue.panel` calls icon, of features of one block, values in [0, 1]."""
-    painter, block = catalogue.painter, features[0].block
-    sae = painter.saes[block]
-    amounts = torch.tensor([painter.amount(feature, float(sae.k)) for feature in features])
-    numbers = torch.tensor([feature.feature for feature in features])
-    count = len(features)
-    # The cards' own way of drawing, so that a seed or a setting cannot differ.
-    return catalogue._draw([""] * count, replace_with_feature(sae, numbers, amounts), block, [0] * count)
-
-
-def draw_modulated(
-    catalogue: Catalogue, features: Sequence[FeatureId]
-) -> Float[Tensor, "features betas 3 height width"]:
-    """What `Catalogue.panel` calls strip, of features of one block, values in [0, 1]."""
-    block, count = features[0].block, len(BETAS)
-    numbers = torch.tensor([feature.feature for feature in features]).repeat_interleave(count)
-    rows = [catalogue.top_pictures(feature)[0][0] for feature in features for _ in BETAS]
-    fn = modulate(catalogue.painter.saes[block], numbers, torch.tensor(BETAS).repeat(len(features)))
-    drawn = catalogue._draw([catalogue.prompts[row] for row in rows], fn, block, rows)
-    return drawn.unflatten(0, (len(features), count))
-
-
 def draw_strips(catalogue: Catalogue, features: Sequence[FeatureId]) -> Float[Tensor, "features tiles 3 height width"]:
-    """All tiles of features of one block; where a feature has fewer top pictures, the rest is white."""
-    icons, modulated = draw_icons(catalogue, features), draw_modulated(catalogue, features)
-    strips = torch.ones(len(features), TILES, *icons.shape[1:])
-    for strip, feature, icon, changed in zip(strips, features, icons, modulated, strict=True):
-        rows, maps = catalogue.top_pictures(feature)
-        middle = sum(beta < 0 for beta in BETAS)
-        strip[0] = icon
-        for place, (row, each) in enumerate(zip(rows, maps, strict=True)):
-            strip[1 + place] = lay_over(catalogue.pictures[row], each)
-        plain = catalogue.pictures[rows[:1]]
-        strip[1 + TOP :] = torch.cat([changed[:middle], plain, changed[middle:]])
-    return strips
+    """All tiles of some features; where a feature has fewer top pictures, the rest is white."""
+    strips, middle = [], sum(beta < 0 for beta in BETAS)
+    for panel in catalogue.panels(features):
+        strip = torch.ones(TILES, *panel.icon.shape)
+        strip[0] = panel.icon
+        strip[1 : 1 + len(panel.top)] = panel.top
+        plain = catalogue.pictures[panel.rows[:1]]
+        strip[1 + TOP :] = torch.cat([panel.strip[:middle], plain, panel.strip[middle:]])
+        strips.append(strip)
+    return torch.stack(strips)
 
 
 def draw_block(scale: str, folder: Path, block: str) -> None:
@@ -83,36 +50,36 @@ def draw_block(scale: str, folder: Path, block: str) -> None:
     if done.is_file():
         return
     done.parent.mkdir(exist_ok=True)
-    catalogue = Catalogue(Painter(scale))
-    live = live_features(catalogue, block)
-    for start in range(0, len(live), BATCH // len(BETAS)):
-        part = live[start : start + BATCH // len(BETAS)]
+    catalogue = Catalogue(Painter(Assets(scale)))
+    live = [row.id for row in catalogue.live(block)]
+    for start in range(0, len(live), TOGETHER):
+        part = live[start : start + TOGETHER]
         for feature, strip in zip(part, draw_strips(catalogue, part), strict=True):
             tiled = strip.movedim(0, 2).flatten(2)  # [3, height, tiles * width]
             as_image(tiled).save(folder / block / f"{feature.feature}.webp", quality=QUALITY, method=6)
-    done.write_text(
-        json.dumps({"n_f": catalogue.painter.saes[block].n_f, "live": [*map(partial(card, catalogue), live)]})
-    )
+    cards = [card(catalogue, feature) for feature in live]
+    done.write_text(json.dumps({"n_f": catalogue.assets.saes()[block].n_f, "live": cards}))
 
 
 def card(catalogue: Catalogue, feature: FeatureId) -> dict[str, str | int | float]:
     """What a card says of a feature; caption: of the picture in which it is most active."""
     row, (top, _) = catalogue.row(feature), catalogue.top_pictures(feature)
-    told = {"number": feature.feature, "meaning": row.meaning, "score": round(row.score, 3)}
-    return told | {"rate": round(row.firing_rate, 5), "caption": catalogue.prompts[top[0]], "top": len(top)}
+    says = {"number": feature.feature, "meaning": row.meaning, "score": round(row.score, 3)}
+    return says | {"rate": round(row.firing_rate, 5), "caption": catalogue.prompts[top[0]], "top": len(top)}
 
 
 def draw_gallery(scale: str = "pocket", workers: int | None = None) -> Path:
-    """The folder with a folder for each block, from the cache or drawn now by one process a core.
+    """The folder with a folder for each of the scale's blocks, from the cache or drawn now by one process per core.
 
-    Drawing all of them at pocket scale takes some 500 seconds of one core; blocks that a killed run finished are kept.
+    A feature costs some five rows of the U-Net; blocks that a killed run finished are kept.
     """
+    blocks = Assets(scale).blocks
 
     def make(folder: Path) -> None:
-        Catalogue(Painter(scale)).prepare()
+        Catalogue(Painter(Assets(scale))).rows  # noqa: B018 - the reading and its scores, once for all processes
         print("Drawing the gallery of features (once; some minutes) ...", flush=True)
         spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers or min(os.cpu_count() or 1, len(PAPER_BLOCKS)), spawn) as pool:
-            list(pool.map(partial(draw_block, scale, folder), PAPER_BLOCKS))
+        with ProcessPoolExecutor(workers or min(os.cpu_count() or 1, len(blocks)), spawn) as pool:
+            list(pool.map(partial(draw_block, scale, folder), blocks))
 
-    return cached("gallery", {"scale": scale}, make, resumable=True)
+    return cached("gallery", {"scale": scale, "blocks": list(blocks)}, make, resumable=True)

@@ -10,12 +10,12 @@ from PIL import Image
 
 from notebooks.book.drawing import TILES
 from notebooks.book.search import Entry
-from sae_lib.blocks import PAPER_BLOCKS
+from sae_lib.blocks import ATTENTION_BLOCKS
 
 
 @dataclass(frozen=True)
 class Block:
-    """An SAE block of the drawn gallery."""
+    """A block of the drawn gallery."""
 
     name: str
     """"down.2.1"."""
@@ -30,18 +30,23 @@ class Block:
 
 
 def read_gallery(folder: Path) -> list[Block]:
-    """The blocks of a drawn gallery."""
+    """The blocks of a drawn gallery, in the order of the forward pass."""
     found = []
-    for name in PAPER_BLOCKS:
-        told = json.loads((folder / name / "features.json").read_text())
-        cards = sorted(told["live"], key=lambda card: (-card["score"], card["number"]))
-        found.append(Block(name, cards, told["n_f"] - len(cards)))
+    for name in _in_order(folder):
+        record = json.loads((folder / name / "features.json").read_text())
+        cards = sorted(record["live"], key=lambda card: (-card["score"], card["number"]))
+        found.append(Block(name, cards, record["n_f"] - len(cards)))
     return found
+
+
+def _in_order(folder: Path) -> list[str]:
+    """The blocks that were drawn, in the order of the forward pass."""
+    return [block for block in ATTENTION_BLOCKS if (folder / block / "features.json").is_file()]
 
 
 def copy_strips(folder: Path, book: Path) -> int:
     """Copy the drawn strips below `book`/gallery; the width and height of a tile in pixels."""
-    for name in PAPER_BLOCKS:
+    for name in _in_order(folder):
         shutil.copytree(folder / name, book / "gallery" / name, ignore=shutil.ignore_patterns("*.json"))
     with Image.open(next(book.glob("gallery/*/*.webp"))) as strip:
         width, height = strip.size

@@ -6,7 +6,8 @@
 
 # %%
 from sae_lib import Catalogue, Painter
+from sae_lib.assets import Assets
 from sae_lib.widgets import PainterWidget
 
 # %%
-PainterWidget(Catalogue(Painter("pocket")))
+PainterWidget(Catalogue(Painter(Assets("pocket"))))

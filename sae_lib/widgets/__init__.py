@@ -7,7 +7,6 @@ import io
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_lib.catalogue import BETAS, TOP, Catalogue, Row
+from sae_lib.assets import MODELS
+from sae_lib.catalogue import BETAS, TOP, Catalogue, Row, finest_grid
 from sae_lib.features import FeatureId
-from sae_lib.painting import MODELS, Edit
+from sae_lib.painting import Edit
 from sae_lib.pictures import as_image, difference
-from sae_lib.style import BLOCK_COLORS
+from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS
 
-_MARKS = {"down.2.1": "●", "mid.0": "■", "up.0.0": "▲", "up.0.1": "◆"}
-"""As `style.BLOCK_MARKERS`."""
+_GLYPHS = {"v": "▼", "<": "◀", ">": "▶", "^": "▲", "o": "●", "s": "■", "D": "◆", "P": "✚", "X": "✖", "*": "★", "h": "⬢"}
+"""What Matplotlib draws for a marker, as a character."""
 
 
 def _file(name: str) -> str:
@@ -90,9 +90,11 @@ class LiveWidget(anywidget.AnyWidget):
         """A feature as a line of a list."""
         return {"id": str(row.id), "block": row.id.block, "meaning": row.meaning, "score": round(row.score, 3)}
 
-    def fired(self, edit: Edit, cell: tuple[int, int] | None = None) -> list[dict[str, Any]]:
-        """The features active in an edit's picture before its layers, or at one cell."""
-        found = self.catalogue.firing(self.painter.read(edit), cell)
+    def fired(
+        self, maps: Mapping[str, Float[Tensor, "n_f height width"]], cell: tuple[int, int] | None = None
+    ) -> list[dict[str, Any]]:
+        """The features active in a picture that was read, or at one cell."""
+        found = self.catalogue.firing(maps, cell)
         return [
             self.described(self.catalogue.row(each.id)) | {"strength": each.strength, "share": each.share}
             for each in found
@@ -100,9 +102,12 @@ class LiveWidget(anywidget.AnyWidget):
 
     def welcome(self, number: str, check: Callable, buffers: list[bytes] | None = None, **content: Any) -> None:
         """What the browser needs first."""
-        blocks = [{"name": name, "color": BLOCK_COLORS[name], "mark": _MARKS[name]} for name in self.painter.saes]
-        told = {"blocks": blocks, "known": self.catalogue.known, "features": len(self.catalogue.rows)}
-        self.tell("welcome", number, buffers, **told | content)
+        assets = self.painter.assets
+        blocks = [
+            {"name": name, "color": BLOCK_COLORS[name], "mark": _GLYPHS[BLOCK_MARKERS[name]]} for name in assets.blocks
+        ]
+        first = {"blocks": blocks, "known": assets.known, "features": len(self.catalogue.rows)}
+        self.tell("welcome", number, buffers, **first | content)
 
 
 class PainterWidget(LiveWidget):
@@ -123,29 +128,28 @@ class PainterWidget(LiveWidget):
         return self._edit
 
     def on_hello(self, number: str, check: Callable) -> None:
-        models = [{"name": name, "steps": self.painter.call(name)[1].steps} for name in MODELS]
+        models = [{"name": name, "steps": self.painter.assets.call(name)[1].steps} for name in MODELS]
         self._edit = self._edit or self.catalogue.first_edit
-        grid = self.painter.grid(self._edit.model)
-        self.welcome(number, check, models=models, edit=self._edit.to_json(), grid=grid)
+        grids = self.painter.grids(self._edit.model)
+        self.welcome(number, check, models=models, edit=self._edit.to_json(), grids=grids)
 
     def on_draw(self, number: str, check: Callable, edit: dict[str, Any]) -> None:
-        wanted = Edit.from_json(edit)
-        grid = self.painter.grid(wanted.model)
-        wanted = replace(wanted, layers=tuple(layer.on_grid(grid) for layer in wanted.layers))
-        drawn = self.painter.draw(wanted, check)
+        asked = self.painter.fitted(Edit.from_json(edit))
+        drawn = self.painter.draw(asked, check)
         check()
-        self._edit = wanted
+        self._edit = asked
         pictures = [png(each) for each in (drawn.before, drawn.after, difference(drawn.before, drawn.after))]
-        meanings = {str(each.feature): self.catalogue.row(each.feature).meaning for each in wanted.layers}
-        told = {"edit": wanted.to_json(), "grid": grid, "notes": list(drawn.notes), "meanings": meanings}
-        self.tell("picture", number, pictures, code=self.painter.code(wanted), **told)
+        meanings = {str(each.feature): self.catalogue.row(each.feature).meaning for each in asked.layers}
+        content = {"edit": asked.to_json(), "grids": self.painter.grids(asked.model)}
+        content |= {"notes": list(drawn.notes), "meanings": meanings}
+        self.tell("picture", number, pictures, code=self.painter.code(asked), **content)
 
     def on_search(self, number: str, check: Callable, text: str) -> None:
         found = [self.described(self.catalogue.row(each)) for each in self.catalogue.search(text)]
         self.tell("features", number, found=found)
 
     def on_active(self, number: str, check: Callable, edit: dict[str, Any]) -> None:
-        self.tell("features", number, found=self.fired(Edit.from_json(edit)))
+        self.tell("features", number, found=self.fired(self.painter.read(Edit.from_json(edit))))
 
 
 class ExplorerWidget(LiveWidget):
@@ -162,7 +166,7 @@ class ExplorerWidget(LiveWidget):
 
     def on_hello(self, number: str, check: Callable) -> None:
         rows = self.catalogue.rows
-        blocks, meanings = list(self.painter.saes), sorted({row.meaning for row in rows})
+        blocks, meanings = list(self.painter.assets.blocks), sorted({row.meaning for row in rows})
         table = [
             np.array([blocks.index(row.id.block) for row in rows], np.float32),
             np.array([row.id.feature for row in rows], np.float32),
@@ -191,9 +195,9 @@ class ExplorerWidget(LiveWidget):
 
     def on_read(self, number: str, check: Callable, prompt: str, seed: int, cell: list[int] | None) -> None:
         edit = Edit(prompt, int(seed))
-        drawn, grid = self.painter.draw(edit, check), self.painter.grid(edit.model)
-        found = self.fired(edit, tuple(cell) if cell else None)
-        self.tell("read", number, [png(drawn.before)], found=found, cell=cell, grid=grid, notes=list(drawn.notes))
+        drawn, maps = self.painter.draw(edit, check), self.painter.read(edit)
+        content = {"found": self.fired(maps, tuple(cell) if cell else None), "grid": finest_grid(maps), "cell": cell}
+        self.tell("read", number, [png(drawn.before)], notes=list(drawn.notes), **content)
 
 
 def png(picture: Float[Tensor, "3 height width"]) -> bytes:

@@ -19,7 +19,8 @@ const TEMPLATE = `
 </div>
 <div class="bar">
   <label class="grow">Search <input data-testid="explorer-search" type="search" spellcheck="false"
-    placeholder="a word (star, triangle), a number (up.0.1/377) or a block"></label>
+    placeholder="a word (red, star, night) or a number (up.1.2/17)"></label>
+  <label>Block <select data-testid="block"><option value="">all</option></select></label>
   <label>Sort by <select data-testid="sort">
     <option value="fit">fit to the search</option><option value="score" selected>score of the meaning</option>
     <option value="rate">firing rate</option><option value="number">number</option><option value="block">block</option>
@@ -29,7 +30,7 @@ const TEMPLATE = `
 <div data-testid="alert" role="alert" class="alert"></div>
 <div class="cards" tabindex="0" role="region" aria-label="Cards of the features, to scroll"><div class="space"></div></div>`;
 
-const WIDTH = 292, HEIGHT = 206, AHEAD = 1, KEPT = 400;
+const WIDTH = 330, HEIGHT = 226, TILE = 60, AHEAD = 1, KEPT = 400;
 
 function render({ model, el }) {
   const root = make("section", { class: "sae-explorer sae-widget", "aria-label": "Feature explorer", "data-lm-suppress-shortcuts": "true" });
@@ -41,7 +42,7 @@ function render({ model, el }) {
 
   let told = null, rows = [], order = [], byId = new Map();
   let fits = null; // ids that a search found, best first; null for all features
-  let searching = null, reading = null, asking = null, grid = 8, cell = null, cursor = null;
+  let searching = null, reading = null, asking = null, grid = 0, cell = null, cursor = null;
   const panels = new Map(), cards = new Map();
 
   const wire = connect(model, root, {
@@ -54,6 +55,7 @@ function render({ model, el }) {
       }));
       byId = new Map(rows.map((row) => [row.id, row]));
       if (!told.known) at("sort").value = "rate";
+      at("block").append(...told.blocks.map(({ name, mark }) => make("option", { value: name }, `${mark} ${name}`)));
       at("prompt").value = told.edit.prompt;
       at("seed").value = told.edit.seed;
       read(null);
@@ -80,9 +82,10 @@ function render({ model, el }) {
     async read(message, [blob]) {
       if (message.number !== reading) return;
       await show(at("picture"), blob);
+      if (cursor && grid) cursor = moved(cursor, grid, message.grid);
       ({ grid, cell } = message);
       wire.say(message.notes.join(" "));
-      at("where").textContent = cell ? `Fire at row ${cell[0]}, column ${cell[1]}` : "Active in the whole picture";
+      at("where").textContent = cell ? `Fire at row ${cell[0]}, column ${cell[1]} of ${grid} × ${grid}` : "Active in the whole picture";
       at("fires-here").replaceChildren(...message.found.map((each) => make("li", {}, make("button",
         { class: "line", "data-feature": each.id, title: "Show its card", onclick: () => lookFor(each.id) }, ...describe(each, told.blocks)))));
       if (!message.found.length) at("fires-here").append(make("li", { class: "none" }, "none"));
@@ -100,7 +103,8 @@ function render({ model, el }) {
 
   // Which cards, in which order.
   function arrange() {
-    const by = at("sort").value, shown = fits ? fits.map((id) => byId.get(id)) : [...rows];
+    const by = at("sort").value, of = at("block").value;
+    const shown = (fits ? fits.map((id) => byId.get(id)) : rows).filter((row) => !of || row.block === of);
     const place = (row) => [row.b, row.number];
     const less = { score: (a, b) => b.score - a.score, rate: (a, b) => b.rate - a.rate,
       number: (a, b) => a.number - b.number || a.b - b.b, block: (a, b) => a.b - b.b || a.number - b.number }[by];
@@ -147,7 +151,7 @@ function render({ model, el }) {
     const body = card.querySelector(".panel");
     if (panel.sentence) return body.replaceChildren(make("p", { class: "none" }, panel.sentence));
     const [icon, top, strip] = panel.urls;
-    const image = (src, alt, tiles) => make("img", { src, alt, style: `width: ${tiles * 52}px; height: 52px` });
+    const image = (src, alt, tiles) => make("img", { src, alt, style: `width: ${tiles * TILE}px; height: ${TILE}px` });
     body.replaceChildren(
       make("figure", {}, image(icon, `Icon of ${id}`, 1), make("figcaption", {}, "icon")),
       make("figure", {}, image(top, `Pictures in which ${id} is most active, with its maps`, panel.top), make("figcaption", {}, "most active in, and where")),
@@ -161,15 +165,17 @@ function render({ model, el }) {
     if (asked !== null) [reading, status.textContent] = [asked, "reading …"];
   }
   function paint() {
+    if (!grid) return; // nothing was read yet
     const side = canvas.width / grid;
     pen.clearRect(0, 0, canvas.width, canvas.height);
     if (cell) outline(pen, cell, side);
     if (cursor) outline(pen, cursor, side);
   }
-  canvas.addEventListener("pointerup", (event) => { cell = cellAt(event, canvas, grid); paint(); read(cell); });
+  canvas.addEventListener("pointerup", (event) => { if (!grid) return; cell = cellAt(event, canvas, grid); paint(); read(cell); });
   canvas.addEventListener("focus", () => { if (canvas.matches(":focus-visible")) { cursor ??= cell ?? [0, 0]; paint(); } });
   canvas.addEventListener("blur", () => { cursor = null; paint(); });
   canvas.addEventListener("keydown", (event) => {
+    if (!grid) return;
     const next = cellBeside(event.key, cursor ?? [0, 0], grid);
     if (next) cursor = next;
     else if (event.key === "Enter" || event.key === " ") read(cursor ?? [0, 0]);
@@ -193,9 +199,9 @@ function render({ model, el }) {
     if (at("sort").value === "fit") at("sort").value = told.known ? "score" : "rate";
     arrange();
   }
-  function lookFor(id) { at("explorer-search").value = id; search(); }
+  function lookFor(id) { at("explorer-search").value = id; at("block").value = ""; search(); }
   at("explorer-search").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(search, 150); });
-  at("sort").addEventListener("change", () => told && arrange());
+  for (const name of ["sort", "block"]) at(name).addEventListener("change", () => told && arrange());
   scroller.addEventListener("scroll", () => requestAnimationFrame(placeCards));
   const resized = new ResizeObserver(() => placeCards());
   resized.observe(scroller);

@@ -45,7 +45,7 @@ const TEMPLATE = `
   <div class="half">
     <div class="bar">
       <label class="grow">Feature <input data-testid="search" type="search" spellcheck="false"
-        placeholder="a word (star, triangle), or a number (up.0.1/377)"></label>
+        placeholder="a word (red, star, night), or a number (up.1.2/17)"></label>
       <button data-testid="active">Active in this picture</button>
     </div>
     <ul class="results" aria-label="Features found"></ul>
@@ -64,15 +64,15 @@ function render({ model, el }) {
   const at = (name) => root.querySelector(`[data-testid="${name}"]`);
   const canvas = at("brush"), pen = canvas.getContext("2d"), status = at("status");
 
-  let models = [], blocks = [], meanings = {}, grid = 8;
+  let models = [], blocks = [], meanings = {}, grids = {}; // grids: cells along each side, by block
   let edit = null, first = null, shown = null, past = [], future = [];
   let marked = 0; // the layer that is painted
-  let tool = "brush", cursor = null, stroke = null, drawing = null, strokeEnd = null, listed = null, after = null;
+  let tool = "brush", cursor = null, cursorSide = 8, stroke = null, drawing = null, strokeEnd = null, listed = null, after = null;
   let activeIn = null; // the picture whose active features are listed
 
   const wire = connect(model, root, {
     welcome(told) {
-      ({ models, blocks, grid } = told);
+      ({ models, blocks, grids } = told);
       edit = first = told.edit;
       at("model").replaceChildren(...models.map(({ name }) => make("option", { value: name }, name)));
       listed = wire.ask("search", { text: "" });
@@ -90,7 +90,7 @@ function render({ model, el }) {
       if (told.number !== drawing) return;
       after = blobs[1];
       edit = shown = told.edit;
-      grid = told.grid;
+      grids = told.grids;
       Object.assign(meanings, told.meanings);
       at("code").value = told.code;
       wire.say(told.notes.join(" "));
@@ -166,24 +166,27 @@ function render({ model, el }) {
   }
 
   // The brush.
-  const filled = (value) => Array.from({ length: grid }, () => Array(grid).fill(value));
+  // A layer has its block's grid; while a feature of another block is fetched, still that of its mask, which the kernel brings over.
+  const sideOf = (layer) => layer?.mask?.length ?? grids[layer?.feature.split("/")[0]] ?? 8;
+  const side = () => stroke?.mask.length ?? sideOf(edit?.layers[marked]);
+  const filled = (value, side) => Array.from({ length: side }, () => Array(side).fill(value));
   function dab(mask, [row, column]) {
     const width = Number(at("width").value), value = tool === "brush" ? 1 : 0, lead = Math.floor((width - 1) / 2);
     for (let y = row - lead; y < row - lead + width; y++)
       for (let x = column - lead; x < column - lead + width; x++)
         if (mask[y]?.[x] !== undefined) mask[y][x] = value;
   }
-  const start = () => copy(edit.layers[marked].mask ?? filled(tool === "brush" ? 0 : 1));
+  const start = () => copy(edit.layers[marked].mask ?? filled(tool === "brush" ? 0 : 1, side()));
   canvas.addEventListener("pointerdown", (event) => {
     if (!edit?.layers[marked] || event.button !== 0) return;
     canvas.setPointerCapture(event.pointerId);
-    stroke = { mask: start(), last: cellAt(event, canvas, grid), pointer: event.pointerId };
+    stroke = { mask: start(), last: cellAt(event, canvas, side()), pointer: event.pointerId };
     dab(stroke.mask, stroke.last);
     paint();
   });
   canvas.addEventListener("pointermove", (event) => {
     if (stroke?.pointer !== event.pointerId) return;
-    const [row, column] = cellAt(event, canvas, grid), [fromRow, fromColumn] = stroke.last;
+    const [row, column] = cellAt(event, canvas, side()), [fromRow, fromColumn] = stroke.last;
     const cells = Math.max(Math.abs(row - fromRow), Math.abs(column - fromColumn));
     for (let i = 1; i <= cells; i++) // cells that a fast stroke jumps over
       dab(stroke.mask, [fromRow + Math.round(((row - fromRow) * i) / cells), fromColumn + Math.round(((column - fromColumn) * i) / cells)]);
@@ -201,7 +204,7 @@ function render({ model, el }) {
   canvas.addEventListener("blur", () => { cursor = null; paint(); });
   canvas.addEventListener("keydown", (event) => {
     if (!edit || event.ctrlKey || event.metaKey) return;
-    const next = cellBeside(event.key, cursor ?? [0, 0], grid), key = event.key.toLowerCase();
+    const next = cellBeside(event.key, cursor ?? [0, 0], side()), key = event.key.toLowerCase();
     if (next) cursor = next;
     else if ((key === " " || key === "enter") && edit.layers[marked]) {
       const mask = start();
@@ -215,22 +218,22 @@ function render({ model, el }) {
     paint();
   });
   function paint() {
-    const side = canvas.width / grid;
     pen.clearRect(0, 0, canvas.width, canvas.height);
     edit?.layers.forEach((layer, i) => {
-      const mask = i === marked && stroke ? stroke.mask : layer.mask ?? filled(1);
+      const cells = i === marked ? side() : sideOf(layer), size = canvas.width / cells;
+      const mask = i === marked && stroke ? stroke.mask : layer.mask ?? filled(1, cells);
       const { color } = blocks.find(({ name }) => layer.feature.startsWith(`${name}/`)) ?? { color: "#888" };
-      for (let y = 0; y < grid; y++)
-        for (let x = 0; x < grid; x++) if (mask[y]?.[x]) {
+      for (let y = 0; y < cells; y++)
+        for (let x = 0; x < cells; x++) if (mask[y]?.[x]) {
           pen.globalAlpha = (i === marked ? 0.4 : 0.15) * mask[y][x];
           pen.fillStyle = color;
-          pen.fillRect(x * side, y * side, side, side);
+          pen.fillRect(x * size, y * size, size, size);
           pen.globalAlpha = i === marked ? 1 : 0.5;
-          edges(mask, y, x, side);
+          edges(mask, y, x, size);
         }
     });
     pen.globalAlpha = 1;
-    if (cursor) outline(pen, cursor, side);
+    if (cursor) outline(pen, cursor, canvas.width / side());
   }
   function edges(mask, y, x, side) { // the mask's border, white on black
     const open = [[-1, 0, x, y, x + 1, y], [1, 0, x, y + 1, x + 1, y + 1], [0, -1, x, y, x, y + 1], [0, 1, x + 1, y, x + 1, y + 1]];
@@ -271,14 +274,15 @@ function render({ model, el }) {
     meanings[each.id] = each.meaning;
     const next = copy(edit);
     if (asAnother || !next.layers.length) {
-      next.layers.push({ feature: each.id, strength: 10, mask: filled(0), steps: null });
+      next.layers.push({ feature: each.id, strength: 10, mask: filled(0, grids[each.block]), steps: null });
       marked = next.layers.length - 1;
     } else next.layers[marked].feature = each.id;
     commit(next);
   }
   function layerLine(layer, i) {
     const block = layer.feature.split("/")[0];
-    const where = layer.mask ? `${layer.mask.flat().filter(Boolean).length} cells` : "everywhere";
+    const cells = sideOf(layer);
+    const where = layer.mask ? `${layer.mask.flat().filter(Boolean).length} cells of ${cells} × ${cells}` : "everywhere";
     const parts = describe({ id: layer.feature, block, meaning: meanings[layer.feature] ?? "" }, blocks);
     parts[3].textContent = `×${layer.strength}, ${where}`;
     return make("li", { "data-testid": "layer", "data-feature": layer.feature },
@@ -296,6 +300,8 @@ function render({ model, el }) {
     const layers = root.querySelector(".layers"), buttons = () => [...layers.querySelectorAll("button")];
     const focused = root.getRootNode().activeElement, held = buttons().indexOf(focused);
     marked = Math.max(0, Math.min(marked, edit.layers.length - 1));
+    if (cursor) cursor = moved(cursor, cursorSide, side());
+    cursorSide = side();
     const layer = edit.layers[marked], { steps } = models.find(({ name }) => name === edit.model);
     at("prompt").value = edit.prompt;
     at("seed").value = edit.seed;
@@ -340,7 +346,7 @@ function render({ model, el }) {
   });
   for (const button of root.querySelectorAll("[data-tool]")) button.addEventListener("click", () => choose(button.dataset.tool));
   at("everywhere").addEventListener("click", () => changeLayer({ mask: null }));
-  at("clear").addEventListener("click", () => changeLayer({ mask: filled(0) }));
+  at("clear").addEventListener("click", () => changeLayer({ mask: filled(0, side()) }));
   at("undo").addEventListener("click", undo);
   at("redo").addEventListener("click", redo);
   at("reset").addEventListener("click", () => edit && commit(copy(first)));

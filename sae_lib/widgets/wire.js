@@ -77,6 +77,11 @@ function cellBeside(key, [row, column], grid) {
   return [Math.min(grid - 1, Math.max(0, row + down)), Math.min(grid - 1, Math.max(0, column + right))];
 }
 
+// The cell of another grid that lies nearest.
+function moved(cell, from, to) {
+  return cell.map((at) => Math.min(to - 1, Math.floor(((at + 0.5) * to) / from)));
+}
+
 // The outline of one cell, visible on any picture.
 function outline(pen, [row, column], side) {
   for (const [color, width] of [["#000", 5], ["#fff", 2]]) {
