@@ -16,7 +16,9 @@ from notebooks.book import build as builder
 from notebooks.book import colab, drawing, prose, records
 from notebooks.book.build import build
 from sae_lib import Catalogue, Painter
-from sae_lib import catalogue as catalogue_module
+from sae_lib import reading
+from sae_lib.assets import Assets
+from sae_lib.blocks import ATTENTION_BLOCKS
 from sae_lib.catalogue import BETAS, TOP
 from sae_lib.store import ROOT
 
@@ -355,36 +357,35 @@ def catalogue(tmp_path_factory):
     """Of 12 pictures, with a cache of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAE_LIB_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setitem(catalogue_module.PICTURES, "smoke", 12)
-        yield Catalogue(Painter("smoke"))
+        patch.setitem(reading.PICTURES, "smoke", 12)
+        yield Catalogue(Painter(Assets("smoke")))
 
 
-@pytest.mark.parametrize("block", ["mid.0", "up.0.1"])
+@pytest.mark.parametrize("block", ["up.1.2", "up.0.1"])
 def test_features_drawn_together_are_those_of_their_cards(catalogue, block):
-    features = drawing.live_features(catalogue, block)[:3]
+    features = [row.id for row in catalogue.live(block)[:3]]
     for feature, strip in zip(features, drawing.draw_strips(catalogue, features), strict=True):
         panel, half = catalogue.panel(feature), len(BETAS) // 2
-        (first, *_), _ = catalogue.top_pictures(feature)
-        rounding = {"rtol": 0, "atol": 0.5 / 255 + 1e-4}  # a card's pictures are rounded to 8 bits
+        rounding = {"rtol": 0, "atol": 1e-4}
         torch.testing.assert_close(strip[0], panel.icon, **rounding)
         torch.testing.assert_close(strip[1 : 1 + len(panel.top)], panel.top)
         changed = strip[1 + TOP :]
-        torch.testing.assert_close(changed[half], catalogue.pictures[first])
+        torch.testing.assert_close(changed[half], catalogue.pictures[panel.rows[0]])
         torch.testing.assert_close(torch.cat([changed[:half], changed[half + 1 :]]), panel.strip, **rounding)
 
 
 def test_a_drawn_block_becomes_a_page_with_a_card_for_each_live_feature(catalogue, made, tmp_path, monkeypatch):
-    monkeypatch.setattr(drawing, "live_features", lambda catalogue, block: ALIVE(catalogue, block)[:2])
+    alive = catalogue.live("up.1.2")
+    monkeypatch.setattr(catalogue, "live", lambda block: type(catalogue).live(catalogue, block)[:2])
     monkeypatch.setattr(drawing, "Catalogue", lambda painter: catalogue)
-    for block in ("down.2.1", "mid.0", "up.0.0", "up.0.1"):
+    for block in catalogue.assets.blocks:
         drawing.draw_block("smoke", tmp_path, block)
-    soup = page(build(made, tmp_path / "book", drawn=tmp_path).parent, "gallery_mid.0.html")
-    cards = soup.select(".cards li")
-    assert len(cards) == 2 and "510 more never fired" in " ".join(soup.get_text().split())
-    assert sorted(card["id"] for card in cards) == sorted(f"f{each.feature}" for each in ALIVE(catalogue, "mid.0")[:2])
+    soup = page(build(made, tmp_path / "book", drawn=tmp_path).parent, "gallery_up.1.2.html")
+    cards, rest = soup.select(".cards li"), catalogue.assets.saes()["up.1.2"].n_f - 2
+    assert len(cards) == 2 and f"{rest} more never fired" in " ".join(soup.get_text().split())
+    assert sorted(card["id"] for card in cards) == sorted(f"f{row.id.feature}" for row in alive[:2])
     with Image.open(tmp_path / "book" / cards[0].img["src"]) as strip:
         assert strip.size == (drawing.TILES * 64, 64)
-    assert f"gallery_mid.0.html#{cards[0]['id']}" in (tmp_path / "book/assets/search.js").read_text()
-
-
-ALIVE = drawing.live_features
+    assert f"gallery_up.1.2.html#{cards[0]['id']}" in (tmp_path / "book/assets/search.js").read_text()
+    pages = [link["href"] for link in page(tmp_path / "book", "gallery.html").select("main .doors a")]
+    assert pages == [f"gallery_{block}.html" for block in ATTENTION_BLOCKS if block in catalogue.assets.blocks]

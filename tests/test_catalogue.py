@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from sae_lib import catalogue as catalogue_module
-from sae_lib.blocks import PAPER_BLOCKS
-from sae_lib.catalogue import BETAS, TOP, Catalogue
+from sae_lib import reading
+from sae_lib.assets import Assets
+from sae_lib.catalogue import BETAS, TOP, Catalogue, contrast
 from sae_lib.features import FeatureId
 from sae_lib.painting import Edit, Layer, Painter
 
@@ -13,8 +13,8 @@ def catalogue(tmp_path_factory):
     """Of 12 pictures, with a cache of its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAE_LIB_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setitem(catalogue_module.PICTURES, "smoke", 12)
-        catalogue = Catalogue(Painter("smoke"))
+        patch.setitem(reading.PICTURES, "smoke", 12)
+        catalogue = Catalogue(Painter(Assets("smoke")))
         catalogue.prepare()
         yield catalogue
 
@@ -24,24 +24,25 @@ def best(catalogue):
     return max(catalogue.rows, key=lambda row: row.score)
 
 
-def test_each_feature_of_the_four_saes_has_a_row(catalogue):
-    assert [row.id for row in catalogue.rows] == [FeatureId(b, i) for b in PAPER_BLOCKS for i in range(512)]
+def test_each_feature_of_all_blocks_has_a_row(catalogue):
+    saes = catalogue.assets.saes()
+    assert [row.id for row in catalogue.rows] == [FeatureId(b, i) for b, sae in saes.items() for i in range(sae.n_f)]
     assert all(0 <= row.firing_rate <= 1 and row.score <= 1 for row in catalogue.rows)
     assert all(bool(row.meaning) == (row.firing_rate > 0) for row in catalogue.rows)
 
 
-def test_ten_features_fire_at_each_position(catalogue):
-    for block in PAPER_BLOCKS:
+def test_k_features_fire_at_each_position(catalogue):
+    for block, sae in catalogue.assets.saes().items():
         rates = [row.firing_rate for row in catalogue.rows if row.id.block == block]
-        assert 9 < sum(rates) <= 10 + 1e-4  # ReLU may drop some of the ten
+        assert sae.k - 1 < sum(rates) <= sae.k + 1e-4  # ReLU may drop some of them
 
 
 def test_the_top_pictures_are_those_of_the_highest_mean_activation(catalogue, best):
     rows, maps = catalogue.top_pictures(best.id)
-    values, indices = catalogue.activations(best.id.block)
-    means = torch.where(indices == best.id.feature, values, 0).sum((1, 2)) / 64
+    means = catalogue.reading.means(best.id.block)[:, best.id.feature]
     assert rows == means.argsort(descending=True)[: len(rows)].tolist() and len(rows) <= TOP
     torch.testing.assert_close(maps.mean((1, 2)), means[rows])
+    assert maps.shape[1:] == (catalogue.assets.grid(best.id.block),) * 2
 
 
 def test_a_card_shows_an_icon_its_top_pictures_and_a_strip(catalogue, best):
@@ -51,18 +52,39 @@ def test_a_card_shows_an_icon_its_top_pictures_and_a_strip(catalogue, best):
     assert catalogue.panel(best.id) is panel
 
 
+def test_cards_that_are_drawn_together_are_those_of_one_at_a_time(catalogue):
+    features = [catalogue.live(block)[0].id for block in ("up.1.2", "up.0.1", "up.1.2")]
+    together = catalogue.panels(features)
+    for feature, panel in zip(features, together, strict=True):
+        alone, close = catalogue.panel(feature), {"rtol": 0, "atol": 1e-4}
+        torch.testing.assert_close(panel.icon, alone.icon, **close)
+        torch.testing.assert_close(panel.strip, alone.strip, **close)
+        assert torch.equal(panel.top, alone.top)
+    (panel,) = catalogue.panels(features[:1], betas=(0.0, 5.0), gammas=(1.0, 0.5), top=2)
+    assert len(panel.strip) == len(panel.icons) == 2 and len(panel.top) <= 2
+    torch.testing.assert_close(panel.strip[0], catalogue.pictures[panel.rows[0]], rtol=0, atol=0.5 / 255 + 1e-4)
+
+
+def test_icons_of_a_chosen_block_differ_from_feature_to_feature(catalogue):
+    icons = torch.stack([panel.icon for panel in catalogue.panels([row.id for row in catalogue.live("up.1.2")[:6]])])
+    apart = (icons[:, None] - icons).abs().mean((2, 3, 4))[~torch.eye(6, dtype=torch.bool)]
+    assert apart.mean() > 5 / 255
+
+
 def test_a_card_of_a_feature_that_never_fired_says_so(catalogue):
     dead = next(row.id for row in catalogue.rows if not row.firing_rate)
     with pytest.raises(ValueError, match=f"{dead} is active in none of the 12 pictures"):
         catalogue.panel(dead)
-    with pytest.raises(ValueError, match="there is no feature up.0.1/512: blocks are down.2.1"):
-        catalogue.panel(FeatureId("up.0.1", 512))
+    with pytest.raises(ValueError, match=r"there is no feature up.0.1/9999: up.0.1 has \d+, numbered from 0"):
+        catalogue.panel(FeatureId("up.0.1", 9999))
+    with pytest.raises(ValueError, match="there is no feature mid.0/1: blocks are up.0.1, down.2.1"):
+        catalogue.panel(FeatureId("mid.0", 1))
 
 
 def test_features_are_found_by_number_block_word_and_clip(catalogue, best):
     assert catalogue.search(f" {best.id} ") == [best.id]
-    assert catalogue.search("17") == [FeatureId(block, 17) for block in PAPER_BLOCKS]
-    assert {each.block for each in catalogue.search("mid.0", 30)} == {"mid.0"}
+    assert catalogue.search("17") == [FeatureId(block, 17) for block in catalogue.assets.blocks]
+    assert {each.block for each in catalogue.search("up.1.1", 30)} == {"up.1.1"}
     value = best.meaning.split()[0]
     assert catalogue.search(value.upper())[0] == best.id
     assert all(value in catalogue.row(each).meaning for each in catalogue.search(value, 3))
@@ -71,36 +93,51 @@ def test_features_are_found_by_number_block_word_and_clip(catalogue, best):
     assert catalogue.search("сердце/99999") == []
 
 
-def test_what_fires_in_a_picture_and_at_a_position(catalogue):
+def test_what_fires_in_a_picture_and_at_a_position_of_each_blocks_own_grid(catalogue):
     read = catalogue.painter.read(Edit("a red heart at sea"))
-    whole, here = catalogue.firing(read, limit=3), catalogue.firing(read, (3, 4), limit=100)
+    whole, here = catalogue.firing(read, limit=3), catalogue.firing(read, (7, 9), limit=100)
     assert len(whole) == 3 and all(0 < each.share <= 1 and each.strength > 0 for each in whole)
-    active = {FeatureId(b, i) for b, maps in read.items() for i in maps[:, 3, 4].nonzero().flatten().tolist()}
-    assert {each.id for each in here} == active
+    assert {maps.shape[-1] for maps in read.values()} == {8, 16}
+    below = {block: maps[:, 7, 9] if maps.shape[-1] == 16 else maps[:, 3, 4] for block, maps in read.items()}
+    assert {each.id for each in here} == {FeatureId(b, i) for b, at in below.items() for i in at.nonzero().flatten().tolist()}
     assert [each.strength for each in here] == sorted((each.strength for each in here), reverse=True)
-    with pytest.raises(ValueError, match=r"there is no cell \(8, 0\): the grid is 8 x 8"):
-        catalogue.firing(read, (8, 0))
+    with pytest.raises(ValueError, match=r"there is no cell \(16, 0\): the finest grid is 16 x 16"):
+        catalogue.firing(read, (16, 0))
 
 
-def test_a_painter_starts_with_a_well_read_feature_that_shows_and_an_empty_mask(catalogue):
+def test_contrast_is_the_change_inside_a_mask_less_that_outside():
+    before, after = torch.zeros(3, 2, 2), torch.tensor([[0.5, 0.1], [0.1, 0.1]]).expand(3, 2, 2)
+    assert contrast(before, after, ((1.0, 0.0), (0.0, 0.0))) == pytest.approx(0.4)
+    assert contrast(before, after) == pytest.approx(0.2)
+
+
+def test_a_block_is_begun_with_one_of_its_best_read_features(catalogue):
+    assert list(catalogue.best) == list(catalogue.assets.blocks)
+    for block, row in catalogue.best.items():
+        assert row in catalogue.live(block)
+
+
+def test_a_painter_starts_with_an_empty_mask_and_the_feature_whose_stroke_shows_most(catalogue):
     edit = catalogue.first_edit
     (layer,) = edit.layers
-    ranked = sorted(catalogue.rows, key=lambda row: -row.score)
-    assert edit.prompt == catalogue.prompts[0] and layer.mask == ((0.0,) * 8,) * 8
-    assert catalogue.row(layer.feature).score >= ranked[20].score
-    drawn = catalogue.painter.draw(Edit(edit.prompt, layers=(Layer(layer.feature),)))
-    assert (drawn.after - drawn.before).abs().mean() > 5 / 255
+    side = catalogue.assets.grid(layer.feature.block)
+    assert edit.prompt == catalogue.prompts[0] and layer.mask == ((0.0,) * side,) * side
+    row = catalogue.row(layer.feature)
+    assert row in catalogue.best.values()
+    before = catalogue.painter.draw(Edit(edit.prompt)).before
+    after = catalogue.painter.draw(Edit(edit.prompt, layers=(Layer(row.id, mask=catalogue.where(before, row)),))).after
+    assert (after - before).abs().mean() > 5 / 255
 
 
 def test_a_reading_that_is_broken_off_leaves_nothing_and_is_made_again(tmp_path, monkeypatch):
     monkeypatch.setenv("SAE_LIB_CACHE", str(tmp_path))
-    monkeypatch.setitem(catalogue_module.PICTURES, "smoke", 2)
+    monkeypatch.setitem(reading.PICTURES, "smoke", 2)
 
     def stop(done, count):
         assert (done, count) == (0, 2)
         raise KeyboardInterrupt
 
-    catalogue = Catalogue(Painter("smoke"))
+    catalogue = Catalogue(Painter(Assets("smoke")))
     with pytest.raises(KeyboardInterrupt):
         catalogue.prepare(stop)
     assert [path.suffix for path in (tmp_path / "artefacts").iterdir()] == [".lock"]
@@ -109,7 +146,7 @@ def test_a_reading_that_is_broken_off_leaves_nothing_and_is_made_again(tmp_path,
 
 def test_without_a_judge_features_have_no_meaning(tmp_path, monkeypatch):
     monkeypatch.setenv("SAE_LIB_CACHE", str(tmp_path))
-    monkeypatch.setitem(catalogue_module.PICTURES, "rehearsal", 2)
-    catalogue = Catalogue(Painter("sdxl", "random/16"))
+    monkeypatch.setitem(reading.PICTURES, "rehearsal", 2)
+    catalogue = Catalogue(Painter(Assets("sdxl", "random/16")))
     assert {(row.meaning, row.score) for row in catalogue.rows} == {("", 0.0)}
     assert catalogue.panel(catalogue.first_edit.layers[0].feature).strip.shape[0] == len(BETAS)

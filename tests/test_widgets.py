@@ -6,22 +6,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sae_lib import catalogue as catalogue_module
+from sae_lib import reading
+from sae_lib.assets import Assets
 from sae_lib.catalogue import Catalogue
+from sae_lib.checkpoints import load_statistics
 from sae_lib.painting import Painter
 from sae_lib.pictures import as_image
-from sae_lib.widgets import ExplorerWidget, LiveWidget, PainterWidget
+from sae_lib.style import BLOCK_MARKERS
+from sae_lib.widgets import _GLYPHS, ExplorerWidget, LiveWidget, PainterWidget
 
 PROMPT = "a red heart at sea"
 LEFT = [[1, 1, 1, 1, 0, 0, 0, 0]] * 8
+FINE_LEFT = ((1.0,) * 8 + (0.0,) * 8,) * 16
 
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAE_LIB_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setitem(catalogue_module.PICTURES, "smoke", 4)
-        yield Catalogue(Painter("smoke"))
+        patch.setitem(reading.PICTURES, "smoke", 4)
+        yield Catalogue(Painter(Assets("smoke")))
 
 
 class Browser:
@@ -57,7 +61,15 @@ def browser(catalogue, monkeypatch):
     return Browser(PainterWidget(catalogue), monkeypatch)
 
 
-def edit(feature="up.0.1/377", **fields):
+def usable(block):
+    """The first feature of a block that has a unit of strength."""
+    return f"{block}/{(load_statistics('panel', 'smoke')[block].mean > 0).nonzero()[0].item()}"
+
+
+FIRST, FINE = usable("up.0.1"), usable("up.1.2")
+
+
+def edit(feature=FIRST, **fields):
     layer = {"feature": feature, "strength": 10, "mask": LEFT, "steps": None}
     return {"prompt": PROMPT, "seed": 0, "model": "Turbo, 1 step", "layers": [layer]} | fields
 
@@ -69,7 +81,7 @@ def pixels(png):
 def test_an_edit_is_answered_by_three_pictures_and_its_code(browser):
     told, buffers = browser.wait(browser.ask("draw", edit=edit()))
     drawn = browser.widget.painter.draw(browser.widget.edit)
-    assert told["kind"] == "picture" and told["grid"] == 8 and told["edit"]["layers"][0]["feature"] == "up.0.1/377"
+    assert told["kind"] == "picture" and told["grids"]["up.0.1"] == 8 and told["edit"]["layers"][0]["feature"] == FIRST
     for png, picture in zip(buffers, drawn[:2], strict=False):
         assert (pixels(png) == np.asarray(as_image(picture))).all()
     found = {}
@@ -77,9 +89,25 @@ def test_an_edit_is_answered_by_three_pictures_and_its_code(browser):
     assert (np.asarray(found["picture"]) == pixels(buffers[1])).all()
 
 
+def test_a_stroke_is_carried_over_to_the_grid_of_another_blocks_feature(browser):
+    told, _ = browser.wait(browser.ask("draw", edit=edit(FINE)))
+    assert told["grids"]["up.1.2"] == 16 and told["edit"]["layers"][0]["mask"] == FINE_LEFT
+    told, _ = browser.wait(browser.ask("draw", edit=told["edit"] | {"layers": [told["edit"]["layers"][0] | {"feature": FIRST}]}))
+    assert [list(row) for row in told["edit"]["layers"][0]["mask"]] == LEFT
+
+
+def test_marks_and_colours_of_the_blocks_are_those_of_the_figures(browser):
+    blocks = browser.wait(browser.ask("hello"))[0]["blocks"]
+    assert [each["name"] for each in blocks] == list(browser.widget.painter.assets.blocks)
+    assert len({each["mark"] for each in blocks}) == len({each["color"] for each in blocks}) == len(blocks)
+    assert {BLOCK_MARKERS[name] for name in BLOCK_MARKERS} <= set(_GLYPHS)
+
+
 def test_the_browser_is_welcomed_with_the_last_edit(browser):
     told, _ = browser.wait(browser.ask("hello"))
-    assert told["kind"] == "welcome" and told["edit"]["layers"][0]["mask"] == ((0.0,) * 8,) * 8
+    layer = told["edit"]["layers"][0]
+    side = told["grids"][layer["feature"].split("/")[0]]
+    assert told["kind"] == "welcome" and layer["mask"] == ((0.0,) * side,) * side
     browser.wait(browser.ask("draw", edit=edit(seed=5)))
     assert browser.wait(browser.ask("hello"))[0]["edit"]["seed"] == 5
     assert [each["steps"] for each in told["models"]] == [1, 4, 4]
@@ -113,7 +141,8 @@ def test_of_several_strokes_only_the_last_is_drawn(browser):
 @pytest.mark.parametrize(
     "asked, sentence",
     [
-        (edit("up.0.1/512"), "feature 512 of an SAE with 512"),
+        (edit("up.0.1/9999"), "feature 9999 of an SAE with"),
+        (edit("mid.0/1"), "no SAE of block 'mid.0' is loaded"),
         (edit("up.9/1"), "names no feature"),
         (edit(model="Flux"), "unknown model 'Flux'"),
         ({}, "no edit can be read from this"),
@@ -126,7 +155,7 @@ def test_what_cannot_be_drawn_is_told_and_the_widget_lives_on(asked, sentence, b
 
 
 def test_a_missing_model_is_told_in_place(monkeypatch, tmp_path):
-    painter = Painter("smoke", sae_folder=str(tmp_path / "gone"))
+    painter = Painter(Assets("smoke", sae_folder=str(tmp_path / "gone")))
     browser = Browser(PainterWidget(Catalogue(painter)), monkeypatch)
     told, _ = browser.wait(browser.ask("hello"))
     assert told["kind"] == "refused" and "no folder of SAEs 'gone'" in told["sentence"]
@@ -137,7 +166,7 @@ def test_two_painters_in_one_notebook_do_not_disturb_each_other(catalogue, monke
     numbers = [each.ask("draw", edit=edit(seed=70 + i, model="Turbo, 4 steps")) for i, each in enumerate(both)]
     for i, (each, number) in enumerate(zip(both, numbers, strict=True)):
         told, buffers = each.wait(number)
-        anew = Painter("smoke").draw(each.widget.edit)
+        anew = Painter(Assets("smoke")).draw(each.widget.edit)
         assert told["edit"]["seed"] == 70 + i and (pixels(buffers[1]) == np.asarray(as_image(anew.after))).all()
 
 
@@ -152,9 +181,9 @@ def test_the_explorer_sends_its_table_and_the_cards_that_are_in_view(catalogue, 
     browser = Browser(ExplorerWidget(catalogue), monkeypatch)
     told, buffers = browser.wait(browser.ask("hello"))
     block, number, rate, _, meaning = (np.frombuffer(each, np.float32) for each in buffers)
-    row = catalogue.rows[700]
-    assert (told["blocks"][int(block[700])]["name"], number[700]) == row.id
-    assert rate[700] == pytest.approx(row.firing_rate) and told["meanings"][int(meaning[700])] == row.meaning
+    row = catalogue.rows[300]
+    assert (told["blocks"][int(block[300])]["name"], number[300]) == row.id
+    assert rate[300] == pytest.approx(row.firing_rate) and told["meanings"][int(meaning[300])] == row.meaning
     ids = [str(next(each.id for each in catalogue.rows if bool(each.firing_rate) == fires)) for fires in (True, False)]
     asked = browser.ask("panels", features=ids)
     start = time.monotonic()
@@ -168,9 +197,9 @@ def test_the_explorer_sends_its_table_and_the_cards_that_are_in_view(catalogue, 
 def test_the_explorer_says_what_fires_at_a_position(catalogue, monkeypatch):
     browser = Browser(ExplorerWidget(catalogue), monkeypatch)
     told, (png,) = browser.wait(browser.ask("read", prompt=PROMPT, seed=0, cell=[3, 4]))
-    assert told["cell"] == [3, 4] and told["found"] and pixels(png).shape == (64, 64, 3)
-    told, _ = browser.wait(browser.ask("read", prompt=PROMPT, seed=0, cell=[9, 0]))
-    assert "there is no cell (9, 0)" in told["sentence"]
+    assert told["cell"] == [3, 4] and told["grid"] == 16 and told["found"] and pixels(png).shape == (64, 64, 3)
+    told, _ = browser.wait(browser.ask("read", prompt=PROMPT, seed=0, cell=[16, 0]))
+    assert "there is no cell (16, 0)" in told["sentence"]
 
 
 def test_a_widget_says_of_itself_what_a_reader_without_a_kernel_must_know(catalogue):
