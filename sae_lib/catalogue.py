@@ -1,6 +1,5 @@
 """All features of some assets' SAEs, to look through: what they mean, how often they fire, what they look like, which fit a text."""
 
-import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,14 +21,16 @@ from sae_lib.judges import attribute_values, judge_and_truth, values_in
 from sae_lib.painting import Edit, Layer, OnStep, Painter
 from sae_lib.pictures import draw_pictures, lay_over
 from sae_lib.reading import NOISE_SEED, Reading, objects_in
-from sae_lib.store import cached
-from sae_lib.writing import SCENE_FAMILIES, find_trials, measure_writing, well_read
+from sae_lib.writing import EVERYWHERE, choose_strengths, well_read, well_written
 
 TOP, BETAS = 4, (-10.0, -5.0, 5.0, 10.0)
 """Pictures on a card: those in which the feature is most active, and the first of them modulated."""
 
-TRIED = {"smoke": (2, 2), "pocket": (5, 4)}
-"""Features of each block that are tried as its first brush, the best-read ones, and in how many captions each, by scale."""
+TRIED = {"smoke": (2, 1), "pocket": (10, 2)}
+"""Features of each block that are tried as its brush, the best-read ones, and in how many captions each, by scale."""
+
+DEFAULT_STRENGTH = 10.0
+"""In multiples of the mean activation, where nothing says how strongly a block's features are turned on: the authors' for painting."""
 
 _SHOWN, _KEPT_PANELS = 128, 400
 
@@ -268,57 +269,60 @@ class Catalogue:
         return [each for _, each in sorted(found, key=lambda one: -one[0])[:limit]]
 
     @cached_property
+    def _brushes(self) -> tuple[dict[str, Row], dict[str, float]]:
+        """By block, what it is begun with, and how strongly its features are turned on."""
+        often = {block: max(live, key=lambda row: row.firing_rate) for block in self.assets.blocks if (live := self.live(block))}
+        if not self.assets.known:
+            return often, {}
+        with self.assets.lock:
+            features, captions = TRIED[self.assets.scale]
+            strengths = choose_strengths(self.reading, features, captions)
+            ranked = well_written(well_read(self.reading, features), strengths)
+        best = {each.id.block: self.row(each.id) for each in reversed(ranked)}
+        return {block: best.get(block, row) for block, row in often.items()}, strengths.chosen
+
+    @property
     def best(self) -> dict[str, Row]:
         """By block, the feature to begin painting with.
 
-        Of the block's best-read features the one that writes the value it reads most often, less another live feature in the
-        same place, in captions of this reading; of equals the one that changes fewer other values, then the better read one.
-        Without a judge: the one that fires most often.
+        Of the block's best-read features the one that raises the value it reads most above another live feature in the same
+        place, in captions of this reading (`writing.choose_strengths`). Without a judge: the one that fires most often.
         """
-        often = {block: max(live, key=lambda row: row.firing_rate) for block in self.assets.blocks if (live := self.live(block))}
-        if not self.assets.known:
-            return often
-        identity = self.assets.identity | {"reading": self.prepare().name}
-        folder = cached("first_brushes", identity, self._try_brushes)
-        numbers = json.loads((folder / "best.json").read_text())
-        return often | {block: self.row(FeatureId(block, number)) for block, number in numbers.items()}
+        return self._brushes[0]
 
-    def _try_brushes(self, folder: Path) -> None:
-        per_block, per_feature = TRIED[self.assets.scale]
-        with self.assets.lock:
-            trials = find_trials(well_read(self.reading, per_block), self.reading, per_feature)
-            measured = measure_writing(self.reading, trials)
-        ranked: dict[str, list] = {}
-        for place, target in enumerate(trials.targets):
-            if (mine := measured[trials.which == place]).numel():
-                (own, other), others_changed = (mine[..., 1] - mine[..., 0]).mean(0).tolist(), mine[:, 0, 2].mean().item()
-                rank = (own - other, -others_changed, target.score)
-                ranked.setdefault(target.id.block, []).append((rank, target.id.feature))
-        (folder / "best.json").write_text(json.dumps({block: max(found)[1] for block, found in ranked.items()}))
+    def strength(self, block: str) -> float:
+        """How strongly a block's features are turned on unless a reader says otherwise, by the same rule."""
+        return self._brushes[1].get(block, DEFAULT_STRENGTH)
+
+    def brush(self, row: Row, mask: tuple[tuple[float, ...], ...] | None = None) -> Layer:
+        """A feature as a layer, at its block's strength."""
+        return Layer(row.id, self.strength(row.id.block), mask)
 
     @cached_property
     def first_edit(self) -> Edit:
         """Where a painter starts: the first held-out caption, and one of the features of `best` in an empty mask.
 
         It is the one whose stroke shows most. Those go first whose value the judge sees afterwards and did not see before; of
-        these those that are brushed over objects, before those of a background or style; of these the one with the
+        these those that are brushed over objects, before those that are turned on everywhere; of these the one with the
         largest change of the picture inside the stroke, less the change outside. Without a judge: the one that,
         everywhere, changes the picture most.
         """
         edit = Edit(self.prompts[0])
-        plain = self.painter.draw(edit).before
-        grids = self.painter.grids(edit.model)
-        found = []
-        for row in self.best.values():
+        plain, grids = self.painter.draw(edit).before, self.painter.grids(edit.model)
+
+        def shows(row: Row) -> tuple[bool, bool, float]:
             mask = self.where(plain, row)
-            after = self.painter.draw(replace(edit, layers=(Layer(row.id, mask=mask),))).after
-            rank = self.seen(row, plain, after), mask is not None, contrast(plain, after, mask)
-            found.append((*rank, Layer(row.id, mask=((0.0,) * grids[row.id.block],) * grids[row.id.block])))
-        return replace(edit, layers=(max(found, key=lambda each: each[:3])[3],))
+            after = self.painter.draw(replace(edit, layers=(self.brush(row, mask),))).after
+            return self.seen(row, plain, after), mask is not None, contrast(plain, after, mask)
+
+        first = max(self.best.values(), key=shows)
+        empty = ((0.0,) * grids[first.id.block],) * grids[first.id.block]
+        return replace(edit, layers=(self.brush(first, empty),))
 
     def where(self, picture: Float[Tensor, "3 height width"], row: Row) -> tuple[tuple[float, ...], ...] | None:
-        """The mask of a feature's block where the judge sees objects; everywhere for a feature of background or style, and without a judge."""
-        if not self.assets.known or _family(row) in SCENE_FAMILIES:
+        """The cells of a feature's block where the judge sees objects; None for everywhere, where no object says where to paint
+        (`writing.EVERYWHERE`), and without a judge."""
+        if not self.assets.known or _family(row) in EVERYWHERE:
             return None
         side = self.assets.grid(row.id.block)
         _, truths = judge_and_truth(self.assets.judge, picture[None], [side])

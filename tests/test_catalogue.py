@@ -5,7 +5,8 @@ from sae_lib import reading
 from sae_lib.assets import Assets
 from sae_lib.catalogue import BETAS, TOP, Catalogue, contrast
 from sae_lib.features import FeatureId
-from sae_lib.painting import Edit, Layer, Painter
+from sae_lib.painting import Edit, Painter
+from sae_lib.writing import STRENGTHS
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,8 @@ def test_contrast_is_the_change_inside_a_mask_less_that_outside():
 def test_a_block_is_begun_with_one_of_its_best_read_features(catalogue):
     assert list(catalogue.best) == list(catalogue.assets.blocks)
     for block, row in catalogue.best.items():
-        assert row in catalogue.live(block)
+        assert row in catalogue.live(block) and catalogue.strength(block) in STRENGTHS
+        assert row.score >= sorted(each.score for each in catalogue.live(block))[-2]  # of the two that are tried at this scale
 
 
 def test_a_painter_starts_with_an_empty_mask_and_the_feature_whose_stroke_shows_most(catalogue):
@@ -125,7 +127,7 @@ def test_a_painter_starts_with_an_empty_mask_and_the_feature_whose_stroke_shows_
     row = catalogue.row(layer.feature)
     assert row in catalogue.best.values()
     before = catalogue.painter.draw(Edit(edit.prompt)).before
-    after = catalogue.painter.draw(Edit(edit.prompt, layers=(Layer(row.id, mask=catalogue.where(before, row)),))).after
+    after = catalogue.painter.draw(Edit(edit.prompt, layers=(catalogue.brush(row, catalogue.where(before, row)),))).after
     assert contrast(before, after, catalogue.where(before, row)) > 5 / 255
 
 

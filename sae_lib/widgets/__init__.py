@@ -104,7 +104,13 @@ class LiveWidget(anywidget.AnyWidget):
         """What the browser needs first."""
         assets = self.painter.assets
         blocks = [
-            {"name": name, "color": BLOCK_COLORS[name], "mark": _GLYPHS[BLOCK_MARKERS[name]]} for name in assets.blocks
+            {
+                "name": name,
+                "color": BLOCK_COLORS[name],
+                "mark": _GLYPHS[BLOCK_MARKERS[name]],
+                "strength": self.catalogue.strength(name),
+            }
+            for name in assets.blocks
         ]
         first = {"blocks": blocks, "known": assets.known, "features": len(self.catalogue.rows)}
         self.tell("welcome", number, buffers, **first | content)

@@ -269,14 +269,19 @@ function render({ model, el }) {
         onclick: () => use(each, true) }, "+"));
     root.querySelector(".results").replaceChildren(...(found.length ? found.map(line) : [make("li", { class: "none" }, "nothing found")]));
   }
+  const strengthOf = (block) => blocks.find(({ name }) => name === block)?.strength ?? 10; // what its features are turned on with at first
   function use(each, asAnother) {
     if (!edit) return;
     meanings[each.id] = each.meaning;
     const next = copy(edit);
     if (asAnother || !next.layers.length) {
-      next.layers.push({ feature: each.id, strength: 10, mask: filled(0, grids[each.block]), steps: null });
+      next.layers.push({ feature: each.id, strength: strengthOf(each.block), mask: filled(0, grids[each.block]), steps: null });
       marked = next.layers.length - 1;
-    } else next.layers[marked].feature = each.id;
+    } else {
+      const layer = next.layers[marked];
+      if (layer.strength === strengthOf(layer.feature.split("/")[0])) layer.strength = strengthOf(each.block); // not moved by hand
+      layer.feature = each.id;
+    }
     commit(next);
   }
   function layerLine(layer, i) {
