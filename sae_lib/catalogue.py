@@ -271,7 +271,11 @@ class Catalogue:
     @cached_property
     def _brushes(self) -> tuple[dict[str, Row], dict[str, float]]:
         """By block, what it is begun with, and how strongly its features are turned on."""
-        often = {block: max(live, key=lambda row: row.firing_rate) for block in self.assets.blocks if (live := self.live(block))}
+        often = {
+            block: max(live, key=lambda row: row.firing_rate)
+            for block in self.assets.blocks
+            if (live := self.live(block))
+        }
         if not self.assets.known:
             return often, {}
         with self.assets.lock:

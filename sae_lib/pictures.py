@@ -60,14 +60,18 @@ def difference(
 def lay_over(
     picture: Float[Tensor, "3 height width"], activation_map: Float[Tensor, "rows columns"]
 ) -> Float[Tensor, "3 height width"]:
-    """A picture under an activation map: blown up cell by cell, the brighter and the more opaque the more active.
+    """A picture under an activation map: blown up cell by cell, the brighter and the more opaque the more active, with a
+    thin border around the cells where it is active.
 
-    Where the map is 0 the picture is untouched, and nowhere is it covered by more than 45 %.
+    Where the map is 0 the picture is untouched, and no cell is covered by more than 35 %, so that its colours can be told.
     """
     blown = F.interpolate(activation_map[None, None], picture.shape[-2:])[0, 0]
     scaled = blown / blown.max().clamp(min=1e-9)
-    opacity = torch.where(scaled > 0, 0.2 + 0.25 * scaled, 0)
-    return (1 - opacity) * picture + opacity * _colored(0.4 + 0.6 * scaled, "plasma")
+    opacity = torch.where(scaled > 0, 0.1 + 0.25 * scaled, 0)
+    laid = (1 - opacity) * picture + opacity * _colored(0.4 + 0.6 * scaled, "plasma")
+    there = F.pad((scaled > 0).float()[None, None], (1, 1, 1, 1), mode="replicate")[0]
+    border = (scaled > 0) & (-F.max_pool2d(-there, 3, stride=1)[0] == 0)
+    return torch.where(border, 0.4 * laid + 0.6 * _colored(scaled.clamp(min=1), "plasma"), laid)
 
 
 def outline_cells(ax: Axes, mask: Float[Tensor, "rows columns"], side: int) -> None:

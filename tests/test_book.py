@@ -15,8 +15,7 @@ from PIL import Image
 from notebooks.book import build as builder
 from notebooks.book import colab, drawing, prose, records
 from notebooks.book.build import build
-from sae_lib import Catalogue, Painter
-from sae_lib import reading
+from sae_lib import Catalogue, Painter, reading
 from sae_lib.assets import Assets
 from sae_lib.blocks import ATTENTION_BLOCKS
 from sae_lib.catalogue import BETAS, TOP

@@ -100,7 +100,9 @@ def test_what_fires_in_a_picture_and_at_a_position_of_each_blocks_own_grid(catal
     assert len(whole) == 3 and all(0 < each.share <= 1 and each.strength > 0 for each in whole)
     assert {maps.shape[-1] for maps in read.values()} == {8, 16}
     below = {block: maps[:, 7, 9] if maps.shape[-1] == 16 else maps[:, 3, 4] for block, maps in read.items()}
-    assert {each.id for each in here} == {FeatureId(b, i) for b, at in below.items() for i in at.nonzero().flatten().tolist()}
+    assert {each.id for each in here} == {
+        FeatureId(b, i) for b, at in below.items() for i in at.nonzero().flatten().tolist()
+    }
     assert [each.strength for each in here] == sorted((each.strength for each in here), reverse=True)
     with pytest.raises(ValueError, match=r"there is no cell \(16, 0\): the finest grid is 16 x 16"):
         catalogue.firing(read, (16, 0))
@@ -116,7 +118,9 @@ def test_a_block_is_begun_with_one_of_its_best_read_features(catalogue):
     assert list(catalogue.best) == list(catalogue.assets.blocks)
     for block, row in catalogue.best.items():
         assert row in catalogue.live(block) and catalogue.strength(block) in STRENGTHS
-        assert row.score >= sorted(each.score for each in catalogue.live(block))[-2]  # of the two that are tried at this scale
+        assert (
+            row.score >= sorted(each.score for each in catalogue.live(block))[-2]
+        )  # of the two that are tried at this scale
 
 
 def test_a_painter_starts_with_an_empty_mask_and_the_feature_whose_stroke_shows_most(catalogue):
@@ -127,7 +131,9 @@ def test_a_painter_starts_with_an_empty_mask_and_the_feature_whose_stroke_shows_
     row = catalogue.row(layer.feature)
     assert row in catalogue.best.values()
     before = catalogue.painter.draw(Edit(edit.prompt)).before
-    after = catalogue.painter.draw(Edit(edit.prompt, layers=(catalogue.brush(row, catalogue.where(before, row)),))).after
+    after = catalogue.painter.draw(
+        Edit(edit.prompt, layers=(catalogue.brush(row, catalogue.where(before, row)),))
+    ).after
     assert contrast(before, after, catalogue.where(before, row)) > 5 / 255
 
 

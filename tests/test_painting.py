@@ -17,6 +17,7 @@ LEFT = tuple((1.0,) * 4 + (0.0,) * 4 for _ in range(SIDE))
 FINE_LEFT = tuple((1.0,) * 8 + (0.0,) * 8 for _ in range(16))
 PROMPT = "a large red heart at sea"
 
+
 def usable(block):
     """The first feature of a block that has a unit of strength."""
     return FeatureId(block, (load_statistics("panel", "smoke")[block].mean > 0).nonzero()[0].item())
@@ -165,8 +166,14 @@ def test_words_that_the_pocket_model_never_learnt_are_named(painter):
 @pytest.mark.parametrize(
     "layer, message",
     [
-        (Layer(FIRST, mask=((1.0,) * 16,) * 16), f"{FIRST}: its mask has 16 x 16 cells and the grid of up.0.1 has 8 x 8;"),
-        (Layer(FINE, mask=LEFT), r"has 8 x 8 cells and the grid of up.1.2 has 16 x 16; `Layer.on_grid\(16\)` brings it"),
+        (
+            Layer(FIRST, mask=((1.0,) * 16,) * 16),
+            f"{FIRST}: its mask has 16 x 16 cells and the grid of up.0.1 has 8 x 8;",
+        ),
+        (
+            Layer(FINE, mask=LEFT),
+            r"has 8 x 8 cells and the grid of up.1.2 has 16 x 16; `Layer.on_grid\(16\)` brings it",
+        ),
         (Layer(FeatureId("up.0.1", 9_999)), "feature 9999 of an SAE with"),
         (Layer(FeatureId("up.1.0", 3)), "up.1.0/3: no SAE of block 'up.1.0' is loaded; there are up.0.1, down.2.1"),
         (Layer(FIRST, steps=(0, 2)), r"steps \[0, 2\) were asked for and the call has 1"),
@@ -244,7 +251,7 @@ def test_each_mask_gets_the_grid_of_its_features_block(painter):
 
 
 def test_an_unknown_block_or_chosen_blocks_of_sdxl_are_refused_in_a_sentence():
-    with pytest.raises(ValueError, match="unknown block 'up.9'; choose \"chosen\", \"paper\", or codes with commas"):
+    with pytest.raises(ValueError, match='unknown block \'up.9\'; choose "chosen", "paper", or codes with commas'):
         Painter(Assets("smoke", blocks="up.9"))
     with pytest.raises(ValueError, match="no blocks were chosen for SDXL: look at the figures of notebook 05"):
         Painter(Assets("sdxl", blocks="chosen"))

@@ -92,7 +92,9 @@ def test_an_edit_is_answered_by_three_pictures_and_its_code(browser):
 def test_a_stroke_is_carried_over_to_the_grid_of_another_blocks_feature(browser):
     told, _ = browser.wait(browser.ask("draw", edit=edit(FINE)))
     assert told["grids"]["up.1.2"] == 16 and told["edit"]["layers"][0]["mask"] == FINE_LEFT
-    told, _ = browser.wait(browser.ask("draw", edit=told["edit"] | {"layers": [told["edit"]["layers"][0] | {"feature": FIRST}]}))
+    told, _ = browser.wait(
+        browser.ask("draw", edit=told["edit"] | {"layers": [told["edit"]["layers"][0] | {"feature": FIRST}]})
+    )
     assert [list(row) for row in told["edit"]["layers"][0]["mask"]] == LEFT
 
 

@@ -58,9 +58,9 @@ import matplotlib.pyplot as plt
 import torch
 
 from sae_lib import Catalogue, Edit, Layer, Painter, save_figure, start_run
-from sae_lib.assets import MODELS
 from sae_lib.blocks import ATTENTION_BLOCKS, PAPER_BLOCKS
 from sae_lib.catalogue import BETAS, TOP, finest_grid
+from sae_lib.features import FeatureId
 from sae_lib.judges import attribute_values
 from sae_lib.pictures import lay_over, outline_cells, show_picture
 from sae_lib.reading import NOISE_SEED, Reading
@@ -85,7 +85,9 @@ for block in order:
         f"{block:9} {grid:3} × {grid}  {live:13}  {row.id!s:19}  {row.meaning or '?':22} {row.score:5.2f}  {catalogue.strength(block):.0f}"
     )
 (first,) = catalogue.first_edit.layers
-print(f"\nFirst stroke: brush {first.feature}, {catalogue.row(first.feature).meaning or 'meaning unknown'}, over an object.")
+print(
+    f"\nFirst stroke: brush {first.feature}, {catalogue.row(first.feature).meaning or 'meaning unknown'}, over an object."
+)
 
 # %% [markdown]
 # ## 20.2 Paint
@@ -107,6 +109,7 @@ PainterWidget(catalogue)
 # background or style. Beside it, in the same cells with the same push, another live feature of the block, by lot. Changed on
 # 2026-11-26, before the run with the chosen blocks: until then a band across the first caption's picture was painted at strength 10,
 # which often had no object to change, and showed the value already.
+
 
 # %%
 def as_target(row):
@@ -158,7 +161,7 @@ def words(picture, row):
     return " ".join(each.split(" (")[0] for each in catalogue.judged(picture, row)) or "none"
 
 
-fig, axes = plt.subplots(2, len(order), figsize=(TEXT_WIDTH, 2.75), dpi=120, squeeze=False)
+fig, axes = plt.subplots(2, len(order), figsize=(TEXT_WIDTH, 2.35), dpi=120, squeeze=False)
 fig.get_layout_engine().set(w_pad=0.015, h_pad=0.02, wspace=0, hspace=0)
 for (above, below), (block, (edit, drawn)) in zip(axes.T, strokes.items(), strict=True):
     show_picture(above, drawn.before)
@@ -221,7 +224,7 @@ for line, (grid, block) in zip(axes, sorted(one_per_grid.items()), strict=True):
     outline_cells(line[2], brush, pixels)
     show_picture(line[3], lay_over(drawn, maps[block][name.feature]))
     line[0].set_ylabel(f"{grid} × {grid}", fontsize=9)
-    under = (f"grid of {block}", "mask: an object's cells", "brush: one stroke", f"map of {name}")
+    under = (f"grid of {block}", "mask: the objects' cells", "brush: one stroke", f"map of {name}")
     for ax, text in zip(line, under, strict=True):
         ax.set_xlabel(text, fontsize=7, labelpad=2)
 grids = {block: assets.grid(block) for block in order}
@@ -245,11 +248,12 @@ other_painter = Painter(both)
 def loudest(block, count=8):
     """Of the features that fire most often in training, the one that changes the picture most: its edit and its change of 255."""
     statistics = both.statistics()[block]
-    names = statistics.mean.masked_fill(statistics.mean <= 0, 0).sign() * statistics.std.nan_to_num(1)
-    rate = torch.where(statistics.firing_rate.isnan(), names, statistics.firing_rate)
+    rate = statistics.firing_rate.nan_to_num(1) * (
+        statistics.mean > 0
+    )  # the authors' SAEs have none: then the first features
     drawn = {}
     for number in rate.topk(count).indices.tolist():
-        name = type(best[order[0]].id)(block, number)
+        name = FeatureId(block, number)
         pictures = other_painter.draw(Edit(plain.prompt, plain.seed, layers=(Layer(name),)))
         drawn[name] = pictures.after, (pictures.after - pictures.before).abs().mean().item() * 255
     return max(drawn.items(), key=lambda each: each[1][1])
@@ -258,15 +262,16 @@ def loudest(block, count=8):
 sets = {block: loudest(block) for block in both.blocks}
 
 # %%
-groups = {"the paper's": [b for b in both.blocks if b in PAPER_BLOCKS], "here": [b for b in both.blocks if b in assets.blocks]}
+members = {"paper's four": PAPER_BLOCKS, "studied here": assets.blocks}
+groups = {name: [block for block in both.blocks if block in blocks_of] for name, blocks_of in members.items()}
 wide = max(map(len, groups.values()))
-fig, axes = plt.subplots(2, wide + 1, figsize=(TEXT_WIDTH, 2.3), dpi=120)
+fig, axes = plt.subplots(2, wide + 1, figsize=(TEXT_WIDTH, 1.95), dpi=120)
 fig.get_layout_engine().set(w_pad=0.015, h_pad=0.02, wspace=0, hspace=0)
 for line, (name, members) in zip(axes, groups.items(), strict=True):
     for ax in line[len(members) + 1 :]:
         ax.axis("off")
     show_picture(line[0], drawn)
-    line[0].set_ylabel(f"{name}\nblocks", fontsize=8)
+    line[0].set_ylabel(name, fontsize=8)
     line[0].set_xlabel("unedited", fontsize=7, labelpad=2)
     for ax, block in zip(line[1:], members, strict=False):
         (feature, (picture, change)) = sets[block]
@@ -299,7 +304,12 @@ panels = catalogue.panels([row.id for row in chosen])
 # %%
 widths = [1, 0.12, *[1] * TOP, 0.12, 1, 1]
 fig, axes = plt.subplots(
-    len(chosen), len(widths), figsize=(TEXT_WIDTH, 0.98 * len(chosen) + 0.2), width_ratios=widths, dpi=100, squeeze=False
+    len(chosen),
+    len(widths),
+    figsize=(TEXT_WIDTH, 0.98 * len(chosen) + 0.2),
+    width_ratios=widths,
+    dpi=100,
+    squeeze=False,
 )
 fig.get_layout_engine().set(w_pad=0.005, h_pad=0.012, wspace=0, hspace=0)
 for line, row, panel in zip(axes, chosen, panels, strict=True):

@@ -21,9 +21,6 @@ RUN_SECONDS = 300
 """The notebook has run after this."""
 DRAW_SECONDS = 60
 """A picture has been drawn after this, also by the base model."""
-SUBJECT = "a small tilted red heart with an open eye and a small purple square with an open eye in a meadow"
-STRONG = "up.0.1/68"
-"""Of the shipped SAEs, a feature that changes this picture much, and mostly where it is painted."""
 Point = tuple[float, float]
 """A place on a picture, (0, 0) top left, (1, 1) bottom right."""
 
@@ -200,11 +197,21 @@ class Painter(Widget):
             self.press("reset")
 
     def begin(self) -> None:
-        """SUBJECT as the prompt, and STRONG to be painted."""
+        """Remember the feature that the painter opens with: by rule (`Catalogue.first_edit`) one whose stroke shows."""
         self.wait_until_drawn(1)
-        if self.part("prompt").input_value() != SUBJECT:
-            self.fill("prompt", SUBJECT)
-        self.choose(STRONG)
+        self.strong = self.part("layer").get_attribute("data-feature")
+
+    def cells(self) -> tuple[int, int]:
+        """How many cells of the only layer are painted, and the cells along each side of its grid."""
+        return tuple(map(int, re.search(r"(\d+) cells of (\d+)", self.part("layer").inner_text()).groups()))
+
+    def touched(self, *points: Point) -> np.ndarray:
+        """Which pixels lie in the cells that a straight stroke from one point to another, along a row or a column, paints."""
+        grid, (height, width) = self.cells()[1], self.picture().shape[:2]
+        (left, top), (right, bottom) = ([int(at * grid) for at in point] for point in (points[0], points[-1]))
+        inside = np.zeros((grid, grid), bool)
+        inside[top : bottom + 1, left : right + 1] = True
+        return inside.repeat(height // grid, 0).repeat(width // grid, 1)
 
     def find(self, text: str) -> Locator:
         """The search hits for a text that contain it."""
@@ -213,11 +220,10 @@ class Painter(Widget):
         expect(found.first).to_be_visible(timeout=DRAW_SECONDS * 1000)
         return found
 
-    def choose(self, feature: str) -> None:
-        """Search for a feature by its number and make it the one that is painted."""
-        if self.part("layer").get_attribute("data-feature") != feature:
-            with self.redrawn():
-                self.find(feature).first.click()
+    def another(self) -> Locator:
+        """The best-read feature of another block than the one that the painter opens with, as a search hit."""
+        block = "up.1.1" if self.strong.startswith("up.1.2/") else "up.1.2"
+        return self.find(f"{block}/").first
 
 
 class Explorer(Widget):

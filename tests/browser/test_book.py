@@ -10,7 +10,7 @@ from sae_lib.store import cache_root
 from tests.browser.pages import Quiet
 
 BOOK = cache_root() / "book"
-CHAPTER, BLOCK = "04_transfer.html", "gallery_mid.0.html"
+CHAPTER, BLOCK = "04_transfer.html", "gallery_up.1.2.html"
 KINDS = (
     "index.html",
     CHAPTER,
@@ -116,11 +116,13 @@ def test_the_search_finds_a_word_by_keyboard_and_says_so_when_there_is_nothing(r
 
 
 def test_a_feature_is_found_by_its_number_and_by_its_meaning(reader):
+    first = reader.open(BLOCK).locator(".cards li").first
+    number, meaning = first.get_attribute("data-number"), first.get_attribute("data-text")
     page = reader.open("index.html")
-    page.locator("#query").fill("up.0.1/345")
-    expect(page.locator("#results a").first).to_have_attribute("href", "gallery_up.0.1.html#f345")
-    page.locator("#query").fill("star shape mid.0")
-    expect(page.locator("#results a").first).to_have_attribute("href", re.compile(r"gallery_mid\.0\.html#f\d+"))
+    page.locator("#query").fill(f"up.1.2/{number}")
+    expect(page.locator("#results a").first).to_have_attribute("href", f"{BLOCK}#f{number}")
+    page.locator("#query").fill(f"{re.sub(r'[()]', '', meaning)} up.1.2")
+    expect(page.locator("#results a").first).to_have_attribute("href", re.compile(r"gallery_up\.1\.2\.html#f\d+"))
 
 
 def test_light_and_dark_follow_the_system_until_the_switch_is_used_and_are_remembered(new_page):
@@ -205,11 +207,12 @@ def test_cards_are_found_by_word_and_number_and_sorted(reader):
     page = reader.open(BLOCK)
     cards = page.locator(".cards li:visible")
     everything = cards.count()
-    page.locator("#wanted").fill("star")
+    word, number = cards.first.get_attribute("data-text").split()[0], cards.first.get_attribute("data-number")
+    page.locator("#wanted").fill(word)
     assert 0 < cards.count() < everything
-    assert all("star" in card.inner_text() for card in cards.all())
-    page.locator("#wanted").fill("17")
-    assert [card.get_attribute("id") for card in cards.all()] == ["f17"]
+    assert all(word in card.inner_text() for card in cards.all())
+    page.locator("#wanted").fill(number)
+    assert [card.get_attribute("id") for card in cards.all()] == [f"f{number}"]
     page.locator("#wanted").fill("zyxwvut")
     expect(page.locator("#none")).to_be_visible()
     page.locator("#wanted").fill("")

@@ -1,4 +1,4 @@
-"""The explorer of notebook 20 in JupyterLab, at smoke scale with the real pocket model and its 2,048 features."""
+"""The explorer of notebook 20 in JupyterLab, at smoke scale with the real pocket model and all features of its blocks."""
 
 import re
 
@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+from sae_lib.checkpoints import load_saes
 from tests.browser.pages import DRAW_SECONDS, Explorer, Quiet, open_notebook, write_copy
+
+SAES = load_saes("panel", "smoke")
+FIRST = next(iter(SAES))
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +33,7 @@ def explorer(page):
         with explorer.renewed():
             explorer.part("explorer-search").fill("")
     with explorer.renewed():
+        explorer.part("block").select_option("")
         explorer.part("sort").select_option("score")
     yield explorer
     assert page.quiet.complaints == []
@@ -41,7 +46,7 @@ def numbers(explorer, pattern):
 
 
 def test_all_features_can_be_scrolled_through_and_few_cards_are_in_the_page(explorer):
-    assert explorer.found() == 2_048
+    assert explorer.found() == sum(sae.n_f for sae in SAES.values())
     first, scroller = explorer.cards(), explorer.root.locator(".cards")
     assert 0 < len(first) < 60
     scroller.evaluate("cards => cards.scrollTo(0, cards.scrollHeight / 2)")
@@ -64,19 +69,28 @@ def test_the_cards_are_sorted_by_what_is_asked(explorer):
         assert len(set(found)) > 1 and found == sorted(found, reverse=True), sort
     with explorer.renewed():
         explorer.part("sort").select_option("block")
-    assert explorer.cards()[:2] == ["down.2.1/0", "down.2.1/1"]
+    assert explorer.cards()[:2] == [f"{FIRST}/0", f"{FIRST}/1"]
 
 
 def test_search_finds_cards_by_meaning_and_by_number(explorer):
+    meaning = explorer.part("card").first.locator(".meaning").inner_text()
     with explorer.renewed():
-        explorer.part("explorer-search").fill("star")
-    assert "star" in explorer.part("card").first.inner_text()
+        explorer.part("explorer-search").fill(meaning.split()[0])
+    assert meaning.split()[0] in explorer.part("card").first.inner_text()
     with explorer.renewed():
-        explorer.part("explorer-search").fill("up.0.1/377")
-    assert explorer.cards() == ["up.0.1/377"]
+        explorer.part("explorer-search").fill(f"{FIRST}/3")
+    assert explorer.cards() == [f"{FIRST}/3"]
     with explorer.renewed():
-        explorer.part("explorer-search").fill("down.2.1/9999")
+        explorer.part("explorer-search").fill(f"{FIRST}/9999")
     assert explorer.cards() == [] and explorer.found() == 0
+
+
+def test_cards_are_filtered_by_block(explorer):
+    names = [option.inner_text().split()[-1] for option in explorer.part("block").locator("option").all()]
+    assert names == ["all", *SAES]
+    with explorer.renewed():
+        explorer.part("block").select_option("up.1.2")
+    assert explorer.found() == SAES["up.1.2"].n_f and {card.split("/")[0] for card in explorer.cards()} == {"up.1.2"}
 
 
 def test_a_click_on_a_position_shows_which_features_fire_there(explorer):
@@ -88,11 +102,11 @@ def test_a_click_on_a_position_shows_which_features_fire_there(explorer):
     whole = fires()
     box = explorer.part("position-image").bounding_box()
     found = []
-    for row, column in ((3, 1), (3, 6)):
+    for row, column in ((7, 3), (7, 12)):
         with explorer.renewed():
-            place = {"x": (column + 0.5) * box["width"] / 8, "y": (row + 0.5) * box["height"] / 8}
+            place = {"x": (column + 0.5) * box["width"] / 16, "y": (row + 0.5) * box["height"] / 16}
             explorer.part("position-image").click(position=place)
-        assert explorer.part("where").inner_text() == f"Fire at row {row}, column {column}"
+        assert explorer.part("where").inner_text() == f"Fire at row {row}, column {column} of 16 × 16"
         found.append(fires())
     assert len(whole) > 3 and all(0 < len(each) <= 40 for each in found)
     assert found[0] != found[1] and whole not in found

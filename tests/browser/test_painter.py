@@ -14,7 +14,6 @@ from playwright.sync_api import expect
 from sae_lib.store import ROOT
 from tests.browser.pages import (
     DRAW_SECONDS,
-    STRONG,
     Painter,
     Quiet,
     open_notebook,
@@ -24,7 +23,6 @@ from tests.browser.pages import (
 )
 
 ACROSS = ((0.2, 0.45), (0.8, 0.45))
-IN_ACROSS = np.s_[24:32, 8:56]  # pixels of the six cells, of 8 x 8 in the picture, that it touches
 DOWN = ((0.7, 0.1), (0.7, 0.9))
 
 
@@ -40,7 +38,7 @@ def page(new_page, lab, folder, source):
 
 @pytest.fixture
 def painters(page):
-    """Both painters with SUBJECT, nothing painted yet, STRONG to be painted; at the end of the test the console must be empty."""
+    """Both painters as they open, nothing painted yet; at the end of the test the console must be empty."""
     page.quiet.complaints.clear()
     painters = [Painter(root) for root in page.locator(".sae-painter").all()]
     for painter in painters:
@@ -64,11 +62,11 @@ def test_a_stroke_changes_the_picture_inside_the_mask_and_leaves_the_rest_nearly
     assert np.array_equal(painter.picture("before"), painter.picture())
     painter.stroke(*ACROSS)
     change = np.abs(painter.picture() - painter.picture("before")).mean(-1)
-    outside = np.ones(change.shape, bool)
-    outside[IN_ACROSS] = False
-    assert "6 cells" in painter.part("layer").inner_text()
-    assert change[IN_ACROSS].mean() > 20
-    assert change[outside].mean() < change[IN_ACROSS].mean() / 3 and np.median(change[outside]) < 3
+    inside = painter.touched(*ACROSS)
+    count, grid = painter.cells()
+    assert count == inside.sum() * grid**2 / inside.size
+    assert change[inside].mean() > 10
+    assert change[~inside].mean() < change[inside].mean() / 2
 
 
 def test_the_difference_is_bright_where_the_picture_changed_and_dark_elsewhere(painter):
@@ -111,16 +109,36 @@ def test_the_saved_picture_is_the_shown_one(painter, tmp_path):
 def test_search_finds_features_by_their_meaning_and_one_of_them_is_painted(painter):
     painter.stroke(*ACROSS)
     strong = painter.picture()
-    found = painter.find("star (shape)").first
+    word = painter.another().locator(".meaning").inner_text()
+    found = painter.root.get_by_test_id("result").filter(has_text=word)
+    painter.part("search").fill(word)
+    expect(found.first).to_be_visible(timeout=DRAW_SECONDS * 1000)
+    other = found.filter(has_not_text=painter.strong).first
     with painter.redrawn():
-        found.click()
-    assert painter.part("layer").get_attribute("data-feature") == found.get_attribute("data-feature") != STRONG
+        other.click()
+    assert painter.part("layer").get_attribute("data-feature") == other.get_attribute("data-feature") != painter.strong
     assert not np.array_equal(painter.picture(), strong)
     assert not np.array_equal(painter.picture(), painter.picture("before"))
 
 
+def test_a_stroke_is_carried_over_to_the_grid_of_another_blocks_feature(painter):
+    with painter.redrawn():
+        painter.find("up.0.2/").first.click()
+    painter.stroke(*ACROSS)
+    assert painter.cells() == (6, 8)
+    coarse = painter.picture()
+    with painter.redrawn():
+        painter.find("up.1.1/").first.click()
+    assert painter.cells() == (24, 16)
+    painter.stroke((0.1, 0.9), (0.2, 0.9))
+    assert painter.cells() == (27, 16)
+    painter.press("undo")
+    painter.press("undo")
+    assert painter.cells() == (6, 8) and np.array_equal(painter.picture(), coarse)
+
+
 def test_the_list_of_active_features_follows_the_picture(painter):
-    painter.find("star (shape)")
+    painter.another()
     results = painter.root.locator(".results")
     searched = results.inner_text()
     painter.part("active").click()
@@ -134,14 +152,14 @@ def test_the_list_of_active_features_follows_the_picture(painter):
 def test_several_features_are_painted_at_once(painter):
     painter.stroke(*ACROSS)
     one = painter.picture()
+    other = painter.another().get_attribute("data-feature")
     with painter.redrawn():
-        painter.find("up.0.1/345")
-        painter.root.get_by_role("button", name="Add up.0.1/345 as another layer").click()
+        painter.root.get_by_role("button", name=f"Add {other} as another layer").click()
     assert painter.part("layer").count() == 2 and np.array_equal(painter.picture(), one)
     painter.stroke(*DOWN)
     both = painter.picture()
     with painter.redrawn():
-        painter.root.get_by_role("button", name=f"Remove {STRONG}").click()
+        painter.root.get_by_role("button", name=f"Remove {painter.strong}").click()
     other = painter.picture()
     assert not any(np.array_equal(*pair) for pair in itertools.combinations((one, both, other), 2))
 
@@ -172,7 +190,7 @@ def test_two_painters_that_draw_at_the_same_time_both_arrive(painters):
 def test_the_painter_works_by_keyboard_and_jupyterlab_does_not_listen(page, painter):
     cells, before = page.locator(".jp-Cell").count(), painter.picture()
     painter.part("brush").focus()
-    for key in ("ArrowRight", "ArrowDown"):
+    for key in ("ArrowRight", "ArrowDown") * 3:
         page.keyboard.press(key)
     with painter.redrawn():
         page.keyboard.press("Space")
