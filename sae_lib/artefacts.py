@@ -261,7 +261,7 @@ ARTEFACTS: tuple[Artefact, ...] = (
         "SAEPaint and the feature explorer: strokes, cards, what fires where",
         "",
         "",
-        _of("20_paint_and_explore", "strokes", "cards", "positions"),
+        _of("20_paint_and_explore", "strokes", "grids", "two_sets", "cards", "positions"),
     ),
     Artefact(
         "Companion 90",

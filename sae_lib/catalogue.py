@@ -1,5 +1,6 @@
 """All features of some assets' SAEs, to look through: what they mean, how often they fire, what they look like, which fit a text."""
 
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,13 +22,26 @@ from sae_lib.judges import attribute_values, judge_and_truth, values_in
 from sae_lib.painting import Edit, Layer, OnStep, Painter
 from sae_lib.pictures import draw_pictures, lay_over
 from sae_lib.reading import NOISE_SEED, Reading, objects_in
-from sae_lib.writing import EVERYWHERE, choose_strengths, well_read, well_written
+from sae_lib.store import cached
+from sae_lib.writing import (
+    EVERYWHERE,
+    KINDS,
+    Target,
+    choose_strengths,
+    find_trials,
+    measure_writing,
+    well_read,
+    well_written,
+)
 
 TOP, BETAS = 4, (-10.0, -5.0, 5.0, 10.0)
 """Pictures on a card: those in which the feature is most active, and the first of them modulated."""
 
 TRIED = {"smoke": (2, 1), "pocket": (10, 2)}
 """Features of each block that are tried as its brush, the best-read ones, and in how many captions each, by scale."""
+
+TRIED_AGAIN = {"smoke": (1, 1), "pocket": (4, 6)}
+"""Of those the ones that raised their value most, and in how many captions each is tried again."""
 
 DEFAULT_STRENGTH = 10.0
 """In multiples of the mean activation, where nothing says how strongly a block's features are turned on: the authors' for painting."""
@@ -282,15 +296,37 @@ class Catalogue:
             features, captions = TRIED[self.assets.scale]
             strengths = choose_strengths(self.reading, features, captions)
             ranked = well_written(well_read(self.reading, features), strengths)
-        best = {each.id.block: self.row(each.id) for each in reversed(ranked)}
-        return {block: best.get(block, row) for block, row in often.items()}, strengths.chosen
+            numbers = self._try_again(ranked, strengths.chosen)
+        return often | {
+            block: self.row(FeatureId(block, number)) for block, number in numbers.items()
+        }, strengths.chosen
+
+    def _try_again(self, ranked: Sequence[Target], strengths: Mapping[str, float]) -> dict[str, int]:
+        """By block the number of the feature that raises its value most, less the share of the other values that come or go."""
+        per_block, captions = TRIED_AGAIN[self.assets.scale]
+        first = [[each for each in ranked if each.id.block == block][:per_block] for block in self.assets.blocks]
+        trials = find_trials([each for targets in first for each in targets], self.reading, captions)
+
+        def make(folder: Path) -> None:
+            before, after, others = measure_writing(self.reading, trials, strengths, kinds=KINDS[:1])[:, 0].T
+            gains = (after - before) - others / (len(attribute_values()) - 1)
+            mean = {place: gains[trials.which == place].mean().item() for place in set(trials.which.tolist())}
+            best: dict[str, int] = {}
+            for place in sorted(mean, key=mean.get):  # the last one of a block stays
+                best[trials.targets[place].id.block] = trials.targets[place].id.feature
+            (folder / "best.json").write_text(json.dumps(best))
+
+        inputs = {"reading": self.prepare().name, "captions": captions, "strengths": strengths}
+        inputs |= {"tried": [str(each.id) for each in trials.targets]}
+        return json.loads((cached("brushes", inputs, make) / "best.json").read_text())
 
     @property
     def best(self) -> dict[str, Row]:
         """By block, the feature to begin painting with.
 
-        Of the block's best-read features the one that raises the value it reads most above another live feature in the same
-        place, in captions of this reading (`writing.choose_strengths`). Without a judge: the one that fires most often.
+        Of the block's best-read features those are tried again that raise the value they read most above another live feature
+        in the same place (`writing.choose_strengths`), all in captions of this reading; the best is the one that raises its
+        value most, less the share of the other values that come or go. Without a judge: the one that fires most often.
         """
         return self._brushes[0]
 
@@ -306,8 +342,8 @@ class Catalogue:
     def first_edit(self) -> Edit:
         """Where a painter starts: the first held-out caption, and one of the features of `best` in an empty mask.
 
-        It is the one whose stroke shows most. Those go first whose value the judge sees afterwards and did not see before; of
-        these those that are brushed over objects, before those that are turned on everywhere; of these the one with the
+        It is the one whose stroke shows most. Those go first that are brushed over objects, before those that are turned on
+        everywhere; of these those whose value the judge sees afterwards and did not see before; of these the one with the
         largest change of the picture inside the stroke, less the change outside. Without a judge: the one that,
         everywhere, changes the picture most.
         """
@@ -317,7 +353,7 @@ class Catalogue:
         def shows(row: Row) -> tuple[bool, bool, float]:
             mask = self.where(plain, row)
             after = self.painter.draw(replace(edit, layers=(self.brush(row, mask),))).after
-            return self.seen(row, plain, after), mask is not None, contrast(plain, after, mask)
+            return mask is not None, self.seen(row, plain, after), contrast(plain, after, mask)
 
         first = max(self.best.values(), key=shows)
         empty = ((0.0,) * grids[first.id.block],) * grids[first.id.block]

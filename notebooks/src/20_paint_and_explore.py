@@ -36,9 +36,11 @@
 # ## 20.1 Parameters and set-up
 #
 # The catalogue reads the held-out pictures that notebooks 07 to 09 read too: where each feature is active, how often, and what
-# it means. A rule that notebook 08 shares says what each block is begun with, and how strongly: of its ten best-read
-# features the one that, in two captions each, raised the value it reads most above another feature of the block in the same
-# place; its strength is the one of 5, 10 and 20 that served the block best. All of it is kept in the cache. The
+# it means. A rule says what each block is begun with, and how strongly. Strength: the one of 5, 10 and 20 at which the
+# block's ten best-read features, in two captions each, raised the values they read most above other features in the same
+# place (as in notebook 08). Feature: the four of them that raised their value most are tried again in six captions each; the one
+# is taken that raises its value most, less the share of the other values that come or go. Differs from a first run on 2026-11-26
+# with these blocks, which left out the second trial and so took brushes that redraw the scene. All of it is kept in the cache. The
 # pictures of a card are drawn when the card comes into view.
 
 # %% tags=["parameters"]
