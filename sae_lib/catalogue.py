@@ -40,8 +40,9 @@ TOP, BETAS = 4, (-10.0, -5.0, 5.0, 10.0)
 TRIED = {"smoke": (2, 1), "pocket": (10, 2)}
 """Features of each block that are tried as its brush, the best-read ones, and in how many captions each, by scale."""
 
-TRIED_AGAIN = {"smoke": (1, 1), "pocket": (4, 6)}
-"""Of those the ones that raised their value most, and in how many captions each is tried again."""
+TRIED_AGAIN = {"smoke": (1, 1), "pocket": (4, 4)}
+"""Of those the ones that raised their value most, of all and of those that read an object's value, and in how many captions each is
+tried again."""
 
 DEFAULT_STRENGTH = 10.0
 """In multiples of the mean activation, where nothing says how strongly a block's features are turned on: the authors' for painting."""
@@ -302,17 +303,22 @@ class Catalogue:
         }, strengths.chosen
 
     def _try_again(self, ranked: Sequence[Target], strengths: Mapping[str, float]) -> dict[str, int]:
-        """By block the number of the feature that raises its value most, less the share of the other values that come or go."""
-        per_block, captions = TRIED_AGAIN[self.assets.scale]
-        first = [[each for each in ranked if each.id.block == block][:per_block] for block in self.assets.blocks]
-        trials = find_trials([each for targets in first for each in targets], self.reading, captions)
+        """By block the number of the feature that raises its value most, less the other values that come or go for each
+        value that the picture shows."""
+        (per_block, captions), values = TRIED_AGAIN[self.assets.scale], attribute_values()
+        targets: dict[Target, None] = {}
+        for block in self.assets.blocks:
+            mine = [each for each in ranked if each.id.block == block]
+            of_objects = [each for each in mine if values[each.value][0] not in EVERYWHERE]
+            targets |= dict.fromkeys(mine[:per_block] + of_objects[:per_block])
+        trials = find_trials(list(targets), self.reading, captions)
 
         def make(folder: Path) -> None:
             before, after, others = measure_writing(self.reading, trials, strengths, kinds=KINDS[:1])[:, 0].T
-            gains = (after - before) - others / (len(attribute_values()) - 1)
+            gains = (after - before) - others / self.reading.shows[trials.rows].sum(1)
             mean = {place: gains[trials.which == place].mean().item() for place in set(trials.which.tolist())}
             best: dict[str, int] = {}
-            for place in sorted(mean, key=mean.get):  # the last one of a block stays
+            for place in sorted(mean, key=mean.__getitem__):  # the last one of a block stays
                 best[trials.targets[place].id.block] = trials.targets[place].id.feature
             (folder / "best.json").write_text(json.dumps(best))
 
@@ -326,7 +332,8 @@ class Catalogue:
 
         Of the block's best-read features those are tried again that raise the value they read most above another live feature
         in the same place (`writing.choose_strengths`), all in captions of this reading; the best is the one that raises its
-        value most, less the share of the other values that come or go. Without a judge: the one that fires most often.
+        value most, less the other values that come or go for each value that the picture shows. Without a judge: the one
+        that fires most often.
         """
         return self._brushes[0]
 
@@ -359,12 +366,20 @@ class Catalogue:
         empty = ((0.0,) * grids[first.id.block],) * grids[first.id.block]
         return replace(edit, layers=(self.brush(first, empty),))
 
+    def family(self, row: Row) -> str:
+        """The attribute whose value a feature reads."""
+        return row.meaning.partition(" (")[2].removesuffix(")")
+
     def where(self, picture: Float[Tensor, "3 height width"], row: Row) -> tuple[tuple[float, ...], ...] | None:
         """The cells of a feature's block where the judge sees objects; None for everywhere, where no object says where to paint
         (`writing.EVERYWHERE`), and without a judge."""
-        if not self.assets.known or _family(row) in EVERYWHERE:
+        if not self.assets.known or self.family(row) in EVERYWHERE:
             return None
-        side = self.assets.grid(row.id.block)
+        return self.objects(picture, row.id.block)
+
+    def objects(self, picture: Float[Tensor, "3 height width"], block: str) -> tuple[tuple[float, ...], ...]:
+        """The cells of a block's grid where the judge sees objects; all cells where it sees none."""
+        side = self.assets.grid(block)
         _, truths = judge_and_truth(self.assets.judge, picture[None], [side])
         return tuple(map(tuple, objects_in(truths[side])[0].float().tolist()))
 
@@ -379,12 +394,9 @@ class Catalogue:
         judgements, _ = judge_and_truth(self.assets.judge, picture[None], [])
         there = values_in(judgements)[0].tolist()
         names = [(name, f"{value} ({name})") for name, value in attribute_values()]
-        return [text for (name, text), is_there in zip(names, there, strict=True) if is_there and name == _family(row)]
-
-
-def _family(row: Row) -> str:
-    """The attribute of the value that a feature reads."""
-    return row.meaning.partition(" (")[2].removesuffix(")")
+        return [
+            text for (name, text), is_there in zip(names, there, strict=True) if is_there and name == self.family(row)
+        ]
 
 
 def finest_grid(maps: Mapping[str, Float[Tensor, "n_f height width"]]) -> int:

@@ -38,9 +38,10 @@
 # The catalogue reads the held-out pictures that notebooks 07 to 09 read too: where each feature is active, how often, and what
 # it means. A rule says what each block is begun with, and how strongly. Strength: the one of 5, 10 and 20 at which the
 # block's ten best-read features, in two captions each, raised the values they read most above other features in the same
-# place (as in notebook 08). Feature: the four of them that raised their value most are tried again in six captions each; the one
-# is taken that raises its value most, less the share of the other values that come or go. Differs from a first run on 2026-11-26
-# with these blocks, which left out the second trial and so took brushes that redraw the scene. All of it is kept in the cache. The
+# place (as in notebook 08). Feature: the four of them that raised their value most, and the four such of an object's values, are tried
+# again in four captions each; the one is taken that raises its value most, less the other values that come or go per
+# value that the picture shows. Differs from two first runs with these blocks on 2026-11-26, which weighed what else a stroke changes
+# less, or not at all, and so took brushes that redraw the scene. All of it is kept in the cache. The
 # pictures of a card are drawn when the card comes into view.
 
 # %% tags=["parameters"]
@@ -69,7 +70,7 @@ from sae_lib.reading import NOISE_SEED, Reading
 from sae_lib.store import ROOT
 from sae_lib.style import BLOCK_COLORS, TEXT_WIDTH
 from sae_lib.widgets import ExplorerWidget, PainterWidget
-from sae_lib.writing import KINDS, Target, find_trials, measure_writing
+from sae_lib.writing import EVERYWHERE, KINDS, Target, find_trials, measure_writing
 
 run = start_run("20_paint_and_explore", globals())
 assets = run.assets()
@@ -205,24 +206,25 @@ finest = finest_grid(maps)
 diagonal = tuple(tuple(float(row == column) for column in range(finest)) for row in range(finest))  # one brush stroke
 
 
-def strongest(block):
-    """The feature of a block that is most active in the picture, of those with a unit."""
-    return next(each.id for each in catalogue.firing({block: maps[block]}))
+def best_read(block):
+    """Of the features of a block that are active in the picture the one that reads best, of those that read an object's value if any."""
+    active = [catalogue.row(each.id) for each in catalogue.firing({block: maps[block]}, limit=99)]
+    return max(active, key=lambda row: (catalogue.family(row) not in EVERYWHERE, row.score)).id
 
 
 fig, axes = plt.subplots(len(one_per_grid), 4, figsize=(TEXT_WIDTH, 1.5 * len(one_per_grid)), dpi=120, squeeze=False)
 fig.get_layout_engine().set(w_pad=0.015, h_pad=0.02, wspace=0, hspace=0)
 pixels = min(drawn.shape[-1], 256)
 for line, (grid, block) in zip(axes, sorted(one_per_grid.items()), strict=True):
-    name = strongest(block)
+    name = best_read(block)
     brush = Layer(name, mask=diagonal).on_grid(grid).mask_tensor
-    where = catalogue.where(drawn, best[block])
+    where = catalogue.objects(drawn, block) if assets.known else ((1.0,) * grid,) * grid
     for ax in line[:3]:
         show_picture(ax, drawn)
     for at in range(1, grid):
         line[0].axhline(at * pixels / grid - 0.5, color="white", linewidth=0.4)
         line[0].axvline(at * pixels / grid - 0.5, color="white", linewidth=0.4)
-    outline_cells(line[1], torch.ones(grid, grid) if where is None else torch.tensor(where), pixels)
+    outline_cells(line[1], torch.tensor(where), pixels)
     outline_cells(line[2], brush, pixels)
     show_picture(line[3], lay_over(drawn, maps[block][name.feature]))
     line[0].set_ylabel(f"{grid} × {grid}", fontsize=9)
@@ -234,7 +236,7 @@ save_figure(run, fig, "grids", {"grids": grids, "seed": NOISE_SEED}, catalogue.p
 
 # %% [markdown]
 # **What we see.** One row per grid. From the left: the cells over the picture; a mask of the objects as the judge sees them, on that grid; one
-# diagonal stroke of the thinnest brush; and the map of the feature that is most active in this picture, which leaves the
+# diagonal stroke of the thinnest brush; and the map of the best-read feature of an object's value that is active here, which leaves the
 # picture as it is where the feature is silent. An object is a few cells wide on the coarse grid, so that its outline, and what is painted
 # along it, is rough there.
 #
