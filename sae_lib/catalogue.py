@@ -40,7 +40,7 @@ TOP, BETAS = 4, (-10.0, -5.0, 5.0, 10.0)
 TRIED = {"smoke": (2, 1), "pocket": (10, 2)}
 """Features of each block that are tried as its brush, the best-read ones, and in how many captions each, by scale."""
 
-TRIED_AGAIN = {"smoke": (1, 1), "pocket": (4, 4)}
+TRIED_AGAIN = {"smoke": (1, 1), "pocket": (3, 8)}
 """Of those the ones that raised their value most, of all and of those that read an object's value, and in how many captions each is
 tried again."""
 

@@ -38,10 +38,10 @@
 # The catalogue reads the held-out pictures that notebooks 07 to 09 read too: where each feature is active, how often, and what
 # it means. A rule says what each block is begun with, and how strongly. Strength: the one of 5, 10 and 20 at which the
 # block's ten best-read features, in two captions each, raised the values they read most above other features in the same
-# place (as in notebook 08). Feature: the four of them that raised their value most, and the four such of an object's values, are tried
-# again in four captions each; the one is taken that raises its value most, less the other values that come or go per
-# value that the picture shows. Differs from two first runs with these blocks on 2026-11-26, which weighed what else a stroke changes
-# less, or not at all, and so took brushes that redraw the scene. All of it is kept in the cache. The
+# place (as in notebook 08). Feature: the three of them that raised their value most, and the three such of an object's values, are tried
+# again in eight captions each; the one is taken that raises its value most, less the other values that come or go per
+# value that the picture shows. This second trial was added on 2026-11-26, after first runs with these blocks whose brushes
+# redrew the scene; their tables had been seen, so that the table of section 20.2 illustrates and tests nothing. All of it is kept in the cache. The
 # pictures of a card are drawn when the card comes into view.
 
 # %% tags=["parameters"]
