@@ -15,6 +15,7 @@ from sae_lib.judges import attribute_values, judge_and_truth, values_in
 from sae_lib.meaning import Meaning, Truth, find_meaning, reading_scores
 from sae_lib.pictures import MAX_SHOWN, draw_pictures
 from sae_lib.store import cached
+from sae_lib.transfer import untrained
 from sae_lib.updates import capture_updates, to_vectors
 
 PICTURES = {"smoke": 32, "rehearsal": 8, "pocket": 512, "sdxl": 1_000}
@@ -37,12 +38,18 @@ class Reading:
     later: the captions after those of PICTURES, in place of them. Row i of a reading of later captions is prompt i of `prompts`, and its
     noise is that of row `first + i`, so that no two readings share noise. Everything is made once and kept in the cache; nothing is made before it is asked for. `on_picture` is called before each batch with
     how many pictures are done, and of how many.
+
+    control: a seed; in place of the SAEs' features the same pictures are read with as many random directions, of which TopK keeps as
+    many (`transfer.untrained`). What these show too, features show because any sparse code of that size would.
     """
 
-    def __init__(self, assets: Assets, later: bool = False):
+    def __init__(self, assets: Assets, later: bool = False, control: int | None = None):
         size = "rehearsal" if assets.rehearsal else assets.scale
         self.assets = assets
+        self.control = control
         self.saes = assets.saes()
+        if control is not None:
+            self.saes = {block: untrained(sae, control + place) for place, (block, sae) in enumerate(self.saes.items())}
         self.first = PICTURES[size] if later else 0
         """Number of the first caption among the held-out ones, and of its noise."""
         self.prompts = assets.prompts(self.first + (LATER if later else PICTURES)[size])[self.first :]
@@ -56,6 +63,8 @@ class Reading:
         """Reads the pictures, if no run before did; the folder of the artefact."""
         if self._folder is None:
             inputs = self.assets.identity | {"prompts": self.prompts, "first": self.first}
+            if self.control is not None:
+                inputs["control"] = self.control
             self._folder = cached("reading", inputs, lambda folder: self._make(folder, on_picture))
         return self._folder
 
@@ -175,9 +184,11 @@ class Reading:
         return find_meaning(*self.scores[block])
 
     def live(self, block: str) -> Int[Tensor, " live"]:
-        """The features that fire in both halves, and have a unit of strength."""
-        fires = [(self.means(block)[half] > 0).any(0) for half in self.halves]
-        return (fires[0] & fires[1] & (self.assets.statistics()[block].mean > 0)).nonzero().flatten()
+        """The features that fire in both halves, and have a unit of strength (random directions have none)."""
+        fires = torch.stack([(self.means(block)[half] > 0).any(0) for half in self.halves]).all(0)
+        if self.control is None:
+            fires &= self.assets.statistics()[block].mean > 0
+        return fires.nonzero().flatten()
 
     def _refuse_unknown(self) -> None:
         if not self.assets.known:
