@@ -49,12 +49,13 @@ import torch
 from sae_lib import Claim, save_figure, start_run
 from sae_lib.assets import MODELS
 from sae_lib.features import FeatureId, alikeness, colour_spread, match_rates, search_features, strength_unit
-from sae_lib.interventions import intervene, modulate, replace_with_feature
+from sae_lib.interventions import intervene, modulate
 from sae_lib.judges import attribute_values
 from sae_lib.metrics import bootstrap, bootstrap_interval, bootstrap_trials, interval_of
 from sae_lib.pictures import draw_pictures, lay_over, show_picture
 from sae_lib.reading import NOISE_SEED, Reading
 from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
+from sae_lib.writing import draw_icons
 
 # %%
 run = start_run("07_reading_features", globals())
@@ -199,23 +200,12 @@ def amount(each):
     return reading.saes[each.block].k * strength_unit(assets.statistics()[each.block], each.feature)
 
 
-def icons(sae, block, numbers, amounts):
-    """Icons of some features of a block: empty prompt, the same noise for all."""
-    parts = []
-    for start in range(0, len(numbers), call.batch_size):
-        at = slice(start, start + call.batch_size)
-        part = replace_with_feature(sae, torch.as_tensor(numbers[at]), torch.tensor(amounts[at]))
-        with intervene(turbo, {block: part}):
-            parts.append(draw_pictures(turbo, [""] * len(numbers[at]), call, [0] * len(numbers[at])))
-    return torch.cat(parts)
-
-
 def strip(each, row):
     """A picture unedited and modulated, and the feature's icons."""
     sae, betas = reading.saes[each.block], torch.tensor([0.0, *BETAS])
     with intervene(turbo, {each.block: modulate(sae, each.feature, betas)}):
         modulated = draw_pictures(turbo, [prompts[row]] * len(betas), call, reading.noise([row] * len(betas)))
-    return [*modulated, *icons(sae, each.block, [each.feature] * 3, [gamma * amount(each) for gamma in GAMMAS])]
+    return [*modulated, *draw_icons(assets, [each] * 3, [gamma * amount(each) for gamma in GAMMAS])]
 
 
 # %%
@@ -342,46 +332,53 @@ print(
 # %%
 texture_words = ["striped", "dotted"] if assets.known or run.rehearsal else ["texture"]
 texture_direction = clip.embed_texts(texture_words).mean(0)
-by_chance = alikeness(embedded, torch.rand((100, len(pictures)), generator=generator).argsort(1)[:, : min(10, enough)])
-measured = {}  # by metric, kind and block: each feature's value, and what it is by chance (where that is defined)
-icon_embeddings = {}
+random_rows = torch.rand((100, len(pictures)), generator=generator).argsort(1)[:, : min(10, enough)]
+by_chance, unknown = alikeness(embedded, random_rows).mean(), torch.tensor(torch.nan)
+measured, icons = (
+    {},
+    {},
+)  # by metric, kind and block [features, 2]: the value and what it is by chance, NaN where not known
+
+
+def keep(name, kind, block, value, chance):
+    """Each feature's value and what it would be by chance."""
+    measured[name, kind, block] = torch.stack([value, chance.expand(len(value))], 1)
+
+
 for (kind, block), numbers in chosen.items():
-    own = specificity(kind, block, numbers)
-    measured["specificity", kind, block] = own, by_chance.mean().expand(len(own))
+    keep("specificity", kind, block, specificity(kind, block, numbers), by_chance)
+    ids = [FeatureId(block, number) for number in numbers.tolist()]
     amounts = [amount(FeatureId(block, number)) for number in chosen["features", block].tolist()]
-    drawn = clip.embed_images(icons(kinds[kind].saes[block], block, numbers, amounts))
-    icon_embeddings[kind, block] = drawn
-    measured["texture", kind, block] = drawn @ texture_direction, None
+    icons[kind, block] = clip.embed_images(draw_icons(assets, ids, amounts, kinds[kind].saes))
+    keep("texture", kind, block, icons[kind, block] @ texture_direction, unknown)
 
 # %%
 for (kind, block), numbers in chosen.items():
     spread = []
     for number in numbers.tolist():
         rows = top[kind, block][number][:10]
-        maps = kinds[kind].maps(block, number, rows)
         others = torch.randint(len(pictures), (len(rows),), generator=generator)
-        spread.append([colour_spread(pictures[there], maps) for there in (rows, others)])
-    measured["colour", kind, block] = torch.tensor(spread).unbind(1)
-
-    told = [captions.get((kind, FeatureId(block, number))) for number in numbers.tolist()]
-    there = [place for place, text in enumerate(told) if text]
-    if len(there) > 1:
-        cosines = icon_embeddings[kind, block][there] @ clip.embed_texts([told[i] for i in there]).T  # [icon, words]
-        other = torch.tensor([[told[i] != told[j] for j in there] for i in there])
-        elsewhere = (cosines * other).sum(0) / other.sum(0).clamp(min=1)
-        measured["causality", kind, block] = cosines.diag()[other.any(0)], elsewhere[other.any(0)]
+        maps = kinds[kind].maps(block, number, rows)
+        spread.append(torch.stack([colour_spread(pictures[there], maps) for there in (rows, others)]))
+    keep("colour", kind, block, *torch.stack(spread).T)
+    words = [captions.get((kind, FeatureId(block, number)), "") for number in numbers.tolist()]
+    if any(words):
+        cosines = icons[kind, block] @ clip.embed_texts(words).T  # [icon, words]
+        other = torch.tensor([[mine != yours for mine in words] for yours in words]) & torch.tensor([*map(bool, words)])
+        elsewhere = (cosines * other).sum(0) / other.sum(0)  # 0 / 0 where there are no words, or no others
+        keep("causality", kind, block, cosines.diag().where(other.any(0), torch.nan), elsewhere)
 
 # %%
 later = reading.halves[1].tolist()  # pictures that had no part in finding what a feature reads
-caption_embeddings = clip.embed_texts([prompts[row] for row in later]) if captions and not assets.known else None
+nearest = max(5, round(SHARE * len(later)))
 
 
 def holding(text):
     """Later pictures whose caption holds these words; of free text the 5 % with the nearest captions (CLIP)."""
     if assets.known:
         return [row for row in later if text.removeprefix("a ") in prompts[row]]
-    cosines = caption_embeddings @ clip.embed_texts([text])[0]
-    return [later[i] for i in cosines.topk(min(len(later), max(5, round(SHARE * len(later))))).indices]
+    cosines = clip.embed_texts([prompts[row] for row in later]) @ clip.embed_texts([text])[0]
+    return [later[i] for i in cosines.topk(min(nearest, len(later))).indices]
 
 
 rows_of = {text: holding(text) for text in sorted(set(captions.values()))}
@@ -391,23 +388,21 @@ print(
 )
 
 # %%
-trials = []  # pair of feature and partner, picture, whether of the feature, gain at 10 % of the area
+trials = []  # number of the pair, picture, gain over another feature at 10 % of the area, and whether it is the feature's
 for (kind, block), numbers in chosen.items():
-    shares, everyone = kinds[kind].shares(block), live[kind, block]
-    rates, shown = shares.mean(0), []
+    shares, everyone, shown = kinds[kind].shares(block), live[kind, block], []
+    rates = shares.mean(0)
     others = everyone[match_rates(rates[numbers], rates[everyone], numbers[:, None] == everyone)]
     for pair, (own, other) in enumerate(zip(numbers.tolist(), others.tolist(), strict=True)):
         rows = rows_of.get(captions.get((kind, FeatureId(block, own))), [])
-        if not rows:
-            continue
         active = (shares[rows][:, [own, other], None] > torch.tensor(AREAS)).float()  # [pictures, 2, areas]
-        shown.append(active.mean(0))
-        gain = (active[:, 0, 1] - active[:, 1, 1]).tolist()
-        lot = torch.randperm(len(rows), generator=generator)[:CAPTIONS].tolist()
+        shown.append(active.mean(0))  # NaN where there are none
+        lot = torch.randperm(len(rows), generator=generator)[:CAPTIONS]
+        gains = (active[lot, 0, 1] - active[lot, 1, 1]).tolist()
         number = 1_000 * assets.blocks.index(block) + pair
-        trials += [(number, rows[i], kind == "features", gain[i]) for i in lot]
-    for area, part in zip(AREAS, torch.stack(shown).unbind(-1) if shown else (), strict=False):
-        measured[f"sensitivity {area:.0%}", kind, block] = part.unbind(1)
+        trials += [(number, rows[i], gain, kind == "features") for i, gain in zip(lot.tolist(), gains, strict=True)]
+    for area, part in zip(AREAS, torch.stack(shown).unbind(-1), strict=True):
+        keep(f"sensitivity {area:.0%}", kind, block, *part.T)
 
 # %% [markdown]
 # The verdicts. Specificity: feature minus partner, mean over all features of all blocks. Texture: the same difference by block; for the
@@ -418,100 +413,82 @@ for (kind, block), numbers in chosen.items():
 
 # %%
 def interval(numbers):
-    """Mean over features with its 95 % bootstrap interval."""
-    return bootstrap_interval(numbers, **sampling)
+    """Mean over those features of which it is known, with its 95 % bootstrap interval; None of fewer than two."""
+    known = numbers[~numbers.isnan()]
+    return bootstrap_interval(known, **sampling) if len(known) > 1 else None
 
 
-def above_partners(name, blocks=assets.blocks):
-    """Each feature's value minus its partner's."""
-    sides = [torch.cat([measured[name, kind, block][0] for block in blocks]) for kind in kinds]
-    return sides[0] - sides[1]
+def beside(name, blocks=assets.blocks, above_chance=False):
+    """Each feature's value (or what it gains over chance) minus its partner's."""
+    sides = [torch.cat([measured[name, kind, block] for block in blocks]) for kind in kinds]
+    own, partners = (side[:, 0] - side[:, 1] if above_chance else side[:, 0] for side in sides)
+    return own - partners
 
 
-verdicts = []
-found = interval(above_partners("specificity"))
+def report(text, found):
+    """Prints a number with its interval, and keeps it."""
+    print(f"{text:50} {found.value:+.4f} (95 % {found.low:+.4f} to {found.high:+.4f})")
+    summary[text] = found
+    return found
+
+
+# %%
+summary, verdicts, texture = {}, [], {}
+found = report("specificity: features - partners", interval(beside("specificity")))
 verdicts.append(claims["specificity"].judge(run, found.value, found[1:]))
-texture = {}  # bootstrap samples by block; every block's features are drawn by themselves
-for place, block in enumerate(assets.blocks):
-    texture[block] = bootstrap(above_partners("texture", [block]), resamples=sampling["resamples"], seed=seed + place)
-    found = interval_of(texture[block])
-    print(
-        f"texture, {block:9} minus random directions: {found.value:+.4f} (95 % {found.low:+.4f} to {found.high:+.4f})"
-    )
+for place, block in enumerate(assets.blocks):  # each block's features are drawn by themselves
+    texture[block] = bootstrap(beside("texture", [block]), resamples=sampling["resamples"], seed=seed + place)
+    report(f"texture, {block}: features - partners", interval_of(texture[block]))
 if "up.0.1" in texture and len(texture) > 1:
     highest = torch.stack([samples for block, samples in texture.items() if block != "up.0.1"]).amax(0)
-    found = interval_of(texture["up.0.1"] - highest)
+    found = report("texture: up.0.1 - highest other block", interval_of(texture["up.0.1"] - highest))
     verdicts.append(claims["texture"].judge(run, found.value, found[1:]))
+report("colour: features - partners", interval(beside("colour")))
 
 # %%
-gains, summary = {}, {}
-if {own for _, _, own, _ in trials} == {True, False}:
-    pair, row, own, gain = map(torch.tensor, zip(*trials, strict=True))
-    sides = torch.stack([own * gain, own, ~own * gain, ~own], 1)
-    sums = bootstrap_trials(sides, pair, row, **sampling).clamp(min=-1).unbind(1)
-    gains = {"features": sums[0] / sums[1].clamp(min=1e-9), "random directions": sums[2] / sums[3].clamp(min=1e-9)}
-    found = interval_of(gains["features"] - gains["random directions"])
+if {own for *_, own in trials} == {True, False}:
+    pair, row, gain, own = map(torch.tensor, zip(*trials, strict=True))
+    sums = bootstrap_trials(torch.stack([own * gain, own, ~own * gain, ~own], 1), pair, row, **sampling).clamp(min=-1)
+    gains = [sums[:, i] / sums[:, i + 1].clamp(min=1e-9) for i in (0, 2)]
+    for kind, samples in zip(kinds, gains, strict=True):
+        report(f"sensitivity: {kind} - equal rate", interval_of(samples))
+    found = report("sensitivity: the first minus the second", interval_of(gains[0] - gains[1]))
     verdicts.append(claims["sensitivity"].judge(run, found.value, found[1:]))
-for kind, samples in gains.items():
-    found = summary["sensitivity, gain", kind] = interval_of(samples)
-    print(
-        f"sensitivity above equal firing rate, {kind:17} {found.value:+.3f} (95 % {found.low:+.3f} to {found.high:+.3f})"
-    )
-gained = {
-    kind: [(measured["causality", kind, b]) for b in assets.blocks if ("causality", kind, b) in measured]
-    for kind in kinds
-}
-for kind, parts in gained.items():
-    if parts:
-        found = summary["causality, gain", kind] = interval(torch.cat([own - chance for own, chance in parts]))
-        print(
-            f"causality above other words' icons,  {kind:17} {found.value:+.3f} (95 % {found.low:+.3f} to {found.high:+.3f})"
-        )
-found = summary["colour", "features minus random directions"] = interval(above_partners("colour"))
-print(f"colour, features minus random directions: {found.value:+.1f} (95 % {found.low:+.1f} to {found.high:+.1f})")
-print(*verdicts, sep="\n")
-
-# %%
+    report("causality above other words: features - partners", interval(beside("causality", above_chance=True)))
 if rows_of:
-    texts = list(rows_of)
-    drawn = clip.embed_images(draw_pictures(turbo, texts, call))
-    found = summary["causality", "drawn from the words"] = interval((drawn * clip.embed_texts(texts)).sum(1))
-    print(f"a picture drawn from the words and the words: {found.value:.3f} (95 % {found.low:.3f} to {found.high:.3f})")
-for (name, kind, block), (own, chance) in measured.items():
-    if len(own) > 1:
-        summary[name, kind, block] = interval(own)
-        if chance is not None:
-            summary[name, kind, block, "by chance"] = chance.mean().item()
+    drawn = clip.embed_images(draw_pictures(turbo, list(rows_of), call))
+    report("causality: a picture drawn from the words", interval((drawn * clip.embed_texts(list(rows_of))).sum(1)))
+print(*verdicts, sep="\n")
 
 # %%
 titles = {"specificity": "specificity\n(cosine)", "texture": "texture\n(cosine)", "colour": "colour\n(0–765)"}
 titles |= {"sensitivity 10%": "sensitivity\n(share, > 10 %)", "causality": "causality\n(cosine)"} if captions else {}
 fig, axes = plt.subplots(1, len(titles), figsize=(TEXT_WIDTH, 0.3 * len(assets.blocks) + 1), sharey=True)
-for ax, (name, title) in zip(axes, titles.items(), strict=True):
-    for y, block in enumerate(assets.blocks):
-        for kind, color, shift in zip(kinds, (BLOCK_COLORS[block], CONTROL_COLOR), (-0.15, 0.15), strict=True):
-            value = summary.get((name, kind, block))
-            if value is not None:
-                ax.hlines(y + shift, *value[1:], color=color)
-                ax.plot(value.value, y + shift, BLOCK_MARKERS[block], color=color, markersize=5)
-            if (chance := summary.get((name, kind, block, "by chance"))) is not None:
-                ax.plot(chance, y + shift, "|", color="black", markersize=6)
-    ax.set_title(title, fontsize=8)
+panel_of = dict(zip(titles, axes, strict=True))
+for (name, kind, block), values in measured.items():
+    value, chance = interval(values[:, 0]), values[:, 1].nanmean().item()
+    summary[f"{name} / {kind} / {block}"] = [value, None if chance != chance else chance]
+    if name in panel_of and value is not None:
+        color, shift = (BLOCK_COLORS[block], -0.15) if kind == "features" else (CONTROL_COLOR, 0.15)
+        y = assets.blocks.index(block) + shift
+        panel_of[name].hlines(y, *value[1:], color=color)
+        panel_of[name].plot(value.value, y, BLOCK_MARKERS[block], color=color, markersize=5)
+        panel_of[name].plot(chance, y, "|", color="black", markersize=6)
+for name, ax in panel_of.items():
+    ax.set_title(titles[name], fontsize=8)
     ax.tick_params(labelsize=7)
     ax.locator_params(axis="x", nbins=3)
-    ax.grid(False, axis="y")
-axes[0].set_yticks(range(len(assets.blocks)), assets.blocks, fontsize=8)
-axes[0].invert_yaxis()
 
 # %%
+axes[0].set_yticks(range(len(assets.blocks)), assets.blocks, fontsize=8)
+axes[0].invert_yaxis()
 axes[0].plot([], [], "o", color="black", label="features (colour of the block)")
 axes[0].plot([], [], "o", color=CONTROL_COLOR, label="random directions")
 axes[0].plot([], [], "|", color="black", label="by chance")
 fig.legend(loc="outside upper center", ncols=3)
 published = {"source": "reported", "specificity of down.2.1": 0.71, "random": 0.5, "texture of up.0.1": 0.2}
-result = {"summary": {" / ".join(key): value for key, value in summary.items()}, "published": published, "seed": seed}
-result |= {"texture minus random directions": {block: interval_of(samples) for block, samples in texture.items()}}
-result |= {"pictures": len(pictures), "pairs": {block: len(chosen["features", block]) for block in assets.blocks}}
+result = {"summary": summary, "published": published, "pictures": len(pictures), "seed": seed}
+result |= {"pairs": {block: len(chosen["features", block]) for block in assets.blocks}}
 save_figure(run, fig, "metrics", result, control.make(), verdicts)
 
 # %% [markdown]
@@ -613,8 +590,7 @@ save_figure(run, fig, "search", result, reading.make())
 for text in order if precision else ():
     print(f"{text:20}", *(f"{name} {value:.2f}  " for name, value in zip(marks, precision[text], strict=True)))
 for name, values in zip(marks if precision else (), torch.tensor(list(precision.values())).T, strict=True):
-    found = interval(values)
-    print(f"mean over {len(order)} queries, {name}: {found.value:.2f} (95 % {found.low:.2f} to {found.high:.2f})")
+    report(f"mean over {len(order)} queries, {name}", interval(values))
 
 # %% [markdown]
 # **What we see.** Above, the features found first and what excites them. Below, per query: black dots far above the dashes mean that the
@@ -627,7 +603,9 @@ for name, values in zip(marks if precision else (), torch.tensor(list(precision.
 
 # %% tags=["nbval-check-output"]
 for block in assets.blocks:
-    values = {name: measured[name, "features", block][0].mean().item() for name in ("specificity", "texture", "colour")}
+    values = {
+        name: measured[name, "features", block][:, 0].mean().item() for name in ("specificity", "texture", "colour")
+    }
     print(f"{block:9}", *(f"{name} {value:.3f}" for name, value in values.items()))
 
 # %% [markdown]
