@@ -42,6 +42,7 @@ feature: str = ""  # the feature whose panel is drawn, "block/number"; empty for
 
 # %%
 import json
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
@@ -53,6 +54,7 @@ from sae_lib.interventions import intervene, modulate
 from sae_lib.judges import attribute_values
 from sae_lib.metrics import bootstrap, bootstrap_interval, bootstrap_trials, interval_of
 from sae_lib.pictures import draw_pictures, lay_over, show_picture
+from sae_lib.pocket.captions import attribute_words
 from sae_lib.reading import NOISE_SEED, Reading
 from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
 from sae_lib.writing import draw_icons
@@ -63,7 +65,7 @@ assets = run.assets()
 turbo, clip, small = assets.pipe(), assets.clip, run.rehearsal or scale == "smoke"
 n_features = 2 if run.rehearsal else 6 if small else 64
 TOP, SHARE, BETAS, GAMMAS = 15, 0.05, (-10.0, -5.0, 5.0, 10.0), (0.5, 1.0, 1.5)
-AREAS, CAPTIONS = (0.0, 0.1, 0.3), 8
+AREAS, CAPTIONS, VALUES = (0.0, 0.1, 0.3), 8, attribute_values()
 _, call = assets.call(MODELS[0], NOISE_SEED, max(assets.counts.harvest_batch, 1 + len(BETAS)))  # a strip is one call
 sampling = {"resamples": assets.counts.bootstrap, "seed": seed}
 generator = torch.Generator().manual_seed(seed)
@@ -84,23 +86,15 @@ generator = torch.Generator().manual_seed(seed)
 
 # %%
 ABOVE_ZERO = 1e-6  # so that a difference of exactly zero does not hold
+specific = "top pictures of a feature are more alike than those of a random direction that fires as often (cosine)"
+textured = "up.0.1's icons are the most like textures (cosine above random directions, minus the highest other block's)"
+sensitive = (
+    "captions predict activation (gain over equal firing rate, minus random directions'; active on > 10 % of the area)"
+)
 claims = {
-    "specificity": Claim(
-        "top pictures of a feature are more alike than those of a random direction that fires as often (cosine, difference)",
-        at_least=ABOVE_ZERO,
-        id="C1",
-    ),
-    "texture": Claim(
-        "up.0.1's icons are the most like textures (cosine minus random directions', up.0.1 minus the highest other block)",
-        at_least=ABOVE_ZERO,
-        id="C6",
-    ),
-    "sensitivity": Claim(
-        "captions predict activation (our test: share of pictures active on > 10 % of the area, minus a feature of equal "
-        "firing rate, minus the same for random directions)",
-        at_least=ABOVE_ZERO,
-        id="C12",
-    ),
+    "specificity": Claim(specific, ABOVE_ZERO, id="C1"),
+    "texture": Claim(textured, ABOVE_ZERO, id="C6"),
+    "sensitivity": Claim(sensitive, ABOVE_ZERO, id="C12"),
 }
 
 # %% [markdown]
@@ -146,40 +140,34 @@ def specificity(kind, block, numbers):
     return alikeness(embedded, best.gather(1, drawn))
 
 
-score, reads, captions = {}, {}, {}  # of each feature; captions also of random directions
+score, value_of = {}, {}
 for (kind, block), numbers in live.items():
     ids = [FeatureId(block, number) for number in numbers.tolist()]
     if assets.known:
-        from sae_lib.pocket.captions import attribute_words
-
         meaning = kinds[kind].meaning(block)
-        values = [attribute_values()[value] for value in meaning.value[numbers].tolist()]
-        captions |= {
-            (kind, i): attribute_words(*pair) for i, pair in zip(ids, values, strict=True) if pair[1] != "no eye"
-        }
+        value_of |= {(kind, each): value for each, value in zip(ids, meaning.value[numbers].tolist(), strict=True)}
     if kind == "features":
         found = meaning.score[numbers] if assets.known else specificity(kind, block, numbers)
         score |= dict(zip(ids, found.tolist(), strict=True))
-        reads |= (
-            {i: f"reads {pair[1]} ({pair[0]})" for i, pair in zip(ids, values, strict=True)} if assets.known else {}
-        )
+ordered = {b: sorted((each for each in score if each.block == b), key=score.get, reverse=True) for b in assets.blocks}
+score_name = "score" if assets.known else "specificity"
 
 # %%
+words = ["" if value == "no eye" else attribute_words(name, value) for name, value in VALUES]  # "no eye" is never said
+captions = {key: words[value] for key, value in value_of.items() if words[value]}
+reads = {each: "{1} ({0})".format(*VALUES[value]) for (kind, each), value in value_of.items() if kind == "features"}
 if not assets.known and caption_file:
-    with open(caption_file, encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines if line.strip()]
-    captions = {("features", FeatureId.parse(row["feature"])): row["caption"] for row in rows}
-    reads = {each: f"“{text}”" for (_, each), text in captions.items()}
+    rows = [json.loads(line) for line in Path(caption_file).read_text(encoding="utf-8").splitlines() if line.strip()]
+    reads = {FeatureId.parse(row["feature"]): row["caption"] for row in rows}
+    captions = {("features", each): text for each, text in reads.items()}
 if not captions:
     print("captions: not run (give caption_file)")
-ordered = {b: sorted((each for each in score if each.block == b), key=score.get, reverse=True) for b in assets.blocks}
-scored_by = "score" if assets.known else "specificity"
 
 
 def describe(each):
     """What is written under a feature's pictures."""
-    known = f", {scored_by} {score[each]:.2f}" if each in score else ""
-    return f"{each} {reads.get(each, '')}{known}"
+    said = [f"{each} reads {reads[each]}" if each in reads else str(each)]
+    return ", ".join(said + ([f"{score_name} {score[each]:.2f}"] if each in score else []))
 
 
 for block in assets.blocks:
@@ -224,9 +212,7 @@ def write_under(ax, text, **look):
 def refuse(each):
     """Raises ValueError for a feature of which there is nothing to show."""
     if each.block not in assets.blocks:
-        raise ValueError(
-            f"{each}: {each.block} is none of the blocks of this run; choose one of {', '.join(assets.blocks)}"
-        )
+        raise ValueError(f"{each}: not one of this run's blocks; choose from {', '.join(assets.blocks)}")
     amount(each)  # raises for a number that the SAE has not, and for a feature that never fired
     if not reading.means(each.block)[:, each.feature].any():
         raise ValueError(f"{each} is active in none of these {len(pictures)} pictures: choose another")
@@ -238,12 +224,10 @@ panels = []
 for each in asked:
     refuse(each)
     panels.append((each, overlaid(each, 8), strip(each, top["features", each.block][each.feature, 0].item())))
-print("pixel change of 255 by beta -10 and +10, and between the icon of gamma 1 and the first feature's:")
+print("pixel change of 255 by beta -10 and +10, and from the first feature's icon of gamma 1 to its own:")
 for each, _, below in panels:
-    change = [(a - b).abs().mean().item() * 255 for a, b in zip(below[1:5:3], below[:1] * 2, strict=True)]
-    print(
-        f"{each!s:12} {change[0]:6.2f} {change[1]:6.2f} {(below[6] - panels[0][2][6]).abs().mean().item() * 255:8.2f}"
-    )
+    pairs = (below[0], below[1]), (below[0], below[4]), (panels[0][2][6], below[6])
+    print(f"{each!s:12}", *(f"{(a - b).abs().mean() * 255:6.2f}" for a, b in pairs))
 
 # %%
 fig, axes = plt.subplots(2 * len(panels), 8, figsize=(TEXT_WIDTH, 1.8 * len(panels)), squeeze=False, dpi=90)
@@ -285,12 +269,12 @@ for line, (block, chosen_ones) in zip(axes, gallery.items(), strict=True):
     for j, each in enumerate(chosen_ones):
         for ax, picture in zip(line[4 * j : 4 * j + 3], overlaid(each, 3), strict=True):
             show_picture(ax, picture)
-        text = f"{each}: {reads.get(each, '').removeprefix('reads ').partition(' (')[0]} {score[each]:.2f}"
+        text = f"{each}: {reads.get(each, score_name).partition(' (')[0]} {score[each]:.2f}"
         write_under(line[4 * j], text, color=BLOCK_COLORS[block])
 for j, name in enumerate(places):
     axes[0, 4 * j + 1].set_title(name, fontsize=9, pad=3)
 result = {block: [[str(each), score[each]] for each in chosen_ones] for block, chosen_ones in gallery.items()}
-save_figure(run, fig, "gallery", result | {"rule": scored_by, "pictures": len(pictures)}, reading.make())
+save_figure(run, fig, "gallery", result | {"rule": score_name, "pictures": len(pictures)}, reading.make())
 
 # %% [markdown]
 # **What we see.** Under each three pictures the feature, what it reads and its score. From left to right the bright cells should have
@@ -318,15 +302,15 @@ save_figure(run, fig, "gallery", result | {"rule": scored_by, "pictures": len(pi
 chosen, ratios = {}, []
 for block in assets.blocks:
     own, others = (live[kind, block] for kind in kinds)
-    if caption_file and not assets.known:
-        own = own[[("features", FeatureId(block, number)) in captions for number in own.tolist()]]
-    rates = [read.shares(block).mean(0) for read in kinds.values()]
+    told = torch.tensor([("features", FeatureId(block, number)) in captions for number in own.tolist()])
+    own = own[told] if told.any() and not assets.known else own
     own = own[torch.randperm(len(own), generator=generator)[: min(n_features, len(others))]]
+    rates = [read.shares(block).mean(0) for read in kinds.values()]
     partners = others[match_rates(rates[0][own], rates[1][others])]
     ratios.append((rates[0][own] / rates[1][partners]).log().abs())
     chosen |= {("features", block): own, ("random directions", block): partners}
 print(
-    f"{sum(map(len, ratios))} pairs; firing rates differ by a factor of {torch.cat(ratios).median().exp():.2f} in the median"
+    f"{sum(map(len, ratios))} pairs; rates differ by a factor of {torch.cat(ratios).median().exp():.2f} in the median"
 )
 
 # %%
@@ -361,10 +345,10 @@ for (kind, block), numbers in chosen.items():
         maps = kinds[kind].maps(block, number, rows)
         spread.append(torch.stack([colour_spread(pictures[there], maps) for there in (rows, others)]))
     keep("colour", kind, block, *torch.stack(spread).T)
-    words = [captions.get((kind, FeatureId(block, number)), "") for number in numbers.tolist()]
-    if any(words):
-        cosines = icons[kind, block] @ clip.embed_texts(words).T  # [icon, words]
-        other = torch.tensor([[mine != yours for mine in words] for yours in words]) & torch.tensor([*map(bool, words)])
+    told = [captions.get((kind, FeatureId(block, number)), "") for number in numbers.tolist()]
+    if any(told):
+        cosines = icons[kind, block] @ clip.embed_texts(told).T  # [icon, words]
+        other = torch.tensor([[mine != yours for mine in told] for yours in told]) & torch.tensor([*map(bool, told)])
         elsewhere = (cosines * other).sum(0) / other.sum(0)  # 0 / 0 where there are no words, or no others
         keep("causality", kind, block, cosines.diag().where(other.any(0), torch.nan), elsewhere)
 
@@ -467,7 +451,7 @@ fig, axes = plt.subplots(1, len(titles), figsize=(TEXT_WIDTH, 0.3 * len(assets.b
 panel_of = dict(zip(titles, axes, strict=True))
 for (name, kind, block), values in measured.items():
     value, chance = interval(values[:, 0]), values[:, 1].nanmean().item()
-    summary[f"{name} / {kind} / {block}"] = [value, None if chance != chance else chance]
+    summary[f"{name} / {kind} / {block}"] = [value, None if values[:, 1].isnan().all() else chance]
     if name in panel_of and value is not None:
         color, shift = (BLOCK_COLORS[block], -0.15) if kind == "features" else (CONTROL_COLOR, 0.15)
         y = assets.blocks.index(block) + shift
@@ -505,17 +489,14 @@ save_figure(run, fig, "metrics", result, control.make(), verdicts)
 # sought in vain, because in this U-Net the colours of a caption enter elsewhere.
 
 # %%
-RED = ("colour", "red")
-found_red = {}
+red, found_red = VALUES.index(("colour", "red")), {}
 for block in assets.blocks if assets.known else ():
-    value = attribute_values().index(RED)
     for kind, read in kinds.items():
-        matched, scored = (each[live[kind, block], value] for each in read.scores[block])
-        best = matched.argmax()
-        found_red[block, kind] = [f"{block}/{live[kind, block][best]}", scored[best].item()]
+        matched, scored = (each[live[kind, block], red] for each in read.scores[block])
+        found_red[block, kind] = [f"{block}/{live[kind, block][matched.argmax()]}", scored[matched.argmax()].item()]
 for block in sorted({block for block, _ in found_red}, key=lambda b: -found_red[b, "features"][1]):
     (name, own), (_, chance) = (found_red[block, kind] for kind in kinds)
-    print(f"{RED[1]}: {name:11} score {own:.2f}; the best random direction of {block} {chance:.2f}")
+    print(f"red: {name:11} score {own:.2f}; the best random direction of {block} {chance:.2f}")
 
 # %% [markdown]
 # **What we see.** The first line is the block that reads the colour best. A score near the random directions' says that the block's
@@ -532,10 +513,7 @@ for block in sorted({block for block, _ in found_red}, key=lambda b: -found_red[
 # %%
 ids = {kind: [FeatureId(b, i) for b in assets.blocks for i in live[kind, b].tolist()] for kind in kinds}
 top_rows = {kind: torch.stack([top[kind, each.block][each.feature] for each in ids[kind]]) for kind in kinds}
-sayable = (
-    [(place, pair) for place, pair in enumerate(attribute_values()) if pair[1] != "no eye"] if assets.known else []
-)
-queries = {attribute_words(*pair): place for place, pair in sayable} or {"a dog": None, "a painting": None}
+queries = {text: place for place, text in enumerate(words) if text} if assets.known else {"a dog": 0, "a painting": 0}
 found_features, precision = {}, {}
 for text, direction in zip(queries, clip.embed_texts(list(queries)), strict=True):
     best = {kind: search_features(direction, embedded, rows).topk(5).indices for kind, rows in top_rows.items()}
@@ -567,24 +545,17 @@ for line, text in zip(axes, shown_texts, strict=True):
 # %%
 if precision:
     ax = lower.subplots()
-    marks = {
-        "found by text": ("o", "black"),
-        "among random directions": ("x", CONTROL_COLOR),
-        "all features": ("_", "black"),
-    }
+    marks = {"found by text": "o", "among random directions": "x", "all features": "_"}
     order = sorted(precision, key=lambda text: -precision[text][0])
-    for place, (name, (marker, color)) in enumerate(marks.items()):
+    for place, (name, marker) in enumerate(marks.items()):
+        color = CONTROL_COLOR if marker == "x" else "black"
         ax.plot([precision[text][place] for text in order], marker, color=color, label=name)
     ax.set_xticks(range(len(order)), order, rotation=90, fontsize=7)
     ax.set(ylabel="precision", ylim=(-0.05, 1.05))
     lower.legend(loc="outside upper center", ncols=3)
 result = {"found": {text: [str(each) for each in found] for text, found in found_features.items()}, "seed": seed}
-result |= {
-    "precision": precision,
-    "shown": shown_texts,
-    "red": {" / ".join(key): value for key, value in found_red.items()},
-}
-save_figure(run, fig, "search", result, reading.make())
+result |= {"precision": precision, "red": {" / ".join(key): value for key, value in found_red.items()}}
+save_figure(run, fig, "search", result | {"shown": shown_texts}, reading.make())
 
 # %%
 for text in order if precision else ():
@@ -603,10 +574,8 @@ for name, values in zip(marks if precision else (), torch.tensor(list(precision.
 
 # %% tags=["nbval-check-output"]
 for block in assets.blocks:
-    values = {
-        name: measured[name, "features", block][:, 0].mean().item() for name in ("specificity", "texture", "colour")
-    }
-    print(f"{block:9}", *(f"{name} {value:.3f}" for name, value in values.items()))
+    means = [measured[name, "features", block][:, 0].mean().item() for name in ("specificity", "texture", "colour")]
+    print(f"{block:9} specificity {means[0]:.3f} texture {means[1]:.3f} colour {means[2]:.3f}")
 
 # %% [markdown]
 # ## 7.11 Scorecard
