@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from sae_lib.assets import MODELS, Assets
+from sae_lib.features import FeatureId
 from sae_lib.meaning import reading_scores
 from sae_lib.pictures import draw_pictures
 from sae_lib.reading import NOISE_SEED, Reading
 from sae_lib.runs import Run
 from sae_lib.updates import capture_updates, to_vectors
+from sae_lib.writing import draw_icons
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +82,20 @@ def test_assets_take_a_notebook_s_parameters_and_refuse_what_is_not_there():
         assets.call("Flux")
     with pytest.raises(ValueError, match="nothing knows what is true of SDXL's pictures"):
         _ = Reading(assets).shows
+
+
+def test_a_control_reads_the_same_pictures_with_as_many_random_directions(assets, reading):
+    control = Reading(assets, control=1)
+    assert torch.equal(control.pictures, reading.pictures)
+    values, _ = control.codes("up.1.2")
+    assert values.shape == reading.codes("up.1.2")[0].shape and control.saes["up.1.2"].n_f == reading.saes["up.1.2"].n_f
+    assert not torch.equal(control.saes["up.1.2"].encoder.weight, reading.saes["up.1.2"].encoder.weight)
+    assert len(control.live("up.1.2")) > 0 and not torch.equal(control.means("up.1.2"), reading.means("up.1.2"))
+
+
+def test_icons_of_several_blocks_come_in_the_order_asked_for_and_are_what_each_draws_alone(assets):
+    asked = [FeatureId("up.1.2", 3), FeatureId("mid.0", 5), FeatureId("up.1.2", 7)]
+    together = draw_icons(assets, asked, [40.0, 2.0, 40.0])
+    for each, amount, icon in zip(asked, (40.0, 2.0, 40.0), together, strict=True):
+        torch.testing.assert_close(draw_icons(assets, [each], [amount])[0], icon, atol=1e-4, rtol=0)
+    assert (together[0] - together[2]).abs().mean() > 0.01
