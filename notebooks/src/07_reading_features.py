@@ -170,6 +170,11 @@ def describe(each):
     return ", ".join(said + ([f"{score_name} {score[each]:.2f}"] if each in score else []))
 
 
+def brief(each):
+    """The same in a few letters: value and score."""
+    return f"{each}: {reads.get(each, score_name).partition(' (')[0]} {score[each]:.2f}".replace("-0.00", "0.00")
+
+
 for block in assets.blocks:
     print(" | ".join(describe(each) for each in ordered[block][:3]))
 
@@ -269,8 +274,7 @@ for line, (block, chosen_ones) in zip(axes, gallery.items(), strict=True):
     for j, each in enumerate(chosen_ones):
         for ax, picture in zip(line[4 * j : 4 * j + 3], overlaid(each, 3), strict=True):
             show_picture(ax, picture)
-        text = f"{each}: {reads.get(each, score_name).partition(' (')[0]} {score[each]:.2f}".replace("-0.00", "0.00")
-        write_under(line[4 * j], text, color=BLOCK_COLORS[block])
+        write_under(line[4 * j], brief(each), color=BLOCK_COLORS[block])
 for j, name in enumerate(places):
     axes[0, 4 * j + 1].set_title(name, fontsize=9, pad=3)
 result = {block: [[str(each), score[each]] for each in chosen_ones] for block, chosen_ones in gallery.items()}
@@ -539,11 +543,12 @@ fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
 for line, text in zip(axes, shown_texts, strict=True):
     line[4].axis("off")
     right = f", precision {precision[text][0]:.2f} (all features {precision[text][2]:.2f})" if precision else ""
-    line[0].set_title(f"“{text}”{right}", fontsize=8, loc="left", pad=2, in_layout=False)
+    line[0].set_title(" ", fontsize=8, pad=2)  # keeps the room above the row
+    line[0].text(0, 1.05, f"“{text}”{right}", transform=line[0].transAxes, fontsize=8, in_layout=False)
     for j, each in enumerate(found_features[text][:2]):
         for ax, row in zip(line[5 * j :], top["features", each.block][each.feature][:4].tolist(), strict=False):
             show_picture(ax, pictures[row])
-        write_under(line[5 * j], describe(each), color=BLOCK_COLORS[each.block], fontsize=7)
+        write_under(line[5 * j], brief(each), color=BLOCK_COLORS[each.block])
 
 # %%
 if precision:
