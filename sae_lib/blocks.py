@@ -43,6 +43,9 @@ ATTENTION_BLOCKS = tuple(code for code, path in BLOCKS.items() if "attentions" i
 PAPER_BLOCKS = ("down.2.1", "mid.0", "up.0.0", "up.0.1")
 """The four blocks whose updates the paper decomposes in SDXL Turbo, in the paper's order."""
 
+AUTHORS_ORDER = ("down.2.1", "up.0.1", "up.0.0", "mid.0")
+"""The same four as the authors' code of RIEBench concatenates their features; ties in a selection fall to the earlier one."""
+
 
 def select_blocks(blocks: str | Iterable[str], scale: str) -> tuple[str, ...]:
     """The blocks that a notebook or a command works with.

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 
 from sae_lib.clip import Clip
 from sae_lib.denoising import CallSettings
-from sae_lib.editing import Change, Pass, draw_edited, run_pass, scores, select_units, transport
+from sae_lib.editing import Change, Masks, Pass, draw_edited, run_pass, scores, select_units, transport
+from sae_lib.injection import encode_tokens, inject_tokens
 from sae_lib.judges import judge_edit
-from sae_lib.masks import Finder, masks_of_cases
+from sae_lib.masks import CaseMasks, Finder, masks_of_cases
 from sae_lib.perceptual import LPIPS, Distances, EncoderDistance
+from sae_lib.pictures import draw_pictures
 from sae_lib.riebench import Case
 from sae_lib.store import write_if_changed
-from sae_lib.units import ORDER, Basis
+from sae_lib.units import Basis
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Method:
     subtract: bool = True
     """False: nothing is taken off, as in the results of v3 and v4."""
     shuffled_masks: bool = False
-    """True: units are selected in as many cells of the grid as the masks have, anywhere; they are put where they belong."""
+    """True: units are selected in as many cells as the masks have, but in random places; they are put where they belong."""
 
 
 METHODS = {
@@ -59,7 +61,7 @@ class Setting(NamedTuple):
 
     method: str
     units: int
-    """Added, and as many taken off; 0: all there are (steering)."""
+    """Added, and as many taken off; 0: all there are (steering, and the references)."""
     strength: float
 
     def __str__(self) -> str:
@@ -79,10 +81,17 @@ PAPER_SETTINGS = (
 """The authors' sweep [riebench]; SAEs with k = 160."""
 
 
+ORIGINAL, EDIT_PROMPT, INJECTION = (Setting(name, 0, 0.0) for name in ("original", "edit prompt", "injection"))
+"""What every edit is compared with: the untouched picture; the edit prompt's own; and the original prompt's while the editor's blocks
+read the edit prompt's tokens, which shows what these blocks can make of an edit when nothing is selected or masked."""
+
+
 class Editor(NamedTuple):
     """All that a sweep needs."""
 
     pipe: object
+    blocks: tuple[str, ...]
+    """Whose units are moved, in the order of selection."""
     call: CallSettings
     """Its seed is 0: a case's generator is seeded with `seed` and the case's own number."""
     bases: Mapping[str, Basis]
@@ -107,7 +116,7 @@ class Editor(NamedTuple):
 def run_sweep(editor: Editor, cases: Sequence[Case], settings: Sequence[Setting], folder: Path) -> "Sweep":
     """Every setting on every case; what is in the folder already is not done again, so that a killed sweep goes on.
 
-    The two reference passes, the masks and what is scored of the references are made once a case, never once a setting. A
+    The reference passes, the masks and what is scored of the references are made once per case, never once per setting. A
     case without masks, or of which one method makes no finite picture (16 bit), is counted as failed for all, with the reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,9 +144,10 @@ class Sweep(NamedTuple):
     specks: int
     """Instances too small for the grid, which got the cell that they cover most."""
     scores: dict[Setting, dict[str, Float[Tensor, " cases"]]]
-    """By setting and name of the score; see `score_pictures`. "original" and "edit prompt" stand for the two references."""
+    """By setting and name of the score; see `score_pictures`. ORIGINAL, EDIT_PROMPT and INJECTION are there too."""
     selected: dict[Setting, dict[str, Float[Tensor, " cases"]]]
-    """Of SAE settings, by block: how many features were added."""
+    """Of SAE settings, by block: how many features were added. `untrained_of` a setting is there too: how many of an untrained SAE's
+    features would have been."""
 
     @classmethod
     def join(cls, parts: Sequence[dict]) -> "Sweep":
@@ -163,6 +173,11 @@ def _key(text: str):
     return Setting(method, units, strength)
 
 
+def untrained_of(setting: Setting) -> Setting:
+    """Under which an untrained SAE's selection stands that has as many units as this setting; nothing is drawn with it."""
+    return Setting("untrained SAE", setting.units, 0.0)
+
+
 class Prepared(NamedTuple):
     """Some cases, and all of them that no setting changes."""
 
@@ -171,14 +186,19 @@ class Prepared(NamedTuple):
     """Of the edit prompts."""
     target: Pass
     """Of the original prompts, the passes that are edited."""
-    masks: tuple[Bool[Tensor, "cases side side"], Bool[Tensor, "cases side side"]]
-    """Where source units are taken and put; where target units are taken off."""
+    masks: Masks
+    """On the grids of the editor's blocks."""
     near: dict[str, Float[Tensor, "cases dimensions"]]
     """What CLIP compares a picture with, by the name of the score."""
     distances: Distances
     """Perceptual, to the original pictures and to those of the edit prompts."""
     before: list
     """What the judge sees in the original pictures; empty without a judge."""
+
+    @property
+    def finest(self) -> int:
+        """Side of the finest grid."""
+        return max(self.masks)
 
 
 def prepare(editor: Editor, cases: Sequence[Case], neurons: bool = True) -> tuple[Prepared | None, dict[str, str], int]:
@@ -187,10 +207,10 @@ def prepare(editor: Editor, cases: Sequence[Case], neurons: bool = True) -> tupl
     None if no case has masks. neurons: whether the passes keep them.
     """
     call, noise = editor.call, editor.noise_of(cases)
-    source = run_pass(editor.pipe, [case.editing_prompt for case in cases], call, noise, neurons)
-    target = run_pass(editor.pipe, [case.original_prompt for case in cases], call, noise, neurons)
-    side = target.maps[ORDER[0]].shape[-1]
-    found = masks_of_cases(cases, editor.finder, source.pictures, target.pictures, side, editor.dilate)
+    source = run_pass(editor.pipe, [case.editing_prompt for case in cases], call, noise, editor.blocks, neurons)
+    target = run_pass(editor.pipe, [case.original_prompt for case in cases], call, noise, editor.blocks, neurons)
+    sides = sorted({target.maps[block].shape[-1] for block in editor.blocks})
+    found = masks_of_cases(cases, editor.finder, source.pictures, target.pictures, sides, editor.dilate)
     failed = {case.id: why for case, why in zip(cases, found, strict=True) if isinstance(why, str)}
     kept = [place for place, each in enumerate(found) if not isinstance(each, str)]
     if not kept:
@@ -201,7 +221,7 @@ def prepare(editor: Editor, cases: Sequence[Case], neurons: bool = True) -> tupl
             Pass(each.pictures[kept], {site: maps[:, kept] for site, maps in each.maps.items()})
             for each in (source, target)
         )
-    masks = tuple(torch.stack([each[which] for each in found]).to(editor.pipe.device) for which in (0, 1))
+    masks = stack_masks(found, editor.pipe.device)
     near = {
         "text original": editor.clip.embed_texts([case.original_prompt for case in cases]),
         "text edited": editor.clip.embed_texts([case.editing_prompt for case in cases]),
@@ -211,6 +231,26 @@ def prepare(editor: Editor, cases: Sequence[Case], neurons: bool = True) -> tupl
     distances = editor.distance.against(target.pictures, source.pictures)
     before = _judge(editor, target.pictures)
     return Prepared(cases, source, target, masks, near, distances, before), failed, sum(each.specks for each in found)
+
+
+def stack_masks(found: Sequence[CaseMasks], device: str | torch.device = "cpu") -> Masks:
+    """The masks of some cases in one tensor for each grid and side of the edit."""
+    return {
+        side: tuple(torch.stack([each.cells[side][which] for each in found]).to(device) for which in (0, 1))
+        for side in found[0].cells
+    }
+
+
+def draw_injected_edit(editor: Editor, cases: Sequence[Case]) -> Float[Tensor, "cases 3 picture_height picture_width"]:
+    """The original prompts' pictures while the editor's blocks read the edit prompts' tokens, everywhere: see INJECTION."""
+    parts, noise = [], editor.noise_of(cases)
+    for start in range(0, len(cases), editor.call.batch_size):
+        some = cases[start : start + editor.call.batch_size]
+        tokens = encode_tokens(editor.pipe, [case.editing_prompt for case in some])
+        with inject_tokens(editor.pipe, dict.fromkeys(editor.blocks, tokens)):
+            prompts, numbers = [case.original_prompt for case in some], noise[start : start + len(some)]
+            parts.append(draw_pictures(editor.pipe, prompts, editor.call, numbers))
+    return torch.cat(parts)
 
 
 def _judge(editor: Editor, pictures: Tensor) -> list:
@@ -227,19 +267,19 @@ def _edit(cases: Sequence[Case], editor: Editor, settings: Sequence[Setting]) ->
     ready, failed, specks = prepare(editor, cases, neurons)
     if ready is None:
         return {"ids": [], "categories": [], "failed": failed, "specks": 0, "scores": {}, "selected": {}}
-    widths = [editor.bases["SAE"].saes[block].n_f for block in ORDER]
     told, selected, broken = {}, {}, {}
-    references = {"original": ready.target.pictures, "edit prompt": ready.source.pictures}
-    for name, pictures in references.items():
-        told[Setting(name, 0, 0.0)] = score_pictures(editor, ready, pictures)
+    injected = draw_injected_edit(editor, ready.cases)
+    references = {ORIGINAL: ready.target.pictures, EDIT_PROMPT: ready.source.pictures, INJECTION: injected}
+    for setting, pictures in references.items():
+        told[setting] = score_pictures(editor, ready, pictures)
     for setting, edited in edit_all(editor, ready, settings):
         for place in (~edited.pictures.flatten(1).isfinite().all(1)).nonzero().flatten().tolist():
             broken.setdefault(place, f"no finite picture by {setting}")
         told[setting] = score_pictures(editor, ready, edited.pictures.nan_to_num())
         told[setting] |= {"units": edited.change.active_units, "numbers": edited.change.numbers}
         if edited.chosen is not None and METHODS[setting.method].basis == "SAE":
-            counts = [part.sum(1) for part in edited.chosen[0].split(widths, 1)]
-            selected[setting] = dict(zip(ORDER, counts, strict=True))
+            selected[setting] = count_by_block(editor, edited.chosen[0])
+    selected |= _untrained_selection(editor, ready, {untrained_of(setting) for setting in selected})
     kept = [place for place in range(len(ready.cases)) if place not in broken]
     failed |= {ready.cases[place].id: why for place, why in broken.items()}
 
@@ -256,6 +296,28 @@ def _edit(cases: Sequence[Case], editor: Editor, settings: Sequence[Setting]) ->
     }
 
 
+def count_by_block(editor: Editor, chosen: Bool[Tensor, "cases all_features"]) -> dict[str, Float[Tensor, " cases"]]:
+    """Of some features marked case by case, how many are of each block."""
+    parts = chosen.split([editor.bases["SAE"].saes[block].n_f for block in editor.blocks], 1)
+    return {block: part.sum(1).float() for block, part in zip(editor.blocks, parts, strict=True)}
+
+
+def _untrained_selection(editor: Editor, ready: Prepared, settings: set[Setting]) -> dict:
+    """`Sweep.selected` of untrained SAEs."""
+    if not settings:
+        return {}
+    score = scores(*encode_passes(editor.bases["untrained"], ready), ready.masks)
+    return {each: count_by_block(editor, select_units(score, each.units)[0]) for each in sorted(settings)}
+
+
+def encode_passes(basis: Basis, ready: Prepared) -> list[dict[str, Tensor]]:
+    """The units of both passes, the source's and the target's, by site."""
+    return [
+        {site: basis.encode(site, each.maps[site]) for site in basis.sites(each.maps)}
+        for each in (ready.source, ready.target)
+    ]
+
+
 class Edited(NamedTuple):
     """Some cases edited at one setting."""
 
@@ -267,8 +329,8 @@ class Edited(NamedTuple):
 
 def edit_all(editor: Editor, ready: Prepared, settings: Sequence[Setting]) -> Iterator[tuple[Setting, Edited]]:
     """Setting by setting the edited pictures; those that differ in strength alone share everything but the drawing."""
-    anywhere = tuple(_shuffle(mask, editor.noise_of(ready.cases)) for mask in ready.masks)
     prompts, noise = [case.original_prompt for case in ready.cases], editor.noise_of(ready.cases)
+    anywhere = {side: tuple(_shuffle(mask, noise) for mask in both) for side, both in ready.masks.items()}
     groups: dict[tuple[str, int], list[Setting]] = {}
     for setting in settings:
         groups.setdefault((setting.method, setting.units), []).append(setting)
@@ -278,10 +340,7 @@ def edit_all(editor: Editor, ready: Prepared, settings: Sequence[Setting]) -> It
         basis = editor.bases[method.basis]
         if of_basis != method.basis:
             of_basis = method.basis
-            encoded = [
-                {site: basis.encode(site, each.maps[site]) for site in basis.sites(each.maps)}
-                for each in (ready.source, ready.target)
-            ]
+            encoded = encode_passes(basis, ready)
         chosen = None
         if units:
             where = anywhere if method.shuffled_masks else ready.masks
@@ -303,13 +362,15 @@ def score_pictures(editor: Editor, ready: Prepared, pictures: Tensor) -> dict[st
     """Each case's scores of some pictures.
 
     distance, distance to edited: perceptual, to the pictures of the two prompts. text original, text edited: CLIP's cosine
-    with the prompts; image original, image edited: with the two pictures. Pocket: success and rest, as `judge_edit` says.
+    with the prompts; image original, image edited: with the two pictures. Pocket: success and rest, as `judge_edit` says, in the region
+    that both masks cover on the coarsest grid.
     """
     told = dict(zip(("distance", "distance to edited"), ready.distances(pictures), strict=True))
     own = editor.clip.embed_images(pictures)
     told |= {name: (own * other).sum(1) for name, other in ready.near.items()}
     if editor.judge is not None:
-        region = F.interpolate((ready.masks[0] | ready.masks[1])[:, None].float(), pictures.shape[-2:])[:, 0] > 0
+        one, other = ready.masks[min(ready.masks)]
+        region = F.interpolate((one | other)[:, None].float(), pictures.shape[-2:])[:, 0] > 0
         each = zip(ready.cases, ready.before, _judge(editor, pictures), region.cpu(), strict=True)
         done, rest = zip(*(judge_edit(*one) for one in each), strict=True)
         told |= {"success": torch.tensor(done).float(), "rest": torch.tensor(rest)}

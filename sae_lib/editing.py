@@ -15,8 +15,12 @@ from sae_lib.denoising import CallSettings
 from sae_lib.interventions import intervene
 from sae_lib.pictures import draw_pictures
 from sae_lib.steps import Step
-from sae_lib.units import ORDER, Basis, Maps, Units
+from sae_lib.units import Basis, Maps, Units
 from sae_lib.updates import capture_updates
+
+
+Masks = Mapping[int, tuple[Bool[Tensor, "cases side side"], Bool[Tensor, "cases side side"]]]
+"""By the side of a block's grid: where source units are taken and put; where target units are taken off."""
 
 
 class Pass(NamedTuple):
@@ -27,13 +31,21 @@ class Pass(NamedTuple):
     """By site: a block's updates, or what comes out of the GEGLU of one of its transformer layers."""
 
 
-def run_pass(pipe, prompts: Sequence[str], settings: CallSettings, indices: Sequence[int], neurons: bool) -> Pass:
-    """Draws the prompts and keeps the four blocks' updates and, if asked, all neurons of these blocks, at every step.
+def run_pass(
+    pipe,
+    prompts: Sequence[str],
+    settings: CallSettings,
+    indices: Sequence[int],
+    blocks: Sequence[str],
+    neurons: bool = False,
+) -> Pass:
+    """Draws the prompts and keeps the blocks' updates and, if asked, all neurons of these blocks, at every step.
 
-    indices: whose noise; the two passes of a case share theirs. Raises what `draw_pictures` raises.
+    indices: whose noise; the two passes of a case share theirs. blocks: in the order of selection; they may differ in grid and width.
+    Raises what `draw_pictures` raises, and ValueError for an unknown block.
     """
-    kept: dict[str, list[Tensor]] = {site: [] for site in feed_forwards(pipe, ORDER)} if neurons else {}
-    updates_of: dict[str, list[Tensor]] = {block: [] for block in ORDER}
+    kept: dict[str, list[Tensor]] = {site: [] for site in feed_forwards(pipe, blocks)} if neurons else {}
+    updates_of: dict[str, list[Tensor]] = {block: [] for block in blocks}
     parts = []
 
     def keep(site):
@@ -45,13 +57,13 @@ def run_pass(pipe, prompts: Sequence[str], settings: CallSettings, indices: Sequ
 
     for start in range(0, len(prompts), settings.batch_size):
         at, step = slice(start, start + settings.batch_size), {}
-        with capture_updates(pipe, ORDER) as updates, intervene(pipe, {site: keep(site) for site in kept}):
+        with capture_updates(pipe, blocks) as updates, intervene(pipe, {site: keep(site) for site in kept}):
             parts.append(draw_pictures(pipe, prompts[at], settings, indices[at]))
-        for block in ORDER:
+        for block in blocks:
             updates_of[block].append(updates[block])
         for site, each in step.items():
-            height, width = updates_of["mid.0"][-1].shape[-2:]
-            kept[site].append(torch.stack(each).unflatten(2, (height, width)).movedim(-1, 2))
+            grid = updates_of[site.partition("/")[0]][-1].shape[-2:]
+            kept[site].append(torch.stack(each).unflatten(2, grid).movedim(-1, 2))
     maps = {site: torch.cat(each, 1).float() for site, each in (updates_of | kept).items()}
     return Pass(torch.cat(parts), maps)
 
@@ -59,7 +71,7 @@ def run_pass(pipe, prompts: Sequence[str], settings: CallSettings, indices: Sequ
 def scores(
     source: Mapping[str, Units],
     target: Mapping[str, Units],
-    masks: tuple[Bool[Tensor, "cases height width"], Bool[Tensor, "cases height width"]],
+    masks: Masks,
     aggregate: str = "first",
     normalised: bool = False,
     absolute: bool = False,
@@ -67,7 +79,7 @@ def scores(
     """How much more of a unit's activity there is in the source's region than in the target's (eq. 8), all sites in a row.
 
         score_rho = mu_rho(source) / sum of mu(source) - mu_rho(target) / sum of mu(target)
-        mu = mean over the region's positions, at step 0 (aggregate "first") or over all steps ("mean")
+        mu = mean over the region's positions on the site's grid, at step 0 (aggregate "first") or over all steps ("mean")
 
     normalised: each unit is first divided, step by step, by its L2 norm over the region (eq. 9, neurons). absolute: the sums
     are of |mu|. Neurons have both signs: their plain sum (authors' code) nearly cancels, and where it is below 0 it turns the
@@ -78,9 +90,10 @@ def scores(
     if aggregate not in ("first", "mean"):
         raise ValueError(f"unknown aggregate {aggregate!r}; choose 'first' or 'mean'")
     shares = []
-    for units, mask in zip((source, target), masks, strict=True):
+    for which, units in enumerate((source, target)):
         means = []
         for each in units.values():
+            mask = masks[each.shape[-1]][which]
             inside = (each[:1] if aggregate == "first" else each) * mask[None, :, None]
             if normalised:
                 inside = inside / inside.square().sum((-2, -1), keepdim=True).sqrt().clamp(min=1e-12)
@@ -119,29 +132,27 @@ def transport(
     source: Mapping[str, Units],
     target: Mapping[str, Units],
     chosen: tuple[Bool[Tensor, "cases all_units"], Bool[Tensor, "cases all_units"]] | None,
-    masks: tuple[Bool[Tensor, "cases height width"], Bool[Tensor, "cases height width"]],
+    masks: Masks,
     subtract: bool = True,
-    keep_positions: bool = True,
 ) -> Change:
     """The change of an edit (authors' code): chosen source units into the source's region, chosen target units out of the target's.
 
         change = sum over chosen source units of F_src f   in mask 1   -   sum over chosen target units of F_tgt f   in mask 2
 
     chosen: None for all units (steering). subtract: False leaves the second sum out, as the results of v3 and v4 were
-    made. keep_positions: False puts the mean over the region at each of its positions.
+    made.
     """
     changed: dict[str, Tensor] = {}
-    active, numbers = torch.zeros(len(masks[0])), torch.zeros(len(masks[0]))
-    for which, (units, mask) in enumerate(zip((source, target)[: 1 + subtract], masks, strict=False)):
+    cases = len(next(iter(masks.values()))[0])
+    active, numbers = torch.zeros(cases), torch.zeros(cases)
+    for which, units in enumerate((source, target)[: 1 + subtract]):
         start = 0
         for site, each in units.items():
+            mask = masks[each.shape[-1]][which]
             inside = each * mask[None, :, None]
             if chosen is not None:
                 inside = inside * chosen[which][None, :, start : start + each.shape[2], None, None]
             start += each.shape[2]
-            if not keep_positions:
-                mean = inside.sum((-2, -1), keepdim=True) / mask.sum((-2, -1))[None, :, None, None, None]
-                inside = mean * mask[None, :, None]
             nonzero = inside != 0
             active += nonzero.any(-1).any(-1).any(0).sum(1).cpu()
             numbers += nonzero.sum((0, 2, 3, 4)).cpu()

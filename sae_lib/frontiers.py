@@ -1,5 +1,6 @@
 """Comparing ways to edit: the best similarity at each distance, and how many units an effect takes (RIEBench, paper: Fig. 5)."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -90,6 +91,29 @@ def compare_frontiers(
     return Comparison(interval_of(samples[~samples.isnan()]), grid.tolist())
 
 
+def area_under(points: Float[Tensor, "settings 2"], limit: float) -> float:
+    """The mean height, from a distance of 0 to `limit`, of the envelope of the settings and of the untouched picture at (0, 0).
+
+    Behind its highest point the envelope goes on level: who may change more need not.
+    """
+    x, y = envelope(*torch.cat([torch.zeros(1, 2, dtype=points.dtype), points]).T)
+    top = int(y.argmax())
+    grid = np.linspace(0, limit, 10 * GRID)
+    return float(np.interp(grid, x[: top + 1], y[: top + 1]).mean())
+
+
+def choose_settings(points: Float[Tensor, "settings 2"], count: int, limit: float) -> tuple[int, ...]:
+    """The `count` settings whose envelope covers the largest `area_under` it; of equal ones the first.
+
+    points: of each setting the distance and the similarity, means over cases that are not judged afterwards. Raises ValueError if there
+    are fewer settings.
+    """
+    if not 1 <= count <= len(points):
+        raise ValueError(f"{count} settings were asked for and there are {len(points)}")
+    chosen = itertools.combinations(range(len(points)), count)
+    return max(chosen, key=lambda each: area_under(points[list(each)], limit))
+
+
 class Columns(NamedTuple):
     """What a method's settings gain."""
 
@@ -120,7 +144,7 @@ def units_needed(first: Columns, second: Columns, resamples: int = 1000, seed: i
     """
     for method in (first, second):
         if len(method.units) != method.gain.shape[1]:
-            raise ValueError(f"{len(method.units)} units for {method.gain.shape[1]} columns: wanted one a column")
+            raise ValueError(f"{len(method.units)} units for {method.gain.shape[1]} columns: wanted one per column")
     if len(first.gain) != len(second.gain):
         raise ValueError(f"{len(first.gain)} and {len(second.gain)} cases: both methods must edit the same ones")
 

@@ -1,6 +1,6 @@
 """Where in a picture is what a phrase names: grounded masks, and their places on a block's grid (RIEBench, paper.md 4.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -30,11 +30,12 @@ class Found(NamedTuple):
 
 
 class CaseMasks(NamedTuple):
-    """The two masks of an edit: where the source's units are taken, and put; where the target's are taken off."""
+    """The two masks of an edit, on every grid that its blocks have."""
 
-    source: Bool[Tensor, "side side"]
-    target: Bool[Tensor, "side side"]
+    cells: dict[int, tuple[Bool[Tensor, "side side"], Bool[Tensor, "side side"]]]
+    """By the grid's side: where the source's units are taken, and put; where the target's are taken off."""
     specks: int
+    """On the coarsest grid."""
 
 
 class NothingFound(ValueError):
@@ -78,8 +79,20 @@ def find_mask(
 
     Raises NothingFound if there is no instance, or no cell left.
     """
+    return find_masks(finder, picture, phrase, [side], dilate)[side]
+
+
+def find_masks(
+    finder: Finder,
+    picture: Float[Tensor, "3 height width"],
+    phrase: str,
+    sides: Iterable[int],
+    dilate: bool = True,
+) -> dict[int, Found]:
+    """`find_mask` on several grids, by their sides; the picture is looked at once. Raises NothingFound if a cell is left on one grid only."""
+    sides = list(sides)
     if phrase == EVERYTHING:
-        return Found(torch.ones(side, side, dtype=torch.bool), 0)
+        return {side: Found(torch.ones(side, side, dtype=torch.bool), 0) for side in sides}
     invert = phrase.startswith("~") or BACKGROUND in phrase
     noun = phrase.removeprefix("~")
     if BACKGROUND in phrase:
@@ -87,12 +100,14 @@ def find_mask(
     instances = finder(picture, noun)
     if len(instances) == 0:
         raise NothingFound(f"nothing in the picture is {noun or 'foreground'!r}")
-    placed = [to_grid(instance, side, dilate) for instance in instances]
-    cells = torch.stack([each.cells for each in placed]).any(0)
-    cells = ~cells if invert else cells
-    if not cells.any():
-        raise NothingFound(f"no cell of the {side} x {side} grid is left for {phrase!r}")
-    return Found(cells, sum(each.specks for each in placed))
+    found = {}
+    for side in sides:
+        placed = [to_grid(instance, side, dilate) for instance in instances]
+        cells = torch.stack([each.cells for each in placed]).any(0) ^ invert
+        if not cells.any():
+            raise NothingFound(f"no cell of the {side} x {side} grid is left for {phrase!r}")
+        found[side] = Found(cells, sum(each.specks for each in placed))
+    return found
 
 
 def to_grid(mask: Bool[Tensor, "height width"], side: int, dilate: bool = True) -> Found:
@@ -129,23 +144,23 @@ def _lanczos(field: Float[Tensor, "rows columns"], side: int) -> Float[Tensor, "
 
 
 def masks_of_cases(
-    cases: Sequence, finder: Finder, edited: Tensor, original: Tensor, side: int, dilate: bool = True
+    cases: Sequence, finder: Finder, edited: Tensor, original: Tensor, sides: Iterable[int], dilate: bool = True
 ) -> list[CaseMasks | str]:
-    """Each case's two masks, or the sentence that says why it has none.
+    """Each case's two masks on grids of these sides, or the sentence that says why it has none.
 
     change: of the edited picture and of the original one. add: the edited picture's for both. delete: the original's.
     """
-    found = []
+    sides, found = sorted(sides), []
     for case, first, second in zip(cases, edited, original, strict=True):
         try:
             source = target = None
             if case.category != 3:
-                source = find_mask(finder, first, case.editing_phrase, side, dilate)
+                source = find_masks(finder, first, case.editing_phrase, sides, dilate)
             if case.category != 2:
-                target = find_mask(finder, second, case.original_phrase, side, dilate)
+                target = find_masks(finder, second, case.original_phrase, sides, dilate)
             one, other = source or target, target or source
-            specks = sum(each.specks for each in (source, target) if each is not None)
-            found.append(CaseMasks(one.cells, other.cells, specks))
+            specks = sum(each[sides[0]].specks for each in (source, target) if each is not None)
+            found.append(CaseMasks({side: (one[side].cells, other[side].cells) for side in sides}, specks))
         except NothingFound as error:
             found.append(str(error))
     return found

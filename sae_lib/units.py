@@ -10,9 +10,6 @@ from torch import Tensor
 
 from sae_lib.sae import TopKSAE
 
-ORDER = ("down.2.1", "up.0.1", "up.0.0", "mid.0")
-"""The blocks as the authors concatenate their features; ties in a selection fall to the earlier one."""
-
 Maps = Float[Tensor, "steps cases channels height width"]
 Units = Float[Tensor, "steps cases units height width"]
 
@@ -33,15 +30,16 @@ class Basis(Protocol):
 
 @dataclass(frozen=True)
 class SAEFeatures:
-    """The features of one SAE a block (eq. 8)."""
+    """The features of one SAE per block (eq. 8)."""
 
     saes: Mapping[str, TopKSAE]
+    """By block, in the order of selection."""
     shuffled: Mapping[str, Tensor] | None = None
     """A control: by block, each feature's number is given another feature's decoder column. Number, place and norm of what is
     added stay, its direction is a random feature's."""
 
     def sites(self, maps):
-        return list(ORDER)
+        return list(self.saes)
 
     def encode(self, site, maps):
         sae = self.saes[site]
@@ -57,7 +55,7 @@ class SAEFeatures:
     def random(cls, saes: Mapping[str, TopKSAE], seed: int) -> "SAEFeatures":
         """The control with random decoder columns."""
         generator = torch.Generator().manual_seed(seed)
-        return cls(saes, {block: torch.randperm(saes[block].n_f, generator=generator) for block in ORDER})
+        return cls(saes, {block: torch.randperm(sae.n_f, generator=generator) for block, sae in saes.items()})
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class WholeUpdate:
     """The update itself: steering, which selects nothing."""
 
     def sites(self, maps):
-        return list(ORDER)
+        return [site for site in maps if "/" not in site]
 
     def encode(self, site, maps):
         return maps
@@ -90,13 +88,13 @@ class WholeUpdate:
 
 @dataclass(frozen=True)
 class PrincipalComponents:
-    """All principal components of each block's updates; each counts as two units, one a sign, so that coefficients are >= 0."""
+    """All principal components of each block's updates; each counts as two units, one per sign, so that coefficients are >= 0."""
 
     mean: Mapping[str, Float[Tensor, " d_model"]]
     components: Mapping[str, Float[Tensor, "d_model components"]]
 
     def sites(self, maps):
-        return list(ORDER)
+        return list(self.mean)
 
     def encode(self, site, maps):
         centred = maps.movedim(2, -1) - self.mean[site].to(maps)

@@ -1,13 +1,26 @@
 """The sweep: every setting on the same cases, failures counted, and a killed one goes on."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
 
 from sae_lib import edit_sweep
-from sae_lib.edit_sweep import METHODS, PAPER_SETTINGS, Setting, Sweep, run_sweep
+from sae_lib.assets import Assets
+from sae_lib.edit_sweep import (
+    EDIT_PROMPT,
+    INJECTION,
+    METHODS,
+    ORIGINAL,
+    PAPER_SETTINGS,
+    Setting,
+    Sweep,
+    run_sweep,
+    untrained_of,
+)
 from sae_lib.editors import (
+    PER_UNITS,
     POCKET_SETTINGS,
     POCKET_SETTINGS_FULL,
     REHEARSAL_SETTINGS,
@@ -17,12 +30,12 @@ from sae_lib.editors import (
 )
 from sae_lib.riebench import pocket_cases
 
-CASES = pocket_cases(1)
+CASES, ASSETS = pocket_cases(1), Assets("smoke")
 
 
 @pytest.fixture(scope="module")
 def editor():
-    return load_editor("smoke", batch=5)
+    return load_editor(ASSETS, batch=5)
 
 
 @pytest.fixture(scope="module")
@@ -37,24 +50,32 @@ def nothing(picture, noun):
 
 def test_every_setting_has_every_score_of_the_same_cases(sweep):
     assert len(sweep.ids) + len(sweep.failed) == len(CASES)
-    references = {Setting("original", 0, 0.0), Setting("edit prompt", 0, 0.0)}
-    assert set(sweep.scores) == {*REHEARSAL_SETTINGS, *references}
+    assert set(sweep.scores) == {*REHEARSAL_SETTINGS, ORIGINAL, EDIT_PROMPT, INJECTION}
     for told in sweep.scores.values():
         assert all(len(values) == len(sweep.ids) and values.isfinite().all() for values in told.values())
     assert {"distance", "text edited", "image edited", "success", "rest"} <= set(told)
 
 
 def test_the_references_score_as_they_must(sweep):
-    original, edited = (sweep.scores[Setting(name, 0, 0.0)] for name in ("original", "edit prompt"))
+    original, edited, injected = (sweep.scores[each] for each in (ORIGINAL, EDIT_PROMPT, INJECTION))
     assert original["distance"].abs().max() < 1e-6 and edited["distance to edited"].abs().max() < 1e-6
     torch.testing.assert_close(original["distance to edited"], edited["distance"])
     assert original["rest"].max() == 0 and original["success"].sum() <= 2 < edited["success"].sum()
+    assert injected["success"].sum() > 4  # of nine: the chosen blocks carry the caption
 
 
 def test_selected_features_are_counted_by_block(sweep):
     counts = sweep.selected[Setting("SAE", 8, 2.0)]
-    assert set(counts) == {"down.2.1", "mid.0", "up.0.0", "up.0.1"}
-    torch.testing.assert_close(sum(counts.values()), torch.full((len(sweep.ids),), 8.0))
+    untrained = sweep.selected[untrained_of(Setting("SAE", 8, 2.0))]
+    assert list(counts) == list(untrained) == list(ASSETS.blocks)
+    for each in (counts, untrained):
+        torch.testing.assert_close(sum(each.values()), torch.full((len(sweep.ids),), 8.0))
+
+
+def test_the_papers_blocks_are_edited_in_the_authors_order():
+    editor = load_editor(Assets("smoke", blocks="paper"))
+    assert editor.blocks == ("down.2.1", "up.0.1", "up.0.0", "mid.0") == tuple(editor.bases["SAE"].saes)
+    assert load_editor(Assets("smoke", blocks="up.1.2,mid.0")).blocks == ("up.1.2", "mid.0")
 
 
 def test_a_killed_sweep_goes_on_and_comes_out_the_same(editor, sweep, tmp_path, monkeypatch):
@@ -88,12 +109,24 @@ def test_a_case_without_masks_is_counted_with_its_reason(editor, tmp_path):
 def test_the_settings_are_the_papers_and_their_pocket_counterparts():
     assert len(PAPER_SETTINGS) == 8 + 4 + 20 and set(PAPER_SETTINGS) < set(SDXL_SETTINGS)
     assert set(POCKET_SETTINGS) < set(POCKET_SETTINGS_FULL)
+    for settings, each in ((POCKET_SETTINGS, 3), (POCKET_SETTINGS_FULL, 12)):
+        assert Counter(setting.method for setting in settings) == dict.fromkeys(METHODS, each)
     for settings in (SDXL_SETTINGS, POCKET_SETTINGS_FULL, POCKET_SETTINGS, REHEARSAL_SETTINGS):
         assert {setting.method for setting in settings} == set(METHODS) and len(set(settings)) == len(settings)
-    for method, theirs, ours in (("SAE", 20_480, 2_048), ("neurons", 204_800, 2_048)):
+    for method, theirs, ours in (("SAE", 20_480, PER_UNITS), ("neurons", 204_800, PER_UNITS)):
         paper = {setting.units / theirs for setting in PAPER_SETTINGS if setting.method == method}
         assert paper <= {setting.units / ours for setting in POCKET_SETTINGS_FULL if setting.method == method}
-    assert settings_of("sdxl") == SDXL_SETTINGS and settings_of("sdxl", rehearsal=True) == REHEARSAL_SETTINGS
+    assert settings_of(Assets("sdxl")) == SDXL_SETTINGS
+    assert settings_of(Assets("sdxl", source="random/16")) == REHEARSAL_SETTINGS
+
+
+def test_pocket_settings_keep_their_share_of_the_features_whatever_the_blocks():
+    assert settings_of(Assets("pocket", blocks="paper")) == POCKET_SETTINGS
+    one = [Setting("SAE", 16, 2.0), Setting("steering", 0, 2.0)]
+    assert [each.units for each in settings_of(Assets("pocket", blocks="mid.0,up.1.2"), one)] == [
+        6,
+        0,
+    ]  # 512 + 256 of 2,048
 
 
 def test_scores_survive_the_file_they_are_kept_in(sweep):

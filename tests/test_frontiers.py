@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from sae_lib.frontiers import Columns, compare_frontiers, envelope, similarity_at, units_needed
+from sae_lib.frontiers import (
+    Columns,
+    area_under,
+    choose_settings,
+    compare_frontiers,
+    envelope,
+    similarity_at,
+    units_needed,
+)
 
 
 def test_the_envelope_is_the_upper_concave_hull():
@@ -56,3 +64,16 @@ def test_units_for_no_gain_or_of_other_cases_are_refused():
         units_needed(Columns([1, 2], torch.ones(3, 1)), Columns([1], torch.ones(3, 1)))
     with pytest.raises(ValueError, match="3 and 4 cases: both methods must edit the same ones"):
         units_needed(Columns([1], torch.ones(3, 1)), Columns([1], torch.ones(4, 1)))
+
+
+def test_the_area_is_that_of_the_envelope_from_the_untouched_picture_on_and_level_behind_the_top():
+    one = torch.tensor([[0.5, 1.0], [1.0, 0.2]])  # a ramp up to 1 at half of the way, level then
+    assert area_under(one, 1.0) == pytest.approx(0.75, abs=2e-3)
+    assert area_under(torch.tensor([[0.5, -1.0]]), 1.0) == 0
+
+
+def test_settings_are_chosen_whose_envelope_covers_most():
+    points = torch.tensor([[0.5, 0.1], [0.1, 0.4], [0.9, 0.45], [0.4, 0.9]])
+    assert choose_settings(points, 1, 1.0) == (3,) and choose_settings(points, 2, 1.0) == (1, 3)
+    with pytest.raises(ValueError, match="5 settings were asked for and there are 4"):
+        choose_settings(points, 5, 1.0)

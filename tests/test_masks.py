@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sae_lib.judges import load_judge
-from sae_lib.masks import JudgeFinder, NothingFound, find_mask, masks_of_cases, to_grid
+from sae_lib.masks import JudgeFinder, NothingFound, find_mask, find_masks, masks_of_cases, to_grid
 from sae_lib.pocket.world import Object, Scene, render
 from sae_lib.riebench import Case
 
@@ -31,6 +31,18 @@ def test_everything_background_and_all_but(finder, picture):
     assert find_mask(finder, picture, "#everything", 8).cells.all()
     assert torch.equal(find_mask(finder, picture, "~star", 8).cells, ~star)
     assert torch.equal(find_mask(finder, picture, "background", 8).cells, ~(star | heart))
+
+
+def test_grids_of_several_blocks_are_found_in_one_look(finder, picture):
+    looks = []
+
+    def counting(picture, noun):
+        looks.append(noun)
+        return finder(picture, noun)
+
+    found = find_masks(counting, picture, "star", [8, 16])
+    assert looks == ["star"] and torch.equal(found[8].cells, find_mask(finder, picture, "star", 8).cells)
+    assert torch.equal(found[16].cells, find_mask(finder, picture, "star", 16).cells)
 
 
 def test_what_is_not_there_is_said(finder, picture):
@@ -62,9 +74,11 @@ def test_masks_follow_the_kind_of_edit_and_failures_say_why(finder, picture):
         return Case(str(category), category, "a", "b", original, editing)
 
     cases = [case(1, "heart", "star"), case(2, "star", "star"), case(3, "heart", "circle"), case(6, "star", "star")]
-    found = masks_of_cases(cases, finder, torch.stack([picture] * 4), torch.stack([other] * 4), 8)
+    found = masks_of_cases(cases, finder, torch.stack([picture] * 4), torch.stack([other] * 4), [16, 8])
     star = find_mask(finder, picture, "star", 8).cells
-    assert torch.equal(found[0][0], star) and not torch.equal(found[0][0], found[0][1])
-    assert torch.equal(found[1][0], star) and torch.equal(found[1][1], star)  # add: the edited picture's, for both
-    assert torch.equal(found[2][0], found[2][1])  # delete: the original's, for both
+    assert [list(each.cells) for each in found[:3]] == [[8, 16]] * 3
+    (source, target), added, removed = (each.cells[8] for each in found[:3])
+    assert torch.equal(source, star) and not torch.equal(source, target)
+    assert torch.equal(added[0], star) and torch.equal(added[1], star)  # add: the edited picture's, for both
+    assert torch.equal(*removed)  # delete: the original's, for both
     assert found[3] == "nothing in the picture is 'star'"
