@@ -81,7 +81,9 @@ PAPER_SETTINGS = (
 """The authors' sweep [riebench]; SAEs with k = 160."""
 
 
-ORIGINAL, EDIT_PROMPT, INJECTION = (Setting(name, 0, 0.0) for name in ("original", "edit prompt", "injection"))
+REFERENCES = ORIGINAL, EDIT_PROMPT, INJECTION = tuple(
+    Setting(name, 0, 0.0) for name in ("original", "edit prompt", "injection")
+)
 """What every edit is compared with: the untouched picture; the edit prompt's own; and the original prompt's while the editor's blocks
 read the edit prompt's tokens, which shows what these blocks can make of an edit when nothing is selected or masked."""
 
@@ -133,6 +135,11 @@ def read_sweep(folder: Path) -> "Sweep":
     return Sweep.join([json.loads(path.read_text()) for path in sorted(folder.glob("cases_*.json"))])
 
 
+READINGS = {"judge": ("rest", "success"), "text": ("distance", "text edited"), "image": ("distance", "image edited")}
+"""Ways to read a sweep, each by the scores that say what an edit cost and what it did: by the judge (pocket), or by perceptual distance
+and CLIP's cosine with the edit prompt or with its picture."""
+
+
 class Sweep(NamedTuple):
     """What came out, case by case."""
 
@@ -144,10 +151,26 @@ class Sweep(NamedTuple):
     specks: int
     """Instances too small for the grid, which got the cell that they cover most."""
     scores: dict[Setting, dict[str, Float[Tensor, " cases"]]]
-    """By setting and name of the score; see `score_pictures`. ORIGINAL, EDIT_PROMPT and INJECTION are there too."""
+    """By setting and name of the score; see `score_pictures`. REFERENCES are there too."""
     selected: dict[Setting, dict[str, Float[Tensor, " cases"]]]
     """Of SAE settings, by block: how many features were added. `untrained_of` a setting is there too: how many of an untrained SAE's
     features would have been."""
+
+    def of_method(self, name: str) -> list[Setting]:
+        """A method's settings, by their number of units."""
+        return sorted(each for each in self.scores if each.method == name and each not in REFERENCES)
+
+    def gain(self, setting: Setting, reading: str) -> Float[Tensor, " cases"]:
+        """What an edit did beyond the untouched picture, by one of READINGS."""
+        score = READINGS[reading][1]
+        return self.scores[setting][score] - self.scores[ORIGINAL][score]
+
+    def points(self, settings: Sequence[Setting], reading: str) -> Float[Tensor, "cases settings 2"]:
+        """Of each case and setting the cost and the gain; the untouched picture comes first, for it is a setting of every method."""
+        cost = READINGS[reading][0]
+        return torch.stack(
+            [torch.stack([self.scores[s][cost], self.gain(s, reading)], 1) for s in (ORIGINAL, *settings)], 1
+        )
 
     @classmethod
     def join(cls, parts: Sequence[dict]) -> "Sweep":
@@ -269,8 +292,8 @@ def _edit(cases: Sequence[Case], editor: Editor, settings: Sequence[Setting]) ->
         return {"ids": [], "categories": [], "failed": failed, "specks": 0, "scores": {}, "selected": {}}
     told, selected, broken = {}, {}, {}
     injected = draw_injected_edit(editor, ready.cases)
-    references = {ORIGINAL: ready.target.pictures, EDIT_PROMPT: ready.source.pictures, INJECTION: injected}
-    for setting, pictures in references.items():
+    references = zip(REFERENCES, (ready.target.pictures, ready.source.pictures, injected), strict=True)
+    for setting, pictures in references:
         told[setting] = score_pictures(editor, ready, pictures)
     for setting, edited in edit_all(editor, ready, settings):
         for place in (~edited.pictures.flatten(1).isfinite().all(1)).nonzero().flatten().tolist():

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_lib.metrics import Interval, bootstrap, interval_of
@@ -112,6 +112,17 @@ def choose_settings(points: Float[Tensor, "settings 2"], count: int, limit: floa
         raise ValueError(f"{count} settings were asked for and there are {len(points)}")
     chosen = itertools.combinations(range(len(points)), count)
     return max(chosen, key=lambda each: area_under(points[list(each)], limit))
+
+
+def best_of_other_half(values: Float[Tensor, "cases settings"]) -> Int[Tensor, " cases"]:
+    """Of each case the setting whose mean over the *other* half of the cases is highest; halves are the even and the odd places.
+
+    What a case then shows had no part in the choice. Raises ValueError if there are fewer than two cases.
+    """
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} cases cannot be split into halves; wanted at least 2")
+    chosen = torch.stack([values[1::2].mean(0).argmax(), values[::2].mean(0).argmax()])
+    return chosen[torch.arange(len(values)) % 2]
 
 
 class Columns(NamedTuple):

@@ -64,6 +64,14 @@ def test_the_references_score_as_they_must(sweep):
     assert injected["success"].sum() > 4  # of nine: the chosen blocks carry the caption
 
 
+def test_points_begin_with_the_untouched_picture_and_gains_are_beyond_it(sweep):
+    (steering,) = sweep.of_method("steering")
+    points = sweep.points([steering], "judge")
+    assert points.shape == (len(sweep.ids), 2, 2) and not points[:, 0].any()
+    wanted = sweep.scores[steering]["success"] - sweep.scores[ORIGINAL]["success"]
+    assert torch.equal(points[:, 1], torch.stack([sweep.scores[steering]["rest"], wanted], 1))
+
+
 def test_selected_features_are_counted_by_block(sweep):
     counts = sweep.selected[Setting("SAE", 8, 2.0)]
     untrained = sweep.selected[untrained_of(Setting("SAE", 8, 2.0))]

@@ -5,6 +5,7 @@ import torch
 from sae_lib.frontiers import (
     Columns,
     area_under,
+    best_of_other_half,
     choose_settings,
     compare_frontiers,
     envelope,
@@ -77,3 +78,10 @@ def test_settings_are_chosen_whose_envelope_covers_most():
     assert choose_settings(points, 1, 1.0) == (3,) and choose_settings(points, 2, 1.0) == (1, 3)
     with pytest.raises(ValueError, match="5 settings were asked for and there are 4"):
         choose_settings(points, 5, 1.0)
+
+
+def test_a_case_gets_the_setting_that_is_best_on_the_other_half():
+    values = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    assert best_of_other_half(values).tolist() == [1, 0, 1, 0]
+    with pytest.raises(ValueError, match="1 cases cannot be split into halves"):
+        best_of_other_half(values[:1])

@@ -4,34 +4,38 @@
 # **Claims checked.** At an equal distance from the original picture, SAE features edit as well as the neuron basis with orders
 # of magnitude fewer units (v5), or better than neurons and steering (v4) (paper: Fig. 5; C7). Which block's features are
 # selected depends on the kind of edit (Fig. 6; C8). Notebook 10 shows how one edit is made. Here every method edits exactly the
-# same cases, nothing is skipped in silence, every number has an interval, and at pocket scale a judge that knows the truth says
-# whether the edit happened.
+# same cases at equally many settings, nothing is skipped in silence, every number has an interval. At pocket scale a judge that
+# knows the truth says whether the edit happened, and what else changed.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
 # | needs | shipped weights, SAEs and CLIP | shipped weights, SAEs and CLIP | SDXL Turbo, the published SAEs (k = 160), RIEBench's JSON, GroundingDINO, SAM 2.1, CLIP ViT-L/14 |
 # | makes | the same, marked as smoke | `figure5` `categories` `figure6` `units` `preliminary` | the same without the judge's part |
-# | cost | 20 s, one core | some 6 min, two cores | not run |
+# | cost | 25 s, one core | some 6 min, two cores | not run |
 #
 # | symbol | code | meaning |
 # |---|---|---|
+# | success | `success` | the judge sees what was asked for |
+# | side effects | `rest` | share of the other attributes that are no longer what they were |
 # | distance | `distance` | perceptual distance of the edited picture to the original one (notebook 05) |
 # | similarity gained | `gain` | CLIP: cosine of picture and edit prompt, edited minus original picture; or with the edit prompt's own picture |
 # | k | `units` | units added, and as many taken off |
 # | m | `strength` | factor on everything that is added or taken off |
-# | success, rest | `success` `rest` | the judge sees the edit; share of the other attributes that changed |
 
 # %% [markdown]
 # ## 11.1 Parameters and set-up
 #
-# Pocket cases are written from held-out scenes (notebook 10); these are the first 20 of each kind. All 50 of each were edited once
-# by `make riebench`, at more settings, which takes longer than `make reproduce` may; its numbers are drawn beside.
+# Pocket cases are written from held-out scenes (notebook 10); these are the first ten of each kind. The first four of each are
+# edited once more in another set of blocks: the paper's four names where the chosen blocks are studied, and the other way round.
+# `make riebench` edits 50 of each kind at four times as many settings, which takes an hour.
 
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
 source: str = ""  # sdxl: folder or Hub id of Turbo; "random" or "random/16" rehearses with random weights
+blocks: str = ""  # "chosen" (default at pocket scale), "paper" (default at sdxl scale), or codes with commas
 seed: int = 42  # of the noise (the authors'), the random features and the bootstrap
-per_category: int = 20  # pocket: cases of each of the nine categories
+per_category: int = 10  # pocket: cases of each of the nine categories
+contrast: int = 4  # pocket: of these, cases that are edited in the other set of blocks too; 0 for none
 riebench: str = ""  # sdxl: path or address of RIEBench's JSON, or PIE-Bench by its name on the Hub
 dilate: bool = True  # masks half a cell wider than what they show, as in the authors' later code
 batch: int = 0  # cases at a time; 0 for the scale's, fewer for a small GPU
@@ -41,64 +45,79 @@ clip_source: str = ""  # sdxl: folder or Hub id of a CLIP; empty for ViT-L/14
 
 # %%
 import json
-import math
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from sae_lib import Claim, cached, get_scale, save_figure, start_run
-from sae_lib.edit_sweep import METHODS, Setting, read_sweep, run_sweep
-from sae_lib.editors import POCKET_SETTINGS_FULL, load_editor, settings_of
-from sae_lib.frontiers import Columns, compare_frontiers, envelope, units_needed
+from sae_lib import Claim, cached, find_block, save_figure, start_run
+from sae_lib.edit_sweep import (
+    EDIT_PROMPT,
+    INJECTION,
+    METHODS,
+    ORIGINAL,
+    READINGS,
+    Setting,
+    read_sweep,
+    run_sweep,
+    untrained_of,
+)
+from sae_lib.editors import load_editor, settings_of
+from sae_lib.frontiers import Columns, best_of_other_half, compare_frontiers, envelope, units_needed
 from sae_lib.metrics import bootstrap, bootstrap_interval, interval_of
+from sae_lib.pocket.chosen import load_choice
 from sae_lib.riebench import CATEGORIES, pocket_cases, read_cases
 from sae_lib.store import ROOT
 from sae_lib.style import BLOCK_COLORS, CONTROL_COLOR, TEXT_WIDTH
 
 # %%
 run = start_run("11_riebench_results", globals())
-counts = get_scale(scale, run.rehearsal)
-sampling = {"resamples": counts.bootstrap, "seed": seed}
+assets = run.assets()
+small = run.rehearsal or scale == "smoke"
+sampling = {"resamples": assets.counts.bootstrap, "seed": seed}
 if scale == "sdxl" and not run.rehearsal and not riebench:
     raise ValueError("riebench is empty: give the path or the address of RIEBench's JSON")
 if riebench:
     cases, defects = read_cases(riebench)
     print(f"{len(cases)} cases; {len(defects)} records that are none", *defects, sep="\n")
 else:
-    cases = pocket_cases(1 if run.rehearsal or scale == "smoke" else per_category)
+    cases = pocket_cases(1 if small else per_category)
 cases = cases[:3] if run.rehearsal else cases
-settings = settings_of(scale, run.rehearsal)
+settings = settings_of(assets)
+print("blocks:", ", ".join(assets.blocks))
 
 # %% [markdown]
 # ## 11.2 The claims, as rules
 #
-# Fixed before the run, as were the strengths (on other cases). *Gap*: mean over distances of one method's envelope minus
-# another's (section 11.5). *Units*: how many times as many neurons as SAE features it takes for the largest gain that both reach
-# (section 11.6), against neurons as the authors select them and corrected (notebook 10, section 10.7), the stronger baseline.
-# "Several orders of magnitude" is at least a hundred; the pocket model has 2,048 of either, so a thousand cannot be shown. For
-# the blocks, the direction is inferred from the summaries: style and colour draw on up.0.1, objects and poses on down.2.1.
-# *Spread*, the standard deviation over kinds of edit of a block's mean share, averaged over blocks, was added after the first
-# run, which had tested the direction alone; so was the test of units against neurons as the authors select them.
+# *Gap*: mean over side effects of one method's envelope minus another's (section 11.6): success at equal side effects by the judge; at
+# sdxl scale, where nothing knows the truth, CLIP's similarity at equal distance. The paper says "as well as": a model in which
+# nothing edits anything would pass that, so *more* is asked for. The primary test of C7 is that against neurons as the authors
+# select them; corrected neurons (notebook 10, section 10.7) are the stronger baseline. Of C8 it is the *spread*: the
+# standard deviation over kinds of edit of a block's mean share of the features selected, averaged over blocks, minus the same of
+# shuffled kinds, over the cases that these blocks can make at all (section 11.4).
+#
+# These rules were changed on 2026-11-26, before the run with the chosen blocks. They judged CLIP's gain, which moves by a tenth of
+# its range where the judge sees the edit, and counted edits that no change of these blocks can make; ten settings of one
+# method stood against three of another; and "a hundred times fewer units" was asked for where so many units do not exist.
 
 # %%
 ABOVE_ZERO = 1e-6  # so that a difference of exactly zero does not hold
-claims = {
-    "neurons": Claim("SAE features gain at least as much as neurons at equal distance (gap)", at_least=0, id="C7"),
-    "neurons, corrected": Claim(
-        "SAE features gain at least as much as neurons whose score is corrected (gap)", at_least=0, id="C7"
-    ),
-    "steering": Claim("SAE features gain more than steering at equal distance (gap)", at_least=ABOVE_ZERO, id="C7"),
-    "units, neurons": Claim("Neurons take orders of magnitude more units (times, at least 100)", at_least=100, id="C7"),
-    "units, neurons, corrected": Claim(
-        "Corrected neurons take orders of magnitude more units (times, at least 100)", at_least=100, id="C7"
-    ),
-    "random features": Claim(
-        "SAE features gain more than random features at equal distance (gap)", at_least=ABOVE_ZERO, id="C7"
-    ),
-    "shuffled masks": Claim(
-        "Features selected in the right place gain more than in any place (gap)", at_least=ABOVE_ZERO, id="C7"
-    ),
+done, at_equal = ("edits", "side effects") if assets.known else ("CLIP gain", "distance")
+
+
+def more_than(other):
+    """The claim that SAE features do more than another method."""
+    return Claim(f"SAE features make more {done} than {other} at equal {at_equal} (gap)", at_least=ABOVE_ZERO, id="C7")
+
+
+claims = {"neurons": more_than("neurons"), "neurons, corrected": more_than("neurons whose score is corrected")}
+claims |= {"steering": more_than("steering"), "random features": more_than("random features")}
+claims |= {"shuffled masks": more_than("features selected in any place")}
+ceiling_claim = more_than("neurons, over the edits that these blocks can make,")
+clip_claim = Claim("SAE features gain more CLIP similarity than neurons at equal distance (gap)", ABOVE_ZERO, id="C7")
+units_claims = {
+    1: Claim("Corrected neurons take more units for the same effect (times)", at_least=1 + ABOVE_ZERO, id="C7"),
+    100: Claim("Corrected neurons take orders of magnitude more units (times, at least 100)", at_least=100, id="C7"),
 }
 
 # %%
@@ -108,42 +127,49 @@ block_claims = {
         at_least=ABOVE_ZERO,
         id="C8",
     ),
-    "up.0.1": Claim(
-        "Colour and style draw on up.0.1 more than objects and poses do (share)", at_least=ABOVE_ZERO, id="C8"
+    "untrained": Claim(
+        "It depends more on the kind than for features of untrained SAEs (spread)", at_least=ABOVE_ZERO, id="C8"
     ),
-    "down.2.1": Claim(
-        "Objects and poses draw on down.2.1 more than colour and style do (share)", at_least=ABOVE_ZERO, id="C8"
+    "writers": Claim(
+        "Edits draw more on the block that writes what they change than other edits do (share)",
+        at_least=ABOVE_ZERO,
+        id="C8",
     ),
 }
 
 # %% [markdown]
 # ## 11.3 The sweep
 #
-# Of each case the two reference pictures and the masks are made once; then every method draws it at every setting. A case whose masks
+# Of each case the reference pictures and the masks are made once; then every method draws it at every setting. A case whose masks
 # cannot be found counts as failed for all methods, with its reason. A sweep that is killed goes on from the last cases.
+#
+# At pocket scale each method has three settings. They were chosen out of twelve on 27 other cases, by one rule for all methods: those whose
+# envelope encloses most (`frontiers.choose_settings`). More settings would make a higher envelope by luck alone.
+
 
 # %%
-inputs = {"cases": [case.id for case in cases], "settings": settings, "seed": seed, "scale": scale, "source": source}
-inputs |= {"riebench": riebench, "sae_folder": sae_folder, "prompt_file": prompt_file, "clip_source": clip_source}
-inputs |= {"dilate": dilate, "batch": batch}
+def sweep_of(assets, cases, settings):
+    """The sweep's results, and its folder."""
+    inputs = {"cases": [case.id for case in cases], "settings": settings, "seed": seed, "riebench": riebench}
+    inputs |= {"assets": assets.identity, "dilate": dilate, "batch": batch}
+
+    def edit_cases(folder):
+        run_sweep(load_editor(assets, seed, batch, dilate), cases, settings, folder)
+
+    folder = cached("riebench", inputs, edit_cases, resumable=True)
+    return read_sweep(folder), folder
 
 
-def edit_cases(folder):
-    editor = load_editor(scale, source, sae_folder, prompt_file, clip_source, seed, batch, dilate)
-    run_sweep(editor, cases, settings, folder)
-
-
-folder = cached("riebench", inputs, edit_cases, resumable=True)
-sweep = read_sweep(folder)
+sweep, folder = sweep_of(assets, cases, settings)
 if not sweep.ids:
     raise ValueError(f"no case could be edited: {'; '.join(sorted(set(sweep.failed.values())))}")
-original, reference = Setting("original", 0, 0.0), Setting("edit prompt", 0, 0.0)
-judged = "success" in sweep.scores[original]
+n_edited, judged = len(sweep.ids), "success" in sweep.scores[ORIGINAL]
+readings = {"judge": "by the judge", "text": "by CLIP, with the edit prompt", "image": "by CLIP, with the edit prompt's picture"}
+readings = {name: title for name, title in readings.items() if judged or name != "judge"}
+main = next(iter(readings))
 
 # %%
-print(
-    f"{len(cases)} cases, {len(sweep.ids)} edited by all methods, {len(sweep.failed)} failed; {len(settings)} settings"
-)
+print(f"{len(cases)} cases, {n_edited} edited by all methods, {len(sweep.failed)} failed; {len(settings)} settings")
 for number, name in CATEGORIES.items():
     at = [case for case in cases if case.category == number]
     failed = [case for case in at if case.id in sweep.failed]
@@ -154,319 +180,402 @@ for why in dict.fromkeys(reasons):
     print(f"   {reasons.count(why)} x {why}")
 print(f"{sweep.specks} instances were smaller than a cell and got the one that they cover most")
 
+# %% [markdown]
+# ## 11.4 What these blocks can make at all
+#
+# No choice of features can do more than the blocks themselves. Two ceilings: *tokens*, the original prompt's picture while the blocks
+# read the edit prompt's tokens (notebook 05's swap, at all four steps, everywhere); and *all updates*, steering, which puts the blocks' whole
+# updates in and takes the old ones off, in the masks. A kind of edit of which both make less than one in ten is named: *cannot be
+# made by these blocks*. A case whose edit appears with the tokens is one *with a ceiling*.
+#
+# Each method's share of edits done is read at the setting with most success minus side effects on the *other* half of the cases.
 
 # %%
-def gain(setting, reading="text"):
-    """Similarity gained towards the edit, [cases]: with the edit prompt ("text") or with its picture ("image")."""
-    return sweep.scores[setting][f"{reading} edited"] - sweep.scores[original][f"{reading} edited"]
+used = [number for number in CATEGORIES if (sweep.categories == number).any()]
+has_ceiling = sweep.scores[INJECTION]["success"] > 0 if judged else torch.ones(n_edited, dtype=torch.bool)
 
 
-def points(method, reading="text", rows=None):
-    """[cases, settings, 2]: a method's distances and gains, and its settings; the untouched picture is one of every method."""
-    of = [setting for setting in settings if setting.method == method]
-    both = [torch.stack([sweep.scores[each]["distance"], gain(each, reading)], 1) for each in (original, *of)]
-    both = torch.stack(both, 1)
-    return (both if rows is None else both[rows]), of
+def net(sweep, setting):
+    """What a setting is chosen by, [cases]: the edit, minus what else changed (without a judge: the similarity gained)."""
+    return sweep.scores[setting]["success"] - sweep.scores[setting]["rest"] if judged else sweep.gain(setting, "text")
 
 
-full = None
-if run.compared_with == "pocket":
-    full = json.loads((ROOT / "figures" / "results" / "riebench.json").read_text())["result"]
-    saved = full["saving"]
-    print(f"make riebench: {full['cases']} cases edited, {len(full['failed'])} failed")
-    print(
-        f"in batches, with shared references: {saved['times']:.1f} times as fast as one by one",
-        f"({saved['cases']} cases, {saved['settings']} settings)",
-    )
+def cross_fitted(sweep, method, score="success"):
+    """A score of each case at the method's setting that is best on the other half of the cases."""
+    of = sweep.of_method(method)
+    values = [sweep.scores[each][score] if score in sweep.scores[each] else sweep.gain(each, "text") for each in of]
+    if len(sweep.ids) < 2:
+        return values[0]
+    at = best_of_other_half(torch.stack([net(sweep, each) for each in of], 1))
+    return torch.stack(values, 1)[torch.arange(len(at)), at]
+
+
+def percent(values):
+    """The mean in hundredths, with its interval."""
+    if len(values) < 2:
+        return "–" if len(values) == 0 else f"{100 * values.mean():.0f}"
+    return "{:.0f} ({:.0f} to {:.0f})".format(*(100 * end for end in bootstrap_interval(values, **sampling)))
+
 
 # %%
-METHOD_COLORS = {"SAE": "#0072B2", "steering": "#009E73", "neurons": "#D55E00", "neurons, mean": "#E69F00"}
-METHOD_COLORS |= {"SAE, add only": "#56B4E9", "principal components": "#CC79A7"}
-METHOD_COLORS |= {"neurons, corrected": "#000000"}
-METHOD_MARKERS = {"SAE": "o", "steering": "s", "neurons": "^", "neurons, mean": "v", "SAE, add only": "P"}
-METHOD_MARKERS |= {
-    "neurons, corrected": "<",
-    "principal components": "D",
-    "random features": "x",
-    "shuffled masks": "+",
-}
-n_edited = len(sweep.ids)
+other, contrasted = None, None
+if judged and contrast and not run.rehearsal and not riebench:
+    other = assets.with_blocks("chosen" if set(assets.blocks) == set(assets.with_blocks("paper").blocks) else "paper")
+    few = [case for case in cases if int(case.id[-3:]) < contrast][:: 3 if small else 1]
+    steering = [Setting("steering", 0, m) for m in (1.0, 2.0)]
+    one = next(each for each in settings_of(other) if each.method == "SAE")
+    contrasted, _ = sweep_of(other, few, (one, *steering))
+ceilings = {("these blocks", "tokens"): (sweep, INJECTION), ("these blocks", "all updates"): (sweep, "steering")}
+if contrasted:
+    ceilings |= {("other blocks", "tokens"): (contrasted, INJECTION)}
+    ceilings |= {("other blocks", "all updates"): (contrasted, "steering")}
+
+
+def at_most(of, how):
+    """The ceiling of each case."""
+    return cross_fitted(of, how) if isinstance(how, str) else of.scores[how]["success"]
+
+
+# %%
+table, cannot = {}, []
+if judged:
+    for (whose, what), (of, how) in ceilings.items():
+        values, kinds = at_most(of, how), of.categories
+        column = {CATEGORIES[number]: values[kinds == number] for number in used} | {"all": values}
+        table[whose, what] = {name: percent(each) for name, each in column.items()}
+    for name, kept in (("all cases", has_ceiling | True), ("with a ceiling", has_ceiling)):
+        values = cross_fitted(sweep, "SAE")
+        column = {CATEGORIES[n]: values[(sweep.categories == n) & kept] for n in used} | {"all": values[kept]}
+        table["SAE features", name] = {kind: percent(each) for kind, each in column.items()}
+    for number in used:
+        rows = sweep.categories == number
+        most = max(at_most(sweep, how)[rows].mean().item() for how in (INJECTION, "steering"))
+        cannot += [number] if most < 0.1 else []
+    print("these blocks:", ", ".join(assets.blocks))
+    print("other blocks:", ", ".join(other.blocks) if contrasted else "not edited")
+    print("cannot be made by these blocks:", ", ".join(CATEGORIES[number] for number in cannot) or "none")
+pd.DataFrame(table)
 
 # %% [markdown]
-# ## 11.4 Figure 5: distance against similarity gained
+# **What we see.** Percent of the cases in which the judge sees the edit, with 95 % intervals. The columns of ceilings say what the blocks
+# carry; the last two what a few features of them do, over all cases and over those with a ceiling. Where the
+# paper's four names stand beside, their ceiling is low: in this model most of what a caption says enters elsewhere.
 #
-# One marker a setting: the mean over all cases; the pale line behind is the envelope of the full run of `make riebench`. The line is the method's upper envelope: the best that its settings, or a
-# mixture of two of them, reach at each distance. Whether the paper's "increase" is with the edit *prompt* or with the edit
-# *picture* was not established: both are drawn. The corner says where the edit prompt itself lies, drawn from the same noise: a new picture.
-
+# ## 11.5 Figure 5: what an edit costs, and what it does
+#
+# One marker per setting: the mean over all cases. The line is the method's upper envelope: the best that its settings, or a mixture of two
+# of them, reach at each cost. Upper row: the judge. Lower row: the paper's two axes. Left the paper's methods, right the controls with SAE
+# features again.
 
 # %%
-def draw_points(ax, reading, rows=None, names=METHODS):
+PAPERS = ("SAE", "steering", "neurons", "neurons, mean", "neurons, corrected")
+CONTROLS = ("SAE", "random features", "shuffled masks", "SAE, add only", "principal components")
+COLORS = ("#0072B2", "#009E73", "#D55E00", "#E69F00", "#000000")
+LOOKS = dict(zip(PAPERS, ({"color": c, "marker": m} for c, m in zip(COLORS, "os^v<", strict=True)), strict=True))
+LOOKS |= {name: {"color": CONTROL_COLOR, "marker": mark} for name, mark in zip(CONTROLS[1:3], "x+", strict=True)}
+LOOKS |= {"SAE, add only": {"color": "#56B4E9", "marker": "P"}, "principal components": {"color": "#CC79A7", "marker": "D"}}
+COSTS = {"judge": "share of other attributes changed", "text": "perceptual distance", "image": "perceptual distance"}
+GAINS = {"judge": "edits done\n(share, beyond the original)", "text": "CLIP similarity gained\n(edit prompt)"}
+GAINS |= {"image": "CLIP similarity gained\n(its picture)"}
+
+
+def draw_points(ax, reading, names, rows=slice(None)):
     """All settings of some methods, and the envelopes."""
     for method in names:
-        both, of = points(method, reading, rows)
-        if not of:
-            continue
-        x, y = both.mean(0).T
-        look = {"color": METHOD_COLORS.get(method, CONTROL_COLOR), "marker": METHOD_MARKERS[method]}
-        ax.plot(x[1:], y[1:], linestyle="", label=method, markersize=4, **look)
-        ax.plot(*envelope(x, y), color=look["color"], linewidth=1, linestyle=":" if method in CONTROLS else "-")
-        if full and rows is None and method in ("SAE", "steering", "neurons"):
-            means = [full["settings"][str(each)] for each in POCKET_SETTINGS_FULL if each.method == method]
-            far, near = ([0.0] + [each[name][0] for each in means] for name in ("distance", f"gain {reading}"))
-            ax.plot(*envelope(torch.tensor(far), torch.tensor(near)), color=look["color"], linewidth=4, alpha=0.2)
+        x, y = sweep.points(sweep.of_method(method), reading)[rows].mean(0).T
+        ax.plot(x[1:], y[1:], linestyle="", label=method, markersize=4, **LOOKS[method])
+        line = ":" if method in ("random features", "shuffled masks") else "-"
+        ax.plot(*envelope(x, y), color=LOOKS[method]["color"], linewidth=1, linestyle=line)
     ax.axhline(0, color="black", linewidth=0.6)
 
 
 # %%
-CONTROLS = ("random features", "shuffled masks", "principal components", "SAE, add only", "neurons, mean")
-titles = {"text": "with the edit prompt", "image": "with the edit prompt's picture"}
-fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 3.2))
-for ax, reading in zip(axes, titles, strict=True):
-    draw_points(ax, reading)
-    ax.set(title=titles[reading], xlabel="perceptual distance to the original")
-axes[0].set_ylabel(f"CLIP similarity gained ({n_edited} cases)")
-fig.legend(
-    *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, columnspacing=1, handletextpad=0.1
-)
-for ax, reading in zip(axes, titles, strict=True):
-    far = [sweep.scores[reference]["distance"].mean().item(), gain(reference, reading).mean().item()]
-    ax.text(0.98, 0.02, f"edit prompt: ({far[0]:.2f}, {far[1]:.2f})", transform=ax.transAxes, ha="right", fontsize=8)
+shown = list(readings)[:2]
+fig, axes = plt.subplots(2, 2, figsize=(TEXT_WIDTH, 5.0), sharex="row", sharey="row")
+for line, reading in zip(axes, shown, strict=True):
+    for ax, names in zip(line, (PAPERS, CONTROLS), strict=True):
+        draw_points(ax, reading, names)
+        ax.set_xlabel(COSTS[reading])
+    line[0].set_ylabel(GAINS[reading])
+    if reading == "judge":
+        most = sweep.gain(INJECTION, reading).mean().item()
+        for ax in line:
+            ax.axhline(most, color="black", linewidth=0.8, linestyle="--")
+axes[0, 0].set_title("the paper's methods, and one corrected")
+axes[0, 1].set_title("controls")
+for ax, where in zip(axes[1], ("outside lower left", "outside lower right"), strict=True):
+    handles, names = ax.get_legend_handles_labels()
+    fig.legend(handles, names, loc=where, ncols=2, columnspacing=0.8, handletextpad=0.1, fontsize=7)
 
 # %%
 table = {}
-for reading in titles:
-    for each in (*settings, reference):
-        numbers = torch.stack([sweep.scores[each]["distance"], gain(each, reading)], 1)
+for reading in readings:
+    for each in (*settings, INJECTION, EDIT_PROMPT):
+        numbers = sweep.points([each], reading)[:, 1]
         found = [bootstrap_interval(numbers[:, i], **sampling) for i in (0, 1)] if n_edited > 1 else None
         table[f"{reading}: {each}"] = found
 result = {"settings": table, "cases": n_edited, "failed": sweep.failed, "prompts": n_edited, "seed": seed}
-save_figure(run, fig, "figure5", result, folder)
+save_figure(run, fig, "figure5", result | {"blocks": assets.blocks}, folder)
+for each in (INJECTION, EDIT_PROMPT):
+    x, y = sweep.points([each], main)[:, 1].mean(0).tolist()
+    print(f"{each.method}: at {x:.2f}, {y:.2f} ({COSTS[main]}; {GAINS[main].partition(chr(10))[0]})")
 
 # %% [markdown]
-# **What we see.** Left of a curve's end, higher is better: more of the edit for the same change of the picture. Blue, green and orange
-# are the paper's three methods. Grey: random directions of the same number and norm, and features selected in the wrong
-# places; if they lie as high as blue, what was selected does not matter. In the stored run they do not; but steering, which selects
-# nothing, lies above blue, and all neurons put together about as high. Compare curves only where both exist.
+# **What we see.** Left of a curve's end, higher is better: more of the edit for the same change of the rest. The dashed line is the
+# ceiling, the edit prompt's tokens in the same blocks. Grey: random directions of the same number and norm, and features selected in the wrong
+# places; if they lie as high as blue, what was selected does not matter. Compare curves only where both exist.
 #
-# ## 11.5 The comparison, with intervals
+# ## 11.6 The comparison, with intervals
 #
-# In each bootstrap sample of the cases every setting is averaged, the envelopes are taken and compared at 25 distances
-# inside their common range ("at"); nothing is extrapolated. Behind each gap its 95 % interval; in brackets the full run's.
+# In each bootstrap sample of the cases every setting is averaged, the envelopes are taken and compared at 25 costs
+# inside their common range ("at"); nothing is extrapolated.
 
 
 # %%
-def compared(second, reading="text", rows=None):
-    """SAE against another method; None where they share no distance."""
-    first, other = points("SAE", reading, rows)[0], points(second, reading, rows)[0]
+def compared(second, reading=main, rows=slice(None)):
+    """SAE against another method; None where they share no cost."""
+    first, other = (sweep.points(sweep.of_method(name), reading)[rows] for name in ("SAE", second))
     try:
         return compare_frontiers(first, other, **sampling)
     except ValueError:
         return None
 
 
-gaps = {(second, reading): compared(second, reading) for second in METHODS if second != "SAE" for reading in titles}
+gaps = {(second, reading): compared(second, reading) for reading in readings for second in METHODS if second != "SAE"}
+if has_ceiling.sum() > 1:
+    gaps |= {(second, "ceiling"): compared(second, main, has_ceiling) for second in METHODS if second != "SAE"}
 for (second, reading), found in gaps.items():
     if found is not None:
         value, low, high = found.gap
-        print(f"SAE minus {second:21} {reading:5} {value:+.4f} ({low:+.4f} to {high:+.4f})", end=" ")
-        print(f"at {found.grid[0]:.2f} to {found.grid[-1]:.2f}", end=" ")
-        theirs = full["gaps"].get(second) if full and reading == "text" else None
-        print("[{:+.4f}, {:+.4f} to {:+.4f}]".format(*theirs) if theirs else "")
-verdicts = []
-for second in (each for each in claims if each in METHODS):
-    if gaps[second, "text"] is not None:
-        gap = gaps[second, "text"].gap
-        verdicts.append(claims[second].judge(run, gap.value, gap[1:]))
+        print(f"SAE minus {second:21} {reading:8} {value:+.4f} ({low:+.4f} to {high:+.4f})", end=" ")
+        print(f"at {found.grid[0]:.2f} to {found.grid[-1]:.2f}")
 
 # %%
-used = [number for number in CATEGORIES if (sweep.categories == number).sum() > 1]
-fig, axes = plt.subplots(3, 3, figsize=(TEXT_WIDTH, 5.2), sharex=True)
-by_category = {}
+verdicts, asked = [], {(second, main): claim for second, claim in claims.items()}
+if judged:
+    asked |= {("neurons", "ceiling"): ceiling_claim, ("neurons", "text"): clip_claim}
+for which, claim in asked.items():
+    found = gaps.get(which)
+    if found is None:
+        print(f"cannot be compared, no common range: {claim.text}")
+    else:
+        verdicts.append(claim.judge(run, found.gap.value, found.gap[1:]))
+stored = json.loads((ROOT / "figures" / "results" / "riebench.json").read_text())["result"]
+if run.compared_with == "pocket" and stored.get("blocks") == list(assets.blocks):
+    print(f"make riebench, {stored['cases']} cases: SAE minus")
+    print(*(f"   {name:21} {value:+.4f} ({low:+.4f} to {high:+.4f})" for name, (value, low, high) in stored["gaps"].items()), sep="\n")
+
+# %%
+fig, axes = plt.subplots(3, 3, figsize=(TEXT_WIDTH, 5.4), sharex=True, sharey=judged)
+against, by_category = ("neurons", "neurons, corrected", "steering"), {}
 for ax, number in zip(axes.flat, CATEGORIES, strict=True):
     rows = sweep.categories == number
     ax.set_title(f"{CATEGORIES[number]}, n = {int(rows.sum())}", fontsize=8)
-    if number in used:
-        draw_points(ax, "text", rows, ("SAE", "steering", "neurons", "neurons, corrected", "random features"))
-        for second in ("neurons", "neurons, corrected", "steering"):
-            found = compared(second, "text", rows)
+    if rows.sum() > 1:
+        draw_points(ax, main, ("SAE", "steering", "neurons", "neurons, corrected", "random features"), rows)
+        for second in against:
+            found = compared(second, main, rows)
             by_category[f"{CATEGORIES[number]} / {second}"] = found and found.gap
-axes[1, 0].set_ylabel("CLIP similarity gained, with the edit prompt")
-axes[2, 1].set_xlabel("perceptual distance to the original")
-if used:
-    handles = axes.flat[used[0] - 1].get_legend_handles_labels()
-    fig.legend(*handles, loc="outside upper center", ncols=3)
-result = {"gaps": by_category, "cases": n_edited, "prompts": n_edited, "seed": seed}
+    if judged and rows.any():
+        ax.axhline(sweep.gain(INJECTION, main)[rows].mean().item(), color="black", linewidth=0.8, linestyle="--")
+    if number in cannot:
+        ax.text(0.5, 0.5, "cannot be made\nby these blocks", transform=ax.transAxes, ha="center", fontsize=8)
+axes[1, 0].set_ylabel(GAINS[main].replace("\n", " "))
+axes[2, 1].set_xlabel(COSTS[main])
+drawn = next((ax for ax in axes.flat if ax.get_legend_handles_labels()[0]), None)
+if drawn:
+    fig.legend(*drawn.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+
+# %%
+result = {"gaps": by_category, "cannot": cannot, "cases": n_edited, "prompts": n_edited, "seed": seed}
 save_figure(run, fig, "categories", result, folder, verdicts)
 
 
-# %%
-def percent(ends):
-    """A number and its interval in hundredths."""
-    return "–" if ends is None else "{:.0f} ({:.0f} to {:.0f})".format(*(100 * end for end in ends))
+def ends(gap):
+    """A gap and its interval in hundredths."""
+    return "–" if gap is None else "{:.0f} ({:.0f} to {:.0f})".format(*(100 * end for end in gap))
 
 
-names = [CATEGORIES[number] for number in used]
-against = ("neurons", "neurons, corrected", "steering")
-print("SAE's envelope minus another's, hundredths of cosine (95 % interval)")
-pd.DataFrame({f"minus {b}": [percent(by_category[f"{a} / {b}"]) for a in names] for b in against}, index=names)
+names = [CATEGORIES[number] for number in used if f"{CATEGORIES[number]} / steering" in by_category]
+print("SAE's envelope minus another's, hundredths (95 % interval)")
+pd.DataFrame({f"minus {b}": [ends(by_category[f"{a} / {b}"]) for a in names] for b in against}, index=names)
 
 # %% [markdown]
-# **What we see.** The nine kinds of edit. Vertical axes differ: a colour changes little of a caption, a background much. With so few
-# cases a panel by itself decides little; the table says how little.
+# **What we see.** The nine kinds of edit; dashed, the ceiling of each. With so few cases a panel by itself decides little; the table
+# says how little.
 #
-# And did the edit happen? Each method at the one setting that gains most over all cases: the share of cases in which the judge sees
-# what was asked for (at sdxl scale, where there is no judge, the similarity gained), with its 95 % interval.
+# And did the edit happen? Each method at the setting that is best on the other half of the cases: the share of cases in which the judge
+# sees what was asked for (at sdxl scale the similarity gained), and the share of the rest that changed.
 
 # %%
-compared_methods = [name for name in METHODS if any(setting.method == name for setting in settings)]
-best = {
-    name: max((s for s in settings if s.method == name), key=lambda each: gain(each).mean().item())
-    for name in compared_methods
-} | {"edit prompt": reference}
 happened = {}
-for name, setting in best.items():
-    values = sweep.scores[setting]["success"] if judged else gain(setting)
-    groups = {CATEGORIES[number]: values[sweep.categories == number] for number in used}
-    groups |= {"all": values} if n_edited > 1 else {}
-    happened[name] = {group: bootstrap_interval(each, **sampling) for group, each in groups.items()}
-for name, setting in best.items():
-    print(f"{name:21} {setting.units or 'all':>5} units, strength {setting.strength:g}")
-print("\npercent of the cases (95 % interval)" if judged else "\nhundredths of cosine (95 % interval)")
+for name in METHODS:
+    values = cross_fitted(sweep, name)
+    happened[name] = {CATEGORIES[number]: values[sweep.categories == number] for number in used} | {"all": values}
+    if judged:
+        happened[name] |= {"with a ceiling": values[has_ceiling], "side effects": cross_fitted(sweep, name, "rest")}
+for each in (INJECTION, EDIT_PROMPT) if judged else ():
+    values, rest = sweep.scores[each]["success"], sweep.scores[each]["rest"]
+    happened[each.method] = {CATEGORIES[number]: values[sweep.categories == number] for number in used}
+    happened[each.method] |= {"all": values, "with a ceiling": values[has_ceiling], "side effects": rest}
+print("percent of the cases (95 % interval)" if judged else "hundredths of cosine (95 % interval)")
 pd.DataFrame({name: {group: percent(each) for group, each in of.items()} for name, of in happened.items()})
 
 # %% [markdown]
-# **What we see.** A column is a method, a row a kind of edit. What the edit prompt's own picture shows is the most that can be asked
-# for. A row of zeros is a kind of edit that four blocks cannot make in this model, whatever is selected.
+# **What we see.** A column is a method, a row a kind of edit. Read "all" together with "side effects": a redrawn picture has many edits
+# and many side effects.
 #
-# ## 11.6 How many units for an effect
+# ## 11.7 How many units for an effect
 #
-# The effect asked for is the largest mean gain that both methods reach, each number of units at its best strength; all of it
+# The effect asked for is the largest that both methods reach, each number of units at its best strength; all of it
 # is redone in each bootstrap sample. Beside the units *selected* stand those that are *not zero in the region* and
 # the *numbers added*: an SAE feature is silent at most positions, a neuron is not.
+#
+# **What bars the paper's number.** SDXL's four blocks have 204,800 neurons and 20,480 features, ten to one. The pocket's transformers have
+# one layer per block instead of up to ten, so they have as many neurons as features. A ratio cannot exceed all neurons over the features
+# used: a hundred times can be tested only for an effect that a hundredth of the features makes. Otherwise it *cannot be tested here*.
 
 
 # %%
-def of_method(name):
-    """A method's settings that select units, in the order of their number."""
-    return sorted((each for each in settings if each.method == name and each.units), key=lambda each: each.units)
+def effect(setting):
+    """What a setting does to each case: edits done beyond the original's, or similarity gained."""
+    return sweep.gain(setting, main)
 
 
 def best_of(name):
-    """Of each number of units the setting of the best strength, by the mean gain."""
+    """Of each number of units the setting of the best strength."""
     groups = {}
-    for setting in of_method(name):
+    for setting in sweep.of_method(name):
         groups.setdefault(setting.units, []).append(setting)
-    return [max(group, key=lambda each: gain(each).mean().item()) for group in groups.values()]
+    return [max(group, key=lambda each: effect(each).mean().item()) for group in groups.values() if group[0].units]
 
 
 for name in ("SAE", "neurons", "neurons, corrected"):
     for each in best_of(name):
         means = {score: values.mean().item() for score, values in sweep.scores[each].items()}
-        print(f"{each!s:44} gain {gain(each).mean():+.4f}, not zero in the region {means['units']:7.1f},", end=" ")
+        print(f"{each!s:44} effect {effect(each).mean():+.3f}, not zero in the region {means['units']:7.1f},", end=" ")
         print(f"numbers added {means['numbers']:10.1f}")
 
 
 # %%
 def columns(name):
-    """A method's numbers of units, and what they gain in each case."""
-    return Columns([each.units for each in of_method(name)], torch.stack([gain(each) for each in of_method(name)], 1))
+    """A method's numbers of units, and what they do in each case."""
+    of = [each for each in sweep.of_method(name) if each.units]
+    return Columns([each.units for each in of], torch.stack([effect(each) for each in of], 1))
 
 
-needed = {}
-for name in ("neurons", "neurons, corrected") if run.compared_with else ():
+needed, counted = {}, []
+features = sum(sae.n_f for sae in assets.saes("transfer").values())
+inner = [layer.ff.net[2].in_features for block in assets.blocks for layer in find_block(assets.pipe(), block).transformer_blocks]
+print(f"{sum(inner):,} neurons, {features:,} features: {sum(inner) / features:.1f} to one")
+for name in ("neurons", "neurons, corrected") if n_edited > 1 else ():
     try:
         needed[name] = found = units_needed(columns("SAE"), columns(name), **sampling)
     except ValueError as error:
         print(f"{name}: {error}")
         continue
-    print(f"a gain of {found.effect:.4f}, the largest that SAE features and {name} both reach, takes")
-    for what, ends in (("SAE features", found.first), (name, found.second), ("times as many", found.times)):
-        print(f"   {what:18} {ends.value:7.1f} (95 % {ends.low:.1f} to {ends.high:.1f})")
-    if full:
-        print(
-            "   full run           {:7.1f} (95 % {:.1f} to {:.1f}) times".format(*full["units needed"][name]["times"])
-        )
-counted = [claims[f"units, {name}"].judge(run, each.times.value, each.times[1:]) for name, each in needed.items()]
+    print(f"an effect of {found.effect:.3f}, the largest that SAE features and {name} both reach, takes")
+    for what, (value, low, high) in (("SAE features", found.first), (name, found.second), ("times as many", found.times)):
+        print(f"   {what:18} {value:7.1f} (95 % {low:.1f} to {high:.1f})")
 
 # %%
-shown = [name for name in METHODS if of_method(name)]
+if "neurons, corrected" in needed:
+    found = needed["neurons, corrected"]
+    largest = sum(inner) / found.first.value
+    for times, claim in units_claims.items():
+        if largest < times:
+            print(f"cannot be tested here (at most {largest:.0f} times): {claim.text}")
+        else:
+            counted.append(claim.judge(run, found.times.value, found.times[1:]))
+
+# %%
 fig, axes = plt.subplots(1, 2 if judged else 1, figsize=(TEXT_WIDTH, 2.9), squeeze=False)
-drawn, panels = {}, {"success": "edit seen by the judge", "rest": "other attributes changed"}
-panels = panels if judged else {"gain": "similarity gained"}
+panels = {"success": "edit seen by the judge", "rest": "other attributes changed"} if judged else {"gain": GAINS[main]}
+drawn = {}
 for ax, (score, title) in zip(axes[0], panels.items(), strict=True):
-    for name in shown:
+    of = (lambda each, score=score: sweep.scores[each][score]) if judged else effect
+    for name in [name for name in METHODS if best_of(name)]:
         best = best_of(name)
-        values = [gain(each) if score == "gain" else sweep.scores[each][score] for each in best]
-        units, ends = [each.units for each in best], [bootstrap_interval(v, **sampling) for v in values if len(v) > 1]
-        drawn[f"{name}/{score}"] = dict(zip(map(str, best), ends, strict=False))
-        look = {"color": METHOD_COLORS.get(name, CONTROL_COLOR), "marker": METHOD_MARKERS[name]}
-        ax.plot(units, [each.mean() for each in values], label=name, linewidth=1, **look)
-        if ends and name in ("SAE", "neurons, corrected"):
-            ax.fill_between(units, *zip(*(v[1:] for v in ends), strict=True), color=look["color"], alpha=0.15, lw=0)
+        values = [of(each) for each in best]
+        spans = [bootstrap_interval(v, **sampling) for v in values if len(v) > 1]
+        drawn[f"{name}/{score}"] = dict(zip(map(str, best), spans, strict=False))
+        units = [each.units for each in best]
+        ax.plot(units, [each.mean() for each in values], label=name, linewidth=1, **LOOKS[name])
+        if spans and name in ("SAE", "neurons, corrected"):
+            ax.fill_between(units, *zip(*(v[1:] for v in spans), strict=True), color=LOOKS[name]["color"], alpha=0.15, lw=0)
     ax.set(xscale="log", xlabel="units added, and as many taken off", title=title)
-    if judged:
-        for setting, style in ((original, ":"), (reference, "--")):
-            ax.axhline(sweep.scores[setting][score].mean().item(), color="black", linewidth=0.8, linestyle=style)
-    steered = max((s for s in settings if s.method == "steering"), key=lambda each: gain(each).mean().item())
-    level = gain(steered) if score == "gain" else sweep.scores[steered][score]
-    ax.axhline(level.mean().item(), color=METHOD_COLORS["steering"], linewidth=1, linestyle="-.")
+    for setting, style in ((ORIGINAL, ":"), (INJECTION, "--")):
+        ax.axhline(of(setting).mean().item(), color="black", linewidth=0.8, linestyle=style)
+    steered = cross_fitted(sweep, "steering", score)
+    ax.axhline(steered.mean().item(), color=LOOKS["steering"]["color"], linewidth=1, linestyle="-.")
 
 # %%
-axes[0, 0].set_ylabel(f"share ({n_edited} cases)" if judged else f"CLIP similarity ({n_edited} cases)")
+axes[0, 0].set_ylabel(f"share ({n_edited} cases)" if judged else f"({n_edited} cases)")
 axes[0, 0].plot([], [], ":", color="black", label="original")
-axes[0, 0].plot([], [], "--", color="black", label="edit prompt")
-axes[0, 0].plot([], [], "-.", color=METHOD_COLORS["steering"], label="steering: all")
-fig.legend(
-    *axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, columnspacing=1, handlelength=1.6
-)
-result = {
-    "needed": {name: found._asdict() for name, found in needed.items()},
-    "happened": happened,
-    "drawn": drawn,
-    "cases": n_edited,
-    "prompts": n_edited,
-    "seed": seed,
-}
+axes[0, 0].plot([], [], "--", color="black", label="ceiling: tokens")
+axes[0, 0].plot([], [], "-.", color=LOOKS["steering"]["color"], label="steering: all")
+handles = axes[0, 0].get_legend_handles_labels()
+fig.legend(*handles, loc="outside upper center", ncols=3, columnspacing=1, handlelength=1.6)
+result = {"needed": {name: found._asdict() for name, found in needed.items()}, "drawn": drawn}
+result |= {"neurons": sum(inner), "features": features, "cases": n_edited, "prompts": n_edited, "seed": seed}
 save_figure(run, fig, "units", result, folder, counted)
 
 # %% [markdown]
 # **What we see.** Which the paper could not show: left how often the edit really happened, right how much else it cost. Dotted
-# the untouched picture, dashed the edit prompt itself, green steering, which puts in and takes off everything. A method that
-# rises on the left only as it rises on the right redraws the picture; one that rises on the left alone edits it.
+# the untouched picture, dashed the edit prompt's tokens in these blocks, green steering, which puts in and takes off everything. A method
+# that rises on the left only as it rises on the right redraws the picture; one that rises on the left alone edits it.
 #
-# ## 11.7 Figure 6: which blocks are drawn on
+# ## 11.8 Figure 6: which blocks are drawn on
 #
-# Of the features added, the share that each block has, by kind of edit. They are selected jointly, so a block has to win its share.
+# Of the features added, how many are of each block, by kind of edit. They are selected jointly, so a block has to win its share. The control
+# is an untrained SAE of the same size in each block, whose features are selected by the same rule: it shows how much of the
+# pattern is in the updates themselves. A star marks the block that *writes* what the edit changes, by the rule that chose the
+# blocks: the one that raised this family's share most when it was added (notebook 05; training captions).
 
 # %%
 k_shown = max(setting.units for setting in sweep.selected)
-chosen = next(setting for setting in sweep.selected if setting.units == k_shown)
-share = {block: values / k_shown for block, values in sweep.selected[chosen].items()}
-order = ("down.2.1", "mid.0", "up.0.0", "up.0.1")
-means = {number: [share[b][sweep.categories == number].mean().item() for b in order] for number in CATEGORIES}
-fig, ax = plt.subplots(figsize=(TEXT_WIDTH, 2.6))
-for i, block in enumerate(order):
-    for j, number in enumerate(CATEGORIES):
-        rows = sweep.categories == number
-        if rows.sum() > 1:
-            each = bootstrap_interval(share[block][rows], **sampling)
-            ax.bar(j + 0.2 * (i - 1.5), k_shown * each.value, width=0.19, color=BLOCK_COLORS[block])
-            ax.vlines(j + 0.2 * (i - 1.5), k_shown * each.low, k_shown * each.high, color="black", linewidth=0.8)
-for block in order:
-    ax.bar(0, 0, color=BLOCK_COLORS[block], label=block)
-ax.set_xticks(range(9), [name.replace(" ", "\n") for name in CATEGORIES.values()], fontsize=7)
-ax.set_ylabel(f"features selected of {k_shown}")
-legend = fig.legend(loc="outside upper center", ncols=4)
+chosen = next(setting for setting in sweep.of_method("SAE") if setting.units == k_shown)
+share, control = (
+    torch.stack([sweep.selected[each][block] / k_shown for block in assets.blocks], 1)
+    for each in (chosen, untrained_of(chosen))
+)
+FAMILIES = {1: "shape", 2: "number", 3: "number", 4: "content", 5: "pose", 6: "colour", 7: "material"}
+FAMILIES |= {8: "background", 9: "style"}
+writers, path = {}, load_choice()["path"] if assets.known else []
+for number, family in FAMILIES.items():
+    before, raised = 0.0, {}
+    for step in path[: len(assets.blocks)]:
+        raised[step["block"]], before = step["share"][family] - before, step["share"][family]
+    if set(raised) == set(assets.blocks):
+        writers[number] = max(raised, key=raised.get)
 
 # %%
-kinds, of_block = sweep.categories.long() - 1, torch.stack([share[block] for block in order], 1)
-shuffled = [kinds[torch.randperm(n_edited, generator=torch.Generator().manual_seed(seed + i))] for i in range(20)]
+fig, axes = plt.subplots(3, 3, figsize=(TEXT_WIDTH, 5.2), sharex=True, sharey=True)
+places, means = range(len(assets.blocks)), {}
+for ax, number in zip(axes.flat, CATEGORIES, strict=True):
+    rows = sweep.categories == number
+    ax.set_title(f"{CATEGORIES[number]}, n = {int(rows.sum())}", fontsize=8)
+    if not rows.any():
+        continue
+    means[CATEGORIES[number]] = share[rows].mean(0).tolist()
+    ax.barh(places, k_shown * share[rows].mean(0), color=[BLOCK_COLORS[block] for block in assets.blocks])
+    ax.plot(k_shown * control[rows].mean(0), places, "|", color="black", markersize=8, label="untrained SAE")
+    if rows.sum() > 1:
+        for place in places:
+            _, low, high = bootstrap_interval(k_shown * share[rows, place], **sampling)
+            ax.hlines(place, low, high, color=CONTROL_COLOR, linewidth=1.2)
+    labels = [f"★ {block}" if writers.get(number) == block else block for block in assets.blocks]
+    for place, label in zip(places, labels, strict=True):
+        if label.startswith("★"):
+            ax.plot(0.97, place, "*", color="black", transform=ax.get_yaxis_transform(), markersize=6)
+axes[0, 0].set_yticks(places, assets.blocks, fontsize=7)
+axes[0, 0].invert_yaxis()
+axes[2, 1].set_xlabel(f"features selected of {k_shown}; vertical tick: untrained SAEs; star: the block that writes it")
 
-
-def sums(kinds):
+# %%
+def sums(kinds, of):
     """What each case adds to its kind's count and shares, [cases, 9 kinds, 1 + blocks]."""
-    row = torch.cat([torch.ones(n_edited, 1), of_block], 1)
+    row = torch.cat([torch.ones(len(of), 1), of], 1)
     return torch.nn.functional.one_hot(kinds, 9)[..., None] * row[:, None]
 
 
@@ -477,33 +586,36 @@ def spread(means):
     return off.square().nanmean(-2).sqrt().mean(-1)
 
 
-# %%
-block_verdicts = []
-if n_edited > 1:
-    own, control = (
-        bootstrap(sums(kinds), spread, **sampling),
-        [bootstrap(sums(k), spread, **sampling) for k in shuffled],
-    )
-    samples = own - torch.stack(control).mean(0)
+def beyond_shuffled(of):
+    """Samples of the spread of some cases' shares, minus that of shuffled kinds."""
+    kinds = sweep.categories[has_ceiling].long() - 1
+    orders = [torch.randperm(len(kinds), generator=torch.Generator().manual_seed(seed + i)) for i in range(20)]
+    shuffled = [bootstrap(sums(kinds[order], of), spread, **sampling) for order in orders]
+    samples = bootstrap(sums(kinds, of), spread, **sampling) - torch.stack(shuffled).mean(0)
     samples[1:] += samples[0] - samples[1:].mean()  # resampling adds noise, and noise a spread of its own
-    difference = interval_of(samples)
-    block_verdicts.append(block_claims["kinds"].judge(run, difference.value, difference[1:]))
-looks, objects = ((sweep.categories[:, None] == torch.tensor(kinds)).any(1) for kinds in ((6, 9), (1, 5)))
-if looks.sum() > 1 and objects.sum() > 1:
-    for block, claim in list(block_claims.items())[1:]:
-        sides = [bootstrap(share[block][rows], **sampling) for rows in (looks, objects)]
-        samples = sides[0] - sides[1] if block == "up.0.1" else sides[1] - sides[0]
-        difference = interval_of(samples)
-        block_verdicts.append(claim.judge(run, difference.value, difference[1:]))
-shares = {name: means[number] for number, name in CATEGORIES.items() if not math.isnan(means[number][0])}
-result = {"blocks": order, "share": shares, "k": k_shown, "cases": n_edited, "prompts": n_edited, "seed": seed}
-save_figure(run, fig, "figure6", result, folder, block_verdicts)
+    return samples
+
+
+# %%
+found = {}
+if has_ceiling.sum() > 1:
+    own, theirs = (beyond_shuffled(each[has_ceiling]) for each in (share, control))
+    found |= {"kinds": interval_of(own), "untrained": interval_of(own - theirs)}
+if writers and n_edited > 1:
+    at = torch.tensor([assets.blocks.index(writers[int(number)]) for number in sweep.categories])
+    others = torch.stack([share[sweep.categories != number].mean(0) for number in sweep.categories])
+    drawn_more = (share - others)[torch.arange(n_edited), at]
+    found["writers"] = bootstrap_interval(drawn_more[has_ceiling], **sampling) if has_ceiling.sum() > 1 else None
+block_verdicts = [block_claims[name].judge(run, each.value, each[1:]) for name, each in found.items() if each]
+result = {"blocks": assets.blocks, "share": means, "k": k_shown, "cases": n_edited, "prompts": n_edited, "seed": seed}
+save_figure(run, fig, "figure6", result | {"writers": writers}, folder, block_verdicts)
 
 # %% [markdown]
-# **What we see.** Nine groups of four bars; bars of one group add up to all features selected. If the blocks had no roles, all groups
-# would look alike. The authors' counts were not published as numbers, so none stands beside ours.
+# **What we see.** Nine panels of as many bars as there are blocks; the bars of one panel add up to all features selected. If the blocks had no
+# roles, all panels would look alike. Bars that follow the ticks tell of the updates' size, not of what the SAE has learnt.
+# The authors' counts were not published as numbers, so none stands beside ours.
 #
-# ## 11.8 The authors' preliminary points
+# ## 11.9 The authors' preliminary points
 #
 # Read off two scatter plots stored in the authors' notebook of May 2025 [digitised]: other pictures, another CLIP and distance, and code
 # from before two corrections, so they are context and no target. Compare the *order* of methods.
@@ -512,12 +624,10 @@ save_figure(run, fig, "figure6", result, folder, block_verdicts)
 published = json.loads((ROOT / "figures" / "results" / "riebench_preliminary.json").read_text())
 fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.8))
 for method in ("SAE", "steering", "neurons"):
-    look = {"color": METHOD_COLORS[method], "marker": METHOD_MARKERS[method], "linestyle": ""}
     theirs = [(p["distance"], p["image edited"]) for p in published["points"] if p["method"] == method]
-    axes[0].plot(*zip(*theirs, strict=True), label=method, **look)
-    ours = [setting for setting in settings if setting.method == method]
-    at = [[sweep.scores[s][name].mean().item() for s in ours] for name in ("distance", "image edited")]
-    axes[1].plot(*at, **look)
+    axes[0].plot(*zip(*theirs, strict=True), label=method, linestyle="", **LOOKS[method])
+    ours = [[sweep.scores[s][name].mean().item() for s in sweep.of_method(method)] for name in READINGS["image"]]
+    axes[1].plot(*ours, linestyle="", **LOOKS[method])
 axes[0].set(
     title="authors, May 2025 [digitised]",
     xlabel="LPIPS to the original",
@@ -530,18 +640,18 @@ save_figure(run, fig, "preliminary", {"published": published, "cases": n_edited,
 # %% [markdown]
 # **What we see.** Left theirs, right ours: axes of the same meaning and other scales.
 #
-# ## 11.9 Headline numbers
+# ## 11.10 Headline numbers
 #
 # The tests execute the next cell again, from an empty cache, and compare digit by digit.
 
 # %% tags=["nbval-check-output"]
-for each in settings[:: max(1, len(settings) // 8)]:
-    scores = sweep.scores[each]
-    print(f"{each!s:46} distance {scores['distance'].mean():.3f}, gain {gain(each).mean():+.3f}", end="")
-    print(f", success {scores['success'].mean():.2f}" if judged else "")
+for each in (*settings[:: max(1, len(settings) // 8)], INJECTION):
+    print(f"{each!s:46} distance {sweep.scores[each]['distance'].mean():.3f}", end="")
+    print(f", gain {sweep.gain(each, 'text').mean():+.3f}", end="")
+    print(f", success {sweep.scores[each]['success'].mean():.2f}" if judged else "")
 
 # %% [markdown]
-# ## 11.10 Scorecard
+# ## 11.11 Scorecard
 #
 # The word that each rule of section 11.2 gave, and the number with its 95 % interval. Smoke and rehearsal give no verdict.
 
@@ -549,18 +659,18 @@ for each in settings[:: max(1, len(settings) // 8)]:
 print(*verdicts, *counted, *block_verdicts, sep="\n")
 
 # %% [markdown]
-# ## 11.11 Limits
+# ## 11.12 Limits
 #
 # - One pocket model and one set of SAEs: intervals are over cases.
-# - The settings are the paper's, scaled to the pocket's widths, with strengths fixed on 27 other cases. Another grid moves the
-#   envelopes, and a method of more settings has a slightly better chance of a high one.
-# - A gain in CLIP is not an edit: the judge says how often they differ, at pocket scale only.
-# - An envelope of few settings is a polygon: small gaps depend on where its corners happen to lie.
-# - Units of different bases are not the same thing; section 11.6 gives three ways to count them.
+# - The judge always names some value: on a picture that it cannot read, a success may be luck. All methods have the same judge.
+# - An envelope of few settings is a polygon: small gaps depend on where its corners happen to lie. Equally many settings per
+#   method make this fair, not small.
+# - The ceiling by tokens is a picture of its own, drawn without masks: an edit with masks may succeed where it failed.
+# - Units of different bases are not the same thing; section 11.7 gives three ways to count them.
 #
-# ## 11.12 Exercises
+# ## 11.13 Exercises
 #
-# 1. In `draw_points`, draw `"image"` for each category: for which kinds of edit do the two readings disagree?
+# 1. `blocks = "paper"`: which of the nine kinds still have a ceiling?
 # 2. `per_category = 5`: which verdicts survive? And `dilate = False`: do tighter masks edit better?
 # 3. Compare "SAE" with "SAE, add only": what did the error in the code of v3 and v4 cost the method?
 #
