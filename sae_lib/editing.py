@@ -18,7 +18,6 @@ from sae_lib.steps import Step
 from sae_lib.units import Basis, Maps, Units
 from sae_lib.updates import capture_updates
 
-
 Masks = Mapping[int, tuple[Bool[Tensor, "cases side side"], Bool[Tensor, "cases side side"]]]
 """By the side of a block's grid: where source units are taken and put; where target units are taken off."""
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sae_lib.metrics import Interval, bootstrap, interval_of
 
-GRID = 25
-"""Distances at which two frontiers are compared."""
+GRID = 26
+"""Allowed distances at which two frontiers are compared."""
 
 
 def envelope(
@@ -42,76 +42,58 @@ def _cross(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> float:
 
 
 def similarity_at(grid: np.ndarray, distance: Tensor, similarity: Tensor) -> np.ndarray:
-    """The envelope at the grid's distances; NaN outside the method's own range: nothing is extrapolated."""
-    x, y = envelope(distance, similarity)
-    return np.interp(grid, x, y, left=np.nan, right=np.nan)
+    """What a method reaches where a distance of so much is allowed: the envelope of its settings and of the untouched picture at (0, 0).
 
-
-class Comparison(NamedTuple):
-    """One method against another."""
-
-    gap: Interval
-    """Mean over the grid of the first one's similarity minus the second one's."""
-    grid: list[float]
-    """The distances compared: inside both methods' ranges, as all cases together have them."""
+    Behind its highest point it goes on level: who may change more need not.
+    """
+    x, y = envelope(*(torch.cat([values.new_zeros(1), values]) for values in (distance, similarity)))
+    top = int(y.argmax())
+    return np.interp(grid, x[: top + 1], y[: top + 1])
 
 
 def compare_frontiers(
     first: Float[Tensor, "cases settings 2"],
     second: Float[Tensor, "other_cases other_settings 2"],
+    limit: float,
     resamples: int = 1000,
     seed: int = 0,
-) -> Comparison:
-    """How far one method's envelope lies above another's at equal distance; a bootstrap over cases.
+) -> Interval:
+    """How far one method's envelope lies above another's, on average over allowed distances from 0 to `limit`; a bootstrap over cases.
 
     first, second: of each case and setting the distance to the original and the similarity gained. In each resample the
-    cases drawn are averaged, setting by setting, then the envelopes are taken and compared at those points of the grid
-    that lie in both ranges of that resample too; one without such a point is left out.
+    cases drawn are averaged, setting by setting, then the envelopes are taken and compared (`similarity_at`). Give both methods
+    equally many settings: the more there are, the higher an envelope by luck alone.
 
-    Raises ValueError if the ranges have nothing in common, or other cases are given for the two.
+    Raises ValueError if the limit is not above 0, or other cases are given for the two.
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} cases: both methods must edit the same ones")
-    ranges = [each[..., 0].mean(0) for each in (first, second)]
-    low, high = max(each.min().item() for each in ranges), min(each.max().item() for each in ranges)
-    if not low < high:
-        raise ValueError(f"the methods' distances have nothing in common: from {low:.3g}, up to {high:.3g}")
-    grid = np.linspace(low, high, GRID)
+    grid = _grid(limit)
 
     def gaps(means: Tensor) -> Tensor:
         split = [part.unflatten(1, (-1, 2)) for part in means.split([2 * first.shape[1], 2 * second.shape[1]], 1)]
-        found = []
-        for a, b in zip(*split, strict=True):
-            gap = similarity_at(grid, a[:, 0], a[:, 1]) - similarity_at(grid, b[:, 0], b[:, 1])
-            found.append(np.nanmean(gap) if np.isfinite(gap).any() else np.nan)
-        return torch.tensor(found)
+        reached = [[similarity_at(grid, *points.T).mean() for points in method] for method in split]
+        return torch.tensor(reached[0]) - torch.tensor(reached[1])
 
-    both = torch.cat([first.flatten(1), second.flatten(1)], 1)
-    samples = bootstrap(both, gaps, resamples, seed)
-    return Comparison(interval_of(samples[~samples.isnan()]), grid.tolist())
+    return interval_of(bootstrap(torch.cat([first.flatten(1), second.flatten(1)], 1), gaps, resamples, seed))
 
 
-def area_under(points: Float[Tensor, "settings 2"], limit: float) -> float:
-    """The mean height, from a distance of 0 to `limit`, of the envelope of the settings and of the untouched picture at (0, 0).
-
-    Behind its highest point the envelope goes on level: who may change more need not.
-    """
-    x, y = envelope(*torch.cat([torch.zeros(1, 2, dtype=points.dtype), points]).T)
-    top = int(y.argmax())
-    grid = np.linspace(0, limit, 10 * GRID)
-    return float(np.interp(grid, x[: top + 1], y[: top + 1]).mean())
+def _grid(limit: float) -> np.ndarray:
+    if not limit > 0:
+        raise ValueError(f"distances up to {limit:.3g} are compared: wanted a limit above 0")
+    return np.linspace(0, limit, GRID)
 
 
 def choose_settings(points: Float[Tensor, "settings 2"], count: int, limit: float) -> tuple[int, ...]:
-    """The `count` settings whose envelope covers the largest `area_under` it; of equal ones the first.
+    """The `count` settings whose envelope is highest, on average over allowed distances from 0 to `limit`; of equal ones the first.
 
     points: of each setting the distance and the similarity, means over cases that are not judged afterwards. Raises ValueError if there
     are fewer settings.
     """
     if not 1 <= count <= len(points):
         raise ValueError(f"{count} settings were asked for and there are {len(points)}")
-    chosen = itertools.combinations(range(len(points)), count)
-    return max(chosen, key=lambda each: area_under(points[list(each)], limit))
+    grid, choices = _grid(limit), itertools.combinations(range(len(points)), count)
+    return max(choices, key=lambda each: similarity_at(grid, *points[list(each)].T).mean())
 
 
 def best_of_other_half(values: Float[Tensor, "cases settings"]) -> Int[Tensor, " cases"]:

@@ -117,7 +117,7 @@ def test_a_case_without_masks_is_counted_with_its_reason(editor, tmp_path):
 def test_the_settings_are_the_papers_and_their_pocket_counterparts():
     assert len(PAPER_SETTINGS) == 8 + 4 + 20 and set(PAPER_SETTINGS) < set(SDXL_SETTINGS)
     assert set(POCKET_SETTINGS) < set(POCKET_SETTINGS_FULL)
-    for settings, each in ((POCKET_SETTINGS, 3), (POCKET_SETTINGS_FULL, 12)):
+    for settings, each in ((POCKET_SETTINGS, 3), (POCKET_SETTINGS_FULL, 8)):
         assert Counter(setting.method for setting in settings) == dict.fromkeys(METHODS, each)
     for settings in (SDXL_SETTINGS, POCKET_SETTINGS_FULL, POCKET_SETTINGS, REHEARSAL_SETTINGS):
         assert {setting.method for setting in settings} == set(METHODS) and len(set(settings)) == len(settings)

@@ -4,7 +4,6 @@ import torch
 
 from sae_lib.frontiers import (
     Columns,
-    area_under,
     best_of_other_half,
     choose_settings,
     compare_frontiers,
@@ -19,29 +18,35 @@ def test_the_envelope_is_the_upper_concave_hull():
     assert x.tolist() == [0.0, 1.0, 3.0] and y.tolist() == [0.0, 2.0, 2.5]
 
 
-def test_nothing_is_extrapolated():
-    found = similarity_at(np.array([0.5, 1.5, 3.5]), torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0]))
-    assert np.isnan(found[[0, 2]]).all() and found[1] == 0.25
+def test_a_method_starts_at_the_untouched_picture_and_goes_on_level_behind_its_highest_point():
+    found = similarity_at(np.array([0.25, 0.5, 2.0]), torch.tensor([0.5, 1.0]), torch.tensor([1.0, 0.2]))
+    assert found.tolist() == [0.5, 1.0, 1.0]
+    assert similarity_at(np.array([0.0, 1.0]), torch.tensor([0.5]), torch.tensor([-1.0])).tolist() == [0, 0]
 
 
 def test_a_method_that_is_better_everywhere_is_better_by_as_much_and_the_same_method_by_nothing():
-    generator = torch.Generator().manual_seed(0)
-    first = torch.rand(60, 5, 2, generator=generator)
-    first[..., 0] = torch.linspace(0, 1, 5) + 0.05 * first[..., 0]
-    second = first.clone()
-    second[..., 1] -= 0.3
-    better, same = compare_frontiers(first, second), compare_frontiers(first, first)
-    assert better.gap.low == pytest.approx(0.3, abs=1e-6) and same.gap == pytest.approx((0, 0, 0), abs=1e-9)
-    assert min(better.grid) == pytest.approx(first[..., 0].mean(0).min().item())
+    first = torch.tensor([[[0.0, 0.5], [1.0, 0.5]]] * 20)  # half of the edits are free
+    second = torch.tensor([[[0.0, 0.2], [1.0, 0.2]]] * 20)
+    assert compare_frontiers(first, second, 1.0) == pytest.approx((0.3,) * 3)
+    assert compare_frontiers(first, first, 1.0) == (0, 0, 0)
 
 
-def test_methods_without_a_common_distance_are_not_compared():
-    first, second = torch.zeros(4, 2, 2), torch.zeros(4, 2, 2)
-    first[:, 1, 0], second[..., 0] = 1.0, 2.0
-    with pytest.raises(ValueError, match="the methods' distances have nothing in common"):
-        compare_frontiers(first, second)
+def test_a_method_that_changes_little_is_compared_with_one_that_changes_much():
+    little, much = torch.tensor([[[0.0, 0.4]]] * 9), torch.tensor([[[1.0, 0.8]]] * 9)
+    assert compare_frontiers(little, much, 1.0).value == pytest.approx(0)  # level at .4 against a ramp up to .8
+    assert compare_frontiers(little, much, 0.5).value == pytest.approx(0.2)
+
+
+def test_a_method_that_does_nothing_is_not_better_than_another_that_does_nothing():
+    nothing = torch.zeros(9, 2, 2)
+    assert compare_frontiers(nothing, nothing, 0.1) == (0, 0, 0)
+
+
+def test_other_cases_and_no_allowance_are_refused():
     with pytest.raises(ValueError, match="both methods must edit the same ones"):
-        compare_frontiers(first, second[:3])
+        compare_frontiers(torch.zeros(4, 2, 2), torch.zeros(3, 2, 2), 1.0)
+    with pytest.raises(ValueError, match="distances up to 0 are compared: wanted a limit above 0"):
+        compare_frontiers(torch.zeros(4, 2, 2), torch.zeros(4, 2, 2), 0.0)
 
 
 def test_units_are_read_where_both_first_reach_the_smaller_of_the_two_largest_gains():
@@ -65,12 +70,6 @@ def test_units_for_no_gain_or_of_other_cases_are_refused():
         units_needed(Columns([1, 2], torch.ones(3, 1)), Columns([1], torch.ones(3, 1)))
     with pytest.raises(ValueError, match="3 and 4 cases: both methods must edit the same ones"):
         units_needed(Columns([1], torch.ones(3, 1)), Columns([1], torch.ones(4, 1)))
-
-
-def test_the_area_is_that_of_the_envelope_from_the_untouched_picture_on_and_level_behind_the_top():
-    one = torch.tensor([[0.5, 1.0], [1.0, 0.2]])  # a ramp up to 1 at half of the way, level then
-    assert area_under(one, 1.0) == pytest.approx(0.75, abs=2e-3)
-    assert area_under(torch.tensor([[0.5, -1.0]]), 1.0) == 0
 
 
 def test_settings_are_chosen_whose_envelope_covers_most():

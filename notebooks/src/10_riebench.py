@@ -14,7 +14,7 @@
 # | symbol | code | meaning |
 # |---|---|---|
 # | source, target | `ready.source` `ready.target` | the pass of the edit prompt, whose features are taken; of the original prompt, which is edited |
-# | mask 1, mask 2 | `ready.masks` | the cells of the blocks' grid where the edit's phrase is found, in the edited and in the original picture |
+# | mask 1, mask 2 | `ready.masks` | the cells of a block's grid where the edit's phrase is found, in the edited and in the original picture |
 # | μ_ρ | | mean of feature ρ over the mask, at the first of four steps |
 # | score_ρ | `scores` | μ_ρ of the source as a share of all features, minus the same of the target (eq. 8) |
 # | k | `units` | units added (highest scores), and as many taken off (lowest) |
@@ -26,6 +26,7 @@
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
 source: str = ""  # sdxl: folder or Hub id of Turbo; "random" or "random/16" rehearses with random weights
+blocks: str = ""  # "chosen" (default at pocket scale), "paper" (default at sdxl scale), or codes with commas
 seed: int = 42  # of the noise: the authors'
 case: str = ""  # id of the edit that is taken apart; empty for the first change of a pose
 riebench: str = ""  # sdxl: path or address of RIEBench's JSON, or PIE-Bench by its name on the Hub
@@ -39,21 +40,22 @@ import matplotlib.pyplot as plt
 import torch
 
 from sae_lib import save_figure, start_run
-from sae_lib.edit_sweep import Setting, edit_all, prepare
+from sae_lib.edit_sweep import Setting, draw_injected_edit, edit_all, encode_passes, prepare
 from sae_lib.editing import scores, select_units
 from sae_lib.editors import load_editor, settings_of
 from sae_lib.masks import find_mask
 from sae_lib.pictures import show_picture
 from sae_lib.riebench import CATEGORIES, PAPER_EXAMPLES, pocket_cases, read_cases
 from sae_lib.style import BLOCK_COLORS, TEXT_WIDTH
-from sae_lib.units import ORDER
 
 run = start_run("10_riebench", globals())
+assets = run.assets()
 small = run.rehearsal or scale == "smoke"
 if scale == "sdxl" and not run.rehearsal and not riebench:
     raise ValueError("riebench is empty: give the path or the address of RIEBench's JSON")
 cases = read_cases(riebench)[0] if riebench else pocket_cases(1 if small else 10)
-editor = load_editor(scale, source, sae_folder, prompt_file, clip_source, seed, dilate=dilate)
+editor = load_editor(assets, seed, dilate=dilate)
+print(", ".join(f"{block}: {assets.grid(block)} x {assets.grid(block)} cells" for block in editor.blocks))
 
 # %% [markdown]
 # ## 10.2 Nine kinds of edit
@@ -71,9 +73,10 @@ for number, name in CATEGORIES.items():
 # %% [markdown]
 # ## 10.3 Two passes and two masks
 #
-# The edit taken apart is the first change of a pose: the kind that succeeded most often on other cases (those on which strengths
-# were fixed). Section 10.6 shows the other kinds, most of which do not. Both prompts are drawn from the same noise. In each picture the phrase is found (pocket: by the dense judge; sdxl: boxes by
-# GroundingDINO, outlines by SAM 2.1), and its outline is put on the blocks' grid, half a cell wider than it is, as the authors do.
+# The edit taken apart is the first change of a pose; section 10.6 shows the other kinds. Both prompts are drawn from the same
+# noise. In each picture the phrase is found (pocket: by the dense judge; sdxl: boxes by GroundingDINO, outlines by SAM 2.1), and
+# its outline is put on each block's own grid, half a cell wider than it is, as the authors do. Blocks of one edit may have
+# different grids: the same outline then covers four times as many cells of the finer one.
 
 
 # %%
@@ -91,37 +94,39 @@ if ready is None:
     raise ValueError(f"none of {', '.join(each.id for each in wanted)} has masks: ask for another case")
 (shown_case,), masks = ready.cases, ready.masks
 print(f"{shown_case.id}: “{shown_case.original_prompt}” → “{shown_case.editing_prompt}”")
-print(f"cells in mask 1: {int(masks[0].sum())}, in mask 2: {int(masks[1].sum())} of {masks[0].numel()}")
+for side, (first, second) in masks.items():
+    print(f"{side} x {side} grid: mask 1 has {int(first.sum())} cells, mask 2 has {int(second.sum())}")
 
 # %% [markdown]
 # ## 10.4 Which features?
 #
-# The score of equation 8, for all features of the four blocks at once. Sorted, it has two ends: features that the edit has and the
-# original lacks, and the other way round. The k highest are added, the k lowest taken off.
+# The score of equation 8, for all features of all these blocks at once; the mean μ is taken over the cells of the block's own grid.
+# Sorted, it has two ends: features that the edit has and the original lacks, and the other way round. The k highest are added,
+# the k lowest taken off.
 
 # %%
-features = editor.bases["SAE"]
-source_units, target_units = (
-    {b: features.encode(b, each.maps[b]) for b in ORDER} for each in (ready.source, ready.target)
-)
+source_units, target_units = encode_passes(editor.bases["SAE"], ready)
 score = scores(source_units, target_units, masks)
 k = min(16, score.shape[1] // 4)
 added, taken = select_units(score, k)
 widths = [each.shape[2] for each in source_units.values()]
-blocks = [block for block, width in zip(source_units, widths, strict=True) for _ in range(width)]
-numbers = [number for width in widths for number in range(width)]
+ids = [(block, n) for block, width in zip(source_units, widths, strict=True) for n in range(width)]
+names = [f"{block}/{number}" for block, number in ids]
 order = score[0].argsort(descending=True, stable=True).tolist()
 
 # %%
-fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 3.0))
+fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 3.2))
 for ax, ends, title in zip(axes, (order[:k], order[-k:][::-1]), ("added", "taken off"), strict=True):
     for y, unit in enumerate(ends):
-        ax.barh(y, score[0, unit].item(), color=BLOCK_COLORS[blocks[unit]])
-    ax.set_yticks(range(len(ends)), [f"{blocks[unit]}/{numbers[unit]}" for unit in ends], fontsize=7)
+        ax.barh(y, score[0, unit].item(), color=BLOCK_COLORS[ids[unit][0]])
+    ax.set_yticks(range(len(ends)), [names[unit] for unit in ends], fontsize=7)
     ax.set(title=f"{title}: the {k} of {len(order):,}", xlabel="score (difference of shares)")
     ax.invert_yaxis()
     ax.grid(False, axis="y")
-result = {"case": shown_case.id, "k": k, "added": [f"{blocks[u]}/{numbers[u]}" for u in order[:k]], "seed": seed}
+for block in editor.blocks:
+    axes[0].barh(0, 0, color=BLOCK_COLORS[block], label=block)
+fig.legend(loc="outside upper center", ncols=4)
+result = {"case": shown_case.id, "k": k, "added": [names[u] for u in order[:k]], "blocks": editor.blocks, "seed": seed}
 save_figure(run, fig, "selection", result | {"scores": [score[0, u].item() for u in order[:k]]})
 
 # %% [markdown]
@@ -142,25 +147,29 @@ assert torch.equal(edited[Setting("SAE", k, 0.0)].pictures, ready.target.picture
 print("strength 0 leaves the picture as it was, bit for bit")
 
 
-def total(units, chosen):
-    """The chosen features' coefficients, summed over features and blocks, at the first step, [height, width]."""
-    parts = zip(units.values(), chosen[0].split([each.shape[2] for each in units.values()]), strict=True)
-    return sum((each[0, 0] * part[:, None, None]).sum(0) for each, part in parts)
+def total(units, chosen, which):
+    """The chosen features' coefficients in the masks, summed over features and blocks, at the first step, on the finest grid."""
+    side, found = ready.finest, 0
+    for each, part in zip(units.values(), chosen[0].split(widths), strict=True):
+        inside = (each[0, 0] * part[:, None, None]).sum(0) * masks[each.shape[-1]][which][0]
+        times = side // each.shape[-1]
+        found = found + inside.repeat_interleave(times, 0).repeat_interleave(times, 1)
+    return found
 
 
 # %%
 fig, axes = plt.subplots(2, 6, figsize=(TEXT_WIDTH, 2.35), dpi=90)
 fig.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
 rows = (
-    ("source\n(edit prompt)", ready.source, masks[0], source_units, added, "SAE, add only"),
-    ("target\n(original)", ready.target, masks[1], target_units, taken, "SAE"),
+    ("source\n(edit prompt)", ready.source, source_units, added, "SAE, add only"),
+    ("target\n(original)", ready.target, target_units, taken, "SAE"),
 )
-for line, (title, each, mask, units, chosen, method) in zip(axes, rows, strict=True):
-    picture, side = each.pictures[0], each.pictures.shape[-1] // mask.shape[-1]
-    cells = mask[0].float().cpu().repeat_interleave(side, 0).repeat_interleave(side, 1)
+for which, (line, (title, each, units, chosen, method)) in enumerate(zip(axes, rows, strict=True)):
+    picture, side = each.pictures[0], each.pictures.shape[-1] // ready.finest
+    cells = masks[ready.finest][which][0].float().cpu().repeat_interleave(side, 0).repeat_interleave(side, 1)
     show_picture(line[0], picture)
     show_picture(line[1], picture * (0.35 + 0.65 * cells))
-    show_picture(line[2], (total(units, chosen) * mask[0])[None])
+    show_picture(line[2], total(units, chosen, which)[None])
     line[0].set_ylabel(title, fontsize=8)
     for ax, m in zip(line[3:], strengths, strict=True):
         show_picture(ax, edited[Setting(method, k, m)].pictures[0])
@@ -176,35 +185,38 @@ result = {"case": shown_case.id, "prompts": [shown_case.original_prompt, shown_c
 save_figure(run, fig, "figure4", result | {"strengths": strengths, "seed": seed})
 
 # %% [markdown]
-# **What we see.** From left to right: the two pictures of one noise, their masks on the blocks' grid (the rest darkened), how much of
-# the chosen features there is in them (summed; brighter is more), and the edited picture as the edit is made more strongly. The
+# **What we see.** From left to right: the two pictures of one noise, their masks on the finest grid (the rest darkened), how much of
+# the chosen features of all blocks there is in them (summed; brighter is more), and the edited picture as the edit is made more strongly. The
 # question is whether what the prompt asks for appears before the rest falls apart.
 #
 # ## 10.6 One of each kind, by every method
 #
 # The paper's supplementary grids: from the original to the edit prompt's own picture, and between them the same edit by
-# more and more SAE features, by steering (the whole update, nothing selected) and by neurons; each at the strength that gained
-# most on other cases. With RIEBench's file the authors' twelve examples, else the first of each kind that has masks:
-# no picture was looked at before.
+# SAE features, by neurons and by *all updates* (steering: these blocks' whole updates, nothing selected). *Tokens* shows what these
+# blocks could do at most: they read the edit prompt's tokens, everywhere and unmasked, all else reads the original's. Counts and strengths are those
+# of notebook 11. With RIEBench's file the authors' twelve examples, else the first of each kind that has masks: no
+# picture was looked at before.
 
 # %%
-of_scale, many = settings_of(scale, run.rehearsal), {}
-for setting in of_scale:
-    many.setdefault(setting.method, set()).add(setting.units)
-columns = [Setting("SAE", units, 2.0) for units in sorted(many["SAE"])] + [Setting("steering", 0, 2.0)]
-strength = 2.0 if scale == "sdxl" else 4.0
-columns += [Setting("neurons, corrected", units, strength) for units in sorted(many["neurons, corrected"])[-3:]]
-chosen = [each for each in cases if each.id in PAPER_EXAMPLES]
-groups = [[each] for each in chosen] or [[each for each in cases if each.category == kind] for kind in CATEGORIES]
+of_scale = settings_of(assets)
+columns = [each for each in of_scale if each.method in ("SAE", "neurons, corrected")][:: 1 if scale != "sdxl" else 4]
+columns.sort(key=lambda each: (each.method, each.units, each.strength))
+columns += [Setting("steering", 0, 1.0)]
+groups = [[each] for each in cases if each.id in PAPER_EXAMPLES]
+groups = groups or [[each for each in cases if each.category == kind] for kind in CATEGORIES]
 lines, ready_ones = [], list(filter(None, map(first_with_masks, groups)))
 for found in ready_ones:
     pictures = [each.pictures[0] for _, each in edit_all(editor, found, columns)]
-    lines.append((found.cases[0], [found.target.pictures[0], *pictures, found.source.pictures[0]]))
+    pictures += [draw_injected_edit(editor, found.cases)[0], found.source.pictures[0]]
+    lines.append((found.cases[0], [found.target.pictures[0], *pictures]))
 
 # %%
-titles = ["original", *(f"SAE\n{s.units}" for s in columns if s.method == "SAE"), "steering"]
-titles += [*(f"neurons\n{s.units}" for s in columns if s.method == "neurons, corrected"), "edit\nprompt"]
-fig, axes = plt.subplots(len(lines), len(titles), figsize=(TEXT_WIDTH, 0.44 * len(lines) + 0.3), squeeze=False, dpi=100)
+titles = [
+    "original",
+    *(f"{'SAE' if s.method == 'SAE' else 'neurons'}\n{s.units} × {s.strength:g}" for s in columns[:-1]),
+]
+titles += ["all\nupdates", "tokens", "edit\nprompt"]
+fig, axes = plt.subplots(len(lines), len(titles), figsize=(TEXT_WIDTH, 0.46 * len(lines) + 0.3), squeeze=False, dpi=100)
 fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
 for line, (each, pictures) in zip(axes, lines, strict=True):
     for ax, picture in zip(line, pictures, strict=True):
@@ -214,11 +226,12 @@ for line, (each, pictures) in zip(axes, lines, strict=True):
 for ax, title in zip(axes[0], titles, strict=True):
     ax.set_title(title, fontsize=7, pad=2)
 result = {"cases": [each.id for each, _ in lines], "columns": [str(setting) for setting in columns], "seed": seed}
-save_figure(run, fig, "grid", result)
+save_figure(run, fig, "grid", result | {"blocks": editor.blocks})
 
 # %% [markdown]
-# **What we see.** A row is an edit. The last column is what the edit prompt draws by itself: usually another picture, not an edited one. Good
-# is a column that has the asked-for change and everything else of the first.
+# **What we see.** A row is an edit; above each column the units added, times the strength. The last column is what the edit prompt draws by
+# itself. Good is a column that has the asked-for change and everything else of the first. A row in which "tokens" and "all updates" show
+# no change is an edit that these blocks cannot make, whatever is selected; notebook 11 counts these.
 #
 # ## 10.7 Neurons, and a sum that cancels
 #
@@ -231,10 +244,10 @@ save_figure(run, fig, "grid", result)
 neurons, turned = editor.bases["neurons"], 0
 for found in ready_ones:
     shares = []
-    for each, mask in zip((found.source, found.target), found.masks, strict=True):
-        units = {site: neurons.encode(site, each.maps[site]) for site in neurons.sites(each.maps)}
+    for which, units in enumerate(encode_passes(neurons, found)):
+        own = {side: (both[which],) * 2 for side, both in found.masks.items()}
         nothing = {site: torch.zeros_like(each) for site, each in units.items()}
-        shares.append(scores(units, nothing, (mask, mask), normalised=True, absolute=True).sum().item())
+        shares.append(scores(units, nothing, own, normalised=True, absolute=True).sum().item())
     turned += min(shares) < 0
     print(f"{found.cases[0].id:15} source {100 * shares[0]:+5.1f} %, target {100 * shares[1]:+5.1f} %")
 print(f"below zero in {turned} of {len(ready_ones)} cases")
@@ -246,7 +259,7 @@ print(f"below zero in {turned} of {len(ready_ones)} cases")
 
 # %%
 try:
-    find_mask(editor.finder, ready.target.pictures[0], "purple triangle circle", masks[0].shape[-1])
+    find_mask(editor.finder, ready.target.pictures[0], "purple triangle circle", ready.finest)
 except ValueError as error:
     print(error)
 
@@ -256,8 +269,8 @@ except ValueError as error:
 # The tests execute the next cell again, from an empty cache, and compare digit by digit.
 
 # %% tags=["nbval-check-output"]
-print(shown_case.id, "mask cells", [int(mask.sum()) for mask in masks])
-print("features added:", *(f"{blocks[unit]}/{numbers[unit]}" for unit in order[:3]))
+print(shown_case.id, "mask cells", {side: [int(mask.sum()) for mask in both] for side, both in masks.items()})
+print("features added:", *(names[unit] for unit in order[:3]))
 changes = [(edited[Setting("SAE", k, m)].pictures - ready.target.pictures).abs().mean() for m in strengths]
 print("pixel change:", *(f"{255 * change:.2f}" for change in changes), "of 255")
 
@@ -271,9 +284,8 @@ print("pixel change:", *(f"{255 * change:.2f}" for change in changes), "of 255")
 # ## 10.11 Exercises
 #
 # 1. `case = "pocket-8-000"`: a background. Why do few features not suffice?
-# 2. `sae_lib.editing.transport` has `keep_positions=False`: the mean over the mask at each of its positions. Which edits do not
-#    need to know where?
-# 3. Take features from mask 1 shifted by one cell: `ready._replace(masks=(masks[0].roll(1, -1), masks[1]))`. What is
-#    transported now?
+# 2. `blocks = "paper"`: which rows of the grid still change under "tokens"?
+# 3. Take features from mask 1 shifted by one cell: `ready._replace(masks={side: (a.roll(1, -1), b) for side, (a, b) in
+#    masks.items()})`. What is transported now?
 #
 # **Next:** [11](11_riebench_results.ipynb) counts, with intervals.
