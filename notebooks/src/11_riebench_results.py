@@ -227,12 +227,13 @@ if judged and contrast and not run.rehearsal and not riebench:
     other = assets.with_blocks("chosen" if set(assets.blocks) == set(assets.with_blocks("paper").blocks) else "paper")
     few = [case for case in cases if int(case.id[-3:]) < contrast][:: 3 if small else 1]
     steering = [Setting("steering", 0, m) for m in (1.0, 2.0)]
-    one = next(each for each in settings_of(other) if each.method == "SAE")
+    one = [each for each in settings_of(other) if each.method == "SAE"][-1]
     contrasted, _ = sweep_of(other, few, (one, *steering))
 ceilings = {("these blocks", "tokens"): (sweep, INJECTION), ("these blocks", "all updates"): (sweep, "steering")}
-if contrasted:
+if contrasted and contrasted.ids:
     ceilings |= {("other blocks", "tokens"): (contrasted, INJECTION)}
     ceilings |= {("other blocks", "all updates"): (contrasted, "steering")}
+    ceilings |= {("other blocks", "SAE features"): (contrasted, "SAE")}
 
 
 def at_most(of, how):
@@ -362,7 +363,7 @@ def compared(second, reading=main, rows=everyone):
 
 against = [name for name in METHODS if name != "SAE"]
 gaps = {(second, reading): compared(second, reading) for reading in readings for second in against}
-gaps |= {(second, "ceiling"): compared(second, main, has_ceiling) for second in against}
+gaps |= {(second, "ceiling"): compared(second, main, has_ceiling) for second in against if judged}
 table = {reading: {} for _, reading in gaps}
 for (second, reading), gap in gaps.items():
     table[reading][second] = "–" if gap is None else "{:+.3f} ({:+.3f} to {:+.3f})".format(*gap)
