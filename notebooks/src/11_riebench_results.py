@@ -105,19 +105,22 @@ ABOVE_ZERO = 1e-6  # so that a difference of exactly zero does not hold
 done, at_equal = ("edits", "side effects") if assets.known else ("CLIP gain", "distance")
 
 
-def more_than(other):
-    """The claim that SAE features do more than another method."""
-    return Claim(f"SAE features make more {done} than {other} at equal {at_equal} (gap)", at_least=ABOVE_ZERO, id="C7")
+def more_than(other, control="", **about):
+    """The claim that SAE features do more than another method, which is subtracted."""
+    text = f"SAE features make more {done} than {other} at equal {at_equal} (gap)"
+    return Claim(text, at_least=ABOVE_ZERO, id="C7", control=control or other, **about)
 
 
-claims = {"neurons": more_than("neurons"), "neurons, corrected": more_than("neurons whose score is corrected")}
-claims |= {"steering": more_than("steering"), "random features": more_than("random features")}
+claims = {"neurons": more_than("neurons", primary=True), "steering": more_than("steering")}
+claims |= {"neurons, corrected": more_than("neurons whose score is corrected")}
+claims |= {"random features": more_than("random features")}
 claims |= {"shuffled masks": more_than("features selected in any place")}
-ceiling_claim = more_than("neurons, over the edits that these blocks can make,")
-clip_claim = Claim("SAE features gain more CLIP similarity than neurons at equal distance (gap)", ABOVE_ZERO, id="C7")
+ceiling_claim = more_than("neurons, over the edits that these blocks can make,", "neurons")
+clip = "SAE features gain more CLIP similarity than neurons at equal distance (gap)"
+clip_claim = Claim(clip, at_least=ABOVE_ZERO, id="C7", control="neurons")
 units_claims = {
-    1: Claim("Corrected neurons take more units for the same effect (times)", at_least=1 + ABOVE_ZERO, id="C7"),
-    100: Claim("Corrected neurons take orders of magnitude more units (times, at least 100)", at_least=100, id="C7"),
+    times: Claim(f"Corrected neurons take {words} units for the same effect (times)", at_least=at_least, id="C7")
+    for times, words, at_least in ((1, "more", 1 + ABOVE_ZERO), (100, "a hundred times as many", 100))
 }
 
 # %%
@@ -126,14 +129,20 @@ block_claims = {
         "Which blocks are drawn on depends on the kind of edit (spread of shares, minus shuffled kinds)",
         at_least=ABOVE_ZERO,
         id="C8",
+        primary=True,
+        control="the same shares under shuffled kinds of edit",
     ),
     "untrained": Claim(
-        "It depends on the kind more than with features of untrained SAEs (spread)", at_least=ABOVE_ZERO, id="C8"
+        "It depends on the kind more than with features of untrained SAEs (spread)",
+        at_least=ABOVE_ZERO,
+        id="C8",
+        control="untrained SAEs, selected by the same rule",
     ),
     "writers": Claim(
         "Edits draw more on the block that writes what they change than other edits do (share)",
         at_least=ABOVE_ZERO,
         id="C8",
+        control="the same block's share in other kinds of edit",
     ),
 }
 
