@@ -85,15 +85,23 @@ def _grid(limit: float) -> np.ndarray:
 
 
 def choose_settings(points: Float[Tensor, "settings 2"], count: int, limit: float) -> tuple[int, ...]:
-    """The `count` settings whose envelope is highest, on average over allowed distances from 0 to `limit`; of equal ones the first.
+    """The `count` settings whose envelope is highest, on average over allowed distances from 0 to `limit`.
+
+    Of choices that reach the same the one whose settings reach most one by one.
 
     points: of each setting the distance and the similarity, means over cases that are not judged afterwards. Raises ValueError if there
     are fewer settings.
     """
     if not 1 <= count <= len(points):
         raise ValueError(f"{count} settings were asked for and there are {len(points)}")
-    grid, choices = _grid(limit), itertools.combinations(range(len(points)), count)
-    return max(choices, key=lambda each: similarity_at(grid, *points[list(each)].T).mean())
+    grid = _grid(limit)
+
+    def reached(chosen: tuple[int, ...]) -> float:
+        return similarity_at(grid, *points[list(chosen)].T).mean()
+
+    alone = [reached((each,)) for each in range(len(points))]
+    choices = itertools.combinations(range(len(points)), count)
+    return max(choices, key=lambda each: (round(reached(each), 9), sum(alone[i] for i in each)))
 
 
 def best_of_other_half(values: Float[Tensor, "cases settings"]) -> Int[Tensor, " cases"]:

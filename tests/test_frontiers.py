@@ -75,6 +75,7 @@ def test_units_for_no_gain_or_of_other_cases_are_refused():
 def test_settings_are_chosen_whose_envelope_covers_most():
     points = torch.tensor([[0.5, 0.1], [0.1, 0.4], [0.9, 0.45], [0.4, 0.9]])
     assert choose_settings(points, 1, 1.0) == (3,) and choose_settings(points, 2, 1.0) == (1, 3)
+    assert choose_settings(points, 3, 1.0) == (1, 2, 3)  # a third one adds nothing: rather that which does more alone
     with pytest.raises(ValueError, match="5 settings were asked for and there are 4"):
         choose_settings(points, 5, 1.0)
 
