@@ -70,7 +70,7 @@ def exactly(number, source):
 
 attention_claim = Claim("The U-Net has 11 cross-attention transformer blocks", **exactly(11, "audit"))
 resnet_claim = Claim("The U-Net has 17 ResNets", **exactly(17, "audit"))
-lowest_claim = Claim("All 4 SAE blocks work at the U-Net's lowest resolution", **exactly(4, "code"))
+lowest_claim = Claim("The paper's 4 blocks all work at the U-Net's lowest resolution", **exactly(4, "code"))
 caption_claim = Claim("One step of Turbo draws its caption (share found, minus with another caption)", at_least=0.2)
 agreement_claim = Claim("One step draws it about as well as base (share found, Turbo minus base)", at_least=-0.1)
 
@@ -230,7 +230,7 @@ sizes = sorted({height for _, height, _ in shapes.values()}, reverse=True)
 depths = {block: sizes.index(shapes[block][1]) for block in BLOCKS}
 classes = Counter(type(module).__name__ for module in turbo.unet.modules())
 lowest = sum(shapes[block][1] == sizes[-1] for block in PAPER_BLOCKS)
-counted = {"attention": classes["Transformer2DModel"], "ResNets": classes["ResnetBlock2D"], "SAE blocks lowest": lowest}
+counted = {"attention": classes["Transformer2DModel"], "ResNets": classes["ResnetBlock2D"], "paper's lowest": lowest}
 count_verdicts = [
     claim.judge(run, number, (number, number))
     for claim, number in zip((attention_claim, resnet_claim, lowest_claim), counted.values(), strict=True)
@@ -276,7 +276,7 @@ for depth, size in enumerate(sizes):
     ax.text(-0.9, -depth, f"{size} × {size}\nd = {shapes[codes[here[0]]][0]}", ha="right", va="center", fontsize=8)
 ax.set(xlim=(-3.6, len(codes) - 0.4), ylim=(-len(sizes) + 0.35, 0.5))
 ax.axis("off")
-kinds = {"ResNet": "white", "attention block": "#DDDDDD", "attention block with SAE": BLOCK_COLORS["down.2.1"] + "66"}
+kinds = {"ResNet": "white", "attention block": "#DDDDDD", "one of the paper's four": BLOCK_COLORS["down.2.1"] + "66"}
 boxes = [
     plt.Rectangle((0, 0), 1, 1, facecolor=fill, edgecolor=CONTROL_COLOR, label=kind) for kind, fill in kinds.items()
 ]
@@ -291,6 +291,10 @@ save_figure(run, fig, "unet", {"shapes": shapes, "layers": layers, "counted": co
 # blocks sit where the picture is smallest and the vectors are widest: each position there stands for a large patch of
 # the picture, which is why one can hope to read its vector as "what is here". `down.2.1` is the last block before the
 # bottom, `mid.0` the bottom itself, `up.0.0` and `up.0.1` the first two on the way up.
+#
+# These four names were found by ablating SDXL. Nothing says that the same names matter in another U-Net of the same
+# wiring. Notebook 05 therefore asks the pocket U-Net itself where its captions enter, and chooses blocks by a rule; from
+# notebook 02 on both sets are looked at.
 #
 # ## 1.5 What an update is
 #
@@ -350,7 +354,7 @@ means = {block: each.mean(0).tolist() for block, each in per_prompt.items()}
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.9), sharey=True)
 for y, block in enumerate(ATTENTION_BLOCKS):
-    color = BLOCK_COLORS.get(block, CONTROL_COLOR)
+    color = BLOCK_COLORS[block]
     left.plot(means[block], [y, y], color="#DDDDDD", zorder=1)
     left.plot(means[block][0], y, "o", color=color)
     left.plot(means[block][1], y, "s", color=color, markerfacecolor="white")
@@ -369,23 +373,23 @@ save_figure(run, fig, "update_sizes", {"rms_update_and_input": means, "ratio": r
 
 # %% [markdown]
 # **What we see.** Top to bottom is the order of computation. On the left, the line between a full and a hollow marker is
-# the factor between update and input; on the right is the same factor as a ratio with its 95 % interval over prompts. The
-# four SAE blocks are coloured as in the diagram. Intervals that are narrow against the differences between blocks say
+# the factor between update and input; on the right is the same factor as a ratio with its 95 % interval over prompts. A
+# block keeps its colour in all notebooks. Intervals that are narrow against the differences between blocks say
 # that the size is a property of the block more than of the prompt. Where a ratio is near one, the block rewrites its
 # input; where it is small, it makes a remark.
 #
 # ## 1.6 Headline numbers
 #
 # The next cell is the one that the tests execute again and compare digit by digit: how many blocks there are, whether
-# update and definition agree, what the judge finds, how large the four blocks' updates are.
+# update and definition agree, what the judge finds, how large the updates of the attention blocks are.
 
 # %% tags=["nbval-check-output"]
 exact = all(gaps[block] <= (1e-4 if turbo.dtype == torch.float32 else 1e-2) * largest[block] for block in gaps)
-print(f"attention blocks {counted['attention']}, ResNets {counted['ResNets']}, SAE blocks lowest {lowest}")
+print(f"attention blocks {counted['attention']}, ResNets {counted['ResNets']}, of the paper's four {lowest} lowest")
 print(f"update = output - input at all attention blocks, up to rounding: {exact}")
 for title, share in shares.items():
     print(f"{title}: {share.value:.3f} of what captions state is found")
-for block in PAPER_BLOCKS:
+for block in ATTENTION_BLOCKS:
     print(f"{block:8} update / input {ratios[block].value:.3f}, [d_model, height, width] {shapes[block]}")
 
 # %% [markdown]
@@ -421,4 +425,4 @@ print(*count_verdicts, *verdicts, sep="\n")
 #
 # ## What is next
 #
-# Notebook 02 collects one-step updates of the four coloured blocks and looks at them as data, before any SAE is trained.
+# Notebook 02 collects one-step updates and looks at them as data, before any SAE is trained.
