@@ -119,6 +119,17 @@ def untrained(sae: TopKSAE, seed: int = 0) -> TopKSAE:
     return control.to(sae.pre_bias).requires_grad_(False)
 
 
+def share_of_rest(
+    explained: Float[Tensor, "*samples"], by_control: Float[Tensor, "*samples"]
+) -> Float[Tensor, "*samples"]:
+    """Of what a control leaves unexplained, the share that is explained: 1 - (1 - explained) / (1 - by_control).
+
+    Explained variance grows with k for random features too. Against an untrained SAE of the same k and n_f this is 0 if nothing
+    was learnt, whatever k is, and 1 if nothing is left.
+    """
+    return 1 - (1 - explained) / (1 - by_control).clamp(min=EPS)
+
+
 @dataclass(frozen=True)
 class TransferStatistics:
     """What one reconstructor does with one block's updates in one setting, per step and prompt, in float64 on the CPU.

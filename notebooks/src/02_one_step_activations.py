@@ -221,7 +221,13 @@ for block in both:
     ranks = torch.linspace(0, 1, width[block])
     left.plot(ranks, (variance[block] / variance[block].median()).sort(descending=True).values, **look)
     right.plot(ranks, kurtosis[block].sort(descending=True).values, **look)
-right.plot(torch.linspace(0, 1, len(normal)), normal.sort(descending=True).values, color=CONTROL_COLOR, linestyle=":", label="control: normal")
+right.plot(
+    torch.linspace(0, 1, len(normal)),
+    normal.sort(descending=True).values,
+    color=CONTROL_COLOR,
+    linestyle=":",
+    label="control: normal",
+)
 for ax, label in ((left, "variance / median variance"), (right, "kurtosis")):
     ax.set(ylabel=label, yscale="log")
     ax.yaxis.set_major_locator(plt.LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7)))
