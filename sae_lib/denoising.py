@@ -36,8 +36,8 @@ class CallSettings:
 
 
 def stream_updates(
-    pipe, prompts: Sequence[str], blocks: Iterable[str], settings: CallSettings
-) -> Iterator[tuple[range, dict[str, Float[Tensor, "steps batch d_model height width"]]]]:
+    pipe, prompts: Sequence[str], blocks: Iterable[str], settings: CallSettings, guidance: str = "conditional"
+) -> Iterator[tuple[range, dict[str, Float[Tensor, "steps ... batch d_model height width"]]]]:
     """`run_updates` over the prompts, batch by batch: the prompts' indices and their updates.
 
     Raises ValueError if there are no prompts, and what `run_updates` raises.
@@ -46,21 +46,32 @@ def stream_updates(
         raise ValueError("no prompts: wanted at least one")
     for start in range(0, len(prompts), settings.batch_size):
         indices = range(start, min(start + settings.batch_size, len(prompts)))
-        yield indices, run_updates(pipe, [prompts[i] for i in indices], indices, blocks, settings)
+        yield indices, run_updates(pipe, [prompts[i] for i in indices], indices, blocks, settings, guidance)
 
 
 @torch.inference_mode()
 def run_updates(
-    pipe, prompts: Sequence[str], indices: Sequence[int], blocks: Iterable[str], settings: CallSettings
-) -> dict[str, Float[Tensor, "steps batch d_model height width"]]:
+    pipe,
+    prompts: Sequence[str],
+    indices: Sequence[int],
+    blocks: Iterable[str],
+    settings: CallSettings,
+    guidance: str = "conditional",
+) -> dict[str, Float[Tensor, "steps ... batch d_model height width"]]:
     """Denoises the prompts as a pipeline call does, and gives the blocks' updates as `capture_updates` would.
 
-    Of a guided run the conditional half (paper: App. B). In the last step the U-Net stops behind the last of the blocks,
+    guidance: of a guided run the "conditional" half (paper: App. B), `[steps, batch, ...]`, or "both", `[steps, 2, batch, ...]`,
+    the unconditional one first. In the last step the U-Net stops behind the last of the blocks,
     and nothing is decoded. indices: the prompts' numbers, which say what noise is theirs. Updates are on the U-Net's
     device and in its dtype, the latents between steps in float32.
 
-    Raises ValueError for an unknown block, a scheduler that is not Euler's of SDXL (Turbo), and NaN in an update.
+    Raises ValueError for an unknown block or guidance, for "both" without guidance, a scheduler that is not Euler's of SDXL
+    (Turbo), and NaN in an update.
     """
+    if guidance not in ("conditional", "both") or (guidance == "both" and not settings.guided):
+        raise ValueError(
+            f'guidance is {guidance!r} at a guidance scale of {settings.guidance_scale}; choose "conditional", or "both" above 1'
+        )
     modules = {block: find_block(pipe, block) for block in blocks}
     last = modules[max(modules, key=list(BLOCKS).index)]
     unet, (timesteps, sigmas) = pipe.unet, _schedule(pipe, settings.steps)
@@ -84,7 +95,10 @@ def run_updates(
                 free, prompted = predicted.chunk(2)
                 predicted = free + settings.guidance_scale * (prompted - free)
             x = _euler_step(pipe.scheduler, x, predicted, sigmas[step], sigmas[step + 1], noise)
-    updates = {block: torch.stack([update[-len(prompts) :] for update in found]) for block, found in maps.items()}
+    if guidance == "both":
+        updates = {block: torch.stack([torch.stack(x.chunk(2)) for x in found]) for block, found in maps.items()}
+    else:
+        updates = {block: torch.stack([x[-len(prompts) :] for x in found]) for block, found in maps.items()}
     refuse_not_finite(updates)
     return updates
 

@@ -21,6 +21,10 @@ from sae_lib.sae import TopKSAE
 from sae_lib.updates import to_vectors
 
 
+HALVES = ("unconditional", "conditional")
+"""Of a guided call, in the order in which the U-Net runs them."""
+
+
 @runtime_checkable
 class Reconstructor(Protocol):
     """An SAE, or what it is compared with: coefficients of update vectors, and vectors from coefficients."""
@@ -199,17 +203,47 @@ def measure_transfer(
     numbers per prompt, step, block and reconstructor (82 MB for 100 prompts, 20 steps and d_model 1280), and half as
     many once per block.
 
-    Raises ValueError if there are no prompts, for an unknown block, for NaN in an update, and for an SAE of another
-    width.
+    Of a guided call the conditional half is measured. Raises ValueError if there are no prompts, for an unknown block, for NaN
+    in an update, and for an SAE of another width.
     """
-    parts: dict[tuple[str, str], list[TransferStatistics]] = {}
-    for indices, updates in stream_updates(pipe, prompts, reconstructors, settings):
+    return _measure(pipe, prompts, settings, reconstructors, "conditional")[-1]
+
+
+@torch.no_grad()
+def measure_halves(
+    pipe,
+    prompts: Sequence[str],
+    settings: CallSettings,
+    reconstructors: Mapping[str, Mapping[str, Reconstructor]],
+) -> dict[str, dict[str, dict[str, TransferStatistics]]]:
+    """`measure_transfer` of both halves of guided calls, "unconditional" and "conditional", in one run.
+
+    Raises what it raises, and ValueError without guidance.
+    """
+    return dict(zip(HALVES, _measure(pipe, prompts, settings, reconstructors, "both"), strict=True))
+
+
+def _measure(
+    pipe,
+    prompts: Sequence[str],
+    settings: CallSettings,
+    reconstructors: Mapping[str, Mapping[str, Reconstructor]],
+    guidance: str,
+) -> list[dict[str, dict[str, TransferStatistics]]]:
+    """One for each half that is asked for."""
+    parts: list[dict[tuple[str, str], list[TransferStatistics]]] = [{} for _ in HALVES[guidance != "both" :]]
+    for indices, updates in stream_updates(pipe, prompts, reconstructors, settings, guidance):
         for block, named in reconstructors.items():
-            steps = [to_vectors(step.float()) for step in updates[block]]
-            x = torch.stack([_moments(step, len(indices)) for step in steps])
-            for name, reconstructor in named.items():
-                parts.setdefault((block, name), []).append(_statistics(reconstructor, steps, x))
-    return {block: {name: _join(parts[block, name]) for name in named} for block, named in reconstructors.items()}
+            halves = updates[block].unbind(1) if guidance == "both" else [updates[block]]
+            for found, half in zip(parts, halves, strict=True):
+                steps = [to_vectors(step.float()) for step in half]
+                x = torch.stack([_moments(step, len(indices)) for step in steps])
+                for name, reconstructor in named.items():
+                    found.setdefault((block, name), []).append(_statistics(reconstructor, steps, x))
+    return [
+        {block: {name: _join(found[block, name]) for name in named} for block, named in reconstructors.items()}
+        for found in parts
+    ]
 
 
 def _statistics(

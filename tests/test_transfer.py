@@ -5,9 +5,19 @@ import torch
 
 from sae_lib import metrics
 from sae_lib.denoising import CallSettings, stream_updates
+from sae_lib.noise import prompt_generator
 from sae_lib.sae import TopKSAE
-from sae_lib.transfer import PCA, RawUpdates, TransferStatistics, measure_transfer, permute_dimensions, untrained
-from sae_lib.updates import to_vectors
+from sae_lib.transfer import (
+    PCA,
+    RawUpdates,
+    TransferStatistics,
+    measure_halves,
+    measure_transfer,
+    permute_dimensions,
+    share_of_rest,
+    untrained,
+)
+from sae_lib.updates import capture_updates, to_vectors
 
 PROMPTS = ["a red circle", "a blue square", "a green star"]
 TURBO = CallSettings(steps=3, guidance_scale=0.0, seed=7, batch_size=2)
@@ -85,6 +95,30 @@ def test_of_a_guided_call_the_conditional_half_is_measured(pipe, sae):
     assert values(statistics.explained_variance())[0] == pytest.approx(metrics.explained_variance(x, sae(x)), abs=1e-4)
 
 
+def test_both_halves_of_a_guided_call_are_measured_in_one_run(pipe, sae):
+    named = {"mid.0": {"sae": sae}}
+    halves = measure_halves(pipe, PROMPTS, GUIDED, named)
+    alone = measure_transfer(pipe, PROMPTS, GUIDED, named)["mid.0"]["sae"]
+    torch.testing.assert_close(halves["conditional"]["mid.0"]["sae"].x, alone.x)
+    parts = []
+    for start in range(0, len(PROMPTS), GUIDED.batch_size):
+        indices = range(start, min(start + GUIDED.batch_size, len(PROMPTS)))
+        generator = [prompt_generator(GUIDED.seed, i) for i in indices]
+        call = {"num_inference_steps": GUIDED.steps, "guidance_scale": GUIDED.guidance_scale, "output_type": "latent"}
+        with capture_updates(pipe, ["mid.0"], guidance="both") as updates:
+            pipe([PROMPTS[i] for i in indices], generator=generator, **call)
+        parts.append(updates["mid.0"][0, 0])
+    mean = torch.cat(parts).double().mean((2, 3))  # of the first step's unconditional half, per prompt and dimension
+    torch.testing.assert_close(halves["unconditional"]["mid.0"]["sae"].x[0, :, 0], mean, atol=1e-3, rtol=1e-3)
+
+
+def test_both_halves_of_a_call_without_guidance_are_refused(pipe, sae):
+    with pytest.raises(
+        ValueError, match='guidance is \'both\' at a guidance scale of 0.0; choose "conditional", or "both" above 1'
+    ):
+        measure_halves(pipe, PROMPTS, TURBO, {"mid.0": {"sae": sae}})
+
+
 def test_there_is_one_pair_less_than_steps_and_of_one_step_there_is_none(pipe, sae, measured):
     assert measured["up.0.1"]["sae"].x.shape == (3, 3, 2, 128)
     assert measured["up.0.1"]["sae"].similarity.shape == (2, 3)
@@ -106,6 +140,12 @@ def test_the_bootstrap_pools_the_rows_of_the_prompts_drawn():
     drawn = torch.randint(4, (1000, 4), generator=torch.Generator().manual_seed(0))
     pooled = [metrics.explained_variance(x[rows].flatten(0, 1), x_hat[rows].flatten(0, 1)) for rows in drawn]
     torch.testing.assert_close(statistics.explained_variance()[0, 1:], torch.tensor(pooled).double())
+
+
+def test_of_what_a_control_leaves_the_share_explained_is_0_for_the_control_and_1_for_all():
+    control = torch.tensor([0.2, 0.5])
+    torch.testing.assert_close(share_of_rest(control, control), torch.zeros(2))
+    torch.testing.assert_close(share_of_rest(torch.tensor([0.6, 1.0]), control), torch.tensor([0.5, 1.0]))
 
 
 def test_two_reconstructors_are_compared_on_the_same_prompts():
