@@ -20,7 +20,6 @@ from sae_lib.metrics import EPS, bootstrap, row_iou
 from sae_lib.sae import TopKSAE
 from sae_lib.updates import to_vectors
 
-
 HALVES = ("unconditional", "conditional")
 """Of a guided call, in the order in which the U-Net runs them."""
 
@@ -206,7 +205,7 @@ def measure_transfer(
     Of a guided call the conditional half is measured. Raises ValueError if there are no prompts, for an unknown block, for NaN
     in an update, and for an SAE of another width.
     """
-    return _measure(pipe, prompts, settings, reconstructors, "conditional")[-1]
+    return measure_halves(pipe, prompts, settings, {"conditional": reconstructors})["conditional"]
 
 
 @torch.no_grad()
@@ -214,36 +213,28 @@ def measure_halves(
     pipe,
     prompts: Sequence[str],
     settings: CallSettings,
-    reconstructors: Mapping[str, Mapping[str, Reconstructor]],
+    reconstructors: Mapping[str, Mapping[str, Mapping[str, Reconstructor]]],
 ) -> dict[str, dict[str, dict[str, TransferStatistics]]]:
-    """`measure_transfer` of both halves of guided calls, "unconditional" and "conditional", in one run.
+    """`measure_transfer` of the halves of guided calls, in one run: reconstructors and results by half, "unconditional" or
+    "conditional", then by block and name.
 
-    Raises what it raises, and ValueError without guidance.
+    Raises what `measure_transfer` raises, and ValueError for the unconditional half of calls without guidance.
     """
-    return dict(zip(HALVES, _measure(pipe, prompts, settings, reconstructors, "both"), strict=True))
-
-
-def _measure(
-    pipe,
-    prompts: Sequence[str],
-    settings: CallSettings,
-    reconstructors: Mapping[str, Mapping[str, Reconstructor]],
-    guidance: str,
-) -> list[dict[str, dict[str, TransferStatistics]]]:
-    """One for each half that is asked for."""
-    parts: list[dict[tuple[str, str], list[TransferStatistics]]] = [{} for _ in HALVES[guidance != "both" :]]
-    for indices, updates in stream_updates(pipe, prompts, reconstructors, settings, guidance):
-        for block, named in reconstructors.items():
-            halves = updates[block].unbind(1) if guidance == "both" else [updates[block]]
-            for found, half in zip(parts, halves, strict=True):
-                steps = [to_vectors(step.float()) for step in half]
+    guidance = "both" if HALVES[0] in reconstructors else "conditional"
+    blocks = dict.fromkeys(block for by_block in reconstructors.values() for block in by_block)
+    parts: dict[tuple[str, str, str], list[TransferStatistics]] = {}
+    for indices, updates in stream_updates(pipe, prompts, blocks, settings, guidance):
+        for half, by_block in reconstructors.items():
+            for block, named in by_block.items():
+                maps = updates[block][:, HALVES.index(half)] if guidance == "both" else updates[block]
+                steps = [to_vectors(step.float()) for step in maps]
                 x = torch.stack([_moments(step, len(indices)) for step in steps])
                 for name, reconstructor in named.items():
-                    found.setdefault((block, name), []).append(_statistics(reconstructor, steps, x))
-    return [
-        {block: {name: _join(found[block, name]) for name in named} for block, named in reconstructors.items()}
-        for found in parts
-    ]
+                    parts.setdefault((half, block, name), []).append(_statistics(reconstructor, steps, x))
+    return {
+        half: {block: {name: _join(parts[half, block, name]) for name in named} for block, named in by_block.items()}
+        for half, by_block in reconstructors.items()
+    }
 
 
 def _statistics(

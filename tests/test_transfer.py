@@ -8,6 +8,7 @@ from sae_lib.denoising import CallSettings, stream_updates
 from sae_lib.noise import prompt_generator
 from sae_lib.sae import TopKSAE
 from sae_lib.transfer import (
+    HALVES,
     PCA,
     RawUpdates,
     TransferStatistics,
@@ -97,7 +98,7 @@ def test_of_a_guided_call_the_conditional_half_is_measured(pipe, sae):
 
 def test_both_halves_of_a_guided_call_are_measured_in_one_run(pipe, sae):
     named = {"mid.0": {"sae": sae}}
-    halves = measure_halves(pipe, PROMPTS, GUIDED, named)
+    halves = measure_halves(pipe, PROMPTS, GUIDED, dict.fromkeys(HALVES, named))
     alone = measure_transfer(pipe, PROMPTS, GUIDED, named)["mid.0"]["sae"]
     torch.testing.assert_close(halves["conditional"]["mid.0"]["sae"].x, alone.x)
     parts = []
@@ -116,7 +117,7 @@ def test_both_halves_of_a_call_without_guidance_are_refused(pipe, sae):
     with pytest.raises(
         ValueError, match='guidance is \'both\' at a guidance scale of 0.0; choose "conditional", or "both" above 1'
     ):
-        measure_halves(pipe, PROMPTS, TURBO, {"mid.0": {"sae": sae}})
+        measure_halves(pipe, PROMPTS, TURBO, {"unconditional": {"mid.0": {"sae": sae}}})
 
 
 def test_there_is_one_pair_less_than_steps_and_of_one_step_there_is_none(pipe, sae, measured):
