@@ -1,5 +1,6 @@
 """A figure on disk: the picture as PNG and PDF, and beside it a JSON record of the numbers drawn and of the run."""
 
+import csv
 import importlib.metadata
 import io
 import json
@@ -63,8 +64,7 @@ def save_figure(
     Raises ValueError for a name that is no plain lower-case name or a result with NaN or infinity, TypeError for a
     result with no JSON form.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name):
-        raise ValueError(f"figure name {name!r}: wanted lower-case letters, digits and '_'")
+    _refuse_name(name)
     verdicts = [{key: value for key, value in asdict(verdict).items() if value != ""} for verdict in verdicts]
     result = _as_json({**result, "verdicts": verdicts}, name)
     if run.mark and not any(text.get_gid() == "mark" for text in fig.texts):
@@ -81,6 +81,56 @@ def save_figure(
         record = {"result": result, "run": _provenance(run, artefact)}
         store.write_if_changed(saved.json, (json.dumps(record, indent=1) + "\n").encode())
     return saved
+
+
+class SavedTable(NamedTuple):
+    """Paths of one table; printed without the folder of this machine."""
+
+    csv: Path
+    tex: Path
+
+    def __repr__(self) -> str:
+        return f"{self.csv.parent.name}/{self.csv.stem}.csv|tex"
+
+
+def save_table(run: Run, name: str, rows: Sequence[Mapping[str, str]]) -> SavedTable:
+    """Save a table beside the run's figures, as CSV and as LaTeX (`\\usepackage{booktabs}`); the rows' keys are the columns.
+
+    Raises ValueError for a name that is no plain lower-case name, without rows, and for rows of different columns.
+    """
+    _refuse_name(name)
+    columns = list(rows[0]) if rows else []
+    if not rows or any(list(row) != columns for row in rows):
+        raise ValueError(f"table {name!r}: wanted rows with the same columns, at least one")
+    saved = SavedTable(*(figure_folder(run) / f"{name}.{kind}" for kind in SavedTable._fields))
+    with io.StringIO(newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *(row.values() for row in rows)])
+        store.write_if_changed(saved.csv, file.getvalue().encode())
+    lines = [
+        " & ".join(_in_latex(str(cell)) for cell in cells) + r" \\" for cells in [columns, *(r.values() for r in rows)]
+    ]
+    body = [
+        rf"\begin{{tabular}}{{{'l' * len(columns)}}}",
+        r"\toprule",
+        lines[0],
+        r"\midrule",
+        *lines[1:],
+        r"\bottomrule",
+    ]
+    marked = [f"% {run.mark}"] * bool(run.mark)
+    store.write_if_changed(saved.tex, ("\n".join([*marked, *body, r"\end{tabular}"]) + "\n").encode())
+    return saved
+
+
+def _in_latex(text: str) -> str:
+    """With the characters escaped that LaTeX would read as commands."""
+    text = re.sub(r"([&%$#_{}])", r"\\\1", text)
+    return text.replace("×", r"$\times$").replace("–", "--")
+
+
+def _refuse_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name):
+        raise ValueError(f"figure name {name!r}: wanted lower-case letters, digits and '_'")
 
 
 def _render(fig: Figure, kind: str, metadata: dict[str, None]) -> bytes:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
 from sae_lib import store, style
-from sae_lib.figures import save_figure
+from sae_lib.figures import save_figure, save_table
 from sae_lib.runs import Run
 from sae_lib.verdicts import Claim
 
@@ -95,6 +95,22 @@ def test_the_mark_fits_into_the_smallest_figure():
 def test_what_is_shown_names_no_folder_of_this_machine(tmp_path):
     saved = save_figure(run_at("pocket"), draw(), "fig3", {})
     assert repr(saved) == "04_transfer/fig3.png|pdf|json"
+
+
+def test_a_table_is_saved_as_csv_and_as_latex_that_compiles():
+    saved = save_table(
+        run_at("pocket"), "table5", [{"block": "mid.0", "EV, %": "1.5 (1–2)"}, {"block": "a_b", "EV, %": ""}]
+    )
+    assert saved.csv.read_text() == 'block,"EV, %"\nmid.0,1.5 (1–2)\na_b,\n'
+    lines = saved.tex.read_text().splitlines()
+    assert lines[0] == r"\begin{tabular}{ll}" and lines[-1] == r"\end{tabular}"
+    assert lines[2] == r"block & EV, \% \\" and lines[4:6] == [r"mid.0 & 1.5 (1--2) \\", r"a\_b &  \\"]
+    assert repr(saved) == "04_transfer/table5.csv|tex"
+
+
+def test_a_table_with_uneven_rows_is_refused():
+    with pytest.raises(ValueError, match="table 'table5': wanted rows with the same columns, at least one"):
+        save_table(run_at("pocket"), "table5", [{"a": "1"}, {"b": "1"}])
 
 
 @pytest.mark.parametrize("value", [float("nan"), np.inf, torch.tensor([float("nan")])])

@@ -388,8 +388,9 @@ save_figure(run, fig, "neighbours", result | {"seed": seed}, verdicts=verdicts)
 # **What we see.** Look first at how far a coloured curve falls from left to right: the number in the panel says it, less
 # the control's fall. Where it falls, a vector speaks of its region; where it stays up at the far end, the vector says the
 # same all over the picture, however high it is, and a picture's many vectors are worth little more than one (last column of
-# the table). A grey curve away from 0 is a pattern of places that every picture repeats. Bands are 95 % intervals over
-# prompts. Blocks of the finer grid have more cells, so they can also tell smaller things apart.
+# the table). Where a curve starts low and stays level, most of a vector is neither its picture's nor its neighbours': it
+# belongs to the single cell, as a texture does, or to nothing, and only the test with objects below can tell. A grey curve
+# away from 0 is a pattern of places that every picture repeats. Bands are 95 % intervals over prompts.
 #
 # ### A picture of the vectors
 #
