@@ -1,7 +1,7 @@
 """The full-width rehearsal on one GPU: `python tests/benchmarks/gpu.py` (75 seconds on an H100).
 
 SDXL Turbo's configuration with random weights in bfloat16: real shapes, speed and memory, no science. Measured are the
-harvest of the four blocks at 512 px (pictures a second, share of the card's peak), the training of their SAEs (vectors a
+harvest of the paper's four blocks at 512 px (pictures a second, share of the card's peak), the training of their SAEs (vectors a
 second), and both in one stream; from these the hours for the paper's 1.5 million prompts. Writes
 figures/results/gpu.json. On a CPU `--source random/16 --small` shows that it runs.
 """
@@ -60,9 +60,8 @@ def harvest_speed(pipe, batch: int, rounds: int) -> dict[str, float]:
     pipe.unet.to(memory_format=torch.channels_last)
     rates["channels last"] = batch / seconds_of(run, rounds)
     if pipe.device.type == "cuda":
-        for (
-            module
-        ) in pipe.unet.modules():  # each transformer layer for itself: hooks and the early stop stay as they are
+        # each transformer layer for itself: hooks and the early stop stay as they are
+        for module in pipe.unet.modules():
             if type(module).__name__ == "BasicTransformerBlock":
                 module.compile()
         rates["channels last, transformer layers compiled"] = batch / seconds_of(run, rounds)
@@ -98,7 +97,7 @@ def training_speed(configs: list[SAEConfig], device, rounds: int) -> dict[str, f
 def together(pipe, configs: list[SAEConfig], prompts: int, batch: int) -> dict[str, float]:
     """Harvest and training in one stream: pictures a second, memory."""
     settings = CallSettings(1, 0.0, batch_size=batch, noise="batch of 50")
-    buffer = prompts * positions_per_step(pipe) // 2
+    buffer = prompts * positions_per_step(pipe, PAPER_BLOCKS[0]) // 2
     stream = TrainingStream(pipe, load_prompts("pocket", prompts), PAPER_BLOCKS, settings, buffer=buffer)
     if pipe.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

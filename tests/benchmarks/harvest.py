@@ -27,7 +27,7 @@ from sae_lib.updates import capture_updates
 
 
 def ways(pipe, prompts: list[str]):
-    """Each way to get the updates of the four blocks, as a function without arguments."""
+    """Each way to get the updates of the paper's four blocks, as a function without arguments."""
     indices, settings = range(len(prompts)), CallSettings(1, 0.0, batch_size=len(prompts))
 
     def call(output_type):

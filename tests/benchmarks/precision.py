@@ -1,6 +1,6 @@
 """What 16 bit cost in explained variance: `python tests/benchmarks/precision.py` (some 6 minutes on two cores).
 
-At pocket scale, k = 16, the four blocks. Two questions: how well one SAE (trained in float32) explains vectors that were
+At pocket scale, k = 16, the paper's four blocks. Two questions: how well one SAE (trained in float32) explains vectors that were
 stored, or computed by a U-Net, in 16 bit, and how well an SAE that was *trained* on such vectors explains float32 ones.
 Beside both stands what another seed changes. Held-out prompts. Writes figures/results/precision.json.
 """
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=200)
     parser.add_argument("--output", type=Path, default=ROOT / "figures" / "results" / "precision.json")
     options = parser.parse_args()
-    run = TrainingRun(prompts=options.prompts, passes=options.passes, ks=(16,))
+    run = TrainingRun(prompts=options.prompts, passes=options.passes, blocks=PAPER_BLOCKS, ks=(16,))
     exact = held_out_vectors(run, options.held_out)
     saes = trained(run)
     measured = {"float32": exact}

@@ -1,6 +1,6 @@
 """Which learning rate the pocket SAEs want: `python tests/benchmarks/sae_learning_rate.py` (some 5 minutes on two cores).
 
-Trains the SAEs of Figure 3 (k = 16, all four blocks) at each rate on the pocket scale's vectors, measures them on held-out
+Trains the SAEs of Figure 3 (k = 16, the paper's four blocks) at each rate on the pocket scale's vectors, measures them on held-out
 prompts, and writes figures/results/sae_learning_rate.json, which notebook 03 draws.
 """
 
@@ -16,7 +16,7 @@ import torch
 from sae_lib.blocks import PAPER_BLOCKS
 from sae_lib.figures import commit_hash
 from sae_lib.prompts import load_prompts
-from sae_lib.recipes import TrainingRun, transfer_k
+from sae_lib.recipes import TrainingRun
 from sae_lib.scales import get_scale
 from sae_lib.store import ROOT, write_if_changed
 from sae_lib.training import LOG_FILE, SAEConfig, train_saes
@@ -28,7 +28,7 @@ COMMAND = "python tests/benchmarks/sae_learning_rate.py"
 
 def sweep(scale: str, seed: int = 2) -> dict:
     """Held-out explained variance and the last share of dead features, by block and rate."""
-    run, counts = TrainingRun(scale, seed=seed, ks=(transfer_k(128),)), get_scale(scale)
+    run, counts = TrainingRun(scale, seed=seed, blocks=PAPER_BLOCKS, kinds=("transfer",)), get_scale(scale)
     pipe = run.load_pipeline()
     stream, configs = run.stream(pipe), run.configs(pipe)
     held_out, noise = load_prompts(scale, counts.transfer_prompts, "held-out"), replace(run.settings, seed=seed + 1_000)
@@ -43,8 +43,8 @@ def sweep(scale: str, seed: int = 2) -> dict:
             blocks[block]["explained_variance"].append(float(f"{explained:.6g}"))
             blocks[block]["dead_share"].append(json.loads(logs[block])["dead_share"])
         print(f"{rate:g}", {block: columns["explained_variance"][-1] for block, columns in blocks.items()}, flush=True)
-    chosen = SAEConfig.pocket("mid.0").lr
-    result = {"learning_rates": RATES, "chosen": chosen, "k": transfer_k(128), "blocks": blocks, "seed": seed}
+    chosen, (k,) = SAEConfig.pocket("mid.0").lr, {config.k for config in configs}
+    result = {"learning_rates": RATES, "chosen": chosen, "k": k, "blocks": blocks, "seed": seed}
     return result | {"prompts": len(stream.prompts), "passes": counts.passes, "held_out_prompts": len(held_out)}
 
 

@@ -1,6 +1,6 @@
 """Explained variance over the whole grid of Fig. 2: `python tests/benchmarks/sae_sweep.py`, or `make sweep`.
 
-Trains one SAE for each k, expansion factor, block and seed on one-step updates by the pocket scale's recipe (a seed is
+Trains one SAE for each k, expansion factor, block (the paper's four, of one width) and seed on one-step updates by the pocket scale's recipe (a seed is
 that of the noise, the order and the first weights), measures it on held-out prompts, and writes
 figures/results/sae_sweep.json, which notebook 06 draws. Each seed's SAEs are kept in the cache: a run that was killed goes on where it was.
 `--small` runs a few steps of everything, to see that it works, and writes into the cache.
@@ -30,11 +30,11 @@ COMMAND = "python tests/benchmarks/sae_sweep.py"
 
 def train_and_measure(scale: str, seed: int, pipe) -> dict[str, list[list[float]]]:
     """Held-out explained variance by block, k and expansion factor, of the SAEs of one seed."""
-    run = TrainingRun(scale, seed=seed, ks=KS, expansion_factors=EXPANSION_FACTORS)
+    run = TrainingRun(scale, seed=seed, blocks=PAPER_BLOCKS, ks=KS, expansion_factors=EXPANSION_FACTORS)
     stream, configs = run.stream(pipe), run.configs(pipe)
     inputs = {"run": asdict(run), "stream": stream.description, "configs": [asdict(config) for config in configs]}
     folder = cached("sweep", inputs, partial(run.train, pipe=pipe, stream=stream), resumable=True)
-    saes: dict[str, dict[str, TopKSAE]] = {block: {} for block in PAPER_BLOCKS}
+    saes: dict[str, dict[str, TopKSAE]] = {block: {} for block in run.blocks}
     for config in configs:
         saes[config.block][config.folder_name] = TopKSAE.load(folder / config.folder_name, config.block)
     held_out = load_prompts(scale, get_scale(scale).transfer_prompts, "held-out")
