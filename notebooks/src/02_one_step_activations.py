@@ -166,7 +166,7 @@ drawn = torch.cat([map_[: len(pictures)].flatten() for map_ in relative.values()
 look = {"vmin": drawn.quantile(0.01), "vmax": drawn.quantile(0.99)}
 size = (TEXT_WIDTH, 0.3 + 4.9 / (1 + len(both)) * (len(pictures) + 1))
 fig, axes = plt.subplots(len(pictures) + 1, 1 + len(both), figsize=size)
-fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+fig.get_layout_engine().set(w_pad=0.01, h_pad=0.02, wspace=0, hspace=0)
 for ax, picture in zip(axes[:, 0], pictures, strict=False):
     show_picture(ax, picture)
 axes[-1, 0].axis("off")
@@ -291,7 +291,7 @@ for number, ax in panel.items():
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter("{x:g}")
 axes[0, 0].set_ylabel("share of the variance")
-axes[0, 0].plot([], [], ":", color=CONTROL_COLOR, label="control: dimensions permuted")
+axes[0, -1].plot([], [], ":", color=CONTROL_COLOR, label="control: dimensions permuted")
 fig.legend(loc="outside upper center", ncols=4)
 result = {"cumulated": cumulated, "participation": participation, "participation_of_control": by_chance}
 save_figure(run, fig, "spectrum", result | {"prompts": len(prompts), "seed": seed})
@@ -470,7 +470,7 @@ for index, row in enumerate(axes):
         show_picture(ax, colours[block][index])
 for ax, title in zip(axes[0], titles, strict=True):
     ax.set_title(title, fontsize=7, color=BLOCK_COLORS.get(title, "black"))
-three_share = {block: cumulated[block][2].item() for block in PAPER_BLOCKS}
+three_share = {block: cumulated[block][2].item() for block in both}
 print("three colours, share of the variance:", {block: f"{share:.2f}" for block, share in three_share.items()})
 result = {"prompts": prompts[:shown], "share_of_variance": three_share, "objects_stand_out": gains, "seed": seed}
 save_figure(run, fig, "components", result, verdicts=object_verdicts)
