@@ -27,13 +27,13 @@ from sae_lib import CallSettings, load_pipeline, load_prompts, load_saes, stream
 start()
 
 # %%
-block = "up.0.1"
-pipe, sae = load_pipeline("turbo"), load_saes(k=10)[block]
+block = "up.1.2"
+pipe, sae = load_pipeline("turbo"), load_saes()[block]
 call = CallSettings(steps=1, guidance_scale=0.0, batch_size=64)
 ((_, updates),) = stream_updates(pipe, load_prompts("pocket", 64, "held-out"), [block], call)
 x = to_vectors(updates[block])
 W_enc, b_act, b_pre, W_dec = sae.encoder.weight, sae.latent_bias, sae.pre_bias, sae.decoder.weight
-print("x", list(x.shape), "  W_enc", list(W_enc.shape), "  W_dec", list(W_dec.shape))
+print("x", list(x.shape), "  W_enc", list(W_enc.shape), "  W_dec", list(W_dec.shape), f"  k = {sae.k}")
 
 # %% [markdown]
 # ## Exercise 2.1: pre-activations
@@ -189,7 +189,7 @@ def decode(s, W_dec, b_pre):
 # Your three functions, with the trained weights, against `TopKSAE`. Two ways to the same numbers are the best test there is.
 
 # %%
-s = top_k(pre_activations(x, W_enc, b_pre, b_act), k=10)
+s = top_k(pre_activations(x, W_enc, b_pre, b_act), sae.k)
 x_hat = decode(s, W_dec, b_pre)
 print("largest difference of the activations:", f"{(s - sae.encode(x)).abs().max():.1e}")
 print("largest difference of the reconstruction:", f"{(x_hat - sae(x)).abs().max():.1e}")
@@ -245,7 +245,7 @@ def explained_variance(x, x_hat):
 
 
 # %%
-ks = [1, 2, 5, 10, 20, 50]
+ks = [1, 2, 4, 8, 16, 32]
 generator = torch.Generator().manual_seed(0)
 random_encoder = torch.randn(W_enc.shape, generator=generator) * W_enc.std()
 random_decoder = random_encoder.T / random_encoder.norm(dim=1)
@@ -259,33 +259,34 @@ print("trained", [f"{value:.2f}" for value in trained], "  random", [f"{value:.2
 
 # %%
 fig, ax = plt.subplots(figsize=(4, 2.4))
-ax.plot(ks, trained, "o-", label="trained SAE (for k = 10)")
+ax.plot(ks, trained, "o-", label=f"trained SAE (for k = {sae.k})")
 ax.plot(ks, untrained, "s--", color="#767676", label="control: random features")
-ax.axvline(10, color="#BBBBBB", linewidth=1)
+ax.axvline(sae.k, color="#BBBBBB", linewidth=1)
 ax.set(xscale="log", xticks=ks, xticklabels=ks, xlabel="k: features kept of a position", ylabel="explained variance")
 ax.legend()
 plt.show()
 
 # %% [markdown]
 # **What we see.** How much of the updates' variance is explained as more features are kept, with the control beside it. The SAE was
-# trained with k = 10, the vertical line: what happens to its right, and why?
+# trained with the k of the vertical line: what happens to its right, and why?
 #
 # **Take away.** Encode, keep k, decode: three lines. A number such as "80 % explained" means little until a control stands beside it.
 #
 # ## For the fast
 #
-# 1. Train one: `sae_lib.TopKSAE(128, 512, 10)`, loss `((sae(x) - x) ** 2).mean()`, Adam, 200 steps. How far do you come in a minute?
+# 1. Train one: `sae_lib.TopKSAE(64, 32, 4)`, loss `((sae(x) - x) ** 2).mean()`, Adam, 200 steps. How far do you come in a minute? And with 256 features?
 # 2. The authors' code for Figure 3 swaps the two arguments: 1 − var(x − x̂) / var(x̂). Which is larger, theirs or yours, and why? (Notebook
 #    04 shows both.)
 # 3. Replace TopK by a ReLU alone. How many features are active in a row now?
 
 # %% [markdown] tags=["instructor"]
-# **Before the lesson** draw one row: x → 512 numbers → 10 numbers → x̂. Everything else is bookkeeping.
+# **Before the lesson** draw one row: x → 32 numbers, at most 4 of them not 0 → x̂. Everything else is bookkeeping.
 #
 # **Skip first**: the bonus; then 2.3 (it is 2.1 backwards).
 #
 # **They will ask**
 # - *Why TopK and not L1?* k is set, not tuned through a penalty, and strengths are not shrunk. The paper's choice.
+# - *Only 32 features for 64 dimensions?* A rule chose the size by what the features read (notebook 03); in SDXL the paper has four features for each dimension.
 # - *Why b_pre?* Updates have a large common mean; without taking it off, every feature would have to carry it.
-# - *Why is the line's right end lower, or not higher?* The weights were trained with k = 10: features beyond the tenth were never asked to help.
+# - *Why is the line's right end lower, or not higher?* The weights were trained with k = 4: features beyond the fourth were never asked to help.
 # - *Is explained variance the same as 1 − FVU?* No: here a dimension of tiny variance counts as much as a large one (Exercise 2.4's first mistake).
