@@ -269,10 +269,10 @@ def choose(answer: Callable) -> None:
 
 def side_effect(answer: Callable) -> None:
     before, after = (_random(3, 64, 64, seed=seed).sigmoid() for seed in (0, 1))
-    mask = torch.zeros(8, 8, dtype=torch.bool)
-    mask[2:4, 1:6] = True
-    after = torch.where(mask.repeat_interleave(8, 0).repeat_interleave(8, 1), after, before + 0.1 * (after - before))
-    pixels = mask.repeat_interleave(8, 0).repeat_interleave(8, 1)
+    mask = torch.zeros(16, 16, dtype=torch.bool)
+    mask[4:8, 2:12] = True
+    after = torch.where(mask.repeat_interleave(4, 0).repeat_interleave(4, 1), after, before + 0.1 * (after - before))
+    pixels = mask.repeat_interleave(4, 0).repeat_interleave(4, 1)
     change, signed = (after - before).abs().mean(0), (after - before).mean(0)
     wrong = {
         "brighter and darker cancel: take the absolute value before the mean.": (

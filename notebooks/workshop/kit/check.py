@@ -18,7 +18,7 @@ from sae_lib.training import peak_memory_gb
 
 def main() -> None:
     """Draw `first_picture.png` in the cache. Raises ValueError if it has hardly a colour: then the model did not work."""
-    pipe, saes = load_pipeline("turbo"), load_saes(k=10)
+    pipe, saes = load_pipeline("turbo"), load_saes()
     imported, settings = time.time() - start, {"num_inference_steps": 1, "guidance_scale": 0.0}
     picture = pipe("a red heart at sea", generator=torch.Generator().manual_seed(0), **settings).images[0]
     if picture.getcolors(50):

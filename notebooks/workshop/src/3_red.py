@@ -294,8 +294,8 @@ for word in (value, "star"):
 
 # %%
 print(head)
-for where in (block, "up.0.1"):
-    search(where, value, only_objects=True)
+for only_objects in (False, True):
+    search("up.0.1", value, only_objects)
 
 
 def probe(block):
@@ -313,7 +313,7 @@ def probe(block):
 print("\nlinear probe, other half:", ", ".join(f"{where} {probe(where):.2f}" for where in (block, "up.0.1")))
 
 # %% [markdown]
-# **What we see.** The best feature and the probe, in both blocks. Where even the probe reads little, the value is hardly there, and no dictionary can find it. *Why* is it not
+# **What we see.** The best feature of up.0.1, first among all cells, then among objects, and the probe in both blocks; compare its score in up.1.2 with that of the one feature above. Where even the probe reads little, the value is hardly there, and no dictionary can find it. *Why* is it not
 # there? Perhaps the block was never told. Each block reads the caption for itself. So take captions of one object that is not red, and give **one block alone** the caption with "red" in place of the
 # colour: the other blocks read the caption as it was.
 

@@ -19,18 +19,23 @@ from sae_lib import (
     draw_pictures,
     explained_variance,
     intervene,
+    load_judge,
     load_pipeline,
     load_prompts,
     load_saes,
+    load_statistics,
     stream_updates,
+    strength_unit,
     to_vectors,
 )
+from sae_lib.judges import attribute_values, judge_truth, see_values
+from sae_lib.meaning import reading_scores
 
 start()
 
 # %%
-block = "up.0.1"
-pipes, sae = {name: load_pipeline(name) for name in ("turbo", "base")}, load_saes(k=10)[block]
+block = "up.1.2"
+pipes, sae = {name: load_pipeline(name) for name in ("turbo", "base")}, load_saes()[block]
 prompts = load_prompts("pocket", 24, "held-out")
 settings = {
     "Turbo, 1 step": ("turbo", CallSettings(1, 0.0, batch_size=24)),
@@ -208,26 +213,46 @@ def turn_on(block_output, change):
     return changed
 
 
+# %% [markdown]
+# Which feature? By a rule: the one that reads "red" best in the one-step pictures. `reading_scores` says how well a feature's map predicts where a value is: 0 is chance, 1 perfect.
+# It is turned on in four captions without "red", and beside it a random feature by the same amount.
+
 # %%
-active = sae.encode(to_vectors(updates["Turbo, 1 step"][0])).mean(0)
-feature = int(active.argmax())
-direction, unit = sae.decoder.weight[:, feature][:, None, None], active[feature]
-shown, titles = [], []
+judge, red = load_judge(), [word for _, word in attribute_values()].index("red")
+one_step = draw_pictures(pipes["turbo"], prompts, settings["Turbo, 1 step"][1])
+maps = sae.encode(to_vectors(updates["Turbo, 1 step"])).unflatten(0, (24, -1))
+reads = reading_scores(maps, judge_truth(judge, one_step, grid=16))[:, red]
+feature, random = int(reads.argmax()), int(torch.randint(sae.n_f, (), generator=torch.Generator().manual_seed(0)))
+amount = 3 * strength_unit(load_statistics()[block], feature)  # three times its mean where it is active
+print(
+    f"{block}/{feature} reads red with {reads[feature]:.2f}; the random one, {block}/{random}, with {reads[random]:.2f}"
+)
+
+# %%
+chosen = [prompt for prompt in prompts if " red " not in prompt][:4]
 for title, (name, call) in settings.items():
-    for times in (0, 40):
-        change = times * unit * direction
+    shown = {}
+    for what, number, size in (
+        ("without", feature, 0),
+        (f"red: {feature}", feature, amount),
+        (f"random: {random}", random, amount),
+    ):
+        change = size * sae.decoder.weight[:, number][:, None, None]
 
         def fn(block_input, block_output, at, change=change):
             return turn_on(block_output, change) if at.guided else block_output + change
 
         with intervene(pipes[name], {block: fn}):
-            shown.append(draw_pictures(pipes[name], prompts[:1], call)[0])
-        titles.append(title if times == 0 else f"+ {block}/{feature}")
-show(shown, titles)
+            shown[what] = draw_pictures(pipes[name], chosen, call)
+    print(
+        f"{title}: red is seen in",
+        ", ".join(f"{see_values(judge, these)[:, red].sum():.0f} of 4 ({what})" for what, these in shown.items()),
+    )
+    show([these[i] for i in range(2) for these in shown.values()], [*shown] * 2)
 
 # %% [markdown]
-# **What we see.** One caption in three settings, each without and with the feature that is most active in the one-step updates, at the same
-# amount. Does it do the same everywhere?
+# **What we see.** Two captions in three settings, each without and with the feature that was found in one step, and with a random one, at the same
+# amount and everywhere in the picture; above them, how often the judge sees red in four captions. Does it do the same everywhere? In many steps it is added many times.
 #
 # **Take away.** "Transfers" is not one thing: the variance explained, the features that stay on, and the effect of turning one on are three
 # measurements, each with its own control.
@@ -236,10 +261,10 @@ show(shown, titles)
 #
 # 1. Let `fn` act at step 0 only (`at.index == 0`), then at the last step only. When does a feature act?
 # 2. Give base a guidance of 1 (no guidance). Which line moves?
-# 3. Use an SAE with other random weights (`sae_lib.TopKSAE(128, 512, 10)`) in Exercise 4.1. What is left?
+# 3. Use an SAE with other random weights (`sae_lib.TopKSAE(sae.d_model, sae.n_f, sae.k)`) in Exercise 4.1. What is left?
 
 # %% [markdown] tags=["instructor"]
-# **Before the lesson** show Figure 3 of notebook 04: the same, over four blocks, with more prompts and intervals.
+# **Before the lesson** show Figure 3 of notebook 04: the same, over more blocks and prompts, with intervals.
 #
 # **Skip first**: 4.3 (show the pictures from the solution).
 #
