@@ -288,5 +288,6 @@ plt.show()
 # - *Why TopK and not L1?* k is set, not tuned through a penalty, and strengths are not shrunk. The paper's choice.
 # - *Only 32 features for 64 dimensions?* A rule chose the size by what the features read (notebook 03); in SDXL the paper has four features for each dimension.
 # - *Why b_pre?* Updates have a large common mean; without taking it off, every feature would have to carry it.
-# - *Why is the line's right end lower, or not higher?* The weights were trained with k = 4: features beyond the fourth were never asked to help.
+# - *Why does the line flatten on the right?* The weights were trained for the k of the vertical line: features beyond were never asked to help. And few more than that have
+#   pre-activations above 0; the ReLU drops the others.
 # - *Is explained variance the same as 1 − FVU?* No: here a dimension of tiny variance counts as much as a large one (Exercise 2.4's first mistake).

@@ -252,7 +252,8 @@ for title, (name, call) in settings.items():
 
 # %% [markdown]
 # **What we see.** Two captions in three settings, each without and with the feature that was found in one step, and with a random one, at the same
-# amount and everywhere in the picture; above them, how often the judge sees red in four captions. Does it do the same everywhere? In many steps it is added many times.
+# amount and everywhere in the picture; above them, how often the judge sees red in four captions. Does it do the same everywhere? In many steps it is added many times,
+# and guidance exaggerates it as it exaggerates the prompt: look at base.
 #
 # **Take away.** "Transfers" is not one thing: the variance explained, the features that stay on, and the effect of turning one on are three
 # measurements, each with its own control.
