@@ -105,6 +105,8 @@ print("one pocket model: no interval covers its training" if known else "no grou
 #   family. Erasing stands beside the block's own ablation: where that erases too little (lower end not above 0.05), it *cannot be tested here*.
 # - Stability is compared at equal firing rate, less what untrained SAEs show: often active features come back and mean something for one reason.
 # - The agreement of reading and writing is taken over blocks and families, less that of permuted blocks; of values in one block little was known.
+# - The paper's words for its four blocks are tested by what features read there; two of the four write nothing in this U-Net (notebook 05).
+# - Exact truth is asked at one noise level, t = 499, in place of two, and the judge on the same renders stands beside it.
 
 # %%
 ABOVE_ZERO, ROOM = 1e-6, 0.05  # so that a difference of exactly zero does not hold; what an ablation must erase
