@@ -274,7 +274,8 @@ plt.show()
 #
 # ## For the fast
 #
-# 1. Train one: `sae_lib.TopKSAE(64, 32, 4)`, loss `((sae(x) - x) ** 2).mean()`, Adam, 200 steps. How far do you come in a minute? And with 256 features?
+# 1. Train one: `sae_lib.TopKSAE(64, 32, 4)`, loss `((sae(x) - x) ** 2).mean()`, Adam, 200 steps. How far do you come in a minute? And with 256
+#    features?
 # 2. The authors' code for Figure 3 swaps the two arguments: 1 − var(x − x̂) / var(x̂). Which is larger, theirs or yours, and why? (Notebook
 #    04 shows both.)
 # 3. Replace TopK by a ReLU alone. How many features are active in a row now?
@@ -286,8 +287,9 @@ plt.show()
 #
 # **They will ask**
 # - *Why TopK and not L1?* k is set, not tuned through a penalty, and strengths are not shrunk. The paper's choice.
-# - *Only 32 features for 64 dimensions?* A rule chose the size by what the features read (notebook 03); in SDXL the paper has four features for each dimension.
+# - *Only 32 features for 64 dimensions?* A rule chose the size by what the features read (notebook 03); in SDXL the paper has four features for
+#   each dimension.
 # - *Why b_pre?* Updates have a large common mean; without taking it off, every feature would have to carry it.
-# - *Why does the line flatten on the right?* The weights were trained for the k of the vertical line: features beyond were never asked to help. And few more than that have
-#   pre-activations above 0; the ReLU drops the others.
+# - *Why does the line flatten on the right?* The weights were trained for the k of the vertical line: features beyond were never asked to help. And
+#   few more than that have pre-activations above 0; the ReLU drops the others.
 # - *Is explained variance the same as 1 − FVU?* No: here a dimension of tiny variance counts as much as a large one (Exercise 2.4's first mistake).

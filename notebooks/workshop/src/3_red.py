@@ -11,8 +11,6 @@
 # means red" is a claim that can be *wrong*.
 
 # %%
-from functools import cache
-
 import checks
 import torch
 from classroom import show, start
@@ -49,7 +47,6 @@ families, names = zip(*attribute_values(), strict=True)
 coloured = [i for i, family in enumerate(families) if family == "colour"]  # what has a colour is an object
 
 
-@cache
 def read(block):
     """Activations [pictures, cells, features] of a block's SAE; truth [pictures, cells, values]: does this cell show the value?"""
     activations = saes[block].encode(to_vectors(updates[block])).unflatten(0, (192, -1))
@@ -57,7 +54,8 @@ def read(block):
 
 
 # %%
-activations, truth = read(block)
+reading = {where: read(where) for where in updates}
+activations, truth = reading[block]
 present = truth[..., names.index(value)]
 every_cell = torch.ones_like(present)
 side = updates[block].shape[-1]
@@ -209,8 +207,8 @@ print(
 # %% [markdown]
 # ## Exercise 3.3: what chance would find
 #
-# The control: pair every picture with the truth of *another* picture and search again. What the best of all features scores now is
-# what the search finds when there is nothing to find. `order[i]` says whose truth picture i gets. Both `present` and `among` belong to the truth: shuffle both.
+# The control: pair every picture with the truth of *another* picture and search again. What the best of all features scores now is what the search
+# finds when there is nothing to find. `order[i]` says whose truth picture i gets. Both `present` and `among` belong to the truth: shuffle both.
 
 
 # %% tags=["exercise"]
@@ -249,7 +247,7 @@ def best_by_chance(activations, present, among, order):
 # %%
 def search(block, value, only_objects=False, shuffles=100):
     """The best feature on the even pictures; its scores on both halves, the best by chance, and how often that is as good."""
-    activations, truth = read(block)
+    activations, truth = reading[block]
     present, among = truth[..., names.index(value)], truth[..., coloured].any(-1) | (not only_objects)
     generator = torch.Generator().manual_seed(0)
     found = score(activations[even], present[even], among[even])
@@ -267,9 +265,9 @@ for word in (value, "star"):
     search(block, word)
 
 # %% [markdown]
-# **What we see.** Two values: the score on both halves, what the search finds by chance, and how many of 100 shuffles find as much on the half where it was chosen (a p-value).
-# By the usual standards both cases are closed: each feature was tested on new pictures and beats chance. Stop here for a minute and look at the two
-# numbers of the features. **What else could a feature "for star" be?**
+# **What we see.** Two values: the score on both halves, what the search finds by chance, and how many of 100 shuffles find as much on the half
+# where it was chosen (a p-value). By the usual standards both cases are closed: each feature was tested on new pictures and beats chance. Stop here
+# for a minute and look at the two numbers of the features. **What else could a feature "for star" be?**
 #
 # ## Compared with what?
 #
@@ -282,15 +280,16 @@ for word in (value, "star"):
     search(block, word, only_objects=True)
 
 # %% [markdown]
-# **What we see.** Both values again, now against other objects. If many shuffles reach a score, or nothing is left of it on the other half, it cannot be told from chance. A negative result for one
-# value beside a positive one for another, by the same code, is worth more than either alone: it shows that the test can fail, and that it can
-# succeed.
+# **What we see.** Both values again, now against other objects. If many shuffles reach a score, or nothing is left of it on the other half, it
+# cannot be told from chance. A negative result for one value beside a positive one for another, by the same code, is worth more than either alone:
+# it shows that the test can fail, and that it can succeed.
 #
 # ## Where red was sought in vain
 #
-# The paper worked on four blocks of SDXL Turbo. An earlier version of this lesson took one of the same name, up.0.1, looked for red with an SAE of 512 features, and found
-# nothing that the test could tell from chance. Is it the SAE's fault? A **linear probe** is the ceiling for every feature of a block: the best weighted sum of *all* dimensions of
-# the update, fitted to "red or not" on the objects of the even pictures, and scored on the odd ones as a feature is.
+# The paper worked on four blocks of SDXL Turbo. An earlier version of this lesson took one of the same name, up.0.1, looked for red with an SAE of
+# 512 features, and found nothing that the test could tell from chance. Is it the SAE's fault? A **linear probe** is the ceiling for every feature
+# of a block: the best weighted sum of *all* dimensions of the update, fitted to "red or not" on the objects of the even pictures, and scored on the
+# odd ones as a feature is.
 
 # %%
 print(head)
@@ -300,7 +299,7 @@ for only_objects in (False, True):
 
 def probe(block):
     """Ridge regression from the update to the value, on objects: its score on the odd pictures."""
-    truth = read(block)[1]
+    truth = reading[block][1]
     present, among = truth[..., names.index(value)], truth[..., coloured].any(-1)
     x = to_vectors(updates[block]).unflatten(0, (192, -1))
     rows, wanted = x[even][among[even]], present[even][among[even]].float()
@@ -313,9 +312,10 @@ def probe(block):
 print("\nlinear probe, other half:", ", ".join(f"{where} {probe(where):.2f}" for where in (block, "up.0.1")))
 
 # %% [markdown]
-# **What we see.** The best feature of up.0.1, first among all cells, then among objects, and the probe in both blocks; compare its score in up.1.2 with that of the one feature above. Where even the probe reads little, the value is hardly there, and no dictionary can find it. *Why* is it not
-# there? Perhaps the block was never told. Each block reads the caption for itself. So take captions of one object that is not red, and give **one block alone** the caption with "red" in place of the
-# colour: the other blocks read the caption as it was.
+# **What we see.** The best feature of up.0.1, first among all cells, then among objects, and the probe in both blocks; compare its score in up.1.2
+# with that of the one feature above. Where even the probe reads little, the value is hardly there, and no dictionary can find it. *Why* is it not
+# there? Perhaps the block was never told. Each block reads the caption for itself. So take captions of one object that is not red, and give **one
+# block alone** the caption with "red" in place of the colour: the other blocks read the caption as it was.
 
 # %%
 captions = [
@@ -342,14 +342,14 @@ shown = [i for i, caption in enumerate(captions) if caption.scene.get("style") =
 show([these[i] for i in shown[:2] for these in drawn.values()], [*drawn] * 2)
 
 # %% [markdown]
-# **What we see.** Which of the two blocks puts the caption's colour into the picture. Before you look for a feature, find out where the model writes what you look for: notebook
-# 05 does so for all blocks and all kinds of values.
+# **What we see.** Which of the two blocks puts the caption's colour into the picture. Before you look for a feature, find out where the model
+# writes what you look for: notebook 05 does so for all blocks and all kinds of values.
 #
 # ## Reading and writing
 #
-# A feature that *reads* a value is active where the model draws it. Does it also *write* it: does turning it on make the model draw it? Turn
-# red's feature on in the same captions, in the cells where the judge sees the object, and let the judge count. +5 adds five times the feature's mean activation.
-# Compared with what? With four random features of the block, turned on in the same cells by the **same amount**.
+# A feature that *reads* a value is active where the model draws it. Does it also *write* it: does turning it on make the model draw it? Turn red's
+# feature on in the same captions, in the cells where the judge sees the object, and let the judge count. +5 adds five times the feature's mean
+# activation. Compared with what? With four random features of the block, turned on in the same cells by the **same amount**.
 
 # %%
 lots = [i for i in torch.randperm(saes[block].n_f, generator=torch.Generator().manual_seed(0)).tolist() if i != feature]
@@ -369,12 +369,13 @@ for i in shown:
     show([these[i] for these in written.values()], list(written))
 
 # %% [markdown]
-# **What we see.** The share of pictures in which the judge sees red, and the first three cartoons of the list. Compare red's feature with the random ones, and with the picture in which the whole block was told
-# "red". Then **look**: would *you* call it red, or is it a ruin that the judge calls red? A judge is to be trusted on pictures like those it learnt from. Where
-# it fails, look at the old colour: it is still written by a feature of its own.
+# **What we see.** The share of pictures in which the judge sees red, and the first three cartoons of the list. Compare red's feature with the
+# random ones, and with the picture in which the whole block was told "red". Then **look**: would *you* call it red, or is it a ruin that the judge
+# calls red? A judge is to be trusted on pictures like those it learnt from. Where it fails, look at the old colour:
+# nobody took it off.
 #
-# **Take away.** Choose on one half, test on the other. Compare with the best that chance finds. Ask: compared with *what*? Look where the model writes. Test writing by
-# itself, against random features of the same size, and look at what was written.
+# **Take away.** Choose on one half, test on the other. Compare with the best that chance finds. Ask: compared with *what*? Look where the model
+# writes. Test writing by itself, against random features of the same size, and look at what was written.
 #
 # ## For the fast
 #
@@ -388,17 +389,19 @@ for i in shown:
 #
 # **Skip first**: 3.2. Never skip 3.3 and the table after it: they are the lesson.
 #
-# **Talk about** the question "what else could a feature for star be?" before anybody runs the next cell. Somebody will see that it has red's number, or say "object".
+# **Talk about** the question "what else could a feature for star be?" before anybody runs the next cell. Somebody will see that it has red's
+# number, or say "object".
 #
-# **Talk about** the table of the two blocks. An honest failure has a reason: this lesson looked in up.0.1 for a long time, because the paper's block has that name. Which block
-# writes what is a property of the model, not of the name; notebook 05 measures it.
+# **Talk about** the table of the two blocks. An honest failure has a reason: this lesson looked in up.0.1 for a long time, because the paper's
+# block has that name. Which block writes what is a property of the model, not of the name; notebook 05 measures it.
 #
-# **Talk about** the writing table: with a control of another size ("five times its *own* mean") the comparison would be unfair. It is the same question as
-# before: compared with what?
+# **Talk about** the writing table: with a control of another size ("five times its *own* mean") the comparison would be unfair. It is the same
+# question as before: compared with what?
 #
 # **They will ask**
 # - *Is there one feature for red, then?* One in this SAE, in this block, by this test. Another SAE may split it; notebook 09 counts.
-# - *Why are there so few features?* A rule chose the size by what the features read, in pictures of their own, and never looked at writing. The paper's have four for each dimension.
+# - *Why are there so few features?* A rule chose the size by what the features read, in pictures of their own, and never looked at writing. The
+#   paper's have four for each dimension.
 # - *Why does the score of star collapse on the other half?* The best of many was chosen, and there was nothing to find: the winner's curse.
 # - *Why shuffle whole pictures, not cells?* Neighbouring cells belong to one object; shuffling cells would break that too and make chance look weaker
 #   than it is.

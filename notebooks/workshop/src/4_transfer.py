@@ -214,8 +214,8 @@ def turn_on(block_output, change):
 
 
 # %% [markdown]
-# Which feature? By a rule: the one that reads "red" best in the one-step pictures. `reading_scores` says how well a feature's map predicts where a value is: 0 is chance, 1 perfect.
-# It is turned on in four captions without "red", and beside it a random feature by the same amount.
+# Which feature? By a rule: the one that reads "red" best in the one-step pictures. `reading_scores` says how well a feature's map predicts where a
+# value is: 0 is chance, 1 perfect. It is turned on in four captions without "red", and beside it a random feature by the same amount.
 
 # %%
 judge, red = load_judge(), [word for _, word in attribute_values()].index("red")
@@ -252,8 +252,8 @@ for title, (name, call) in settings.items():
 
 # %% [markdown]
 # **What we see.** Two captions in three settings, each without and with the feature that was found in one step, and with a random one, at the same
-# amount and everywhere in the picture; above them, how often the judge sees red in four captions. Does it do the same everywhere? In many steps it is added many times,
-# and guidance exaggerates it as it exaggerates the prompt: look at base.
+# amount and everywhere in the picture; above them, how often the judge sees red in four captions. Does it do the same everywhere? In many steps it
+# is added many times, and guidance exaggerates it as it exaggerates the prompt: look at base.
 #
 # **Take away.** "Transfers" is not one thing: the variance explained, the features that stay on, and the effect of turning one on are three
 # measurements, each with its own control.

@@ -6,9 +6,9 @@
 #
 # **You need** lessons 2 and 3. **Time:** 30 minutes: 5 to read, 20 for three exercises, 5 to discuss.
 #
-# The recipe is RIEBench's: draw the *edit prompt* and the *original prompt* from the same noise. Features that the first has in the object's
-# cells and the second has not are added there; those of the original that the edit has not are taken off. Here the edits change a colour, and the features are those of the block
-# that writes colours (lesson 3).
+# The recipe is RIEBench's: draw the *edit prompt* and the *original prompt* from the same noise. Features that the first has in the object's cells
+# and the second has not are added there; those of the original that the edit has not are taken off. Here the edits change a colour, and the
+# features are those of the block that writes colours (lesson 3).
 
 # %%
 import checks
@@ -251,8 +251,8 @@ for name, these in edited.items():
 #
 # 1. `edit(directions, 2.0)`, then `4.0`: do more edits succeed? What grows instead?
 # 2. `edit(directions, k=1)`: how few features suffice?
-# 3. `category = 5` changes poses. How many of these edits are done by features of up.1.2? And by those of `block = "up.0.1"` at strength 2? (Its cells are 8 × 8 pixels: change
-#    your `side_effect` too.)
+# 3. `category = 5` changes poses. How many of these edits are done by features of up.1.2? And by those of `block = "up.0.1"` at strength 2? (Its
+#    cells are 8 × 8 pixels: change your `side_effect` too.)
 
 # %% [markdown] tags=["instructor"]
 # **Before the lesson** show the painter (notebook 20) for two minutes: paint a feature, undo.
@@ -261,6 +261,7 @@ for name, these in edited.items():
 #
 # **They will ask**
 # - *Why are shares compared, not activations?* Equation 8 of the paper. The check's first mistake shows a case where it matters.
-# - *Why only colours?* One block, one kind of edit, which it writes. In another block the same recipe does nothing: bonus 3. Notebook 11 moves features of all blocks at once.
-# - *Can all of this be done without an SAE?* Yes: move the whole update in the mask, and more changes than was asked for. Notebook 11 compares.
+# - *Why only colours?* One block, one kind of edit, which it writes. In another block the same recipe does nothing: bonus 3. Notebook 11 moves
+#   features of all blocks at once.
+# - *Can all of this be done without an SAE?* Yes: move the whole update in the mask. Does that change more than was asked for? Notebook 11 compares.
 # - *Why does the outside change at all?* Later blocks mix positions, and the masks are a cell wider than the object.

@@ -5,8 +5,8 @@
 #
 # **You need** lessons 3 and 5. **Time:** 25 minutes: 5 to read, 15 for three exercises, 5 to break a claim of your own choice.
 #
-# Claims about features are easy to make: some pictures, a label, done. This lesson is about the other direction.
-# **Claim A:** "the feature that reads a shape best means that shape." **Claim B:** "SAE features read the world better than the block's own dimensions."
+# Claims about features are easy to make: some pictures, a label, done. This lesson is about the other direction. **Claim A:** "the feature that
+# reads a shape best means that shape." **Claim B:** "SAE features read the world better than the block's own dimensions."
 
 # %%
 import json
@@ -45,8 +45,9 @@ even, odd = torch.arange(0, 192, 2), torch.arange(1, 192, 2)
 families, names = zip(*attribute_values(), strict=True)
 
 # %% [markdown]
-# `reading_scores` says of every feature and value how well the feature's map predicts where the value is: 0 is chance, 1 perfect. up.0.1 writes shapes (notebook 05). By
-# rule: of the shapes, the one that any feature reads best on the even pictures, and that feature. Then we look at the odd ones.
+# `reading_scores` says of every feature and value how well the feature's map predicts where the value is: 0 is chance, 1 perfect. up.0.1 writes
+# shapes (notebook 05). By rule: of the shapes, the one that any feature reads best on the even pictures, and that feature. Then we look at the odd
+# ones.
 
 # %%
 scores = reading_scores(activations[even], truth.take(even))
@@ -124,11 +125,11 @@ print(f"its caption: “{prompts[rows[-1]]}”")
 #
 # ## Exercise 6.2: a fair comparison
 #
-# Claim B compares features with dimensions, and there are more of these: each counts twice, once for either sign. The best of more candidates is higher by luck alone. Fair: draw `count`
-# candidates from each, without replacement, take the best of them, and average that over many draws.
+# Claim B compares features with dimensions, and there are more of these: each counts twice, once for either sign. The best of more candidates is
+# higher by luck alone. Fair: draw `count` candidates from each, without replacement, take the best of them, and average that over many draws.
 #
-# And the score ranks all cells, which favours whatever is never silent. Fair: of the dimensions, scaled to equal spread, only the k largest of a cell are kept, as the
-# SAE keeps k features.
+# And the score ranks all cells, which favours whatever is never silent. Fair: of the dimensions, scaled to equal spread, only the k largest of a
+# cell are kept, as the SAE keeps k features.
 
 
 # %% tags=["exercise"]
@@ -254,7 +255,9 @@ print(f"... {len(verdicts)} verdicts in all: notebook 99")
 #
 # **They will ask**
 # - *Are both "best" values too high?* Yes: chosen and scored on the same half. Equally so for both, which is why the comparison is fair.
-# - *Is it fair now?* Equally many candidates, and equally many of them active in a cell. Still a dimension is active less often, since there are more of them: bonus 2 keeps all.
-# - *Is the interval of claim B right?* It resamples values, not pictures or SAE seeds: too narrow if pictures matter more. Bonus 3; notebook 09 resamples pictures.
+# - *Is it fair now?* Equally many candidates, and equally many of them active in a cell. Still a dimension is active less often, since there are
+#   more of them: bonus 2 keeps all.
+# - *Is the interval of claim B right?* It resamples values, not pictures or SAE seeds: too narrow if pictures matter more. Bonus 3; notebook 09
+#   resamples pictures.
 # - *Why "at least" and not p < 0.05?* A rule about a size, fixed before, says more than "not zero".
 # - *What if everything is undecided?* Then measure more, or say so.
