@@ -190,7 +190,7 @@ def word_of(name, claim):
 
 
 def secondary_of(name):
-    """"5 hold, 1 fails, 2 undecided" of the claim's other tests."""
+    """ "5 hold, 1 fails, 2 undecided" of the claim's other tests."""
     others = of_claims[(of_claims["id"] == name) & ~of_claims["primary"].astype(bool)]
     words = Counter(word.split()[0] for word in others["word"])
     verbs = {"holds": ("holds", "hold"), "fails": ("fails", "fail"), "undecided": ("undecided", "undecided")}
