@@ -414,9 +414,10 @@ def beside(name, blocks=assets.blocks, above_chance=False):
 
 
 def report(text, found):
-    """Prints a number with its interval, and keeps it."""
-    print(f"{text:50} {found.value:+.4f} (95 % {found.low:+.4f} to {found.high:+.4f})")
-    summary[text] = found
+    """Prints a number with its interval, if there is one, and keeps it."""
+    if found is not None:
+        print(f"{text:50} {found.value:+.4f} (95 % {found.low:+.4f} to {found.high:+.4f})")
+        summary[text] = found
     return found
 
 
@@ -424,7 +425,8 @@ def report(text, found):
 summary, verdicts, texture = {}, [], {}
 found = report("specificity: features - partners", interval(beside("specificity")))
 verdicts.append(claims["specificity"].judge(run, found.value, found[1:]))
-for place, block in enumerate(assets.blocks):  # each block's features are drawn by themselves
+for place, block in enumerate(b for b in assets.blocks if len(chosen["features", b]) > 1):
+    # A seed for each block, whose features were drawn by themselves.
     texture[block] = bootstrap(beside("texture", [block]), resamples=sampling["resamples"], seed=seed + place)
     report(f"texture, {block}: features - partners", interval_of(texture[block]))
 if "up.0.1" in texture and len(texture) > 1:
@@ -568,8 +570,8 @@ save_figure(run, fig, "search", result | {"shown": shown_texts}, reading.make())
 # %%
 for text in order if precision else ():
     print(f"{text:20}", *(f"{name} {value:.2f}  " for name, value in zip(marks, precision[text], strict=True)))
-for name, values in zip(marks if precision else (), torch.tensor(list(precision.values())).T, strict=True):
-    report(f"mean over {len(order)} queries, {name}", interval(values))
+for name, values in zip(marks if precision else (), zip(*precision.values(), strict=True), strict=True):
+    report(f"mean over {len(order)} queries, {name}", interval(torch.tensor(values)))
 
 # %% [markdown]
 # **What we see.** Above, the features found first and what excites them. Below, per query: black dots far above the dashes mean that the
