@@ -186,7 +186,7 @@ save_figure(run, fig, "strokes", result | {"seen in at least 7 of 10": seen_ofte
 
 # %% [markdown]
 # **What we see.** One column per block in the order of the forward pass, each with its own caption. Above, the picture before; the white
-# border holds the painted cells, and no border means everywhere. Below, the same noise and caption with the feature turned on
+# border holds the painted cells (around the whole picture: the object fills no cell of this grid), and no border means everywhere. Below, the same noise and caption with the feature turned on
 # there. The words are the judge's, of the family of attributes that the feature reads: a stroke has worked where the lower word is the feature's
 # and the upper one is not. One picture is an illustration; the table above counts all captions that were tried, with the feature by lot beside it.
 # Where both columns are high, any push of that block does it; where *other values changed* is large, the stroke redraws
@@ -249,7 +249,7 @@ both = assets.with_blocks([block for block in ATTENTION_BLOCKS if block in (*PAP
 other_painter = Painter(both)
 
 
-def loudest(block, count=8):
+def loudest(block, count):
     """Of the features that fire most often in training, the one that changes the picture most: its edit and its change of 255."""
     statistics = both.statistics()[block]
     rate = statistics.firing_rate.nan_to_num(1) * (
@@ -263,7 +263,7 @@ def loudest(block, count=8):
     return max(drawn.items(), key=lambda each: each[1][1])
 
 
-sets = {block: loudest(block) for block in both.blocks}
+sets = {block: loudest(block, 8 if run.compared_with else 2) for block in both.blocks}
 
 # %%
 members = {"paper's four": PAPER_BLOCKS, "studied here": assets.blocks}
