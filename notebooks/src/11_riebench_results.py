@@ -324,7 +324,7 @@ for line, reading in zip(axes, shown, strict=True):
             "ceiling: tokens ",
             transform=axes[0, 1].get_yaxis_transform(),
             ha="right",
-            va="bottom",
+            va="top",
             fontsize=7,
         )
 axes[0, 0].set_title("the paper's methods")
@@ -573,8 +573,8 @@ save_figure(run, fig, "units", result, folder, counted)
 # blocks: the one that raised this family's share most when it was added (notebook 05; training captions).
 
 # %%
-k_shown = max(setting.units for setting in sweep.selected)
-chosen = next(setting for setting in sweep.of_method("SAE") if setting.units == k_shown)
+chosen = sweep.of_method("SAE")[0]  # the fewest features
+k_shown = chosen.units
 share, control = (
     torch.stack([sweep.selected[each][block] / k_shown for block in assets.blocks], 1)
     for each in (chosen, untrained_of(chosen))
