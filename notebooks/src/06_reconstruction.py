@@ -265,13 +265,17 @@ def learnt(line):
 
 
 # %%
-def grid_growth(ks):
-    """The smallest step with expansion in the stored grid at some k, averaged over them; over blocks and seeds."""
+def grid_growth(ks, subtracted=True):
+    """The smallest step with expansion in the stored grid at some k, averaged over them; over blocks and seeds.
+
+    subtracted: of what an untrained SAE leaves over; else of explained variance as it is.
+    """
     ev = torch.tensor([told["explained_variance"][block] for block in PAPER_BLOCKS], dtype=torch.float64)
     chance = [[samples[f"{block}/grid {k} {factor:g}"][0] for k, factor in grid_sizes] for block in PAPER_BLOCKS]
     chance = torch.tensor(chance, dtype=torch.float64).unflatten(1, ev.shape[1:3])
     rows = [place for place, k in enumerate(told["ks"]) if k in ks]
-    steps = share_of_rest(ev, chance[..., None])[:, rows].mean(1).diff(dim=1)  # [blocks, steps, seeds]
+    learnt = share_of_rest(ev, chance[..., None]) if subtracted else ev
+    steps = learnt[:, rows].mean(1).diff(dim=1)  # [blocks, steps, seeds]
     block_of, seed_of = torch.meshgrid(torch.arange(len(steps)), torch.arange(steps.shape[2]), indexing="ij")
     trials = steps.movedim(1, 2).flatten(0, 1), block_of.flatten(), seed_of.flatten()
     return interval_of(bootstrap_trials(*trials, counts.bootstrap, seed).min(1).values)
@@ -281,8 +285,12 @@ growth = {"k": interval_of(learnt(k_line).diff(dim=0).min(0).values)}
 if scale == "sdxl":
     growth["factor"] = interval_of(learnt(factor_line).diff(dim=0).min(0).values)
 else:
-    growth |= {"small k": grid_growth([k for k in told["ks"] if k <= 10])}
-    growth |= {"large k": grid_growth([k for k in told["ks"] if k >= 20])}
+    grouped = {"small k": [k for k in told["ks"] if k <= 10], "large k": [k for k in told["ks"] if k >= 20]}
+    growth |= {of: grid_growth(ks) for of, ks in grouped.items()}
+    for of, ks in grouped.items():
+        plain = grid_growth(ks, subtracted=False)
+        print(f"expansion, {of} {ks}: smallest step {growth[of].value:+.4f};", end=" ")
+        print(f"nothing subtracted {plain.value:+.4f} (95 % {plain.low:+.4f} to {plain.high:+.4f})")
 growth_verdicts = [claim.judge(run, growth[of].value, growth[of][1:]) for of, claim in growth_claims.items()]
 
 # %%
@@ -352,7 +360,8 @@ for column, (ticks, label) in enumerate(zip((k_line, factor_line), ("k", "expans
         ax.set_xscale("log")
         ax.set_xticks(places, [f"{place:g}" for place in places])
         ax.minorticks_off()
-        ax.set(xlabel=label, ylim=(0.5 if lowest > 0.45 else min(0, lowest), 1))
+        bottom = lowest if row == 0 else ev.min().item()
+        ax.set(xlabel=label, ylim=(0.5 if bottom > 0.45 else min(0, bottom), 1))
 axes[0, 0].set(ylabel="explained variance", title=f"expansion 4, {len(held_out)} prompts")
 axes[0, 1].set(title=f"k = 10, {len(held_out)} prompts")
 if stored:
