@@ -59,7 +59,7 @@ from sae_lib.denoising import CallSettings
 from sae_lib.figures import save_table
 from sae_lib.harvest import positions_per_step
 from sae_lib.interventions import intervene, reconstruct, skip_block
-from sae_lib.metrics import bootstrap, bootstrap_interval, bootstrap_trials, interval_of
+from sae_lib.metrics import bootstrap, bootstrap_interval, interval_of
 
 # %%
 from sae_lib.pictures import draw_pictures, show_picture
@@ -276,9 +276,12 @@ def grid_growth(ks, subtracted=True):
     rows = [place for place, k in enumerate(told["ks"]) if k in ks]
     learnt = share_of_rest(ev, chance[..., None]) if subtracted else ev
     steps = learnt[:, rows].mean(1).diff(dim=1)  # [blocks, steps, seeds]
-    block_of, seed_of = torch.meshgrid(torch.arange(len(steps)), torch.arange(steps.shape[2]), indexing="ij")
-    trials = steps.movedim(1, 2).flatten(0, 1), block_of.flatten(), seed_of.flatten()
-    return interval_of(bootstrap_trials(*trials, counts.bootstrap, seed).min(1).values)
+    generator, shares = torch.Generator().manual_seed(seed), []
+    for count in (steps.shape[0], steps.shape[2]):  # blocks and seeds are both drawn with replacement
+        drawn = torch.randint(count, (counts.bootstrap, count), generator=generator)
+        often = torch.nn.functional.one_hot(drawn, count).double().mean(1)
+        shares.append(torch.cat([torch.full((1, count), 1 / count, dtype=torch.float64), often]))
+    return interval_of(torch.einsum("nb,bts,ns->nt", shares[0], steps, shares[1]).min(1).values)
 
 
 growth = {"k": interval_of(learnt(k_line).diff(dim=0).min(0).values)}
