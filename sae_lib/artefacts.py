@@ -199,10 +199,10 @@ ARTEFACTS: tuple[Artefact, ...] = (
     ),
     Artefact(
         "Companion 04",
-        "Transfer: controls, and the two definitions of explained variance",
+        "Transfer: controls, the paper's block names, both guidance halves, the two definitions of explained variance",
         "",
         "",
-        _of("04_transfer", "controls", "two_definitions"),
+        _of("04_transfer", "controls", "figure3_paper_blocks", "halves", "two_definitions"),
     ),
     Artefact(
         "Companion 05",

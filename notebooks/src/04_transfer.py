@@ -314,6 +314,7 @@ here = "SDXL" if scale == "sdxl" else "pocket models"
 labels = {"turbo": "Turbo, 4 steps", "base": f"base, {counts.base_steps} steps"}
 
 
+# %%
 def draw_figure3(blocks):
     """The paper's form: three quantities, measured in some blocks (above) and published (below)."""
     fig, axes = plt.subplots(2, 3, figsize=(TEXT_WIDTH, 4.2), sharex=True, sharey=True)
@@ -426,12 +427,10 @@ def draw_by_block(quantity, looks, ylabel):
     drawn = {}
     for row, name in zip(axes, settings, strict=True):
         for ax, block in zip(row, measured.blocks, strict=True):
-            for what, look in looks.items():
-                if what not in reconstructors[name][block]:
-                    continue
+            for what in [what for what in looks if what in reconstructors[name][block]]:
                 style = {"linestyle": "-"}
                 if what != "one-step SAE":
-                    style |= {"color": CONTROL_COLOR, "marker": "", "linewidth": 1, **look}
+                    style |= {"color": CONTROL_COLOR, "marker": "", "linewidth": 1, **looks[what]}
                 drawn[f"{name}/{block}/{what}"] = draw(
                     ax, name, block, curves(name, quantity, what, [block])[0], **style
                 )
@@ -441,9 +440,8 @@ def draw_by_block(quantity, looks, ylabel):
         style = {"color": "black" if what == "one-step SAE" else CONTROL_COLOR, "linewidth": 1, **look}
         style |= {"marker": "o", "markersize": 3} if what == "one-step SAE" else {}
         axes[0, 0].plot([], [], label=f"{what}{' (coloured)' * (what == 'one-step SAE')}", **style)
-    axes[0, 0].set_ylim(max(-0.5, min(0, axes[0, 0].get_ylim()[0])), 1.02)
+    axes[0, 0].set(ylim=(max(-0.5, min(0, axes[0, 0].get_ylim()[0])), 1.02), xticks=[0, 50, 100])
     fig.supxlabel(f"denoising progress (%); {len(held_out)} prompts", size=9)
-    axes[0, 0].set_xticks([0, 50, 100])
     fig.legend(loc="outside upper center", ncols=3, columnspacing=1, handlelength=1.8)
     return fig, drawn
 

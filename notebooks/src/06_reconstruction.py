@@ -284,6 +284,7 @@ def grid_growth(ks, subtracted=True):
     return interval_of(torch.einsum("nb,bts,ns->nt", shares[0], steps, shares[1]).min(1).values)
 
 
+# %%
 growth = {"k": interval_of(learnt(k_line).diff(dim=0).min(0).values)}
 if scale == "sdxl":
     growth["factor"] = interval_of(learnt(factor_line).diff(dim=0).min(0).values)
