@@ -342,7 +342,7 @@ def draw_grid(ax, xs, by_line, labels):
         color = plt.get_cmap("viridis")(shade)
         ax.plot(xs, line.mean(-1), color=color, marker=marker, markersize=3, label=label)
         ax.vlines(xs, line.amin(-1), line.amax(-1), color=color)
-    ax.legend(loc="lower right", ncols=2, columnspacing=1, handlelength=1.5)
+    ax.legend(loc="lower right", ncols=3, columnspacing=0.8, handlelength=1.2, handletextpad=0.4)
 
 
 drawn = {}
