@@ -156,10 +156,10 @@ floor_claims = {
 more = "than untrained features and raw updates (difference)"
 overlap_claims = {
     middle: Claim(
-        "Base: features overlap more in mid-trajectory than untrained ones (difference)", at_least=0, id="C2"
+        "Base: features overlap more in mid-trajectory than untrained ones (difference)", at_least=1e-6, id="C2"
     ),
-    rise: Claim(f"Base: the overlap rises by more {more}", at_least=0, id="C2"),
-    fall: Claim(f"Base: the overlap falls at the end by more {more}", at_least=0, id="C2"),
+    rise: Claim(f"Base: the overlap rises by more {more}", at_least=1e-6, id="C2"),
+    fall: Claim(f"Base: the overlap falls at the end by more {more}", at_least=1e-6, id="C2"),
 }
 
 # %% [markdown]
