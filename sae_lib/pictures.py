@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -88,6 +90,42 @@ def outline_cells(ax: Axes, mask: Float[Tensor, "rows columns"], side: int) -> N
 
 def _colored(values: Float[Tensor, "height width"], name: str) -> Float[Tensor, "3 height width"]:
     return torch.from_numpy(colormaps[name](values.numpy())[..., :3]).float().movedim(-1, 0)
+
+
+def show_lines(
+    pictures: Float[Tensor, "lines groups columns 3 height width"],
+    heads: Sequence[tuple[str, str, str]],
+    signs: Sequence[Sequence[Sequence[str]]],
+    groups: Sequence[str],
+    columns: Sequence[str],
+    width: float,
+) -> Figure:
+    """A figure of pictures line by line, in groups side by side.
+
+    heads: above each line what it shows in bold, the colour of that, and a caption. signs: under each picture. groups, columns: above
+    the groups, and under the last line. width: inches.
+    """
+    lines, wide, many = pictures.shape[:3]
+    gaps = [0.15 if place % (many + 1) == many else 1 for place in range(wide * (many + 1) - 1)]
+    fig, axes = plt.subplots(lines, len(gaps), figsize=(width, 0.35 + 0.87 * lines), squeeze=False, width_ratios=gaps)
+    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+    for i, (row, (title, color, caption)) in enumerate(zip(axes, heads, strict=True)):
+        for gap in row[many :: many + 1]:
+            gap.axis("off")
+        where = {"va": "bottom", "annotation_clip": False, "in_layout": False}
+        look = {"fontsize": 8, "fontweight": "bold", "color": color}
+        head = row[0].annotate(title, (0, 1.04), xycoords="axes fraction", **where, **look)
+        row[0].annotate(f"  “{caption}”", (1, 0.1), xycoords=head, fontsize=7, **where)
+        row[0].set_title(" ", fontsize=8, pad=2)
+        for group in range(wide):
+            for ax, picture, sign, name in zip(
+                row[group * (many + 1) :], pictures[i, group], signs[i][group], columns, strict=False
+            ):
+                show_picture(ax, picture)
+                ax.set_xlabel(sign if i < lines - 1 else f"{sign}\n{name}", fontsize=8, labelpad=1)
+            if i == 0:
+                row[group * (many + 1) + many // 2].set_title(f"{groups[group]}\n", fontsize=9, pad=2)
+    return fig
 
 
 def show_picture(ax: Axes, picture: Float[Tensor, "channels height width"], **imshow):

@@ -24,6 +24,7 @@ from sae_lib.pictures import draw_pictures
 from sae_lib.reading import NOISE_SEED, Reading
 from sae_lib.sae import TopKSAE
 from sae_lib.store import cached
+from sae_lib.transfer import untrained
 
 KINDS = ("feature", "random feature")
 """What is added: the feature, or another live one of the same block in the same place with the same norm. The other one may
@@ -333,6 +334,36 @@ def measure_erasing(
             )
         ablated[at] = see_values(assets.judge, drawn)[place]
     return torch.stack([*kinds, _compare(before, ablated, values)], 1)
+
+
+def measure_timing(
+    later: Reading,
+    trials: Trials,
+    spans: Sequence[tuple[int, int]],
+    strength: float | Mapping[str, float] = 10.0,
+    model: str = MODELS[1],
+    seed: int = 0,
+) -> tuple[Float[Tensor, "trials spans 2"], float]:
+    """How far each trial's feature moves its picture when it is on during some steps only, beside a random direction of the same norm in
+    the same place; and how far rounding to 8 bits moves a picture, below which no eye sees a change.
+
+    In amplitudes: square roots of the perceptual distance, which is a squared one.
+    """
+    assets, rows, ids = later.assets, trials.rows.tolist(), [each.id for each in trials.chosen]
+    control = {block: untrained(sae, seed + i) for i, (block, sae) in enumerate(assets.saes().items())}
+    numbers = torch.randint(2**30, (len(ids),), generator=torch.Generator().manual_seed(seed)).tolist()
+    random = [FeatureId(b, number % control[b].n_f) for (b, _), number in zip(ids, numbers, strict=True)]
+    asked = [later.prompts[row] for row in rows], later.noise(rows)
+    rest = [amount_of(assets, each, strength) for each in ids], places_to_write(later, trials, model)
+    unedited = later.unedited(model, rows)
+    far = assets.distance.against(unedited)
+    found = [
+        far(write(assets, model, *asked, features, *rest, span=span, saes=saes))[0]
+        for span in spans
+        for features, saes in ((ids, None), (random, control))
+    ]
+    rounded = far((unedited * 255).round() / 255)[0].mean().sqrt().item()
+    return torch.stack(found, 1).sqrt().unflatten(1, (-1, 2)), rounded
 
 
 def random_features(reading: Reading, features: Sequence[FeatureId], seed: int = 0) -> list[FeatureId]:

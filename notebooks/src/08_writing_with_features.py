@@ -52,11 +52,13 @@ from sae_lib import Claim, FeatureId, cached, draw_pictures, intervene, save_fig
 from sae_lib.assets import MODELS
 from sae_lib.interventions import add_features, during, modulate, replace_with_feature
 from sae_lib.judges import attribute_values, see_values
+from sae_lib.locality import measure_modulation, measure_painting
 from sae_lib.metrics import bootstrap_trials, interval_of
-from sae_lib.pictures import show_picture
+from sae_lib.pictures import show_lines, show_picture
 from sae_lib.reading import NOISE_SEED, Reading
 from sae_lib.style import ACCENT_COLORS, BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
-from sae_lib.transfer import untrained
+
+# %%
 from sae_lib.writing import (
     KINDS,
     STRENGTHS,
@@ -67,13 +69,13 @@ from sae_lib.writing import (
     draw_written,
     find_trials,
     measure_erasing,
+    measure_timing,
     measure_writing,
     one_per_value,
     places_to_write,
     samples_by_block,
     well_read,
     well_written,
-    write,
 )
 
 # %%
@@ -263,21 +265,21 @@ def captions_for(targets, of):
 
 # %%
 def save_lines(folder, trials, of, strength):
-    """By model [3, lines, 3, height, width]: the unedited pictures, with the feature, with a random one."""
-    pictures = {}
+    """[lines, models, 3, 3, height, width]: the unedited picture, with the feature, with a random one."""
+    models = []
     for model in MODELS:
         written = draw_written(of, trials, strength, model, seed=seed)
-        pictures[model] = torch.stack([of.unedited(model, trials.rows.tolist()), *written.values()])
-    save_file(pictures, folder / "lines.safetensors")
+        models.append(torch.stack([of.unedited(model, trials.rows.tolist()), *written.values()], 1))
+    save_file({"lines": torch.stack(models, 1)}, folder / "lines.safetensors")
 
 
 def draw_lines(targets, rows, of=later, strength=strength_of):
-    """The trials of a figure's lines, and their pictures by model."""
+    """The trials of a figure's lines, and their pictures."""
     trials = Trials(list(targets), torch.arange(len(targets)), rows)
-    drawn = [[str(each.id), row] for each, row in zip(targets, trials.rows.tolist(), strict=True)]
+    drawn = [[str(each.id), row] for each, row in zip(targets, rows.tolist(), strict=True)]
     inputs = of.assets.identity | {"lines": drawn, "strength": strength, "seed": seed, "steps": base_steps}
     folder = cached("figure1_lines", inputs, lambda folder: save_lines(folder, trials, of, strength))
-    return trials, {model: load_file(folder / "lines.safetensors")[model] for model in MODELS}
+    return trials, load_file(folder / "lines.safetensors")["lines"]
 
 
 def name_of(target):
@@ -285,52 +287,21 @@ def name_of(target):
     return label.get(target.id) or target.label
 
 
-def marks(pictures, value):
-    """Whether the judge sees a value in each picture, as a sign."""
-    return ["✓" if seen else "✗" for seen in see_values(assets.judge, pictures)[:, value]] if values else ["", "", ""]
-
-
 # %%
-def show_lines(trials, pictures, prompts):
-    """A line of nine pictures for each trial; above them what is tried, under them the judge's signs."""
-    height, gaps = 0.35 + 0.87 * len(trials.rows), (1, 1, 1, 0.15) * 2 + (1, 1, 1)
-    fig, axes = plt.subplots(len(trials.rows), 11, figsize=(TEXT_WIDTH, height), squeeze=False, width_ratios=gaps)
-    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
-    for ax in axes.flat:
-        ax.axis("off")
-    for i, (row, target) in enumerate(zip(axes, trials.targets, strict=True)):
-        where = {"xycoords": row[0].transAxes, "va": "bottom", "annotation_clip": False, "in_layout": False}
-        title = f"{target.id.block}: {name_of(target)}"
-        look = {"fontsize": 8, "fontweight": "bold", "color": BLOCK_COLORS[target.id.block]}
-        head = row[0].annotate(title, (0, 1.04), **where, **look)
-        row[0].annotate(f"  “{prompts[trials.rows[i]]}”", (1, 0.1), **(where | {"xycoords": head}), fontsize=7)
-        row[0].set_title(" ", fontsize=8, pad=2)
-        for place, kinds in enumerate(pictures.values()):
-            line = torch.stack([kind[i] for kind in kinds])
-            for ax, picture, sign in zip(row[4 * place :], line, marks(line, target.value), strict=False):
-                ax.axis("on")
-                show_picture(ax, picture)
-                ax.set_xlabel(sign, fontsize=8, labelpad=1)
-    return fig, axes
-
-
-# %%
-def finish_lines(fig, axes):
-    """Says above the columns which model drew, under them what was done."""
-    for place, model in enumerate(MODELS):
-        axes[0, 4 * place + 1].set_title(f"{title_of[model]}\n", fontsize=9, pad=2)
-    for place, ax in enumerate(axes[-1]):
-        if place % 4 < 3:
-            name = ("unedited", "on", "random")[place % 4]
-            ax.set_xlabel(f"{ax.get_xlabel()}\n{name}", fontsize=8, labelpad=1)
-    return fig
-
-
-def record_of(trials):
-    """What a figure's lines show, for its record."""
+def save_lines_figure(name, trials, pictures, strength):
+    """The figure of some lines; under each picture whether the judge sees the value."""
     prompts = [later.prompts[row] for row in trials.rows.tolist()]
-    names = [[str(each.id), name_of(each)] for each in trials.targets]
-    return {"lines": [[*name, prompt] for name, prompt in zip(names, prompts, strict=True)], "seed": seed}
+    heads, signs = [], [[[""] * 3] * len(MODELS)] * len(prompts)
+    for target, prompt in zip(trials.targets, prompts, strict=True):
+        heads.append((f"{target.id.block}: {name_of(target)}", BLOCK_COLORS[target.id.block], prompt))
+    if assets.known:
+        seen = see_values(assets.judge, pictures.flatten(0, 2)).unflatten(0, pictures.shape[:3])
+        pairs = zip(seen, trials.targets, strict=True)
+        signs = [[["✗✓"[int(x)] for x in group] for group in line[..., each.value].tolist()] for line, each in pairs]
+    groups, columns = list(title_of.values()), ("unedited", "on", "random")
+    fig = show_lines(pictures, heads, signs, groups, columns, TEXT_WIDTH)
+    lines = [[str(each.id), name_of(each), prompt] for each, prompt in zip(trials.targets, prompts, strict=True)]
+    return save_figure(run, fig, name, {"lines": lines, "signs": signs, "strength": strength, "seed": seed})
 
 
 # %%
@@ -338,14 +309,12 @@ first_of = first(1, lines) if assets.known else lines
 more = [each for each in lines if each not in first_of]
 line_rows = captions_for([*first_of, *more], later)
 figure1_trials, figure1_pictures = draw_lines(first_of, line_rows[: len(first_of)])
-fig = finish_lines(*show_lines(figure1_trials, figure1_pictures, later.prompts))
-save_figure(run, fig, "figure1", record_of(figure1_trials) | {"strength": strength_of})
+save_lines_figure("figure1", figure1_trials, figure1_pictures, strength_of)
 
 # %%
 if assets.known:
     more_trials, more_pictures = draw_lines(more, line_rows[len(first_of) :])
-    fig = finish_lines(*show_lines(more_trials, more_pictures, later.prompts))
-    save_figure(run, fig, "figure1_more", record_of(more_trials) | {"strength": strength_of})
+    save_lines_figure("figure1_more", more_trials, more_pictures, strength_of)
 
 # %% [markdown]
 # **What we see.** Coloured stands the block and what its feature reads, beside it the caption. A tick says that the judge sees the value in the
@@ -366,14 +335,10 @@ if assets.known:
     of = Reading(paper, later=True)
     silent_trials, silent_pictures = draw_lines(silent, captions_for(silent, of), of, max(STRENGTHS))
     at = [each.id.block for each in first_of].index(best_block)
-    contrast = Trials(
-        [*silent, first_of[at]], torch.arange(3), torch.cat([silent_trials.rows, figure1_trials.rows[[at]]])
-    )
-    pictures = {
-        model: torch.cat([each, figure1_pictures[model][:, [at]]], 1) for model, each in silent_pictures.items()
-    }
-    fig = finish_lines(*show_lines(contrast, pictures, later.prompts))
-    save_figure(run, fig, "figure1_paper_blocks", record_of(contrast) | {"strength": max(STRENGTHS)})
+    rows = torch.cat([silent_trials.rows, figure1_trials.rows[[at]]])
+    contrast = Trials([*silent, first_of[at]], torch.arange(len(rows)), rows)
+    pictures = torch.cat([silent_pictures, figure1_pictures[[at]]])
+    save_lines_figure("figure1_paper_blocks", contrast, pictures, max(STRENGTHS))
 
 # %% [markdown]
 # **What we see.** Upper lines: if all nine pictures of a line are alike, twenty times the feature's mean activation does nothing, because nothing
@@ -599,34 +564,18 @@ spans_of = {
     MODELS[2]: [(0, third), (base_steps - third, base_steps)],
 }
 timing = {MODELS[1]: trials_of("timing, 4 steps"), MODELS[2]: trials_of("timing, base")}
-control = {block: untrained(sae, seed + i) for i, (block, sae) in enumerate(assets.saes().items())}
 
 
-def timed_amplitudes(model):
-    """[trials, intervals, (feature, random direction)], and the amplitude of rounding, [1]."""
-    ids, rows = [each.id for each in timing[model].chosen], timing[model].rows.tolist()
-    numbers = torch.randint(2**30, (len(ids),), generator=torch.Generator().manual_seed(seed)).tolist()
-    random = [FeatureId(b, number % control[b].n_f) for (b, _), number in zip(ids, numbers, strict=True)]
-    asked = [later.prompts[row] for row in rows], later.noise(rows)
-    rest = [amount_of(assets, each, strength_of) for each in ids], places_to_write(later, timing[model], model)
-    unedited = later.unedited(model, rows)
-    far = distance.against(unedited)
-    found = [
-        far(write(assets, model, *asked, features, *rest, span=span, saes=saes))[0]
-        for span in spans_of[model]
-        for features, saes in ((ids, None), (random, control))
-    ]
-    rounded = far((unedited * 255).round() / 255)[0].mean().sqrt()
-    return torch.stack(found, 1).sqrt().unflatten(1, (-1, 2)), rounded[None]
+def measure_times(folder):
+    """[trials, spans, (feature, random direction)] of each model, and the amplitude of rounding, [1]."""
+    found = {}
+    for model, each in timing.items():
+        found[model], rounded = measure_timing(later, each, spans_of[model], strength_of, model, seed)
+        found[f"rounded, {model}"] = torch.tensor([rounded])
+    save_file({name: each.contiguous() for name, each in found.items()}, folder / "times.safetensors")
 
 
 # %%
-def measure_times(folder):
-    found = {model: timed_amplitudes(model) for model in spans_of}
-    kept = {model: each.contiguous() for model, (each, _) in found.items()}
-    save_file(kept | {f"rounded, {model}": each for model, (_, each) in found.items()}, folder / "times.safetensors")
-
-
 tried = {model: [[str(t.id), r] for t, r in zip(t.chosen, t.rows.tolist(), strict=True)] for model, t in timing.items()}
 times_folder = cached("feature_times", inputs | {"tried": tried, "spans": spans_of}, measure_times)
 times = load_file(times_folder / "times.safetensors")
@@ -760,65 +709,23 @@ save_figure(run, fig, "guidance", result, guidance_folder, guidance_verdicts)
 
 # %%
 BETAS, SIGNS, HERE = (-10.0, -5.0, 5.0, 10.0), (-1.0, 1.0), list(range(local_pictures))
+painted = first(1)
+signed = [{block: sign * each for block, each in strength_of.items()} for sign in SIGNS]
 
 
-def inside_and_outside(before, after, areas):
-    """[pictures, (own area, next picture's), 2]: share of the change inside minus the area's, mean change inside minus outside."""
-    change = (before - after).abs().sum(1) * 255
-    found = []
-    for masks in (areas, areas.roll(1, 0)):
-        inside = torch.nn.functional.interpolate(masks[:, None].float(), change.shape[-2:])[:, 0]
-        means = [(change * part).sum((-2, -1)) / part.sum((-2, -1)).clamp(min=1) for part in (inside, 1 - inside)]
-        total = change.sum((-2, -1))
-        share = (change * inside).sum((-2, -1)) / total.clamp(min=1e-9) - inside.mean((-2, -1)) * (total > 0)
-        found.append(torch.stack([share, means[0] - means[1]], 1))
-    return torch.stack(found, 1)
-
-
-def local_features(block):
-    """Of each picture the feature by the rule above and its active area."""
-    maps = later.activations(block, HERE).movedim(-1, 1)
-    areas = maps > 0.5 * maps.amax(-1, keepdim=True)
-    features = maps.mean(-1).where(areas.float().mean(-1) <= 0.5, -1).argmax(1)
-    areas = areas[torch.arange(len(maps)), features]
-    return features, areas.unflatten(1, (assets.grid(block),) * 2)
-
-
-# %%
-def quadrants(block):
-    """[pictures, side, side]: another quadrant from picture to picture."""
-    side = assets.grid(block)
-    half = (torch.arange(side) < side // 2).float().expand(side, side)
-    four = [half * half.T, half * (1 - half.T), (1 - half) * half.T, (1 - half) * (1 - half.T)]
-    return torch.stack(four)[torch.tensor(HERE) % 4]
-
-
-def measure_locality(folder):
-    """[blocks * pictures, betas or signs, areas, 2] of each kind, and the number of each modulated feature."""
-    name, call = assets.call(MODELS[0], NOISE_SEED, len(HERE))
-    asked, before, found = ([later.prompts[i] for i in HERE], later.noise(HERE)), later.unedited(MODELS[0], HERE), {}
-    for block in assets.blocks:
-        features, areas = local_features(block)
-        target, masks = first(1, [t for t in targets if t.id.block == block])[0], quadrants(block)
-        for beta in BETAS:
-            with intervene(assets.pipe(name), {block: modulate(assets.saes()[block], features, beta)}):
-                after = draw_pictures(assets.pipe(name), asked[0], call, asked[1])
-            found.setdefault("Modulation", []).append(inside_and_outside(before, after, areas))
-        for sign in SIGNS:
-            amounts = [sign * amount_of(assets, target.id, strength_of)] * len(HERE)
-            after = write(assets, MODELS[0], *asked, [target.id] * len(HERE), amounts, list(masks))
-            found.setdefault("Painting", []).append(inside_and_outside(before, after, masks))
-        found.setdefault("features", []).append(features)
-    found["features"] = torch.stack(found["features"])
-    for kind, many in (("Modulation", len(BETAS)), ("Painting", len(SIGNS))):
-        each = torch.stack(found[kind]).unflatten(0, (-1, many)).transpose(1, 2)
-        found[kind] = each.flatten(0, 1).contiguous()
-    save_file(found, folder / "locality.safetensors")
+def save_locality(folder):
+    """[blocks * pictures, betas or signs, areas, measures] of each kind, and the number of each modulated feature."""
+    features, modulation = zip(
+        *(measure_modulation(later, each.id.block, HERE, BETAS) for each in painted), strict=True
+    )
+    painting = [measure_painting(later, each, HERE, signed) for each in painted]
+    found = {"features": torch.stack(features), "Modulation": torch.cat(modulation), "Painting": torch.cat(painting)}
+    save_file({name: each.contiguous() for name, each in found.items()}, folder / "locality.safetensors")
 
 
 # %%
 told = {"pictures": HERE, "betas": BETAS, "signs": SIGNS, "targets": [str(each.id) for each in first(1)]}
-locality_folder = cached("feature_locality", inputs | told, measure_locality)
+locality_folder = cached("feature_locality", inputs | told, save_locality)
 locality = load_file(locality_folder / "locality.safetensors")
 modulated = [FeatureId(b, f) for b, row in zip(assets.blocks, locality["features"].tolist(), strict=True) for f in row]
 local_rows, local_verdicts, local_samples = torch.tensor(HERE).repeat(len(assets.blocks)), [], {}
@@ -907,6 +814,6 @@ print(*causal_verdicts, *time_verdicts, *guidance_verdicts, *local_verdicts, sep
 # 1. `strength = 5`, then 40: which grows faster, the rise of features or the number of other values that change?
 # 2. `blocks = "paper"`: which lines of Figure 1 are left?
 # 3. In `captions_for`, lower `SURE` to 0.5: what does the judge say of smeared pictures?
-# 4. In `local_features`, raise 0.5 of the maximum to 0.9: does the share of the change inside rise?
+# 4. In `locality.most_active`, raise 0.5 of the maximum to 0.9: does the share of the change inside rise?
 #
 # **Next:** [09](09_what_each_block_does.ipynb) asks what each block is for.
