@@ -235,7 +235,8 @@ def mean_of(by_block):
 # is turned on in the cells in which the judge sees an object, one of the background in the others, one of the place or the style in all. The
 # **rule**: of the best-read features of a block, tried on other captions when the strength was chosen, the one that raised its
 # value most there; of equal ones the one that changed least else, then the best read. Its caption is the first later one of one object that no line before took, whose unedited one-step picture does not
-# show the value, and of that picture the judge is sure (at least .9 for each value that the caption states). The second figure takes each block's next feature of another value. The paper's fourth row is FLUX: not run.
+# show the value, and of that picture the judge is sure (at least .9 for each value that the caption states); captions of small or pastel
+# objects, which are hard to see in print, come last. The second figure takes each block's next feature of another value. The paper's fourth row is FLUX: not run.
 
 # %%
 SURE = 0.9
@@ -248,10 +249,15 @@ if assets.known:
     captions = load_pocket_captions(later.first + len(later), "held-out")[later.first :]
     judged = judge_images(assets.judge, later.pictures)
     sure = [len(c.objects) == 1 and least_sure(c, j) >= SURE for c, j in zip(captions, judged, strict=True)]
+    clear = [
+        ok and c.scene.get("style") != "pastel" and c.objects[0].get("size") != "small"
+        for ok, c in zip(sure, captions, strict=True)
+    ]
     lines = one_per_value(well_written(targets, strengths), 2)
     print(f"{sum(sure)} of {len(sure)} later captions name one object and have a picture that the judge is sure of")
 
 
+# %%
 def captions_for(targets, of):
     """For each target the row of its caption by the rule above (without a judge the first captions)."""
     if not of.assets.known:
@@ -259,7 +265,8 @@ def captions_for(targets, of):
     rows = []
     for each in targets:
         fits = [row for row in range(len(of)) if row not in rows and not of.shows[row, each.value]] or [0]
-        rows.append(next((row for row in fits if sure[row]), fits[0]))
+        best = [row for row in fits if clear[row]] + [row for row in fits if sure[row]] + fits
+        rows.append(best[0])
     return torch.tensor(rows)
 
 
