@@ -51,7 +51,8 @@ SANITY = (*FROZEN, PERMUTED, BLANK)
 """Rivals of "SAE, trained here", the first seed: same recipe, same number of vectors."""
 DENSE, ELSEWHERE = "neurons, all cells", "another picture's truth"
 NAMES = ("SAE", *UNTRAINED, "SAE, trained here", *SANITY, DENSE, ELSEWHERE)
-"""All: "SAE" is the shipped one, DENSE the neurons that are active everywhere, ELSEWHERE the shipped features in other pictures of the half."""
+"""All: "SAE" is the shipped one, DENSE as many neurons, drawn at random, that are
+active everywhere, ELSEWHERE the shipped features in other pictures of the half."""
 
 LINEAR = "linear probe"
 """The ceiling: what ridge regression finds in the whole update."""
@@ -175,11 +176,12 @@ class Dictionaries:
             return lambda rows: self.saes[name][block].encode(x[rows].float())
         matched = self.updates[block][self.reading.halves[0]].float().flatten(0, 1)
         basis = self.components[block].T if name == "principal components" else torch.eye(matched.shape[1])
-        mean, spread, k = matched.mean(0), (matched @ basis).std(0), self.assets.saes()[block].k
+        mean, spread, sae = matched.mean(0), (matched @ basis).std(0), self.assets.saes()[block]
+        some = torch.randperm(2 * matched.shape[1], generator=torch.Generator().manual_seed(self.seed))[: sae.n_f]
 
         def kept(rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows cells units"]:
             signed = both_signs((self.updates[block][rows].float() - mean) @ basis / spread)
-            return signed if name == DENSE else keep_top(signed, k)
+            return signed[..., some] if name == DENSE else keep_top(signed, sae.k)
 
         return kept
 
