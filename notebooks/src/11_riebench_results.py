@@ -608,9 +608,9 @@ for ax, number in zip(axes.flat, CATEGORIES, strict=True):
     if number in writers:
         place = assets.blocks.index(writers[number])
         ax.plot(0.95, place, "*", color="black", transform=ax.get_yaxis_transform(), markersize=6)
+fig.supxlabel(f"features selected of {k_shown}; tick: untrained SAEs; star: the block that writes it", fontsize=9)
 axes[0, 0].set_yticks(places, assets.blocks)
 axes[0, 0].invert_yaxis()
-fig.supxlabel(f"features selected of {k_shown}; tick: untrained SAEs; star: the block that writes it", fontsize=9)
 
 
 # %%
