@@ -283,7 +283,7 @@ print("pixel change:", *(f"{255 * change:.2f}" for change in changes), "of 255")
 #
 # ## 10.11 Exercises
 #
-# 1. `case = "pocket-8-000"`: a background. Why do few features not suffice?
+# 1. `case = "pocket-8-000"`: a background. Which blocks do its features come from now?
 # 2. `blocks = "paper"`: which rows of the grid still change under "tokens"?
 # 3. Take features from mask 1 shifted by one cell: `ready._replace(masks={side: (a.roll(1, -1), b) for side, (a, b) in
 #    masks.items()})`. What is transported now?
