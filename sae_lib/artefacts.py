@@ -231,7 +231,7 @@ ARTEFACTS: tuple[Artefact, ...] = (
         "Whether a feature writes what it reads, by a judge",
         "",
         "",
-        _of("08_writing_with_features", "causal"),
+        _of("08_writing_with_features", "figure1_more", "figure1_paper_blocks", "causal"),
     ),
     Artefact(
         "Companion 09",

@@ -80,11 +80,15 @@ chosen = run.assets()
 assets = chosen.with_blocks(dict.fromkeys((*chosen.blocks, *PAPER_BLOCKS)))  # as notebooks 04 and 06: one training
 counts = assets.counts
 both = [block for block in ATTENTION_BLOCKS if block in assets.blocks]  # in the order of the forward pass
+of_growth = {"id": "C3", "control": "an untrained SAE of the same k and n_f"}
 learnt_claim = Claim(
-    "Training explains of what an untrained SAE leaves over (k = d / 8, mean of the blocks)", at_least=0.5, id="C3"
+    "Training explains of what an untrained SAE leaves over (k = d / 8, mean of the blocks)", at_least=0.5, **of_growth
 )
-larger_claim = Claim("That share is larger for the larger SAE (difference, mean of the blocks)", at_least=1e-6, id="C3")
+larger_claim = Claim(
+    "That share is larger for the larger SAE (difference, mean of the blocks)", at_least=1e-6, **of_growth
+)
 alive = {"published": 1 / 20_480, "tolerance": 0.002, "source": "checkpoint", "id": "C4"}
+alive |= {"primary": True, "control": "none: a bound on a share"}
 dead_claim = Claim("Near no feature is dead (share that never fires, mean of the blocks)", at_most=0.05, **alive)
 
 # %% [markdown]

@@ -117,12 +117,15 @@ if scale == "sdxl":
 else:
     growth_claims["small k"] = "It grows with expansion at k of 10 and less (stored grid, as above)"
     growth_claims["large k"] = "It grows with expansion at k of 20 and more (stored grid, as above)"
-growth_claims = {of: Claim(text, at_least=1e-6, id="C3") for of, text in growth_claims.items()}
+left_over = "an untrained SAE of the same k and n_f"
+growth_claims = {
+    of: Claim(text, at_least=1e-6, id="C3", primary=of == "k", control=left_over) for of, text in growth_claims.items()
+}
 preserves = "Reconstructions of one block preserve the image (distance over the nearer of skipping and untrained SAE)"
 nearer = "They are nearer to it than PCA of as many numbers (PCA minus SAE, over skipping, perceptual)"
 picture_claims = {
-    "preserved": Claim(preserves, at_most=0.5, id="C14"),
-    "PCA": Claim(nearer, at_least=1e-6, id="C14"),
+    "preserved": Claim(preserves, at_most=0.5, id="C14", primary=True, control="skipping; an untrained SAE"),
+    "PCA": Claim(nearer, at_least=1e-6, id="C14", control="PCA of as many numbers"),
     "smaller k": Claim("They are worse for smaller k (inferred; smallest step, perceptual)", at_least=1e-6, id="C14"),
     "smaller n_f": Claim("They are worse for smaller n_f (inferred; 1/2 minus 4, perceptual)", at_least=1e-6, id="C14"),
 }

@@ -46,6 +46,7 @@ tries: int = 4  # pictures in which each is turned on; it is turned off in half 
 # %%
 import json
 from contextlib import ExitStack
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import torch
@@ -140,8 +141,11 @@ special_claims = {
     group: minus("the other three", f"{block} is best of the paper's blocks at reading {group} (score)", "C6")
     for group, block in SPECIALISTS.items()
 }
+# The first of these is the primary test of C6.
 agree_claims = {
-    "enters": minus("permuted blocks", "Blocks read what the caption writes there (Spearman)", "C6"),
+    "enters": replace(
+        minus("permuted blocks", "Blocks read what the caption writes there (Spearman)", "C6"), primary=True
+    ),
     "writes": minus("permuted blocks", "Blocks write what they read (Spearman)", "C6"),
 }
 stable_claim = minus("untrained SAEs", "At equal firing rate, features that return mean more (Spearman)", "")
