@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sae_lib.assets import MODELS, Assets
 from sae_lib.features import FeatureId, strength_unit
-from sae_lib.interventions import add_features, during, intervene, skip_block
+from sae_lib.interventions import add_features, during, intervene, replace_with_feature, skip_block
 from sae_lib.judges import attribute_values, judge_and_truth, see_values
 from sae_lib.metrics import bootstrap_trials
 from sae_lib.pictures import draw_pictures
@@ -230,6 +230,31 @@ def write(
         with intervene(pipe, changes):
             parts.append(draw_pictures(pipe, [prompts[i] for i in batch], call, [noise[i] for i in batch]))
     return torch.cat(parts)
+
+
+def draw_icons(
+    assets: Assets,
+    features: Sequence[FeatureId],
+    amounts: Sequence[float],
+    saes: Mapping[str, TopKSAE] | None = None,
+    seed: int = NOISE_SEED,
+) -> Float[Tensor, "features 3 height width"]:
+    """The features' icons (paper: the empty prompt, one step; the block gives out its input and the feature), all with one noise.
+
+    amounts: in units of activation, in the paper gamma * k * the feature's mean. saes: other dictionaries than the assets'
+    panel SAEs, such as a control's.
+    """
+    name, call = assets.call(MODELS[0], seed)
+    pipe, saes, drawn = assets.pipe(name), saes or assets.saes(), {}
+    for block in dict.fromkeys(each.block for each in features):
+        mine = [i for i, each in enumerate(features) if each.block == block]
+        for start in range(0, len(mine), call.batch_size):
+            batch = mine[start : start + call.batch_size]
+            numbers = torch.tensor([features[i].feature for i in batch])
+            alone = replace_with_feature(saes[block], numbers, torch.tensor([amounts[i] for i in batch]))
+            with intervene(pipe, {block: alone}):
+                drawn |= dict(zip(batch, draw_pictures(pipe, [""] * len(batch), call, [0] * len(batch)), strict=True))
+    return torch.stack([drawn[i] for i in range(len(features))])
 
 
 def places_to_write(later: Reading, trials: Trials, model: str = MODELS[0]) -> list[Float[Tensor, "_ _"] | None]:

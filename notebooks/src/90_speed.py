@@ -162,9 +162,9 @@ explained, learnt = list(precision["result"].values())[:2]
 names = [name for name in learnt if name != "float32"]
 fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.4), sharey=True)
 for ax, rows, title in zip(axes, (explained, learnt), ("one SAE explains these", "SAEs trained on these"), strict=True):
-    for block, color in BLOCK_COLORS.items():
+    for block in rows["float32"]:
         changes = [1e3 * (rows[name][block] - rows["float32"][block]) if name in rows else None for name in names]
-        ax.plot(changes, range(len(names)), BLOCK_MARKERS[block], color=color, label=block)
+        ax.plot(changes, range(len(names)), BLOCK_MARKERS[block], color=BLOCK_COLORS[block], label=block)
     widest = 1.1 * max(map(abs, ax.get_xlim()))
     ax.axvline(0, color=CONTROL_COLOR, linewidth=0.8, zorder=0)
     ax.set(title=title, xlim=(-widest, widest), yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
