@@ -179,7 +179,7 @@ def well_written(targets: Sequence[Target], strengths: Strengths) -> list[Target
     tried = [each for each in targets if each.id in strengths.by_feature]
     blocks = list(dict.fromkeys(each.id.block for each in tried))
 
-    def place(target: Target) -> tuple[float, ...]:
+    def place(target: Target) -> tuple[int, float, float, float]:
         rise, others = strengths.by_feature[target.id]
         return blocks.index(target.id.block), -rise, others, -target.score
 
