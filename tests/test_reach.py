@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from sae_lib import reach, recipes, store
+from sae_lib.assets import Assets
 from sae_lib.denoising import CallSettings
 
 numbers = itertools.count()
@@ -72,7 +73,7 @@ CELLS = [
             "It raises ValueError if there are no prompts",
             True,
         ),
-        ("style.py", "#0072B2", "#0072B3", True),
+        ("style.py", "#332288", "#332289", True),
         (
             "artefacts.py",
             "ARTEFACTS: tuple[Artefact, ...] = (",
@@ -93,7 +94,9 @@ def test_training_reaches_models_and_weights_and_nothing_that_draws(pipe, monkey
     asked = []
     monkeypatch.setattr(recipes, "cached", lambda name, inputs, make, resumable: asked.append(make) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        recipes.train_in_setting(pipe, CallSettings(1, 0.0, batch_size=4), (4, 8), 256, "smoke")
+        assets = Assets("smoke", blocks="mid.0")
+        assets._pipes["turbo"] = pipe
+        recipes.train_in_setting(assets, "turbo", CallSettings(1, 0.0, batch_size=4), 4)
     before = reach.follow(asked[0], store.CLONE)
     modules = {name.split(":")[0].removeprefix("sae_lib.") for name in before.names}
     assert {"sae", "training", "harvest", "losses", "pocket.weights", "pocket.models"} <= modules
