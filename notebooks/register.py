@@ -46,10 +46,10 @@ def rules() -> list[Rule]:
 
 
 def verdicts() -> Iterator[tuple[str, dict]]:
-    """Every verdict of the pocket scale's records, with its notebook."""
+    """Every verdict of the pocket scale's records, with its notebook; what a record leaves out is empty."""
     for path in sorted(FIGURES.glob("[0-9][0-9]_*/*.json")):
         for verdict in json.loads(path.read_text())["result"].get("verdicts", []):
-            yield path.parent.name, verdict
+            yield path.parent.name, {"id": "", "control": ""} | verdict
 
 
 def key_of(notebook: str, verdict: dict) -> tuple:

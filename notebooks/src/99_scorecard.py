@@ -157,7 +157,7 @@ if run.compared_with is not None:
         about["seed"] = record["run"]["parameters"]["seed"]
         tests += [about | verdict for verdict in record["result"]["verdicts"] if where != run.notebook]
 tests = pd.DataFrame(tests, columns=[*COLUMNS, "notebook", "figure", "n", "seed"])
-tests["id"] = tests["id"].fillna("")
+tests[["id", "control"]] = tests[["id", "control"]].fillna("")
 of_claims = tests[tests["id"] != ""]
 print(f"{len(tests)} tests, {len(of_claims)} of them of the paper's claims, {of_claims['primary'].sum()} primary")
 
@@ -213,40 +213,44 @@ for name in CLAIMS:
     lines += [*mine.itertuples(), *([None] if mine.empty else [])]
 
 
-def short(text, length=66):
+def short(text, length):
     """The sentence without what stands in brackets, cut where it is too long."""
     text = text.partition(" (")[0]
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
 # %%
-fig, ax = plt.subplots(figsize=(TEXT_WIDTH, 1 + 0.145 * len(lines)))
+height = 1 + 0.145 * len(lines)
+fig = plt.figure(figsize=(TEXT_WIDTH, height))
+fig.set_layout_engine("none")  # names left and right of one narrow panel
+ax = fig.add_axes((0.19, 0.6 / height, 0.23, 1 - 1.0 / height))
 for y, test in enumerate(lines):
     if test is None or scale == "sdxl":
         continue
     at, low, high = (min(max(each, -WIDEST), WIDEST) for each in margins[test.Index])
     color, marker = LOOK[decided[test.id] if test.primary else test.word.split()[0]]
-    ax.hlines(y, low, high, color=color, linewidth=2.2 if test.primary else 0.9)
-    ax.plot(at, y, marker, color=color, mfc=color if test.primary else "white", markersize=6 if test.primary else 3.5)
+    ax.hlines(y, low, high, color=color, linewidth=2.2 if test.primary else 0.9, clip_on=False)
+    look = {"mfc": color if test.primary else "white", "markersize": 6 if test.primary else 3.5, "clip_on": False}
+    ax.plot(at, y, marker, color=color, zorder=3, **look)
     weight = "bold" if test.primary else "normal"
-    ax.text(WIDEST + 0.4, y, short(test.claim), va="center", size=7, weight=weight)
+    ax.text(WIDEST + 0.7, y, short(test.claim, 48 if test.primary else 58), va="center", size=7, weight=weight)
 for name, start, count in groups:
     ax.axhline(start - 0.5, color="#DDDDDD", linewidth=0.6)
     text = f"{name}  {card.loc[name, 'word']}" if not CLAIMS[name].waits else f"{name}  not run"
-    ax.text(-WIDEST - 0.4, start + (count - 1) / 2, text, ha="right", va="center", size=8, weight="bold")
+    ax.text(-WIDEST - 0.7, start + (count - 1) / 2, text, ha="right", va="center", size=8, weight="bold")
 
 # %%
 ax.axvline(0, color="black", linewidth=1)
 ax.axvspan(-1, 1, color="#F0F0F0", zorder=0)
 ax.set(xlim=(-WIDEST, WIDEST), ylim=(len(lines) - 0.5, -0.8), yticks=[])
-ax.set_xlabel("outside the rule  ←  margin, in half-widths of the 95 % interval  →  inside the rule")
+ax.set_xlabel("breaks its rule  ←    → keeps it\n(margin, half-widths of the 95 % interval)", size=8)
 ax.grid(False)
 ax.spines["left"].set_visible(False)
 for word, (color, marker) in LOOK.items():
     ax.plot([], [], marker, color=color, label=word)
 ax.plot([], [], "o", color="black", markersize=6, label="primary test")
 ax.plot([], [], "o", color="black", mfc="white", markersize=3.5, label="secondary")
-fig.legend(loc="outside upper center", ncols=5, columnspacing=1)
+fig.legend(loc="upper center", ncols=5, columnspacing=1)
 result = {"claims": {name: row._asdict() for name, row in zip(card.index, card.itertuples(index=False), strict=True)}}
 result |= {"margins": {str(of_claims.loc[i, "claim"]): each for i, each in margins.items()}}
 save_figure(run, fig, "scorecard", result | {"tests": len(tests), "primaries": len(primaries)})
