@@ -301,23 +301,29 @@ def train_in_setting(
     last = {c for c in configs if (c.k, c.n_f) == sae_size(kinds[-1], c.d_model, assets.scale)}
     permuted = [config for config in configs if controls and config in last]
 
-    def make(folder: Path) -> None:
-        run.train(folder, pipe, stream)
-        if controls:
-            train_saes(PermutedStream(stream), permuted, folder / _PERMUTED, pipe.device)
-            fits = PCA.fit_blocks([stream.in_order()], {config.block: config.k for config in permuted})
-            tensors = {f"{block}.{part}": getattr(fit, part) for block, fit in fits.items() for part in _PCA_PARTS}
-            save_file(tensors, folder / _PCA)
-
     inputs = {"run": asdict(run), "stream": stream.description, "controls": controls}
     inputs |= {"configs": [asdict(config) for config in configs]}
-    folder = cached("saes", inputs, make, resumable=True)
+    folder = cached("saes", inputs, _maker(run, pipe, stream, permuted), resumable=True)
     device = {"device": pipe.device}
     saes = {config: TopKSAE.load(folder / config.folder_name, config.block, **device) for config in configs}
     controlled = {c.block: TopKSAE.load(folder / _PERMUTED / c.folder_name, c.block, **device) for c in permuted}
     tensors = load_file(folder / _PCA, str(pipe.device)) if controls else {}
     pca = {block: PCA(*(tensors[f"{block}.{part}"] for part in _PCA_PARTS)) for block in controlled}
     return Trained(folder, assets.scale, saes, controlled, pca)
+
+
+def _maker(run: TrainingRun, pipe, stream: TrainingStream, permuted: Sequence[SAEConfig]) -> Callable[[Path], None]:
+    """What fills the artefact. It is told no assets, so that other shipped SAEs do not make it anew."""
+
+    def make(folder: Path) -> None:
+        run.train(folder, pipe, stream)
+        if permuted:
+            train_saes(PermutedStream(stream), permuted, folder / _PERMUTED, pipe.device)
+            fits = PCA.fit_blocks([stream.in_order()], {config.block: config.k for config in permuted})
+            tensors = {f"{block}.{part}": getattr(fit, part) for block, fit in fits.items() for part in _PCA_PARTS}
+            save_file(tensors, folder / _PCA)
+
+    return make
 
 
 def trains_saes(assets: "Assets", saes: str = "trained") -> bool:
