@@ -142,7 +142,9 @@ print(*(f"{text}: published {effects[key]:.3f}" for key, text in as_published.it
 # %%
 carried_text = "{}: no additional training needed (share of what training on it gains over the floor)"
 carried_claims = {
-    name: Claim(carried_text.format(title), 0.8, id="C2", primary=name == "base", control="the best SAE without knowledge")
+    name: Claim(
+        carried_text.format(title), 0.8, id="C2", primary=name == "base", control="the best SAE without knowledge"
+    )
     for name, title in (("base", "Base"), ("turbo", "Turbo"))
 }
 floor_claims = {

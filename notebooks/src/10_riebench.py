@@ -26,8 +26,8 @@
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
 source: str = ""  # sdxl: folder or Hub id of Turbo; "random" or "random/16" rehearses with random weights
-blocks: str = ""  # "chosen" (default at pocket scale), "paper" (default at sdxl scale), or codes with commas
 seed: int = 42  # of the noise: the authors'
+blocks: str = ""  # "chosen" (default at pocket scale), "paper" (default at sdxl scale), or codes with commas
 case: str = ""  # id of the edit that is taken apart; empty for the first change of a pose
 riebench: str = ""  # sdxl: path or address of RIEBench's JSON, or PIE-Bench by its name on the Hub
 dilate: bool = True  # masks half a cell wider than what they show, as in the authors' later code

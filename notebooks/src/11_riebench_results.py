@@ -32,8 +32,8 @@
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
 source: str = ""  # sdxl: folder or Hub id of Turbo; "random" or "random/16" rehearses with random weights
-blocks: str = ""  # "chosen" (default at pocket scale), "paper" (default at sdxl scale), or codes with commas
 seed: int = 42  # of the noise (the authors'), the random features and the bootstrap
+blocks: str = ""  # "chosen" (default at pocket scale), "paper" (default at sdxl scale), or codes with commas
 per_category: int = 10  # pocket: cases of each of the nine categories
 contrast: int = 4  # pocket: of these, cases that are edited in the other set of blocks too; 0 for none
 riebench: str = ""  # sdxl: path or address of RIEBench's JSON, or PIE-Bench by its name on the Hub

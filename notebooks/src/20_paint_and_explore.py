@@ -212,6 +212,7 @@ def best_read(block):
     return max(active, key=lambda row: (catalogue.family(row) not in EVERYWHERE, row.score)).id
 
 
+# %%
 fig, axes = plt.subplots(len(one_per_grid), 4, figsize=(TEXT_WIDTH, 1.5 * len(one_per_grid)), dpi=120, squeeze=False)
 fig.get_layout_engine().set(w_pad=0.015, h_pad=0.02, wspace=0, hspace=0)
 pixels = min(drawn.shape[-1], 256)
