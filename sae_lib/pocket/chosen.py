@@ -1,5 +1,6 @@
 """What was chosen for the pocket models by rule and stored with them: the blocks (`choose`) and the sizes of their SAEs (`sizes`)."""
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -35,7 +36,13 @@ def load_sizes() -> dict[int, dict[str, int]]:
 
 
 def hash_of_unet() -> str:
-    """Of the file of the shipped Turbo's U-Net."""
+    """Of the file of the shipped Turbo's U-Net, read again only if it was written since: a painter asks at every stroke."""
+    about = _UNET.stat()
+    return _hash(about.st_mtime_ns, about.st_size)
+
+
+@functools.cache
+def _hash(_written: int, _size: int) -> str:
     return hashlib.sha256(_UNET.read_bytes()).hexdigest()
 
 

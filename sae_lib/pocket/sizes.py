@@ -19,7 +19,7 @@ from torch import Tensor
 from sae_lib.blocks import grid_of, width_of
 from sae_lib.denoising import CallSettings
 from sae_lib.judges import judge_truth
-from sae_lib.meaning import Truth, reading_scores
+from sae_lib.meaning import Truth, keep_top, reading_scores
 from sae_lib.metrics import explained_variance
 from sae_lib.pictures import draw_pictures
 from sae_lib.pocket import weights
@@ -113,8 +113,7 @@ def _measure(
     x, x_hat = vectors.flatten(0, 1), sae.decode(codes).flatten(0, 1)
     generator = torch.Generator().manual_seed(config.seed)
     directions = F.normalize(torch.randn(config.n_f, config.d_model, generator=generator), dim=1).to(vectors)
-    kept = ((vectors - sae.pre_bias) @ directions.T).relu()
-    kept = torch.zeros_like(kept).scatter(-1, kept.topk(config.k).indices, kept.topk(config.k).values)
+    kept = keep_top(((vectors - sae.pre_bias) @ directions.T).relu(), config.k)
     return {
         "explained_variance": round(float(explained_variance(x, x_hat)), 4),
         "reading": _reading(codes, truth),
