@@ -21,7 +21,7 @@ from sae_lib.interventions import add_features, during, intervene, replace_with_
 from sae_lib.judges import attribute_values, judge_and_truth, see_values
 from sae_lib.metrics import bootstrap_trials
 from sae_lib.pictures import draw_pictures
-from sae_lib.reading import NOISE_SEED, Reading
+from sae_lib.reading import NOISE_SEED, Reading, objects_in
 from sae_lib.sae import TopKSAE
 from sae_lib.store import cached
 from sae_lib.transfer import untrained
@@ -272,14 +272,12 @@ def places_to_write(later: Reading, trials: Trials, model: str = MODELS[0]) -> l
     else:
         grids = {later.assets.grid(block) for block in trials.blocks}
         truths = judge_and_truth(later.assets.judge, later.unedited(model, rows.tolist()), grids)[1]
-    shapes, masks = torch.tensor([name == "shape" for name in families]), []
+    objects, masks = {side: objects_in(truth) for side, truth in truths.items()}, []
     for target, row in zip(trials.chosen, place.tolist(), strict=True):
-        side = later.assets.grid(target.id.block)
-        there = truths[side].present[row][:, shapes].any(-1)
-        family = families[target.value]
+        there, family = objects[later.assets.grid(target.id.block)][row], families[target.value]
         there = ~there if family in AROUND else there
-        everywhere = family in EVERYWHERE or not there.any()
-        masks.append(None if everywhere else there.float().unflatten(0, (side, side)))
+        everywhere = family in EVERYWHERE or there.all() or not there.any()
+        masks.append(None if everywhere else there.float())
     return masks
 
 
