@@ -39,7 +39,7 @@ def test_published_saes_take_the_place_of_trained_ones(stem, folder, tmp_path):
 
 
 def test_notebook_06_draws_the_grid_of_published_saes(folder, tmp_path):
-    write_published(tmp_path / "wide", ks=(5, 10, 20, 160), n_f=320, d_model=80)
+    write_published(tmp_path / "wide", ks=(5, 8, 10, 20, 160), n_f=320, d_model=80)  # 8: panels of this width
     write_published(tmp_path / "narrow", ks=(5, 10, 20), n_f=40, d_model=80)
     (source,) = run.find_sources(["06_reconstruction"])
     parameters = {"scale": "sdxl", "source": "random/16", "sae_folder": str(tmp_path)}
