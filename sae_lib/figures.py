@@ -73,7 +73,7 @@ def save_figure(
         fig.text(0.5, 0.5, mark, gid="mark", ha="center", va="center", in_layout=False, zorder=100, **look)
     saved = SavedFigure(*(figure_folder(run) / f"{name}.{kind}" for kind in SavedFigure._fields))
     png = _render(fig, "png", {"Software": None})
-    store.write_if_changed(saved.png, png if run.compared_with == "published" else with_palette(png))
+    store.write_if_changed(saved.png, with_palette(png) if run.compared_with == "pocket" else png)
     store.write_if_changed(saved.pdf, _render(fig, "pdf", {"CreationDate": None}))
     if saved.json.is_file() and json.loads(saved.json.read_text())["result"] == result:
         saved.json.touch()  # its time says that this run found the same

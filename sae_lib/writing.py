@@ -443,20 +443,39 @@ def _compare(
     return torch.stack([before[rows, aim], after[rows, aim], others + 0 * after[rows, aim]], 1)
 
 
-def effects_in_one_step(
-    later: Reading, on: Trials, off: Trials, strength: Mapping[str, float], seed: int = 0
-) -> tuple[Path, dict[str, Float[Tensor, "trials kinds quantities"]]]:
-    """`measure_writing` of the trials `on` in one step, with distances, and `measure_erasing` of `off`, from the cache if they are there.
+class Effects(NamedTuple):
+    """What the best-read features do in one step, and how that was asked."""
 
-    Notebooks 08 and 09 ask with the same arguments, so that nothing is drawn twice.
+    strengths: Strengths
+    trials: dict[str, Trials]
+    """"on": in later pictures that do not show the value; "off": in half as many that do, and in which the feature is active."""
+    measured: dict[str, Float[Tensor, "trials kinds quantities"]]
+    """By the same names: `measure_writing` with distances, and `measure_erasing`."""
+    folder: Path
+    """The artefact that holds them."""
+
+
+def effects_in_one_step(
+    reading: Reading, later: Reading, features: int = 20, captions: int = 4, strength: float = 0.0, seed: int = 0
+) -> Effects:
+    """The best-read features of each block, turned on and off in later pictures by one step of Turbo, from the cache if they are there.
+
+    reading: in which features and strengths are chosen. features: of each block. captions: in which each is turned on. strength: in
+    units of the mean activation, 0 for what `choose_strengths` says. Notebooks 08 and 09 ask the same, so that nothing is drawn twice.
     """
-    tried = {side: [list(map(str, each.chosen)), each.rows.tolist()] for side, each in (("on", on), ("off", off))}
+    strengths = choose_strengths(reading, features, max(1, captions // 2), seed)
+    if strength:
+        strengths = strengths._replace(chosen=dict.fromkeys(strengths.chosen, strength))
+    targets = well_read(reading, features)
+    counts = {"on": captions, "off": max(1, captions // 2)}
+    trials = {side: find_trials(targets, later, count, side == "off") for side, count in counts.items()}
+    tried = {side: [list(map(str, each.chosen)), each.rows.tolist()] for side, each in trials.items()}
 
     def make(folder: Path) -> None:
-        found = {"on": measure_writing(later, on, strength, seed=seed, distance=True)}
-        found["off"] = measure_erasing(later, off, seed)
+        on = measure_writing(later, trials["on"], strengths.chosen, seed=seed, distance=True)
+        found = {"on": on, "off": measure_erasing(later, trials["off"], seed)}
         save_file({side: each.contiguous() for side, each in found.items()}, folder / "effects.safetensors")
 
-    inputs = {"later": later.make().name, "tried": tried, "strength": dict(strength), "seed": seed}
+    inputs = {"later": later.make().name, "tried": tried, "strength": strengths.chosen, "seed": seed}
     folder = cached("effects_in_one_step", inputs, make)
-    return folder, load_file(folder / "effects.safetensors")
+    return Effects(strengths, trials, load_file(folder / "effects.safetensors"), folder)

@@ -67,8 +67,8 @@ from sae_lib.writing import (
     amount_of,
     choose_strengths,
     draw_written,
+    effects_in_one_step,
     find_trials,
-    measure_erasing,
     measure_timing,
     measure_writing,
     one_per_value,
@@ -87,9 +87,7 @@ if not run.compared_with:
 base_steps = assets.counts.base_steps
 sampling = {"resamples": assets.counts.bootstrap, "seed": seed}
 FULL = {  # part: features of each block, captions of each feature, first captions that it may take
-    "strength": (20, 2, None),
     MODELS[0]: (20, 4, None),
-    "off": (20, 2, None),
     MODELS[1]: (20, 1, 40),
     MODELS[2]: (6, 1, 20),
     "guidance": (3, 1, 20),
@@ -191,7 +189,7 @@ def named_features(reading, count=2):
 reading = Reading(assets)
 if assets.known:
     targets = well_read(reading, at_most[MODELS[0]][0])
-    strengths = choose_strengths(reading, *at_most["strength"][:2], seed=seed)
+    strengths = choose_strengths(reading, at_most[MODELS[0]][0], max(1, at_most[MODELS[0]][1] // 2), seed)
     strength_of = dict.fromkeys(assets.blocks, strength) if strength else strengths.chosen
     label = {each.id: each.label for each in targets}
     print("rise minus random features', at 5, 10 and 20 times the mean; chosen")
@@ -212,12 +210,12 @@ def first(count, of=targets):
     return [each for block in assets.blocks for each in [t for t in of if t.id.block == block][:count]]
 
 
-def trials_of(part, showing=False):
+def trials_of(part):
     """Which features are tried in which later pictures: of `at_most`'s numbers. Without a judge, each in the first captions."""
     features, captions, among = at_most[part]
     chosen, among = first(features), range(min(among or len(later), len(later)))
     if assets.known:
-        return find_trials(chosen, later, captions, showing, among)
+        return find_trials(chosen, later, captions, among=among)
     rows = torch.arange(len(chosen) * captions) % len(among)
     return Trials(chosen, torch.arange(len(chosen)).repeat_interleave(captions), rows)
 
@@ -438,28 +436,31 @@ save_figure(run, fig, "interventions", result | {"unit": unit, "strength of time
 # less than a tenth, the answer is *cannot be tested here*. Intervals are bootstraps over features and captions.
 
 # %%
-trials = {part: trials_of(part) for part in MODELS}
-if assets.known:
-    trials["off"] = trials_of("off", showing=True)
+several = {model: trials_of(model) for model in MODELS[1 if assets.known else 2 :]}
+one = effects_in_one_step(reading, later, *at_most[MODELS[0]][:2], strength, seed) if assets.known else None
+
+
+def tell(tried):
+    """Which features are tried in which rows, by part."""
+    return {
+        part: [[str(t.id), r] for t, r in zip(each.chosen, each.rows.tolist(), strict=True)]
+        for part, each in tried.items()
+    }
 
 
 def measure_effects(folder):
-    """[trials, kinds, quantities] of each part."""
-    found = {}
-    for model in MODELS if assets.known else MODELS[2:]:
-        found[model] = measure_writing(later, trials[model], strength_of, model, seed=seed, distance=True)
-    if assets.known:
-        found["off"] = measure_erasing(later, trials["off"], seed)
-    save_file({part: each.contiguous() for part, each in found.items()}, folder / "effects.safetensors")
+    """[trials, kinds, quantities] of the models of several steps."""
+    found = {m: measure_writing(later, each, strength_of, m, seed=seed, distance=True) for m, each in several.items()}
+    save_file({model: each.contiguous() for model, each in found.items()}, folder / "effects.safetensors")
 
 
-tried = {
-    part: [[str(t.id), r] for t, r in zip(each.chosen, each.rows.tolist(), strict=True)]
-    for part, each in trials.items()
-}
-inputs = assets.identity | {"strength": strength_of, "seed": seed, "tried": tried, "steps": base_steps}
+inputs = assets.identity | {"strength": strength_of, "seed": seed, "tried": tell(several), "steps": base_steps}
+inputs |= {"one step": one.folder.name} if one else {}
 effects_folder = cached("feature_effects", inputs, measure_effects)
-effects = load_file(effects_folder / "effects.safetensors")
+trials, effects = several, load_file(effects_folder / "effects.safetensors")
+if one:
+    trials = {MODELS[0]: one.trials["on"]} | several | {"off": one.trials["off"]}
+    effects = {MODELS[0]: one.measured["on"]} | effects | {"off": one.measured["off"]}
 
 # %%
 change = {part: each[..., 1] - each[..., 0] for part, each in effects.items() if assets.known}
@@ -478,9 +479,8 @@ for part, by_block in net.items():
 
 # %%
 families = {}
-for target, (feature, random) in zip(
-    trials[MODELS[0]].chosen, change.get(MODELS[0], torch.zeros(0, 2)).tolist(), strict=False
-):
+pairs = zip(trials[MODELS[0]].chosen, change[MODELS[0]].tolist(), strict=True) if one else ()
+for target, (feature, random) in pairs:
     families.setdefault((target.id.block, values[target.value][0]), []).append(feature - random)
 print("one step, rise minus random features', by family (n trials)")
 for block in assets.blocks if families else ():
@@ -587,7 +587,7 @@ def measure_times(folder):
 
 
 # %%
-tried = {model: [[str(t.id), r] for t, r in zip(t.chosen, t.rows.tolist(), strict=True)] for model, t in timing.items()}
+tried = tell(timing)
 times_folder = cached("feature_times", inputs | {"tried": tried, "spans": spans_of}, measure_times)
 times = load_file(times_folder / "times.safetensors")
 curves = {model: samples_by_block(timing[model], times[model], **sampling) for model in timing}

@@ -72,14 +72,14 @@ from sae_lib.reading import Reading
 from sae_lib.store import ROOT
 from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
 from sae_lib.updates import to_vectors, update_hooks
-from sae_lib.writing import choose_strengths, effects_in_one_step, find_trials, samples_by_block, well_read
+from sae_lib.writing import effects_in_one_step, samples_by_block
 
 # %%
 run = start_run("09_what_each_block_does", globals())
 assets, known = run.assets(), scale != "sdxl"  # known: whether anything knows the truth
 if scale == "smoke":
-    assets = assets.with_blocks(assets.blocks[:4])
-    permutations, resamples, per_block, tries = 50, 100, 2, 2
+    assets = assets.with_blocks(assets.blocks[:3])
+    permutations, resamples, per_block, tries = 50, 100, 2, 1
 sampling, reading = {"resamples": resamples, "seed": seed}, Reading(assets) if known else None
 if known:
     from sae_lib.judges import attribute_values, judge_and_truth
@@ -435,11 +435,9 @@ if known:
 # %%
 moves, testable = {}, []
 if known:
-    strengths = choose_strengths(reading, *((2, 1) if scale == "smoke" else (10, 2)), seed=seed).chosen
-    targets, sides = well_read(reading, per_block), (("on", tries), ("off", tries // 2))
-    trials = {side: find_trials(targets, later, count, showing=side == "off") for side, count in sides}
-    writing_folder, effects = effects_in_one_step(later, trials["on"], trials["off"], strengths, seed)
-    moved = {side: (1 if side == "on" else -1) * (each[..., 1] - each[..., 0]) for side, each in effects.items()}
+    effects = effects_in_one_step(reading, later, per_block, tries, seed=seed)
+    trials, writing_folder = effects.trials, effects.folder
+    moved = {s: (1 if s == "on" else -1) * (each[..., 1] - each[..., 0]) for s, each in effects.measured.items()}
     moves = {side: samples_by_block(trials[side], each, **sampling) for side, each in moved.items()}  # [samples, kinds]
     testable = [block for block, samples in moves["off"].items() if interval_of(samples[:, 2]).low > ROOM]
     print(f"{'':15}{'feature':>8}{'random':>8}{'ablation':>9}{'n':>5}")
@@ -472,7 +470,7 @@ if known:
     axes[1].plot([], [], "s", color="#EEEEEE", markersize=8, label="cannot be tested here")
     fig.legend(*axes[1].get_legend_handles_labels(), loc="outside upper center", ncols=3, columnspacing=1)
     result = {side: {b: [interval_of(s) for s in each.T] for b, each in by.items()} for side, by in moves.items()}
-    result |= {"trials": {side: len(each.rows) for side, each in trials.items()}, "strengths": strengths}
+    result |= {"trials": {side: len(each.rows) for side, each in trials.items()}, "strengths": effects.strengths.chosen}
     result |= {"testable": testable, "features per block": per_block, **sampling}
     save_figure(run, fig, "writing", result, writing_folder)
 
@@ -510,7 +508,7 @@ def written_families(block):
     out = torch.full((len(families), 1 + resamples), torch.nan, dtype=torch.float64)
     at = trials["on"].of_block(block)
     tried = trials["on"].which[at], trials["on"].rows[at], moved["on"][at, 0] - moved["on"][at, 1]
-    family = torch.tensor([family_of[targets[i].value] for i in tried[0].tolist()])
+    family = torch.tensor([family_of[trials["on"].targets[i].value] for i in tried[0].tolist()])
     for i in family.unique().tolist():
         which, rows, rise = (each[family == i] for each in tried)
         if min(len(which.unique()), len(rows.unique())) > 1:
