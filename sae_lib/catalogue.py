@@ -1,6 +1,5 @@
 """All features of some assets' SAEs, to look through: what they mean, how often they fire, what they look like, which fit a text."""
 
-import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,14 +21,10 @@ from sae_lib.judges import attribute_values, judge_and_truth, values_in
 from sae_lib.painting import Edit, Layer, OnStep, Painter
 from sae_lib.pictures import draw_pictures, lay_over
 from sae_lib.reading import NOISE_SEED, Reading, objects_in
-from sae_lib.store import cached
 from sae_lib.writing import (
     EVERYWHERE,
-    KINDS,
-    Target,
     choose_strengths,
-    find_trials,
-    measure_writing,
+    tried_again,
     well_read,
     well_written,
 )
@@ -41,8 +36,7 @@ TRIED = {"smoke": (2, 1), "pocket": (10, 2)}
 """Features of each block that are tried as its brush, the best-read ones, and in how many captions each, by scale."""
 
 TRIED_AGAIN = {"smoke": (1, 1), "pocket": (3, 8)}
-"""Of those the ones that raised their value most, of all and of those that read an object's value, and in how many captions each is
-tried again."""
+"""Of those the ones that raised their value most, and in how many captions each is tried again (`writing.tried_again`)."""
 
 DEFAULT_STRENGTH = 10.0
 """In multiples of the mean activation, where nothing says how strongly a block's features are turned on: the authors' for painting."""
@@ -297,34 +291,9 @@ class Catalogue:
             features, captions = TRIED[self.assets.scale]
             strengths = choose_strengths(self.reading, features, captions)
             ranked = well_written(well_read(self.reading, features), strengths)
-            numbers = self._try_again(ranked, strengths.chosen)
-        return often | {
-            block: self.row(FeatureId(block, number)) for block, number in numbers.items()
-        }, strengths.chosen
-
-    def _try_again(self, ranked: Sequence[Target], strengths: Mapping[str, float]) -> dict[str, int]:
-        """By block the number of the feature that raises its value most, less the other values that come or go for each
-        value that the picture shows."""
-        (per_block, captions), values = TRIED_AGAIN[self.assets.scale], attribute_values()
-        targets: dict[Target, None] = {}
-        for block in self.assets.blocks:
-            mine = [each for each in ranked if each.id.block == block]
-            of_objects = [each for each in mine if values[each.value][0] not in EVERYWHERE]
-            targets |= dict.fromkeys(mine[:per_block] + of_objects[:per_block])
-        trials = find_trials(list(targets), self.reading, captions)
-
-        def make(folder: Path) -> None:
-            before, after, others = measure_writing(self.reading, trials, strengths, kinds=KINDS[:1])[:, 0].T
-            gains = (after - before) - others / self.reading.shows[trials.rows].sum(1)
-            mean = {place: gains[trials.which == place].mean().item() for place in set(trials.which.tolist())}
-            best: dict[str, int] = {}
-            for place in sorted(mean, key=mean.__getitem__):  # the last one of a block stays
-                best[trials.targets[place].id.block] = trials.targets[place].id.feature
-            (folder / "best.json").write_text(json.dumps(best))
-
-        inputs = {"reading": self.prepare().name, "captions": captions, "strengths": strengths}
-        inputs |= {"tried": [str(each.id) for each in trials.targets]}
-        return json.loads((cached("brushes", inputs, make) / "best.json").read_text())
+            gains = tried_again(self.reading, ranked, strengths.chosen, *TRIED_AGAIN[self.assets.scale])
+        best = {each.id.block: self.row(each.id) for each in reversed(gains)}  # the first of a block stays
+        return often | best, strengths.chosen
 
     @property
     def best(self) -> dict[str, Row]:
