@@ -251,7 +251,7 @@ for word, (color, marker) in LOOK.items():
 ax.plot([], [], "o", color="black", markersize=6, label="primary test")
 ax.plot([], [], "o", color="black", mfc="white", markersize=3.5, label="secondary")
 fig.legend(loc="upper center", ncols=5, columnspacing=1)
-result = {"claims": {name: row._asdict() for name, row in zip(card.index, card.itertuples(index=False), strict=True)}}
+result = {"claims": card.to_dict("index")}
 result |= {"margins": {str(of_claims.loc[i, "claim"]): each for i, each in margins.items()}}
 save_figure(run, fig, "scorecard", result | {"tests": len(tests), "primaries": len(primaries)})
 
