@@ -78,6 +78,7 @@ def made(tmp_path_factory):
     words = ("holds on the pocket model", "fails on the pocket model", "undecided on the pocket model")
     verdicts = [VERDICT | {"word": word} for word in words]
     (figures / "curve.json").write_text(json.dumps({"result": {"verdicts": verdicts}}))
+    shutil.copytree(ROOT / "figures/99_scorecard", root / "figures/99_scorecard", ignore=shutil.ignore_patterns("sdxl"))
     defaults = {"status": "made", "notebooks": []}
     (root / "figures" / "index.json").write_text(json.dumps([defaults | row for row in INDEX]))
     saved = new_output("execute_result", {"text/plain": "01_first/curve.png|pdf|json"})
@@ -148,6 +149,13 @@ def test_verdicts_are_counted_once_a_figure_and_misses_like_successes(book):
     assert [row["data-word"] for row in rows] == ["holds", "fails", "undecided"]
     told = " ".join(rows[1].get_text(" ").split())
     assert "fails on the pocket model it rises C1 0.5" in told and "0.25 to 0.75" in told and "0.4 (digitised)" in told
+
+
+def test_the_claims_are_told_as_the_committed_scorecard_tells_them(book):
+    claims = json.loads((ROOT / "figures/99_scorecard/scorecard.json").read_text())["result"]["claims"]
+    rows = page(book, "artefacts.html").select("#claims + .scroll tbody tr")
+    shown = [[cell.get_text() for cell in row.select("td")] for row in rows]
+    assert shown == [[id, c["statement"], c["word"], c["secondary tests"]] for id, c in claims.items()]
 
 
 def test_an_artefact_that_was_not_made_says_why(book):
