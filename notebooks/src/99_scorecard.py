@@ -214,16 +214,17 @@ for name in CLAIMS:
 
 
 def short(text, length):
-    """The sentence without what stands in brackets, cut where it is too long."""
+    """The sentence without what stands in brackets; one that is too long loses its middle, its end says what it compares."""
     text = text.partition(" (")[0]
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+    half = (length - 3) // 2
+    return text if len(text) <= length else f"{text[:half].rstrip()} … {text[-half:].lstrip()}"
 
 
 # %%
 height = 1 + 0.145 * len(lines)
 fig = plt.figure(figsize=(TEXT_WIDTH, height))
 fig.set_layout_engine("none")  # names left and right of one narrow panel
-ax = fig.add_axes((0.19, 0.6 / height, 0.23, 1 - 1.0 / height))
+ax = fig.add_axes((0.18, 0.6 / height, 0.18, 1 - 1.0 / height))
 for y, test in enumerate(lines):
     if test is None or scale == "sdxl":
         continue
@@ -233,7 +234,7 @@ for y, test in enumerate(lines):
     look = {"mfc": color if test.primary else "white", "markersize": 6 if test.primary else 3.5, "clip_on": False}
     ax.plot(at, y, marker, color=color, zorder=3, **look)
     weight = "bold" if test.primary else "normal"
-    ax.text(WIDEST + 0.7, y, short(test.claim, 48 if test.primary else 58), va="center", size=7, weight=weight)
+    ax.text(WIDEST + 0.9, y, short(test.claim, 66 if test.primary else 72), va="center", size=6.5, weight=weight)
 for name, start, count in groups:
     ax.axhline(start - 0.5, color="#DDDDDD", linewidth=0.6)
     text = f"{name}  {card.loc[name, 'word']}" if not CLAIMS[name].waits else f"{name}  not run"

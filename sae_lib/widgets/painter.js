@@ -267,7 +267,9 @@ function render({ model, el }) {
         onclick: () => use(each, false) }, ...describe(each, blocks)),
       make("button", { class: "small", "aria-label": `Add ${each.id} as another layer`, title: "Add as another layer",
         onclick: () => use(each, true) }, "+"));
-    root.querySelector(".results").replaceChildren(...(found.length ? found.map(line) : [make("li", { class: "none" }, "nothing found")]));
+    const results = root.querySelector(".results");
+    results.replaceChildren(...(found.length ? found.map(line) : [make("li", { class: "none" }, "nothing found")]));
+    results.scrollTop = 0; // of the list before
   }
   const strengthOf = (block) => blocks.find(({ name }) => name === block)?.strength ?? 10; // what its features are turned on with at first
   function use(each, asAnother) {

@@ -214,8 +214,10 @@ class Painter(Widget):
         return inside.repeat(height // grid, 0).repeat(width // grid, 1)
 
     def find(self, text: str) -> Locator:
-        """The search hits for a text that contain it."""
+        """The search hits for a text that contain it, the best first."""
+        of_before = self.root.locator(".results li").first.element_handle()
         self.part("search").fill(text)
+        self.page.wait_for_function("line => !line.isConnected", arg=of_before)
         found = self.part("result").filter(has_text=text)
         expect(found.first).to_be_visible(timeout=DRAW_SECONDS * 1000)
         return found

@@ -53,6 +53,13 @@ def painter(painters):
     return painters[0]
 
 
+def drawn_by_the_code(painter, folder):
+    """Pixels of the picture that the copied code draws in a process of its own."""
+    command = [sys.executable, "-c", f"{painter.part('code').input_value()}\npicture.save('picture.png')"]
+    subprocess.run(command, cwd=folder, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    return np.asarray(Image.open(folder / "picture.png").convert("RGB"))
+
+
 def test_the_notebook_runs_without_an_error_and_shows_both_widgets(page, painters):
     assert page.locator(".jp-OutputArea [data-mime-type='application/vnd.jupyter.stderr']").count() == 0
     assert len(painters) == 2 and page.locator(".sae-explorer").count() == 1
@@ -90,10 +97,7 @@ def test_undo_and_redo_restore_the_pictures_bit_for_bit(painter):
 
 def test_the_copied_code_draws_the_same_picture_bit_for_bit_in_a_fresh_process(painter, tmp_path):
     painter.stroke(*ACROSS)
-    code = painter.part("code").input_value()
-    command = [sys.executable, "-c", f"{code}\npicture.save('picture.png')"]
-    subprocess.run(command, cwd=tmp_path, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    drawn = np.asarray(Image.open(tmp_path / "picture.png").convert("RGB"))
+    drawn = drawn_by_the_code(painter, tmp_path)
     assert not np.array_equal(drawn, painter.picture("before"))
     assert np.array_equal(drawn, painter.picture())
 
@@ -219,15 +223,18 @@ def test_a_longer_run_shows_its_progress_and_can_be_cancelled(painter):
     assert not np.array_equal(painter.picture(), before)
 
 
-def test_the_base_model_and_some_of_its_steps(painter):
+def test_only_the_steps_that_were_asked_for_of_the_base_model_are_edited(painter, tmp_path):
     painter.stroke(*ACROSS)
     with painter.redrawn():
         painter.part("model").select_option("base")
     all_steps = painter.picture()
     painter.fill("steps-start", "2")
     late = painter.picture()
-    before = painter.picture("before")
-    assert 0 < np.abs(late - before).mean() < np.abs(all_steps - before).mean()
+    assert not any(np.array_equal(*pair) for pair in itertools.combinations((painter.picture("before"), all_steps, late), 2))
+    assert "during(layer_1, 2, 4)" in painter.part("code").input_value()
+    assert np.array_equal(late, drawn_by_the_code(painter, tmp_path))
+    painter.fill("steps-start", "0")
+    assert np.array_equal(painter.picture(), all_steps)
 
 
 def test_a_prompt_that_is_too_long_is_told_of_in_place_and_the_painter_lives_on(painter):
