@@ -230,8 +230,10 @@ def test_only_the_steps_that_were_asked_for_of_the_base_model_are_edited(painter
     all_steps = painter.picture()
     painter.fill("steps-start", "2")
     late = painter.picture()
-    assert not any(np.array_equal(*pair) for pair in itertools.combinations((painter.picture("before"), all_steps, late), 2))
-    assert "during(layer_1, 2, 4)" in painter.part("code").input_value()
+    assert not any(
+        np.array_equal(*pair) for pair in itertools.combinations((painter.picture("before"), all_steps, late), 2)
+    )
+    assert "during(layer_0, 2, 4)" in painter.part("code").input_value()
     assert np.array_equal(late, drawn_by_the_code(painter, tmp_path))
     painter.fill("steps-start", "0")
     assert np.array_equal(painter.picture(), all_steps)
