@@ -1,11 +1,13 @@
 """The dense judge reads pictures; what it says of held-out renders is nearly always true."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from sae_lib.judges import attribute_values, judge_and_truth, judge_truth, load_judge, see_values, values_in
+from sae_lib.judges import attribute_values, judge_and_truth, judge_edit, judge_truth, load_judge, see_values, values_in
 from sae_lib.pocket import weights
 from sae_lib.pocket.broken import broken_pictures, fine_doubts
 from sae_lib.pocket.captions import Caption
@@ -168,3 +170,32 @@ def test_the_judge_names_whole_renders_and_abstains_from_broken_ones_through_the
         assert asked > 800 and missed < 0.03 * asked
         abstained, asked = judge_abstentions(judge, see(broken), doubts, broken=True)["all"]
         assert asked > 80 and abstained > 0.6 * asked
+
+
+def test_a_shape_is_deleted_where_nothing_is_left_of_it_and_not_where_the_judge_abstains():
+    case = SimpleNamespace(category=3, truth=SimpleNamespace(attribute="object", value="star"))
+    left = torch.zeros(64, 64, dtype=torch.bool)
+    left[:, :32] = True
+    star, heart, broken = (
+        Found(STAR | {"shape": shape}, centre, mask)
+        for shape, centre, mask in (
+            ("star", (16.0, 32.0), left),
+            ("heart", (48.0, 32.0), ~left),
+            (NONE, (16.0, 32.0), left),
+        )
+    )
+
+    def done(*after):
+        return judge_edit(case, Judgement((star, heart), SEA), Judgement(after, SEA), left)[0]
+
+    assert done(heart) and not done(star, heart) and not done(broken, heart)
+    assert done(replace(heart, attributes=heart.attributes | {"shape": NONE}))  # elsewhere: not the one that was to go
+
+
+def test_an_edit_to_a_value_that_the_judge_abstains_from_is_not_done_and_what_stays_in_doubt_is_no_change():
+    case = SimpleNamespace(category=6, truth=SimpleNamespace(attribute="colour", value="blue"))
+    here = torch.ones(64, 64, dtype=torch.bool)
+    star, blue, doubtful = (Found(STAR | {"colour": c}, (32.0, 32.0), here) for c in ("red", "blue", NONE))
+    before = Judgement((star,), SEA | {"background": NONE})
+    assert judge_edit(case, before, Judgement((blue,), before.scene), here) == (True, 0.0)
+    assert judge_edit(case, before, Judgement((doubtful,), before.scene), here) == (False, 0.0)
