@@ -173,7 +173,7 @@ ARTEFACTS: tuple[Artefact, ...] = (
         "The pocket models: their pictures, their obedience, the blocks' sizes",
         "",
         "",
-        _of("01_model_and_blocks", "agreement", "contact_sheet", "update_sizes"),
+        _of("01_model_and_blocks", "agreement", "contact_sheet", "judge_by_eye", "update_sizes"),
     ),
     Artefact(
         "Companion 02",

@@ -1,5 +1,6 @@
 """Where prompts come from: the pocket world's captions, a file, or the paper's data set. Held-out ones are never trained on."""
 
+import functools
 import itertools
 import json
 from collections.abc import Iterable
@@ -58,19 +59,24 @@ def load_pocket_captions(count: int, split: str = "train") -> list:
 
     Raises ValueError for an unknown split.
     """
-    from sae_lib.pocket.captions import sample_captions
-
     _refuse_unknown_split(split)
-    held_out = sample_captions(max(count, HELD_OUT), _SPLIT_SEEDS["held-out"], "test")
+    held_out = _sampled(max(count, HELD_OUT), "held-out", "test")
     if split == "held-out":
-        return held_out[:count]
+        return list(held_out[:count])
     texts = {caption.text for caption in held_out[:HELD_OUT]}  # another scene may be described by the same words
     for extra in (count // 4 + 50, 4 * count + 200):
-        captions = sample_captions(count + extra, _SPLIT_SEEDS["train"], "train")
-        captions = [caption for caption in captions if caption.text not in texts]
+        captions = [caption for caption in _sampled(count + extra, "train", "train") if caption.text not in texts]
         if len(captions) >= count:
             break
     return captions[:count]
+
+
+@functools.lru_cache(maxsize=8)
+def _sampled(count: int, split: str, of_world: str) -> tuple:
+    """Captions of the pocket world, sampled once: a thousand take half a second, and a notebook asks for them often."""
+    from sae_lib.pocket.captions import sample_captions
+
+    return tuple(sample_captions(count, _SPLIT_SEEDS[split], of_world))
 
 
 def _refuse_unknown_split(split: str) -> None:

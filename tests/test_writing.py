@@ -19,6 +19,7 @@ from sae_lib.writing import (
     amount_of,
     choose_strengths,
     draw_written,
+    effects_in_one_step,
     find_trials,
     measure_erasing,
     measure_writing,
@@ -26,6 +27,7 @@ from sae_lib.writing import (
     places_to_write,
     random_features,
     samples_by_block,
+    tried_again,
     well_read,
     well_written,
     write,
@@ -153,6 +155,26 @@ def test_of_each_block_what_rose_most_comes_first_then_what_changed_least_then_w
     assert [each.id.feature for each in well_written(targets, Strengths({}, {}, by_feature))] == [2, 1, 3, 0]
 
 
+def test_the_first_of_a_first_try_are_tried_again_and_ordered_by_what_they_gain_less_what_else_changes(
+    monkeypatch, tmp_path
+):
+    asked = []
+
+    def measured(reading, trials, strength, kinds):
+        asked.append(pairs(trials))
+        rises = {0: (1.0, 2.0), 1: (1.0, 0.0), 2: (0.0, 0.0)}  # target 0 changes two other values of the two that show
+        after, others = torch.tensor([rises[which] for which in trials.which.tolist()]).T
+        return torch.stack([0 * after, after, others], 1)[:, None]
+
+    monkeypatch.setattr(writing, "measure_writing", measured)
+    monkeypatch.setattr(writing, "cached", lambda name, inputs, make: (make(tmp_path), tmp_path)[1])
+    reading = Stub([[0, 0, 1, 1]] * 4)
+    ranked = [TARGETS[0], TARGETS[1], target("up.1.2", 2, 1), TARGETS[2]]
+    gains = tried_again(reading, ranked, {"up.1.2": 5.0, "mid.0": 5.0}, per_block=2, captions=2)
+    assert list(gains.items()) == [(TARGETS[1], 1.0), (TARGETS[0], 0.0), (TARGETS[2], 0.0)]
+    assert asked == [[(0, 0), (0, 1), (1, 2), (1, 3), (2, 0), (2, 1)]]  # not the third of up.1.2
+
+
 # --- drawn by the shipped models ---------------------------------------------------------------------------------------
 
 
@@ -250,6 +272,17 @@ def test_a_feature_that_is_not_active_erases_nothing_and_the_block_s_ablation_is
     found = measure_erasing(later, trials)
     assert found.shape == (1, 3, 3)
     assert torch.equal(found[0, 0], found[0, 1]) and found[0, 0, 0] == found[0, 0, 1] and found[0, 0, 2] == 0
+
+
+def test_effects_in_one_step_are_what_the_measures_find_and_are_drawn_once(later, monkeypatch):
+    asked = {"features": 1, "captions": 2}
+    effects = effects_in_one_step(later, later, **asked)
+    assert len(effects.trials["on"].rows) > len(effects.trials["off"].rows) > 0
+    on, strength = effects.trials["on"], effects.strengths.chosen
+    assert torch.equal(effects.measured["on"], measure_writing(later, on, strength, distance=True))
+    assert torch.equal(effects.measured["off"], measure_erasing(later, effects.trials["off"]))
+    monkeypatch.setattr(writing, "draw_pictures", None)
+    assert effects_in_one_step(later, later, **asked).folder == effects.folder
 
 
 def test_the_best_read_features_are_live_and_ordered_by_score(later):
