@@ -41,7 +41,6 @@ import pandas as pd
 from sae_lib import save_figure, start_run
 from sae_lib.artefacts import ARTEFACTS, NO_FLUX
 from sae_lib.figures import figure_folder
-from sae_lib.style import TEXT_WIDTH
 from sae_lib.verdicts import decide, margin
 
 run = start_run("99_scorecard", globals())
@@ -205,7 +204,7 @@ card
 
 # %%
 LOOK = {"holds": ("#0072B2", "o"), "undecided": ("#767676", "s"), "fails": ("#D55E00", "X")}
-WIDEST = 6.0  # margins beyond are drawn at the edge
+WIDTH, WIDEST = 8.0, 6.0  # inches, for whole sentences; margins beyond are drawn at the edge
 lines, groups = [], []
 for name in CLAIMS:
     mine = of_claims[of_claims["id"] == name].sort_values("primary", ascending=False, kind="stable")
@@ -221,9 +220,9 @@ def short(text, length):
 
 # %%
 height = 1 + 0.145 * len(lines)
-fig = plt.figure(figsize=(TEXT_WIDTH, height))
+fig = plt.figure(figsize=(WIDTH, height))
 fig.set_layout_engine("none")  # names left and right of one narrow panel
-ax = fig.add_axes((0.19, 0.6 / height, 0.23, 1 - 1.0 / height))
+ax = fig.add_axes((1.15 / WIDTH, 0.6 / height, 1.35 / WIDTH, 1 - 1.0 / height))
 for y, test in enumerate(lines):
     if test is None or scale == "sdxl":
         continue
@@ -233,7 +232,7 @@ for y, test in enumerate(lines):
     look = {"mfc": color if test.primary else "white", "markersize": 6 if test.primary else 3.5, "clip_on": False}
     ax.plot(at, y, marker, color=color, zorder=3, **look)
     weight = "bold" if test.primary else "normal"
-    ax.text(WIDEST + 0.7, y, short(test.claim, 48 if test.primary else 58), va="center", size=7, weight=weight)
+    ax.text(WIDEST + 0.7, y, short(test.claim, 90 if test.primary else 105), va="center", size=7, weight=weight)
 for name, start, count in groups:
     ax.axhline(start - 0.5, color="#DDDDDD", linewidth=0.6)
     text = f"{name}  {card.loc[name, 'word']}" if not CLAIMS[name].waits else f"{name}  not run"
