@@ -33,14 +33,15 @@ def attribute_values() -> list[tuple[str, str]]:
 
 
 def see_values(judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"]) -> Float[Tensor, "pictures values"]:
-    """Which attribute values the judge sees, on any object or in the scene: 0 or 1."""
+    """Which attribute values the judge sees, on any object or in the scene: 0 or 1, and 0 where it abstains."""
     from sae_lib.pocket.judge import judge_images
 
     return values_in(judge_images(judge, pictures))
 
 
 def values_in(judgements: "Sequence[Judgement]") -> Float[Tensor, "pictures values"]:
-    """Which attribute values there are in what the judge sees, on any object or in the scene: 0 or 1."""
+    """Which attribute values there are in what the judge sees, on any object or in the scene: 0 or 1, and 0 where it abstains."""
+    from sae_lib.pocket.judge import NONE
     from sae_lib.pocket.quality import nearest_position
 
     places = {pair: place for place, pair in enumerate(attribute_values())}
@@ -49,7 +50,7 @@ def values_in(judgements: "Sequence[Judgement]") -> Float[Tensor, "pictures valu
         found = set(judgement.scene.items())
         for thing in judgement.objects:
             found |= {*thing.attributes.items(), ("position", nearest_position(thing.centre))}
-        row[[places[pair] for pair in found]] = 1
+        row[[places[pair] for pair in found if pair[1] != NONE]] = 1
     return seen
 
 
@@ -96,10 +97,13 @@ def judge_edit(case, before: "Judgement", after: "Judgement", region: Bool[Tenso
     before, after: what the judge sees in the original and in the edited picture.
 
     Success: of the objects that lie in the region for the most part (over half of their pixels), one has the new value;
-    an added one is there, a deleted shape is nowhere. A background or style is the scene's. Rest: of the attributes of
+    an added one is there, a deleted shape is nowhere, and no object in the region has a shape that the judge abstains from. A
+    background or style is the scene's. What the judge abstains from is no new value. Rest: of the attributes of
     the objects outside the region in the original, and of the scene, the share that is no longer what it was; an
     object that is gone has lost them all.
     """
+    from sae_lib.pocket.judge import NONE
+
     truth = case.truth
 
     def inside(thing) -> bool:
@@ -113,7 +117,8 @@ def judge_edit(case, before: "Judgement", after: "Judgement", region: Bool[Tenso
         others = [thing for thing in before.objects if not inside(thing)]
         name = "shape" if truth.attribute == "object" else truth.attribute
         if case.category == 3:
-            done = all(thing.attributes["shape"] != truth.value for thing in after.objects)
+            left = [thing.attributes["shape"] for thing in after.objects if inside(thing)]
+            done = NONE not in left and all(thing.attributes["shape"] != truth.value for thing in after.objects)
         else:
             done = any(thing.attributes[name] == truth.value for thing in after.objects if inside(thing))
     rest = list(kept.values())

@@ -7,9 +7,18 @@ import torch
 
 from sae_lib.judges import attribute_values, judge_and_truth, judge_truth, load_judge, see_values, values_in
 from sae_lib.pocket import weights
+from sae_lib.pocket.broken import broken_pictures, fine_doubts
 from sae_lib.pocket.captions import Caption
-from sae_lib.pocket.judge import Found, Judge, Judgement, judge_images
-from sae_lib.pocket.quality import caption_agreement, judge_accuracy, least_sure, nearest_position, stated_and_found
+from sae_lib.pocket.judge import JUDGED, NONE, Found, Judge, Judgement, judge_images
+from sae_lib.pocket.quality import (
+    caption_agreement,
+    judge_abstentions,
+    judge_accuracy,
+    least_sure,
+    nearest_position,
+    see_through,
+    stated_and_found,
+)
 from sae_lib.pocket.world import OBJECT_ATTRIBUTES, Object, Scene, render, sample_scenes
 from sae_lib.store import ROOT
 
@@ -130,3 +139,32 @@ def test_each_picture_is_looked_at_once():
     judge_and_truth(judge, render(sample_scenes(20, 0)), [8])
     handle.remove()
     assert sum(looked) == 20
+
+
+def test_what_the_judge_abstains_from_is_not_found():
+    unsure = found(STAR | {"colour": NONE}, (32.0, 32.0))
+    caption = Caption("a red star", ({"shape": "star", "colour": "red"},), {}, None)
+    assert score(caption, unsure) == [("number", True), ("shape", True), ("colour", False)]
+    seen = values_in([Judgement((unsure,), SEA | {"style": NONE})])[0]
+    names = [name for (name, _), there in zip(attribute_values(), seen.tolist(), strict=True) if there]
+    assert "colour" not in names and "style" not in names and "shape" in names
+
+
+def test_what_the_judge_reads_does_not_depend_on_what_it_doubts():
+    judge, pictures = load_judge(), render(sample_scenes(4, 0))
+    logits = judge(pictures)
+    assert torch.equal(torch.cat([logits[name] for name in ("object", *JUDGED)], 1), judge.reads(pictures))
+    judge.doubts.head.bias.data += 100.0
+    (judgement,) = judge_images(judge, pictures[:1])
+    assert {*judgement.scene.values(), *judgement.objects[0].attributes.values()} == {NONE}
+    assert torch.equal(judge(pictures)["shape"], logits["shape"])
+
+
+def test_the_judge_names_whole_renders_and_abstains_from_broken_ones_through_the_autoencoder_too():
+    judge, vae, scenes = load_judge(), weights.load("vae"), sample_scenes(100, 3, "test")
+    broken, doubts = broken_pictures(scenes, 3)
+    for see in (lambda images: images, lambda images: see_through(vae, images)):
+        missed, asked = judge_abstentions(judge, see(render(scenes)), fine_doubts(scenes))["all"]
+        assert asked > 800 and missed < 0.03 * asked
+        abstained, asked = judge_abstentions(judge, see(broken), doubts, broken=True)["all"]
+        assert asked > 80 and abstained > 0.6 * asked

@@ -1,6 +1,7 @@
-"""The dense attribute judge: for every pixel, object or background, and the class of each attribute.
+"""The dense attribute judge: for every pixel, object or background, and the class of each attribute; and where none fits, it abstains.
 
-Trained on rendered scenes alone. Objects are the connected components of the object pixels, so that a colour binds to a shape.
+Trained on rendered scenes alone, its second branch on broken and mixed ones (`sae_lib.pocket.broken`). Objects are the connected
+components of the object pixels, so that a colour binds to a shape.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,23 +22,45 @@ JUDGED = {name: values for name, values in ATTRIBUTES.items() if name != "positi
 MIN_PIXELS = 24
 """Components of fewer pixels are specks, not objects (the smallest object covers about 100)."""
 
+NONE = "none of these"
+"""What the judge says of an attribute when it abstains: the picture shows none of the attribute's values, or a mixture."""
+
+DOUBTFUL = 0.5
+"""It abstains where its mean doubt, over the pixels that an attribute is read from, is larger."""
+
 _AT_ONCE = 16
 
 
 class Judge(ModelMixin, ConfigMixin):
-    """A small convolutional U-shaped network `[batch, 3, 64, 64]` in [0, 1] -> logits `{attribute: [batch, classes, 64, 64]}`; `"object"` has one logit."""
+    """Two small convolutional U-shaped networks `[batch, 3, 64, 64]` in [0, 1] -> logits.
+
+    The first `reads`: `{attribute: [batch, classes, 64, 64]}`; `"object"` has one logit. The second `doubts`: `"doubt"` has one logit for each of
+    JUDGED, of none of its values being there.
+    """
 
     @register_to_config
-    def __init__(self, widths: Sequence[int] = (12, 32, 64, 96)) -> None:
+    def __init__(self, widths: Sequence[int] = (12, 32, 64, 96), doubt_widths: Sequence[int] = (8, 24, 48, 64)) -> None:
+        super().__init__()
+        self.sizes = [1, *(len(values) for values in JUDGED.values())]
+        self.reads, self.doubts = _Network(widths, sum(self.sizes)), _Network(doubt_widths, len(JUDGED))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        read = self.reads(images).split(self.sizes, 1)
+        return dict(zip(["object", *JUDGED], read, strict=True)) | {"doubt": self.doubts(images)}
+
+
+class _Network(nn.Module):
+    """Down through the widths and up again, with skips; `outputs` numbers for every pixel."""
+
+    def __init__(self, widths: Sequence[int], outputs: int) -> None:
         super().__init__()
         width = widths[0]
         self.stem = nn.Conv2d(3, width, 3, padding=1)
         self.down = nn.ModuleList(_Stage(a, b) for a, b in zip([width, *widths], widths, strict=False))
         self.up = nn.ModuleList(_Stage(a + b, b) for a, b in zip(widths[:0:-1], widths[-2::-1], strict=True))
-        self.sizes = [1, *(len(values) for values in JUDGED.values())]
-        self.head = nn.Conv2d(width, sum(self.sizes), 1)
+        self.head = nn.Conv2d(width, outputs, 1)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor) -> Tensor:
         hidden, skips = self.stem(images * 2 - 1), []
         for at, stage in enumerate(self.down):
             hidden = stage(hidden if at == 0 else F.avg_pool2d(F.silu(hidden), 2))
@@ -45,7 +68,7 @@ class Judge(ModelMixin, ConfigMixin):
         skips.pop()
         for stage in self.up:
             hidden = stage(torch.cat([F.interpolate(hidden, scale_factor=2.0, mode="nearest"), skips.pop()], 1))
-        return dict(zip(["object", *JUDGED], self.head(F.silu(hidden)).split(self.sizes, 1), strict=True))
+        return self.head(F.silu(hidden))
 
 
 class _Stage(nn.Module):
@@ -72,18 +95,28 @@ def judge_loss(logits: dict[str, Tensor], maps: dict[str, Tensor]) -> Tensor:
     return loss
 
 
+def doubt_loss(doubt: Tensor, broken: Tensor) -> Tensor:
+    """Binary cross-entropy of the doubts `[batch, attributes, 64, 64]` where they are defined: a mean over each attribute's pixels, summed.
+
+    broken: 1 where none of an attribute's values is there, 0 where one is, UNDEFINED where nothing is asked.
+    """
+    asked = broken != UNDEFINED
+    each = F.binary_cross_entropy_with_logits(doubt, broken.clamp(min=0), reduction="none") * asked
+    return (each.sum((0, 2, 3)) / asked.sum((0, 2, 3)).clamp(min=1)).sum()
+
+
 @dataclass(frozen=True)
 class Found:
     """One object that the judge sees."""
 
     attributes: dict[str, str]
-    """Shape, colour, material, size, pose, content: the class of the largest mean log-probability over its pixels."""
+    """Shape, colour, material, size, pose, content: the class of the largest mean log-probability over its pixels, or NONE."""
     centre: tuple[float, float]
     """x and y in pixels."""
     mask: Tensor
     """Boolean `[64, 64]`."""
     probabilities: dict[str, float] = field(default_factory=dict)
-    """Of each of these classes, the judge's mean over the object's pixels: how sure it is of what it says."""
+    """The judge's mean over the object's pixels of the likeliest class: how sure it is of what it says when it does not abstain."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +125,9 @@ class Judgement:
 
     objects: tuple[Found, ...]
     scene: dict[str, str]
-    """Background and style."""
+    """Background and style: a class, or NONE."""
     probabilities: dict[str, float] = field(default_factory=dict)
-    """Of each of these two, the judge's mean over the pixels that it was read from."""
+    """The same of each of these two, over the pixels that it was read from."""
 
 
 def judge_images(judge: Judge, images: Tensor) -> list[Judgement]:
@@ -113,17 +146,24 @@ def judge_parts(judge: Judge, images: Tensor) -> Iterator[tuple[list[Judgement],
     for part in images.to(judge.device, judge.dtype).split(_AT_ONCE):
         logits = {name: value.float().cpu() for name, value in judge(part).items()}
         logprobs = {name: logits[name].log_softmax(1) for name in JUDGED}
-        masks = logits["object"][:, 0] > 0
+        masks, doubts = logits["object"][:, 0] > 0, logits["doubt"].sigmoid()
         rows = range(len(part))
-        yield [_read({name: value[row] for name, value in logprobs.items()}, masks[row]) for row in rows], logits
+        yield (
+            [_read({name: value[row] for name, value in logprobs.items()}, doubts[row], masks[row]) for row in rows],
+            logits,
+        )
 
 
-def _read(logprobs: dict[str, Tensor], is_object: Tensor) -> Judgement:
+def _read(logprobs: dict[str, Tensor], doubts: Tensor, is_object: Tensor) -> Judgement:
+    doubt_of = dict(zip(JUDGED, doubts, strict=True))
+
     def read(names: Iterable[str], mask: Tensor) -> tuple[dict[str, str], dict[str, float]]:
         values, probabilities = {}, {}
         for name in names:
             best = int(logprobs[name][:, mask].mean(1).argmax())
-            values[name], probabilities[name] = JUDGED[name][best], logprobs[name][best, mask].exp().mean().item()
+            sure = doubt_of[name][mask].mean() <= DOUBTFUL
+            values[name] = JUDGED[name][best] if sure else NONE
+            probabilities[name] = logprobs[name][best, mask].exp().mean().item()
         return values, probabilities
 
     labels, count = ndimage.label(is_object.numpy())

@@ -1,10 +1,12 @@
 """How good the pocket models are: `python -m sae_lib.pocket.quality` recomputes the model card's tables.
 
-The judge is measured on held-out renders, where the truth is exact; then the judge measures the models: the share of a
-caption's stated attributes that it finds on the stated object, on captions of scenes that no model was trained on.
+The judge is measured on held-out renders, whole ones and broken ones, where the truth is exact; then the judge measures the models: the
+share of a caption's stated attributes that it finds on the stated object, on captions of scenes that no model was trained on. What it
+abstains from is not found.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import random
@@ -21,8 +23,9 @@ from sae_lib.denoising import CallSettings
 from sae_lib.pictures import draw_pictures
 from sae_lib.pipelines import load_pipeline
 from sae_lib.pocket import weights
+from sae_lib.pocket.broken import broken_pictures, fine_doubts
 from sae_lib.pocket.captions import Caption, attribute_words, sample_captions, write_caption
-from sae_lib.pocket.judge import Found, Judge, Judgement, judge_images
+from sae_lib.pocket.judge import JUDGED, NONE, Found, Judge, Judgement, judge_images
 from sae_lib.pocket.world import (
     ANCHORS,
     ATTRIBUTES,
@@ -158,6 +161,27 @@ def judge_accuracy(judge: Judge, count: int, seed: int, vae=None) -> dict[str, t
     return {name: (right[name], asked[name]) for name in asked}
 
 
+def judge_abstentions(
+    judge: Judge, images: Tensor, doubts: Tensor | None = None, broken: bool = False
+) -> dict[str, tuple[int, int]]:
+    """`{attribute: (abstained, asked)}` over the objects that the judge sees, and the scenes; "all" for the total.
+
+    doubts: the exact ones of the images (`sae_lib.pocket.broken`); asked is then only where most of the pixels lack the attribute's
+    value (`broken`), or where most have one. Without doubts everything is asked.
+    """
+    abstained, asked = Counter(), Counter()
+    wholes = torch.zeros(len(images), len(JUDGED), *images.shape[-2:]) if doubts is None else doubts
+    for doubt, judgement in zip(wholes, judge_images(judge, images), strict=True):
+        parts = [(thing.mask, thing.attributes) for thing in judgement.objects]
+        ground = ~torch.stack([torch.zeros_like(doubt[0]).bool(), *(mask for mask, _ in parts)]).any(0)
+        for mask, said in [*parts, (ground, judgement.scene)]:
+            for name, value in said.items():
+                if (doubt[list(JUDGED).index(name)][mask] == float(broken)).float().mean() > 0.5:
+                    asked[name] += 1
+                    abstained[name] += value == NONE
+    return {"all": (abstained.total(), asked.total())} | {name: (abstained[name], asked[name]) for name in asked}
+
+
 def seed_variation(
     judge: Judge, name: str, settings: CallSettings, captions: int = VARIED[0], seeds: int = VARIED[1]
 ) -> dict[str, tuple[int, int]]:
@@ -175,7 +199,7 @@ def seed_variation(
                 one.scene[attribute] if attribute in SCENE_ATTRIBUTES else one.objects[0].attributes[attribute]
                 for one in seen
             ]
-            for first, second in itertools.combinations(values, 2):
+            for first, second in itertools.combinations([value for value in values if value != NONE], 2):
                 pairs[attribute] += 1
                 differ[attribute] += first != second
     return {name: (differ[name], pairs[name]) for name in pairs}
@@ -207,22 +231,31 @@ def measure(count: int, seed: int, before: dict, only: str = "") -> dict[str, di
     """Every table of the model card; those whose title does not hold `only` are taken over from `before`."""
     judge, vae = weights.load("judge"), weights.load("vae")
 
-    def agreement(name: str, settings: CallSettings, split: str):
+    @functools.cache
+    def drawn(title: str, split: str) -> tuple[Tensor, list[Caption]]:
+        name, settings = SETTINGS[title]
         captions = sample_captions(count if split == "test" else count // 5, seed, split)
         texts = [caption.text for caption in captions]
-        return caption_agreement(
-            judge, draw_pictures(load_pipeline(name), texts, replace(settings, seed=seed)), captions
-        )
+        return draw_pictures(load_pipeline(name), texts, replace(settings, seed=seed)), captions
+
+    def abstentions(through: bool, broken: bool) -> dict[str, tuple[int, int]]:
+        scenes = sample_scenes(count, seed, "test")
+        images, doubts = broken_pictures(scenes, seed) if broken else (render(scenes), fine_doubts(scenes))
+        return judge_abstentions(judge, see_through(vae, images) if through else images, doubts, broken)
 
     ways = {
         "judge on renders": lambda: judge_accuracy(judge, count, seed),
         "judge on renders through the autoencoder": lambda: judge_accuracy(judge, count, seed, vae),
+        "judge abstains, renders through the autoencoder": lambda: abstentions(True, broken=False),
+        "judge abstains, broken renders": lambda: abstentions(False, broken=True),
+        "judge abstains, broken renders through the autoencoder": lambda: abstentions(True, broken=True),
         f"CLIP on renders (all: own caption among {AMONG})": lambda: clip_accuracy(load_clip(), count, seed),
         "CLIP on renders through the autoencoder": lambda: clip_accuracy(load_clip(), count, seed, vae),
     }
     for title, (name, settings) in SETTINGS.items():
-        ways[title] = lambda name=name, settings=settings: agreement(name, settings, "test")
-        ways[f"{title} (unseen pairs)"] = lambda name=name, settings=settings: agreement(name, settings, "unseen")
+        ways[title] = lambda title=title: caption_agreement(judge, *drawn(title, "test"))
+        ways[f"{title} (unseen pairs)"] = lambda title=title: caption_agreement(judge, *drawn(title, "unseen"))
+        ways[f"{title}: the judge abstains"] = lambda title=title: judge_abstentions(judge, drawn(title, "test")[0])
         ways[f"{title}: open attributes that differ between seeds"] = lambda name=name, settings=settings: (
             seed_variation(judge, name, settings)
         )

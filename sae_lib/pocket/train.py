@@ -1,5 +1,5 @@
-"""Train the pocket models: `python -m sae_lib.pocket.train [stage ...]`, stages vae, text, judge, clip, base, pairs, turbo,
-blocks, saes.
+"""Train the pocket models: `python -m sae_lib.pocket.train [stage ...]`, stages vae, text, judge, doubt, clip, base, pairs,
+turbo, blocks, sizes, saes.
 
 Every stage starts from the shipped weights where there are any, with a fresh optimiser, so that quality accumulates over
 runs; each writes an exponential moving average of its weights, atomically, every few minutes.
@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sae_lib.pocket import weights
+from sae_lib.pocket.broken import WOBBLE, broken_pictures, fine_doubts, melted
 from sae_lib.pocket.captions import Caption, write_caption
 from sae_lib.pocket.fitting import fit, scene_batches
-from sae_lib.pocket.judge import Judge, judge_loss
+from sae_lib.pocket.judge import Judge, doubt_loss, judge_loss
 from sae_lib.pocket.models import build_text_encoders, build_tokenizer, build_vae
 from sae_lib.pocket.world import (
     OBJECT_ATTRIBUTES,
     SCENE_ATTRIBUTES,
     attribute_maps,
+    object_masks,
     render,
     sample_scenes,
 )
@@ -181,6 +183,36 @@ def train_judge(steps: int, seed: int, device: str, batch: int = 32) -> None:
     fit({"judge": judge}, loss_of, steps, lr=2e-3, save=lambda modules: weights.save("judge", modules["judge"]))
 
 
+def train_doubt(steps: int, seed: int, device: str, batch: int = 24) -> None:
+    """The judge's doubts, on broken and mixed renders and as many whole ones; what it reads stays as it is.
+
+    A third of the whole ones are bent by less than `WOBBLE` pixels, and half of all are seen through the autoencoder with noise in the
+    latents: blur and wobble, which the models' pictures have, are no reason to abstain.
+    """
+    judge = weights.load_or("judge", Judge).to(device)
+    judge.reads.requires_grad_(False)
+    vae = weights.load("vae").to(device).eval()
+    scenes, rng = scene_batches(batch, seed), random.Random(seed)
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def loss_of(step: int) -> Tensor:
+        some = next(scenes)
+        half = batch // 2
+        broken, doubts = broken_pictures(some[:half], 1_000_003 * seed + step)
+        whole = render(some[half:])
+        for row, mask in enumerate(object_masks(some[half:])[::3, 0]):
+            whole[3 * row] = melted(whole[3 * row], rng.uniform(0, WOBBLE), mask, rng)
+        images = torch.cat([broken, whole])
+        with torch.no_grad():
+            latents = vae.encode(2 * images[::2].to(device) - 1).latent_dist.mean
+            latents += 0.15 * latents.std() * torch.randn(latents.shape, generator=generator, device=device)
+            images[::2] = ((vae.decode(latents).sample + 1) / 2).clamp(0, 1).cpu()
+        asked = torch.cat([doubts, fine_doubts(some[half:])]).to(device)
+        return doubt_loss(judge.doubts(images.to(device)), asked)
+
+    fit({"judge": judge}, loss_of, steps, lr=2e-3, save=lambda modules: weights.save("judge", modules["judge"]))
+
+
 def main() -> None:
     from sae_lib.pocket import choose, sizes, train_clip, train_saes, train_unet
 
@@ -188,6 +220,7 @@ def main() -> None:
         "vae": (train_vae, 2_000),
         "text": (train_text, 3_000),
         "judge": (train_judge, 2_500),
+        "doubt": (train_doubt, 1_500),
         "clip": (train_clip.train_clip, 1_500),
         "base": (train_unet.train_base, 2_000),
         "pairs": (train_unet.make_pairs, 6_000),
