@@ -63,8 +63,9 @@ from sae_lib.blocks import ATTENTION_BLOCKS, PAPER_BLOCKS
 from sae_lib.denoising import CallSettings, stream_updates
 from sae_lib.harvest import positions_per_step
 from sae_lib.judges import attribute_values
-from sae_lib.metrics import bootstrap_interval, interval_of
+from sae_lib.metrics import interval_of
 from sae_lib.pictures import show_picture
+from sae_lib.primaries import PRIMARY, share_that_never_fires
 from sae_lib.reading import Reading
 from sae_lib.recipes import TrainingRun
 from sae_lib.sae import TopKSAE
@@ -87,9 +88,6 @@ learnt_claim = Claim(
 larger_claim = Claim(
     "That share is larger for the larger SAE (difference, mean of the blocks)", at_least=1e-6, **of_growth
 )
-alive = {"published": 1 / 20_480, "tolerance": 0.002, "source": "checkpoint", "id": "C4"}
-alive |= {"primary": True, "control": "none: a bound on a share"}
-dead_claim = Claim("Near no feature is dead (share that never fires, mean of the blocks)", at_most=0.05, **alive)
 
 # %% [markdown]
 # ## 3.2 What is trained, and on what
@@ -322,12 +320,9 @@ for config in fires:
     print(f"{config.folder_name:32} L0 {l0[config]:6.2f}   never fires {silent[config]:7.2%} of {config.n_f}")
 
 # %%
-never_fires = torch.cat([(fires[config].sum(0) == 0).double() for config in configs["panel"].values()])  # [features]
-never = bootstrap_interval(never_fires, resamples=counts.bootstrap, seed=seed)
-if never.low == never.high:  # none of n features, or all of them, leaves room for 3 of n (95 %)
-    room = min(1, 3 / len(never_fires))
-    never = never._replace(low=max(0, never.low - room), high=min(1, never.high + room))
-dead_verdict = dead_claim.judge(run, never.value, never[1:])
+panel_fires = torch.cat([fires[config].sum(0) for config in configs["panel"].values()])  # [features]
+never = share_that_never_fires(panel_fires, counts.bootstrap, seed)
+dead_verdict = PRIMARY["C4"].judge(run, never.value, never[1:])
 
 # %%
 ranks = torch.linspace(0, 1, 101, dtype=torch.float64)

@@ -41,6 +41,7 @@ pictures: int = 64  # pocket: held-out prompts that are measured; sdxl takes the
 # %%
 import json
 import math
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import torch
@@ -51,6 +52,7 @@ from sae_lib.blocks import ATTENTION_BLOCKS, PAPER_BLOCKS
 from sae_lib.denoising import CallSettings
 from sae_lib.harvest import positions_per_step
 from sae_lib.metrics import interval_of
+from sae_lib.primaries import PRIMARY, share_of_ceiling
 from sae_lib.recipes import train_in_setting, trains_saes
 from sae_lib.store import ROOT
 from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, MODEL_LINES, TEXT_WIDTH
@@ -140,12 +142,10 @@ for key, text in as_published.items():
 print(*(f"{text}: published {effects[key]:.3f}" for key, text in as_published.items()), sep="\n")
 
 # %%
-carried_text = "{}: no additional training needed (share of what training on it gains over the floor)"
+carried = PRIMARY["C2"]
 carried_claims = {
-    name: Claim(
-        carried_text.format(title), 0.8, id="C2", primary=name == "base", control="the best SAE without knowledge"
-    )
-    for name, title in (("base", "Base"), ("turbo", "Turbo"))
+    "base": carried,
+    "turbo": replace(carried, text=carried.text.replace("Base", "Turbo"), primary=False),
 }
 floor_claims = {
     ("turbo", "high"): Claim("Turbo: explained variance stays high (above the floor)", at_least=0.2, id="C2"),
@@ -275,19 +275,18 @@ def floor(name, quantity, controls=("other block", "untrained", "permuted"), blo
 # the next section says what that does.
 
 # %%
-numbers = {claim: statistic(curves(name, quantity)) for (name, quantity, statistic), claim in claims.items()}
-for name in carried_claims if ceilings else ():
-    one, ceiling, low = (level(each) for each in (curves(name, EV), curves(name, EV, "ceiling"), floor(name, EV)))
-    numbers[carried_claims[name]] = (one - low) / (ceiling - low).clamp(min=1e-9)
+found = {claim: interval_of(statistic(curves(name, quantity))) for (name, quantity, statistic), claim in claims.items()}
+for name, claim in carried_claims.items() if ceilings else ():
+    found[claim] = share_of_ceiling(curves(name, EV), curves(name, EV, "ceiling"), floor(name, EV))
 for (name, what), claim in floor_claims.items():
     above = curves(name, EV) - floor(name, EV)
     first, last = above[:, 0].mean(0), above[:, -1].mean(0)
-    numbers[claim] = level(above) if what == "high" else last / first.clamp(min=1e-9)
+    found[claim] = interval_of(level(above) if what == "high" else last / first.clamp(min=1e-9))
 for statistic, claim in overlap_claims.items():
     controls = ["untrained"] if statistic is middle else ["untrained", "raw updates"]
     by_control = [statistic(curves("base", OVERLAP, what)) for what in controls]
-    numbers[claim] = statistic(curves("base", OVERLAP)) - torch.stack(by_control).amax(0)
-verdicts = [claim.judge(run, (each := interval_of(number)).value, each[1:]) for claim, number in numbers.items()]
+    found[claim] = interval_of(statistic(curves("base", OVERLAP)) - torch.stack(by_control).amax(0))
+verdicts = [claim.judge(run, each.value, each[1:]) for claim, each in found.items()]
 
 
 # %%

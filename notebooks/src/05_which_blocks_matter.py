@@ -56,6 +56,7 @@ from sae_lib.denoising import CallSettings
 from sae_lib.injection import PROMPT_PAIRS, draw_injected, encode_tokens, estimate_injected, share_carried, share_of_way
 from sae_lib.metrics import bootstrap, bootstrap_interval, interval_of
 from sae_lib.pictures import draw_pictures, show_picture
+from sae_lib.primaries import PRIMARY, first_over_rest
 from sae_lib.store import ROOT
 from sae_lib.style import ACCENT_COLORS, BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
 
@@ -63,11 +64,10 @@ from sae_lib.style import ACCENT_COLORS, BLOCK_COLORS, BLOCK_MARKERS, CONTROL_CO
 run = start_run("05_which_blocks_matter", globals())
 assets = run.assets()
 counts = assets.counts
-against_seven = {"at_least": 0, "id": "C5", "control": "the other seven attention blocks"}
-mild = Claim(
-    "The paper's four blocks change pictures more than the other seven (mean minus mean)", primary=True, **against_seven
+mild = PRIMARY["C5"]
+strict = replace(
+    mild, text="Each of the four changes pictures more than each of the seven (min minus max)", primary=False
 )
-strict = Claim("Each of the four changes pictures more than each of the seven (min minus max)", **against_seven)
 ours = Claim(
     "The blocks of this run change pictures more than the rest (mean minus mean)",
     at_least=0,
@@ -463,16 +463,12 @@ for name, row in table.items():
     print(f"{name:11}", *(f"{line[head]:9.5f}" for head in heads))
 
 # %%
-tests = {
-    mild: lambda means: means[:, four].mean(1) - means[:, seven].mean(1),
-    strict: lambda means: means[:, four].amin(1) - means[:, seven].amax(1),
-}
+sampling = {"resamples": counts.bootstrap, "seed": seed}
+tests = {mild: first_over_rest(stacked[:, four], stacked[:, seven], **sampling)}
+tests[strict] = bootstrap_interval(stacked, lambda mean: mean[:, four].amin(1) - mean[:, seven].amax(1), **sampling)
 if set(assets.blocks) != set(PAPER_BLOCKS):
-    tests[ours] = lambda means: means[:, mine].mean(1) - means[:, rest].mean(1)
-verdicts = []
-for claim, statistic in tests.items():
-    interval = bootstrap_interval(stacked, statistic, counts.bootstrap, seed=seed)
-    verdicts.append(claim.judge(run, interval.value, interval[1:]))
+    tests[ours] = first_over_rest(stacked[:, mine], stacked[:, rest], **sampling)
+verdicts = [claim.judge(run, each.value, each[1:]) for claim, each in tests.items()]
 if run.compared_with == "published":
     for block, claim in resnet_claims.items():
         verdicts.append(claim.judge(run, table[block]["mean"], (table[block]["low"], table[block]["high"])))

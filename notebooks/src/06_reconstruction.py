@@ -65,6 +65,7 @@ from sae_lib.metrics import bootstrap, bootstrap_interval, interval_of
 from sae_lib.pictures import draw_pictures, show_picture
 from sae_lib.pocket.judge import judge_images
 from sae_lib.pocket.quality import stated_and_found
+from sae_lib.primaries import PRIMARY, distance_left, growth_with_k
 from sae_lib.prompts import load_pocket_captions
 from sae_lib.recipes import Trained, TrainingRun
 from sae_lib.sae import TopKSAE
@@ -111,20 +112,17 @@ factor_line = [(k, factor) for k, factor in pairs if k == 10]
 # an untrained SAE and PCA passed them.
 
 # %%
-growth_claims = {"k": "Explained variance grows with k (of what an untrained SAE leaves over, smallest step)"}
+growth_texts = {}
 if scale == "sdxl":
-    growth_claims["factor"] = "It grows with expansion at k = 10 (of what an untrained SAE leaves over, smallest step)"
+    growth_texts["factor"] = "It grows with expansion at k = 10 (of what an untrained SAE leaves over, smallest step)"
 else:
-    growth_claims["small k"] = "It grows with expansion at k of 10 and less (stored grid, as above)"
-    growth_claims["large k"] = "It grows with expansion at k of 20 and more (stored grid, as above)"
-left_over = "an untrained SAE of the same k and n_f"
-growth_claims = {
-    of: Claim(text, at_least=1e-6, id="C3", primary=of == "k", control=left_over) for of, text in growth_claims.items()
-}
-preserves = "Reconstructions of one block preserve the image (distance over the nearer of skipping and untrained SAE)"
+    growth_texts["small k"] = "It grows with expansion at k of 10 and less (stored grid, as above)"
+    growth_texts["large k"] = "It grows with expansion at k of 20 and more (stored grid, as above)"
+by_k = PRIMARY["C3"]
+growth_claims = {"k": by_k} | {of: replace(by_k, text=text, primary=False) for of, text in growth_texts.items()}
 nearer = "They are nearer to it than PCA of as many numbers (PCA minus SAE, over skipping, perceptual)"
 picture_claims = {
-    "preserved": Claim(preserves, at_most=0.5, id="C14", primary=True, control="skipping; an untrained SAE"),
+    "preserved": PRIMARY["C14"],
     "PCA": Claim(nearer, at_least=1e-6, id="C14", control="PCA of as many numbers"),
     "smaller k": Claim("They are worse for smaller k (inferred; smallest step, perceptual)", at_least=1e-6, id="C14"),
     "smaller n_f": Claim("They are worse for smaller n_f (inferred; 1/2 minus 4, perceptual)", at_least=1e-6, id="C14"),
@@ -288,7 +286,10 @@ def grid_growth(ks, subtracted=True):
 
 
 # %%
-growth = {"k": interval_of(learnt(k_line).diff(dim=0).min(0).values)}
+sizes = [f"{k} {factor:g}" for k, factor in k_line]
+growth = {
+    "k": growth_with_k(*(torch.stack([explained(f"{of} {size}") for size in sizes]) for of in ("SAE", "untrained")))
+}
 if scale == "sdxl":
     growth["factor"] = interval_of(learnt(factor_line).diff(dim=0).min(0).values)
 else:
@@ -532,16 +533,9 @@ perceptual = perceptual.unflatten(1, (len(matters), 2, 3))  # [prompts, blocks, 
 names = ("SAE 10 4", "skipped", "untrained 10 4", "PCA 10")
 four = torch.stack([torch.stack([found[f"{b}/{name}"][:, PERCEPTUAL] for name in names], 1) for b in matters], 1)
 
-
-def over_yardstick(mean):
-    """[..., blocks, SAE skipped untrained PCA]: the SAE's distance over the nearer of skipped and untrained."""
-    return mean[..., 0] / mean[..., 1:3].amin(-1).clamp(min=1e-9)
-
-
 # %%
 resampling = {"resamples": counts.bootstrap, "seed": seed}
 numbers = {
-    "preserved": bootstrap(four, lambda mean: over_yardstick(mean).mean(-1), **resampling),
     "PCA": bootstrap(
         four, lambda mean: ((mean[..., 3] - mean[..., 0]) / mean[..., 1].clamp(min=1e-9)).mean(-1), **resampling
     ),
@@ -549,6 +543,7 @@ numbers = {
     "smaller n_f": bootstrap(perceptual.mean((1, 3)).diff(dim=1)[:, 0], **resampling),
 }
 numbers = {of: interval_of(each) for of, each in numbers.items()}
+numbers = {"preserved": distance_left(four[..., :3], **resampling)} | numbers
 picture_verdicts = [claim.judge(run, numbers[of].value, numbers[of][1:]) for of, claim in picture_claims.items()]
 
 # %%
@@ -556,8 +551,8 @@ print("perceptual distance over that of skipping the block, k = 10 (95 % interva
 print(f"{'':9}", *(f"{name:>22}" for name in ("SAE, expansion 4", "untrained", "PCA", "over the yardstick")))
 for i, block in enumerate(matters):
     parts = [bootstrap(four[:, i], lambda mean, j=j: mean[:, j] / mean[:, 1], **resampling) for j in (0, 2, 3)]
-    parts.append(bootstrap(four[:, i], over_yardstick, **resampling))
-    print(f"{block:9}", *(f"{cell(interval_of(each), 3):>22}" for each in parts))
+    parts = [*map(interval_of, parts), distance_left(four[:, [i], :3], **resampling)]
+    print(f"{block:9}", *(f"{cell(each, 3):>22}" for each in parts))
 
 # %%
 labels = {name: f"SAE k = {name.split()[1]}, ×{name.split()[2]}" for name in SAE_ROWS}

@@ -52,9 +52,10 @@ from sae_lib.assets import MODELS
 from sae_lib.features import FeatureId, alikeness, colour_spread, match_rates, search_features, strength_unit
 from sae_lib.interventions import intervene, modulate
 from sae_lib.judges import attribute_values
-from sae_lib.metrics import bootstrap, bootstrap_interval, bootstrap_trials, interval_of
+from sae_lib.metrics import bootstrap, bootstrap_interval, interval_of
 from sae_lib.pictures import draw_pictures, lay_over, show_picture
 from sae_lib.pocket.captions import attribute_words
+from sae_lib.primaries import ABOVE_ZERO, PRIMARY, caption_gain_over_random, caption_gains
 from sae_lib.reading import NOISE_SEED, Reading
 from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
 from sae_lib.writing import draw_icons
@@ -85,16 +86,12 @@ generator = torch.Generator().manual_seed(seed)
 # SAEs; for sensitivity, the primary test of C12, over features and captions.
 
 # %%
-ABOVE_ZERO = 1e-6  # so that a difference of exactly zero does not hold
 specific = "top pictures of a feature are more alike than those of a random direction that fires as often (cosine)"
 textured = "up.0.1's icons are the most like textures (cosine above random directions, minus the highest other block's)"
-sensitive = (
-    "captions predict activation (gain over equal firing rate, minus random directions'; active on > 10 % of the area)"
-)
 claims = {
     "specificity": Claim(specific, ABOVE_ZERO, id="C1", control="random directions of equal firing rate"),
     "texture": Claim(textured, ABOVE_ZERO, id="C6", control="icons of random directions of equal norm"),
-    "sensitivity": Claim(sensitive, ABOVE_ZERO, id="C12", control="captioned random directions", primary=True),
+    "sensitivity": PRIMARY["C12"],
 }
 
 # %% [markdown]
@@ -438,11 +435,10 @@ report("colour: features - partners", interval(beside("colour")))
 # %%
 if {own for *_, own in trials} == {True, False}:
     pair, row, gain, own = map(torch.tensor, zip(*trials, strict=True))
-    sums = bootstrap_trials(torch.stack([own * gain, own, ~own * gain, ~own], 1), pair, row, **sampling).clamp(min=-1)
-    gains = [sums[:, i] / sums[:, i + 1].clamp(min=1e-9) for i in (0, 2)]
-    for kind, samples in zip(kinds, gains, strict=True):
+    tried = gain, own, pair, row
+    for kind, samples in zip(kinds, caption_gains(*tried, **sampling).T, strict=True):
         report(f"sensitivity: {kind} - equal rate", interval_of(samples))
-    found = report("sensitivity: the first minus the second", interval_of(gains[0] - gains[1]))
+    found = report("sensitivity: the first minus the second", caption_gain_over_random(*tried, **sampling))
     verdicts.append(claims["sensitivity"].judge(run, found.value, found[1:]))
     report("causality above other words: features - partners", interval(beside("causality", above_chance=True)))
 if rows_of:

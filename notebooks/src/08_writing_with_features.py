@@ -48,13 +48,21 @@ import torch
 from safetensors.torch import load_file, save_file
 
 # %%
-from sae_lib import Claim, FeatureId, cached, draw_pictures, intervene, save_figure, start_run
+from sae_lib import FeatureId, cached, draw_pictures, intervene, save_figure, start_run
 from sae_lib.assets import MODELS
 from sae_lib.interventions import add_features, during, modulate, replace_with_feature
 from sae_lib.judges import attribute_values, see_values
-from sae_lib.locality import measure_modulation, measure_painting
+from sae_lib.locality import MEASURES, measure_modulation, measure_painting
 from sae_lib.metrics import bootstrap_trials, interval_of
 from sae_lib.pictures import show_lines, show_picture
+from sae_lib.primaries import (
+    ABOVE_ZERO,
+    PRIMARY,
+    both_over_same_dose,
+    early_over_late,
+    inside_over_next,
+    rise_over_random,
+)
 from sae_lib.reading import NOISE_SEED, Reading
 from sae_lib.style import ACCENT_COLORS, BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
 
@@ -117,46 +125,37 @@ title_of = dict(zip(MODELS, ("Turbo, 1 step", "Turbo, 4 steps", f"base, {base_st
 # look at pictures of two.
 
 # %%
-ABOVE_ZERO = 1e-6  # so that a difference of exactly zero does not hold
-ENOUGH, ROOM = 0.15, 0.1
-text = "turning a feature on raises the value it reads (rate, minus random features)"
+ROOM = 0.1
+on_claim, early_claim = PRIMARY["C1"], PRIMARY["C9"]
 names = ("Turbo, one step", "Turbo, four steps", "Base, the one-step SAE's features")
-random_feature = {"control": "random live features of the block, same norm and place"}
-on_claims = {
-    model: Claim(f"{name}: {text}", at_least=ENOUGH, id="C1" if model == MODELS[0] else "C2", **random_feature)
-    for model, name in zip(MODELS, names, strict=True)
+on_claims = {MODELS[0]: on_claim} | {
+    model: replace(on_claim, text=on_claim.text.replace(names[0], name), id="C2", primary=False)
+    for model, name in zip(MODELS[1:], names[1:], strict=True)
 }
-on_claims[MODELS[0]] = replace(on_claims[MODELS[0]], primary=True)
 text = (
     "turning a feature off lowers the value it reads (rate, minus random features; blocks whose ablation leaves room)"
 )
-off_claim = Claim(f"Turbo, one step: {text}", at_least=ABOVE_ZERO, id="C1", **random_feature)
-early_text, late_text = (
-    "early interventions change more than late ones (amplitude, early minus late, minus random directions')",
-    "up.0.1 is effective late (late over early, up.0.1 minus the other blocks, minus random directions')",
-)
-rule = {"at_least": ABOVE_ZERO, "id": "C9", "control": "random directions, same norm, place and steps"}
-early_claims, late_claims = (
-    {model: Claim(f"{model.split(',')[0].capitalize()}: {text}", **rule) for model in MODELS[1:]}
-    for text in (early_text, late_text)
-)
-early_claims[MODELS[1]] = replace(early_claims[MODELS[1]], primary=True)
+off_claim = replace(on_claim, text=f"{names[0]}: {text}", at_least=ABOVE_ZERO, primary=False)
+late_text = "up.0.1 is effective late (late over early, up.0.1 minus the other blocks, minus random directions')"
+early_claims = {
+    MODELS[1]: early_claim,
+    MODELS[2]: replace(early_claim, text=early_claim.text.replace("Turbo", "Base"), primary=False),
+}
+late_claims = {
+    model: replace(early_claim, text=f"{model.split(',')[0].capitalize()}: {late_text}", primary=False)
+    for model in MODELS[1:]
+}
 
 # %%
-text = "Guidance: adding and subtracting writes more than adding alone at the same dose (rise, difference)"
-rule = {"at_least": ABOVE_ZERO, "control": "the conditional half alone at the same dose", "primary": True}
-both_claim = Claim(text, id="C10", **rule)
-local_texts = (
-    "a change is mostly where the feature acts (share of the change inside minus the area's, minus the next picture's)",
-    "changes are larger where the feature acts (pixel distance, inside minus outside, minus the next picture's area)",
+both_claim, share_claim = PRIMARY["C10"], PRIMARY["C13"]
+larger = (
+    "changes are larger where the feature acts (pixel distance, inside minus outside, minus the next picture's area)"
 )
-rule = {"at_least": ABOVE_ZERO, "id": "C13", "control": "the next picture's area"}
-local_claims = {
-    kind: [
-        Claim(f"{kind}: {text}", primary=(kind, at) == ("Modulation", 0), **rule) for at, text in enumerate(local_texts)
-    ]
-    for kind in ("Modulation", "Painting")
-}
+local_claims = {}
+for kind in ("Modulation", "Painting"):
+    share_text = share_claim.text.replace("Modulation", kind)
+    second = replace(share_claim, text=f"{kind}: {larger}", primary=False)
+    local_claims[kind] = [replace(share_claim, text=share_text, primary=kind == "Modulation"), second]
 
 # %% [markdown]
 # ## 8.3 Which features, and how strongly? Two rules
@@ -497,7 +496,7 @@ for block in assets.blocks if families else ():
 # %%
 causal_verdicts, room = [], []
 for model, claim in on_claims.items() if assets.known else ():
-    mean = mean_of(net[model])
+    mean = rise_over_random(trials[model], effects[model], **sampling)
     causal_verdicts.append(claim.judge(run, mean.value, mean[1:]))
     extra = mean_of({block: each[:, 0] - each[:, 1] for block, each in others[model].items()})
     best = max(net[model], key=lambda block: net[model][block][0])
@@ -599,7 +598,7 @@ times = load_file(times_folder / "times.safetensors")
 curves = {model: samples_by_block(timing[model], times[model], **sampling) for model in timing}
 time_verdicts = []
 for model, by_block in curves.items():
-    early = mean_of({block: (each[:, 0] - each[:, -1]).diff(dim=1)[:, 0].neg() for block, each in by_block.items()})
+    early = early_over_late(timing[model], times[model], **sampling)
     time_verdicts.append(early_claims[model].judge(run, early.value, early[1:]))
     ratios = {block: each[:, -1] / each[:, 0].clamp(min=1e-9) for block, each in by_block.items()}
     for kind, name in enumerate(("feature", "random direction")):
@@ -688,7 +687,7 @@ for arm, each in arm_samples.items():
     print(f"{arm.replace(chr(10), ' '):24}", *shown, sep="  ")
 guidance_verdicts = []
 if assets.known:
-    more = interval_of((arm_samples["both"] - arm_samples["conditional,\nsame dose"])[:, 0])
+    more = both_over_same_dose(base.take(at), arms["both"], arms["conditional,\nsame dose"], **sampling)
     guidance_verdicts = [both_claim.judge(run, more.value, more[1:])]
 else:
     print("rise not run: nothing knows the truth of a photograph")
@@ -751,9 +750,8 @@ for kind, chosen in ids.items():
     once = list(dict.fromkeys(chosen))
     tested = Trials([Target(each, -1, 0.0) for each in once], torch.tensor([once.index(c) for c in chosen]), local_rows)
     local_samples[kind] = samples_by_block(tested, locality[kind], **sampling)  # [samples, amounts, areas, 2]
-    above = {block: (each[:, :, 0] - each[:, :, 1]).mean(1) for block, each in local_samples[kind].items()}
-    for number, claim in enumerate(local_claims[kind]):
-        value = mean_of({block: each[:, number] for block, each in above.items()})
+    for measure, claim in zip(MEASURES, local_claims[kind], strict=True):
+        value = inside_over_next(tested, locality[kind], measure, **sampling)
         local_verdicts.append(claim.judge(run, value.value, value[1:]))
     print(f"{kind}: inside minus outside (own, next picture's; of 765); share inside minus area (own, next picture's)")
     for block, each in local_samples[kind].items():

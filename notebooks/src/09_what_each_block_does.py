@@ -46,7 +46,6 @@ tries: int = 4  # pictures in which each is turned on; it is turned off in half 
 # %%
 import json
 from contextlib import ExitStack
-from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import torch
@@ -68,6 +67,7 @@ from sae_lib.meaning import (
     spearman,
 )
 from sae_lib.metrics import bootstrap, bootstrap_trials, interval_of
+from sae_lib.primaries import PRIMARY, agreement
 from sae_lib.reading import Reading
 from sae_lib.store import ROOT
 from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
@@ -141,11 +141,8 @@ special_claims = {
     group: minus("the other three", f"{block} is best of the paper's blocks at reading {group} (score)", "C6")
     for group, block in SPECIALISTS.items()
 }
-# The first of these is the primary test of C6.
 agree_claims = {
-    "enters": replace(
-        minus("permuted blocks", "Blocks read what the caption writes there (Spearman)", "C6"), primary=True
-    ),
+    "enters": PRIMARY["C6"],
     "writes": minus("permuted blocks", "Blocks write what they read (Spearman)", "C6"),
 }
 stable_claim = minus("untrained SAEs", "At equal firing rate, features that return mean more (Spearman)", "")
@@ -517,33 +514,20 @@ def written_families(block):
 
 
 # %%
-def agreement(of_blocks, others):
-    """Spearman over (block, family), minus its mean with the blocks shifted: [samples]. Cells without a number are left out."""
-    a, b = (torch.stack([each[block] for block in assets.blocks]) for each in (of_blocks, others))
-
-    def rank(sample, shift):
-        x, y = a[..., sample].flatten(), b[..., sample].roll(shift, 0).flatten()
-        return spearman(x[y.isfinite()], y[y.isfinite()])
-
-    shifts = range(1, len(assets.blocks))
-    gaps = [rank(i, 0) - sum(rank(i, s) for s in shifts) / max(1, len(shifts)) for i in range(a.shape[-1])]
-    return torch.tensor(gaps, dtype=torch.float64)
-
-
-# %%
 special_verdicts, agreed, enters = [], {}, {}
 if known:
     writes = {block: written_families(block) for block in assets.blocks}
+    mine = {block: reads[block] for block in assets.blocks}
     if set(assets.blocks) <= set(entered["share"]):
         enters = {block: shares_entered(block) for block in assets.blocks}
-        agreed["enters"] = agreement(reads, enters)
-    agreed["writes"] = agreement(reads, writes)
+        agreed["enters"] = agreement(mine, enters)
+    agreed["writes"] = agreement(mine, writes)
     for group in special_claims:
         by_block = {b: torch.stack([reads[b][families.index(n)] for n in GROUPS[group]]).mean(0) for b in PAPER_BLOCKS}
-        agreed[group] = by_block.pop(SPECIALISTS[group]) - torch.stack(list(by_block.values())).mean(0)
+        agreed[group] = interval_of(by_block.pop(SPECIALISTS[group]) - torch.stack(list(by_block.values())).mean(0))
     for name, claim in (special_claims | agree_claims).items():
         if name in agreed:
-            special_verdicts.append(judge(claim, agreed[name]))
+            special_verdicts.append(claim.judge(run, agreed[name].value, agreed[name][1:]))
             print(special_verdicts[-1])
 
 # %%
@@ -568,7 +552,7 @@ if known:
         }
         for t, table in tables.items()
     }
-    result = {"families": families, **plain, "agreement": {n: interval_of(s) for n, s in agreed.items()}, **sampling}
+    result = {"families": families, **plain, "agreement": agreed, **sampling}
     result |= {"groups": GROUPS, "paper's blocks": {b: [interval_of(row) for row in reads[b]] for b in PAPER_BLOCKS}}
     save_figure(run, fig, "specialisation", result, writing_folder, special_verdicts)
 
