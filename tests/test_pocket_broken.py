@@ -1,60 +1,96 @@
-"""Broken pictures: made the same for a seed, and labelled where something is broken and nowhere else."""
+"""Broken pictures: what is broken is labelled so, and nothing else."""
+
+import itertools
 
 import pytest
 import torch
 
-from sae_lib.pocket.broken import KINDS, broken_pictures, fine_doubts
-from sae_lib.pocket.judge import JUDGED, doubt_loss
-from sae_lib.pocket.world import UNDEFINED, Object, Scene, object_masks, render, sample_scenes
+from sae_lib.pocket import weights
+from sae_lib.pocket.broken import FAR, KINDS, OFF_PALETTE, break_scenes, whole
+from sae_lib.pocket.judge import JUDGED
+from sae_lib.pocket.world import UNDEFINED, object_masks, palette, render, sample_scenes
 
-STAR = Scene((Object("star", "red", "plain", "large", "upright", "no eye", "middle"),), "sea", "cartoon")
-
-
-def lost(doubts):
-    """The attributes that some pixel lacks."""
-    return {name for name, doubt in zip(JUDGED, doubts, strict=True) if (doubt == 1).any()}
+SCENES = sample_scenes(12, 3)
+NAMES = list(JUDGED)
 
 
-def test_the_same_seed_breaks_the_same_way():
-    scenes = sample_scenes(12, 0)
-    first, again, other = (broken_pictures(scenes, seed) for seed in (1, 1, 2))
-    assert all(map(torch.equal, first, again)) and not torch.equal(first[0], other[0])
-    assert 0 <= first[0].min() and first[0].max() <= 1
+@pytest.fixture(scope="module")
+def vae():
+    return weights.load("vae")
 
 
-@pytest.mark.parametrize(("kind", "name"), [("melted", "shape"), ("off palette", "colour"), ("vanishing", "colour")])
-def test_an_object_that_is_broken_in_one_way_lacks_what_that_takes_away_on_its_own_pixels(kind, name):
-    (picture,), (doubts,) = broken_pictures([STAR], 0, (kind,))
-    (mask,) = object_masks([STAR])[:, 0]
-    assert lost(doubts) == {name} and torch.equal(doubts[list(JUDGED).index(name)] == 1, mask)
-    changed = (picture - render([STAR])[0]).abs().amax(0) > 0.02
-    assert (changed & mask).any() and not changed[:10].any()
+@pytest.fixture(scope="module")
+def broken(vae):
+    return {kind: break_scenes(SCENES, 0, vae, kind) for kind in KINDS}
 
 
-@pytest.mark.parametrize("kind", KINDS[:2])
-def test_a_mixed_picture_lacks_the_attributes_in_which_its_two_scenes_differ(kind):
-    scenes = sample_scenes(60, 1)
-    pictures, doubts = broken_pictures(scenes, 0, (kind,))
-    wholes = render(scenes)
-    assert all(lost(each) for each in doubts)
-    assert {name for each in doubts for name in lost(each)} == set(JUDGED)
-    differs = [(picture - whole).abs().amax(0) > 0.02 for picture, whole in zip(pictures, wholes, strict=True)]
-    assert sum(each.any().item() for each in differs) >= 57  # an eye may be cut where nothing is drawn
+def said(broken, row):
+    """The attributes that are labelled as broken in one of the pictures."""
+    return {name for name, label in zip(NAMES, broken.none[row], strict=True) if (label == 1).any()}
 
 
-def test_whole_pictures_have_doubts_of_0_where_an_attribute_has_a_value():
-    doubts = fine_doubts([STAR])[0]
-    mask = object_masks([STAR])[0, 0]
-    assert not lost(doubts)
-    assert torch.equal(doubts[list(JUDGED).index("shape")] == 0, mask)
-    assert torch.equal(doubts[list(JUDGED).index("background")] == UNDEFINED, mask)
+def test_the_same_seed_breaks_alike_and_another_otherwise(vae, broken):
+    first, again, other = (break_scenes(SCENES, seed, vae) for seed in (0, 0, 1))
+    assert all(map(torch.equal, first, again))
+    assert not torch.equal(first.pictures, other.pictures)
+    assert all(map(torch.equal, broken["melted"], break_scenes(SCENES, 0, None, "melted")))
 
 
-def test_the_loss_asks_only_where_a_doubt_is_defined():
-    broken = torch.full((1, len(JUDGED), 2, 2), float(UNDEFINED))
-    broken[0, 0, 0, 0], broken[0, 0, 0, 1] = 1.0, 0.0
-    doubt = torch.zeros(1, len(JUDGED), 2, 2)
-    assert doubt_loss(doubt, broken).item() == pytest.approx(0.6931, abs=1e-4)
-    doubt[:, 1:] = 50.0
-    doubt[0, 0, 0] = torch.tensor([50.0, -50.0])
-    assert doubt_loss(doubt, broken).item() == pytest.approx(0.0, abs=1e-4)
+def test_a_whole_picture_is_the_render_and_nothing_of_it_is_none():
+    pictures, none = whole(SCENES)
+    assert torch.equal(pictures, render(SCENES))
+    assert set(none.unique().tolist()) == {0, UNDEFINED}
+    masks = object_masks(SCENES).any(1)
+    assert (none[:, NAMES.index("colour")][masks] == 0).all()
+    assert (none[:, NAMES.index("background")][masks] == UNDEFINED).all()
+    assert (none[:, NAMES.index("style")] == 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_broken_looks_otherwise_and_stays_a_picture(broken, kind):
+    pictures = broken[kind].pictures
+    assert pictures.shape == (len(SCENES), 3, 64, 64) and pictures.min() >= 0 and pictures.max() <= 1
+    assert ((pictures - render(SCENES)).abs().amax((1, 2, 3)) > 0.05).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [
+        ("morphed", {"shape"}),
+        ("melted", {"shape"}),
+        ("bitten", {"shape"}),
+        ("recoloured", {"colour"}),
+        ("between", {"size", "pose"}),
+        ("faded", set(JUDGED)),
+        ("spliced", set(JUDGED)),
+    ],
+)
+def test_each_kind_breaks_its_own_attributes(broken, kind, attributes):
+    each = [said(broken[kind], row) for row in range(len(SCENES))]
+    assert set.union(*each) <= attributes and sum(map(bool, each)) > len(SCENES) / 2
+    assert max(map(len, each)) <= 2
+
+
+def test_the_other_object_of_a_scene_stays_whole(broken):
+    for row, scene in enumerate(SCENES):
+        if len(scene.objects) == 2:
+            shape = broken["melted"].none[row, NAMES.index("shape")]
+            labels = [shape[mask].unique().tolist() for mask in object_masks([scene])[0]]
+            assert [0] in labels, "one of the two is untouched"
+
+
+def test_colours_off_the_palette_are_far_from_it_and_are_what_is_drawn(vae):
+    for colour, mixed in itertools.product(palette().values(), OFF_PALETTE.values()):
+        assert torch.dist(torch.tensor(colour), torch.tensor(mixed)) >= FAR
+    plain = [scene for scene in sample_scenes(200, 0) if len(scene.objects) == 1 and scene.style == "cartoon"]
+    plain = [scene for scene in plain if (scene.objects[0].material, scene.objects[0].content) == ("plain", "no eye")]
+    pictures, none = break_scenes(plain, 0, vae, "recoloured")
+    for picture, mask in zip(pictures, object_masks(plain)[:, 0], strict=True):
+        drawn = picture[:, mask].median(1).values
+        assert min((drawn - torch.tensor(colour)).abs().max() for colour in OFF_PALETTE.values()) < 0.05
+    assert (none[:, NAMES.index("colour")] == 1).flatten(1).any(1).all()
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="unknown kind of break 'torn'; choose one of faded, spliced"):
+        break_scenes(SCENES, 0, None, "torn")

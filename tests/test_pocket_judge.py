@@ -9,7 +9,7 @@ import torch
 
 from sae_lib.judges import attribute_values, judge_and_truth, judge_edit, judge_truth, load_judge, see_values, values_in
 from sae_lib.pocket import weights
-from sae_lib.pocket.broken import broken_pictures, fine_doubts
+from sae_lib.pocket.broken import break_scenes, whole
 from sae_lib.pocket.captions import Caption
 from sae_lib.pocket.judge import JUDGED, NONE, Found, Judge, Judgement, judge_images
 from sae_lib.pocket.quality import (
@@ -164,11 +164,11 @@ def test_what_the_judge_reads_does_not_depend_on_what_it_doubts():
 
 def test_the_judge_names_whole_renders_and_abstains_from_broken_ones_through_the_autoencoder_too():
     judge, vae, scenes = load_judge(), weights.load("vae"), sample_scenes(100, 3, "test")
-    broken, doubts = broken_pictures(scenes, 3)
+    (fine, sure), (broken, none) = whole(scenes), break_scenes(scenes, 3, vae)
     for see in (lambda images: images, lambda images: see_through(vae, images)):
-        missed, asked = judge_abstentions(judge, see(render(scenes)), fine_doubts(scenes))["all"]
+        missed, asked = judge_abstentions(judge, see(fine), sure)["all"]
         assert asked > 800 and missed < 0.03 * asked
-        abstained, asked = judge_abstentions(judge, see(broken), doubts, broken=True)["all"]
+        abstained, asked = judge_abstentions(judge, see(broken), none, broken=True)["all"]
         assert asked > 80 and abstained > 0.6 * asked
 
 

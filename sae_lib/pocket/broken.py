@@ -1,170 +1,340 @@
-"""Broken and mixed pictures, and which attributes they leave without a value: what the judge learns to abstain from.
+"""Broken pictures: renders of which it is known, pixel by pixel, which attribute is none of the world's values.
 
-Everything is made from renders, whose truth is exact. A scene A and a copy B that differs in some attributes of one object, or of the whole
-scene, are cross-faded or patched together; an object is melted by a smooth random field; it gets a colour that the world does not have;
-it fades into the ground. No model's picture is used.
+The judge learns from them when to abstain (stage `doubt`), and is measured on held-out ones. All are made in image space from renders of
+scenes that differ in what is broken, so that what is not broken stays as it was.
 """
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from sae_lib.pocket.judge import JUDGED
 from sae_lib.pocket.world import (
-    ATTRIBUTES,
+    ANCHORS,
     IMAGE_SIZE,
-    OBJECT_ATTRIBUTES,
+    SCENE_ATTRIBUTES,
     UNDEFINED,
+    Object,
     Scene,
-    attribute_maps,
     has_attribute,
     object_masks,
+    palette,
+    radius_of,
     render,
 )
 
-KINDS = ("faded", "patched", "melted", "off palette", "vanishing")
-"""How a picture can be broken; the first two mix A and B."""
-
-_SURFACE = ("colour", "material")
-"""Attributes that every part of an object shows."""
-
-MIXED = (0.35, 0.65)
-"""Share of B in a cross-fade: nearer to an end a picture still shows the one or the other."""
-
-MELTED = (4.0, 8.0)
-"""Largest displacement of a melted object in pixels: its outline is then no shape's."""
-
-WOBBLE = 1.5
-"""Displacement in pixels that leaves a shape its name."""
-
-OFF_PALETTE = (
-    (0.55, 0.55, 0.55),
-    (0.45, 0.28, 0.12),
-    (0.98, 0.52, 0.10),
-    (0.97, 0.60, 0.72),
-    (0.98, 0.98, 0.98),
-    (0.10, 0.75, 0.75),
-)
-"""Grey, brown, orange, pink, white and turquoise."""
-
-
-def broken_pictures(
-    scenes: Sequence[Scene], seed: int, kinds: Sequence[str] = KINDS
-) -> tuple[Float[Tensor, "scenes 3 64 64"], Float[Tensor, "scenes judged 64 64"]]:
-    """Each scene broken in one of some ways, and its doubts: 1 on the pixels of an attribute of JUDGED that has no value there, 0 where it has one,
-    UNDEFINED where it is not asked: outside of objects, and where the break leaves open whether one could still tell."""
-    rng = random.Random(seed)
-    chosen = [rng.choice(kinds) for _ in scenes]
-    others = [_other(scene, kind, rng) for scene, kind in zip(scenes, chosen, strict=True)]
-    first, second = render(list(scenes)), render([other for other, _, _ in others])
-    doubts = fine_doubts(scenes)
-    both = object_masks(list(scenes)) | object_masks([other for other, _, _ in others])
-    pictures = torch.empty_like(first)
-    for row, (kind, (_, changed, which)) in enumerate(zip(chosen, others, strict=True)):
-        area = both[row, which] if which is not None else torch.ones(IMAGE_SIZE, IMAGE_SIZE, dtype=torch.bool)
-        pictures[row] = _broken(kind, first[row], second[row], changed, area, rng)
-        _mark(doubts[row], kind, changed, area if which is not None else None)
-    return pictures, doubts
-
-
-def fine_doubts(scenes: Sequence[Scene]) -> Float[Tensor, "scenes judged 64 64"]:
-    """The doubts of unbroken pictures: 0 wherever an attribute has a value, else UNDEFINED."""
-    maps = attribute_maps(list(scenes))
-    return torch.stack([torch.where(maps[name] == UNDEFINED, float(UNDEFINED), 0.0) for name in JUDGED], 1)
-
-
-def _other(scene: Scene, kind: str, rng: random.Random) -> tuple[Scene, list[str], int | None]:
-    """What the scene is mixed with, the attributes in which it differs, and whose: an object's number, None for the whole scene's."""
-    which = rng.randrange(len(scene.objects))
-    if kind not in KINDS[:2]:
-        return scene, [], which
-    if rng.random() < 0.25:
-        changed = rng.choice([["background"], ["style"]])
-        values = {name: _another(name, getattr(scene, name), rng) for name in changed}
-        return replace(scene, **values), changed, None
-    thing = scene.objects[which]
-    names = [name for name in OBJECT_ATTRIBUTES if name in JUDGED and has_attribute(thing, name)]
-    changed = rng.sample(names, rng.choice((1, 1, 2)))
-    if "shape" in changed:
-        changed = [name for name in changed if name in ("shape", *_SURFACE)]
-    values = {name: _another(name, getattr(thing, name), rng) for name in changed}
-    things = [*scene.objects]
-    things[which] = replace(thing, **values)
-    return replace(scene, objects=tuple(things)), changed, which
-
-
-def _another(name: str, value: str, rng: random.Random) -> str:
-    return rng.choice([other for other in ATTRIBUTES[name] if other != value])
-
-
-def _broken(
-    kind: str, first: Tensor, second: Tensor, changed: Sequence[str], area: Tensor, rng: random.Random
-) -> Tensor:
-    if kind == "faded":
-        return first.lerp(second, rng.uniform(*MIXED))
-    if kind == "patched":
-        return torch.where(_patches(area, set(changed) <= {*_SURFACE, "background", "style"}, rng), first, second)
-    if kind == "melted":
-        return melted(first, rng.uniform(*MELTED), area, rng)
-    wide = F.max_pool2d(area[None, None].float(), 5, 1, 2)[0, 0] if kind == "vanishing" else area.float()
-    if kind == "off palette":
-        tint = torch.tensor(rng.choice(OFF_PALETTE)).view(3, 1, 1)
-        light = first.mean(0, keepdim=True) / first[:, area].mean().clamp(min=0.05)
-        return torch.where(area, (tint * light.clamp(max=1.6)).clamp(0, 1), first)
-    ground = first[:, ~wide.bool()].mean(1).view(3, 1, 1)
-    return torch.where(wide.bool(), first.lerp(ground.expand_as(first), rng.uniform(0.6, 0.8)), first)
-
-
-def _smooth_field(rng: random.Random, channels: int, cells: int) -> Tensor:
-    """A smooth random field `[channels, 64, 64]` of mean 0 with values of about 1."""
-    generator = torch.Generator().manual_seed(rng.randrange(2**31))
-    coarse = torch.randn(1, channels, cells, cells, generator=generator)
-    return F.interpolate(coarse, (IMAGE_SIZE, IMAGE_SIZE), mode="bicubic", align_corners=True)[0]
-
-
-def _patches(area: Tensor, anywhere: bool, rng: random.Random) -> Tensor:
-    """About half of an area: a half-plane through its middle, or, where any part of it shows the attribute, smooth patches."""
-    if not anywhere or rng.random() < 0.5:
-        y, x = area.nonzero().float().mean(0).tolist()
-        angle, line = rng.uniform(0, 2 * math.pi), torch.arange(IMAGE_SIZE).float()
-        return (line - x) * math.cos(angle) + (line.view(-1, 1) - y) * math.sin(angle) > 0
-    field = _smooth_field(rng, 1, 9)[0]
-    return field > field[area].median()
-
-
-def melted(
-    picture: Float[Tensor, "3 64 64"], pixels: float, area: Bool[Tensor, "64 64"], rng: random.Random
-) -> Float[Tensor, "3 64 64"]:
-    """The picture with what lies in an area displaced by a smooth random field of at most so many pixels."""
-    field = _smooth_field(rng, 2, 10)
-    field = field * (pixels / field[:, area].norm(dim=0).max().clamp(min=1e-6))
-    line = torch.arange(IMAGE_SIZE).float()
-    places = torch.stack(torch.meshgrid(line, line, indexing="xy"))
-    near = F.avg_pool2d(F.max_pool2d(area[None, None].float(), 13, 1, 6), 5, 1, 2)[0]
-    grid = ((places + field * near + 0.5) / IMAGE_SIZE * 2 - 1).permute(1, 2, 0)
-    return F.grid_sample(picture[None], grid[None], padding_mode="reflection", align_corners=False)[0]
-
-
-_LEFT_OPEN = {
-    "melted": ("material", "size", "pose", "content"),
-    "off palette": (),
-    "vanishing": ("shape", "material", "size", "pose", "content"),
+OFF_PALETTE = {
+    "grey": (0.55, 0.55, 0.55),
+    "brown": (0.45, 0.27, 0.12),
+    "orange": (0.95, 0.52, 0.12),
+    "pink": (1.00, 0.45, 0.70),
+    "white": (0.95, 0.95, 0.95),
 }
-_LOST = {"melted": ("shape",), "off palette": ("colour",), "vanishing": ("colour",)}
+"""Colours that no object of the world has, RGB."""
+
+FAR = 0.25
+"""A colour at least this far from all of the palette's (Euclidean, RGB) is none of them; a mixture that is nearer is not labelled."""
+
+_GEOMETRY = {"shape", "size", "pose"}
+_ANGLES = 72
+_LINE = torch.arange(IMAGE_SIZE) + 0.5
 
 
-def _mark(doubts: Tensor, kind: str, changed: Sequence[str], area: Tensor | None) -> None:
-    """Writes into a picture's doubts what its break leaves without a value, and what it leaves open."""
-    names = list(JUDGED)
-    open_too = ("size", "pose", "content") if "shape" in changed else ()
-    for name in (*_LEFT_OPEN.get(kind, ()), *open_too):
-        doubts[names.index(name)][area] = UNDEFINED
-    for name in (*_LOST.get(kind, ()), *changed):
-        asked = area if name in OBJECT_ATTRIBUTES else doubts[names.index(name)] != UNDEFINED
-        doubts[names.index(name)][asked] = 1.0
+class Broken(NamedTuple):
+    """Pictures, and where which attribute is none of its values."""
+
+    pictures: Float[Tensor, "scenes 3 64 64"]
+    none: Int[Tensor, "scenes attributes 64 64"]
+    """In the order of `JUDGED`: 1 none of them, 0 one of them, `UNDEFINED` where the attribute is not read or nobody could say."""
+
+
+class _Broken(NamedTuple):
+    picture: Tensor
+    mask: Tensor
+    """The pixels of the broken object (of the first one, if the scene is broken), boolean `[64, 64]`."""
+    says: dict[str, int]
+    """Of the broken object's attributes and the scene's, those that are not simply fine (0)."""
+
+
+@dataclass
+class _Case:
+    """A scene to break, and what is needed to do so."""
+
+    kind: str
+    scene: Scene
+    other: Scene
+    """What it is mixed with: differs in `changed` only."""
+    changed: tuple[str, ...]
+    target: int
+    rng: random.Random
+    pictures: Tensor | None = None
+    """Of the scene, of the other one, and of the scene without the target, `[3, 3, 64, 64]`."""
+    masks: Tensor | None = None
+    """Of the target in the scene and in the other one, boolean `[2, 64, 64]`."""
+
+    @property
+    def thing(self) -> Object:
+        return self.scene.objects[self.target]
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return tuple(at + by for at, by in zip(ANCHORS[self.thing.position], self.thing.shift, strict=True))
+
+
+def break_scenes(scenes: Sequence[Scene], seed: int, vae, kind: str | None = None) -> Broken:
+    """Break one object of each scene, or the scene itself; how is drawn for each by the seed, or given: one of `KINDS`.
+
+    vae: the autoencoder in whose latents half of the "faded" are mixed. Raises ValueError for an unknown kind.
+    """
+    if kind not in (None, *KINDS):
+        raise ValueError(f"unknown kind of break {kind!r}; choose one of {', '.join(KINDS)}")
+    rng = random.Random(f"broken-{seed}")
+    cases = [_case(scene, kind or rng.choice(list(KINDS)), random.Random(rng.getrandbits(63))) for scene in scenes]
+    without = [_without(case.scene, case.target) for case in cases]
+    parts = [[case.scene for case in cases], [case.other for case in cases], without]
+    for case, pictures in zip(cases, torch.stack([render(part) for part in parts], 1), strict=True):
+        case.pictures = pictures
+    for case, *masks in zip(cases, *map(object_masks, parts[:2]), strict=True):
+        case.masks = torch.stack([mask[case.target] for mask in masks])
+    broken = [KINDS[case.kind](case) for case in cases]
+    pictures = torch.stack([one.picture for one in broken])
+    _fade_in_latents(cases, pictures, vae)
+    return Broken(pictures.clamp(0, 1), torch.stack(list(map(_labels, cases, broken))))
+
+
+def whole(scenes: Sequence[Scene]) -> Broken:
+    """The scenes as they are: nothing is none of its values."""
+    masks = object_masks(list(scenes))
+    return Broken(render(list(scenes)), torch.stack([_areas(_grow(each), each.any(0)) for each in masks]))
+
+
+# --- what is broken -----------------------------------------------------------------------------------------------------
+
+
+def _case(scene: Scene, kind: str, rng: random.Random) -> _Case:
+    target = rng.randrange(len(scene.objects))
+    thing = scene.objects[target]
+    if kind == "recoloured":  # red and blue differ in every channel
+        scene, other = (_with(scene, target, replace(thing, colour=colour)) for colour in ("red", "blue"))
+        return _Case(kind, scene, other, ("colour",), target, rng)
+    changed = _to_change(kind, thing, rng)
+    if kind == "between" and changed == ("pose",):
+        middle = 0.0 if thing.pose == "tilted" else math.pi / 4
+        turn = middle - math.pi / 8 + rng.uniform(-0.07, 0.07)
+        return _Case(kind, scene, _with(scene, target, replace(thing, turn=turn)), changed, target, rng)
+    owners = {name: scene if name in SCENE_ATTRIBUTES else thing for name in changed}
+    values = {
+        name: rng.choice([value for value in JUDGED[name] if value != getattr(owner, name)])
+        for name, owner in owners.items()
+    }
+    of_scene = {name: value for name, value in values.items() if name in SCENE_ATTRIBUTES}
+    of_thing = {name: value for name, value in values.items() if name not in SCENE_ATTRIBUTES}
+    other = replace(_with(scene, target, replace(thing, **of_thing)), **of_scene)
+    return _Case(kind, scene, other, changed, target, rng)
+
+
+def _to_change(kind: str, thing: Object, rng: random.Random) -> tuple[str, ...]:
+    """In what the two scenes of a case differ."""
+    names = [name for name in JUDGED if name in SCENE_ATTRIBUTES or has_attribute(thing, name)]
+    if kind in ("faded", "spliced"):
+        return tuple(rng.sample(names, 1 + (rng.random() < 0.3)))
+    if kind == "between":
+        return (rng.choice([name for name in names if name in ("size", "pose")]),)
+    return ("shape",) if kind == "morphed" else ()
+
+
+def _with(scene: Scene, target: int, thing: Object) -> Scene:
+    return replace(scene, objects=tuple(thing if at == target else each for at, each in enumerate(scene.objects)))
+
+
+def _without(scene: Scene, target: int) -> Scene:
+    """The scene with the target far outside of the picture."""
+    return _with(scene, target, replace(scene.objects[target], shift=(999.0, 999.0)))
+
+
+def _mixed(case: _Case) -> dict[str, int]:
+    """What may be said of two scenes mixed: what differs is none; what cannot be read from a doubled outline is left open."""
+    says = dict.fromkeys(case.changed, 1)
+    if _GEOMETRY & set(case.changed):
+        says = dict.fromkeys(_GEOMETRY, UNDEFINED) | says
+    if {"size", "pose"} & set(case.changed):
+        says = {"material": UNDEFINED, "content": UNDEFINED} | says
+    if "shape" in case.changed and "circle" in (case.thing.shape, case.other.objects[case.target].shape):
+        says["pose"] = UNDEFINED
+    return says
+
+
+def _fade(case: _Case) -> _Broken:
+    share = case.rng.uniform(0.35, 0.65)
+    first, second, _ = case.pictures
+    says = _mixed(case)
+    if "colour" in case.changed:
+        palettes = [torch.tensor(palette()[each.objects[case.target].colour]) for each in (case.scene, case.other)]
+        says["colour"] = 1 if _is_far(torch.lerp(*palettes, share)) else UNDEFINED
+    if says.get("shape") == 1 and _overlap(*case.masks) > 0.85:
+        says["shape"] = UNDEFINED
+    return _Broken(torch.lerp(first, second, share), case.masks.any(0), says)
+
+
+def _is_far(colour: Tensor) -> bool:
+    return bool((torch.tensor(list(palette().values())) - colour).norm(dim=1).min() >= FAR)
+
+
+def _fade_in_latents(cases: list[_Case], pictures: Tensor, vae) -> None:
+    """Half of the faded pictures again, in place: mixed in the autoencoder's latents instead of in pixels."""
+    chosen = [at for at, case in enumerate(cases) if case.kind == "faded" and case.rng.random() < 0.5]
+    if not chosen:
+        return
+    with torch.no_grad():
+        pairs = torch.stack([2 * cases[at].pictures[:2] - 1 for at in chosen])
+        latents = vae.encode(pairs.flatten(0, 1)).latent_dist.mean.unflatten(0, (-1, 2))
+        shares = torch.tensor([cases[at].rng.uniform(0.35, 0.65) for at in chosen]).view(-1, 1, 1, 1)
+        pictures[chosen] = (vae.decode(torch.lerp(latents[:, 0], latents[:, 1], shares)).sample + 1) / 2
+
+
+def _splice(case: _Case) -> _Broken:
+    of_scene = bool(set(case.changed) & set(SCENE_ATTRIBUTES))
+    x, y = (IMAGE_SIZE / 2, IMAGE_SIZE / 2) if of_scene else case.centre
+    angle = case.rng.uniform(0, 2 * math.pi)
+    offset = case.rng.uniform(-0.15, 0.15) * (IMAGE_SIZE / 2 if of_scene else radius_of(case.thing))
+    side = (_LINE - x) * math.cos(angle) + (_LINE.view(-1, 1) - y) * math.sin(angle) > offset
+    mask = torch.where(side, *case.masks)
+    says = _mixed(case)
+    on_object = set(case.changed) - set(SCENE_ATTRIBUTES)
+    if of_scene and on_object:  # the line may miss the object
+        says |= dict.fromkeys(on_object, UNDEFINED)
+    if says.get("shape") == 1 and max(_overlap(mask, each) for each in case.masks) > 0.92:
+        says["shape"] = UNDEFINED
+    return _Broken(torch.where(side, *case.pictures[:2]), mask, says)
+
+
+def _morph(case: _Case) -> _Broken:
+    """The outline half way between two shapes, what is inside drawn along."""
+    reaches = [_reach(mask, case.centre) for mask in case.masks]
+    picture, mask = _reshape(case, reaches[0], torch.lerp(*reaches, case.rng.uniform(0.4, 0.6)))
+    broken = max(_overlap(mask, each) for each in case.masks) < 0.88
+    says = dict.fromkeys(["size", "pose", "content"], UNDEFINED) | {"shape": 1 if broken else UNDEFINED}
+    return _Broken(picture, mask, says)
+
+
+def _between(case: _Case) -> _Broken:
+    """A size or a pose between the two that there are."""
+    if case.changed == ("pose",):
+        return _Broken(case.pictures[1], case.masks[1], {"pose": 1})
+    reach = _reach(case.masks[0], case.centre)
+    mean = (radius_of(case.thing) + radius_of(case.other.objects[case.target])) / 2 + case.rng.uniform(-0.4, 0.4)
+    picture, mask = _reshape(case, reach, reach * mean / radius_of(case.thing))
+    return _Broken(picture, mask, {"size": 1})
+
+
+def _melt(case: _Case) -> _Broken:
+    """The object's pixels moved by a smooth random displacement of some pixels."""
+    mask = case.masks[0]
+    generator = torch.Generator().manual_seed(case.rng.getrandbits(31))
+    cells = torch.randn(1, 2, 7, 7, generator=generator)
+    moves = F.interpolate(cells, (IMAGE_SIZE, IMAGE_SIZE), mode="bicubic", align_corners=True)[0]
+    moves = (moves - moves[:, mask].mean(1)[:, None, None]) * case.rng.uniform(0.3, 0.45) * radius_of(case.thing)
+    x, y = _LINE + moves[0], _LINE.view(-1, 1) + moves[1]
+    body = _sample(_grow(mask[None], 2).float(), x, y)
+    picture = torch.lerp(case.pictures[2], _sample(case.pictures[0], x, y), body)
+    moved = _sample(mask[None].float(), x, y)[0] > 0.5
+    says = dict.fromkeys(["size", "pose", "content", "material"], UNDEFINED)
+    return _Broken(picture, moved, says | {"shape": 1 if _overlap(moved, mask) < 0.78 else UNDEFINED})
+
+
+def _bite(case: _Case) -> _Broken:
+    """A disc of the object is not there."""
+    mask, radius = case.masks[0], radius_of(case.thing)
+    angle, away = case.rng.uniform(0, 2 * math.pi), case.rng.uniform(0, 0.9) * radius
+    x, y = case.centre[0] + away * math.cos(angle), case.centre[1] + away * math.sin(angle)
+    hole = torch.hypot(_LINE - x, _LINE.view(-1, 1) - y) < case.rng.uniform(0.5, 0.8) * radius
+    gone = ((mask & hole).sum() / mask.sum()).item()
+    says = dict.fromkeys(["size", "pose", "content"], UNDEFINED) | {"shape": 1 if 0.15 < gone < 0.6 else UNDEFINED}
+    return _Broken(torch.where(hole, case.pictures[2], case.pictures[0]), mask & ~hole, says)
+
+
+def _recolour(case: _Case) -> _Broken:
+    """A colour that is none of the palette's: a picture is affine in its object's colour, so two renders give it in any."""
+    name = case.rng.choice(list(OFF_PALETTE))
+    red, blue = (torch.tensor(palette()[colour]) for colour in ("red", "blue"))
+    wanted = torch.tensor([value + case.rng.uniform(-0.04, 0.04) for value in OFF_PALETTE[name]]).clamp(0, 1)
+    share = ((wanted - red) / (blue - red)).view(3, 1, 1)
+    says = {"colour": 1} | (dict.fromkeys(["material", "content"], UNDEFINED) if name == "white" else {})
+    return _Broken(torch.lerp(*case.pictures[:2], share), case.masks[0], says)
+
+
+KINDS: dict[str, Callable[[_Case], _Broken]] = {
+    "faded": _fade,
+    "spliced": _splice,
+    "morphed": _morph,
+    "melted": _melt,
+    "bitten": _bite,
+    "recoloured": _recolour,
+    "between": _between,
+}
+"""The ways to break a picture: two scenes cross-faded or cut together along a line, an outline between two shapes, a smooth random
+displacement, a hole, a colour off the palette, a size or a pose between the two that there are."""
+
+
+# --- pixels -------------------------------------------------------------------------------------------------------------
+
+
+def _overlap(one: Bool[Tensor, "64 64"], other: Bool[Tensor, "64 64"]) -> float:
+    """Intersection over union."""
+    return ((one & other).sum() / (one | other).sum()).item()
+
+
+def _grow(masks: Bool[Tensor, "n 64 64"], by: int = 2) -> Bool[Tensor, "n 64 64"]:
+    return F.max_pool2d(masks.float(), 2 * by + 1, 1, by) > 0
+
+
+def _sample(picture: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """A picture `[channels, 64, 64]` at other places, in pixels, by linear interpolation."""
+    grid = torch.stack([x.expand_as(y + x), y.expand_as(y + x)], -1) * (2 / IMAGE_SIZE) - 1
+    return F.grid_sample(picture[None], grid[None], padding_mode="border", align_corners=False)[0]
+
+
+def _reach(mask: Bool[Tensor, "64 64"], centre: tuple[float, float]) -> Float[Tensor, " angles"]:
+    """How far a mask reaches from its centre in each direction, in pixels."""
+    angle = torch.arange(_ANGLES) * (2 * math.pi / _ANGLES)
+    along = torch.arange(0, 20, 0.25).view(-1, 1)
+    inside = _sample(mask[None].float(), centre[0] + along * angle.cos(), centre[1] + along * angle.sin())[0] > 0.5
+    return inside.float().cumprod(0).sum(0) * 0.25
+
+
+def _reshape(case: _Case, old: Float[Tensor, " angles"], new: Float[Tensor, " angles"]) -> tuple[Tensor, Tensor]:
+    """The target stretched along each direction from its centre until its outline is the new one: picture and mask."""
+    dx, dy = _LINE - case.centre[0], _LINE.view(-1, 1) - case.centre[1]
+    away = torch.hypot(dx, dy)
+    place = torch.remainder(torch.atan2(dy, dx), 2 * math.pi) * (_ANGLES / (2 * math.pi))
+    low, part = place.long() % _ANGLES, place - place.floor()
+    old, new = (torch.lerp(each[low], each[(low + 1) % _ANGLES], part) for each in (old, new))
+    stretched = torch.where(away < new, away * old / new, old + away - new) / away.clamp(min=1e-3)
+    drawn = _sample(case.pictures[0], case.centre[0] + dx * stretched, case.centre[1] + dy * stretched)
+    return torch.lerp(case.pictures[2], drawn, (new + 3 - away).clamp(0, 1)), away < new
+
+
+def _labels(case: _Case, broken: _Broken) -> Tensor:
+    masks = object_masks([case.scene])[0]
+    masks[case.target] = broken.mask
+    every = object_masks([case.other])[0] | masks
+    none = _areas(_grow(masks), every.any(0))
+    target = _grow(broken.mask[None])[0]
+    for at, name in enumerate(JUDGED):
+        if value := broken.says.get(name, 0):
+            area = none[at] != UNDEFINED if name in SCENE_ATTRIBUTES else target
+            none[at][area] = value
+    return none
+
+
+def _areas(near: Bool[Tensor, "2 64 64"], covered: Bool[Tensor, "64 64"]) -> Int[Tensor, "attributes 64 64"]:
+    """0 where each attribute is read from: objects' on and near objects, the background's beside them, the style's everywhere."""
+    areas = {"background": ~covered, "style": torch.ones_like(covered)}
+    return torch.stack([torch.where(areas.get(name, near.any(0)), 0, UNDEFINED) for name in JUDGED])

@@ -95,13 +95,13 @@ def judge_loss(logits: dict[str, Tensor], maps: dict[str, Tensor]) -> Tensor:
     return loss
 
 
-def doubt_loss(doubt: Tensor, broken: Tensor) -> Tensor:
+def doubt_loss(doubt: Tensor, none: Tensor) -> Tensor:
     """Binary cross-entropy of the doubts `[batch, attributes, 64, 64]` where they are defined: a mean over each attribute's pixels, summed.
 
-    broken: 1 where none of an attribute's values is there, 0 where one is, UNDEFINED where nothing is asked.
+    none: 1 where none of an attribute's values is there, 0 where one is, UNDEFINED where nothing is asked (`sae_lib.pocket.broken`).
     """
-    asked = broken != UNDEFINED
-    each = F.binary_cross_entropy_with_logits(doubt, broken.clamp(min=0), reduction="none") * asked
+    asked = none != UNDEFINED
+    each = F.binary_cross_entropy_with_logits(doubt, none.clamp(min=0).to(doubt), reduction="none") * asked
     return (each.sum((0, 2, 3)) / asked.sum((0, 2, 3)).clamp(min=1)).sum()
 
 

@@ -23,7 +23,7 @@ from sae_lib.denoising import CallSettings
 from sae_lib.pictures import draw_pictures
 from sae_lib.pipelines import load_pipeline
 from sae_lib.pocket import weights
-from sae_lib.pocket.broken import broken_pictures, fine_doubts
+from sae_lib.pocket.broken import KINDS, break_scenes, whole
 from sae_lib.pocket.captions import Caption, attribute_words, sample_captions, write_caption
 from sae_lib.pocket.judge import JUDGED, NONE, Found, Judge, Judgement, judge_images
 from sae_lib.pocket.world import (
@@ -162,21 +162,21 @@ def judge_accuracy(judge: Judge, count: int, seed: int, vae=None) -> dict[str, t
 
 
 def judge_abstentions(
-    judge: Judge, images: Tensor, doubts: Tensor | None = None, broken: bool = False
+    judge: Judge, images: Tensor, none: Tensor | None = None, broken: bool = False
 ) -> dict[str, tuple[int, int]]:
     """`{attribute: (abstained, asked)}` over the objects that the judge sees, and the scenes; "all" for the total.
 
-    doubts: the exact ones of the images (`sae_lib.pocket.broken`); asked is then only where most of the pixels lack the attribute's
-    value (`broken`), or where most have one. Without doubts everything is asked.
+    none: where each attribute is none of its values (`sae_lib.pocket.broken`); asked is then only where that is so of most pixels
+    (`broken`), or where most have a value. Without it everything is asked.
     """
     abstained, asked = Counter(), Counter()
-    wholes = torch.zeros(len(images), len(JUDGED), *images.shape[-2:]) if doubts is None else doubts
-    for doubt, judgement in zip(wholes, judge_images(judge, images), strict=True):
+    none = torch.zeros(len(images), len(JUDGED), *images.shape[-2:]) if none is None else none
+    for lost, judgement in zip(none, judge_images(judge, images), strict=True):
         parts = [(thing.mask, thing.attributes) for thing in judgement.objects]
-        ground = ~torch.stack([torch.zeros_like(doubt[0]).bool(), *(mask for mask, _ in parts)]).any(0)
+        ground = ~torch.stack([torch.zeros_like(lost[0]).bool(), *(mask for mask, _ in parts)]).any(0)
         for mask, said in [*parts, (ground, judgement.scene)]:
             for name, value in said.items():
-                if (doubt[list(JUDGED).index(name)][mask] == float(broken)).float().mean() > 0.5:
+                if (lost[list(JUDGED).index(name)][mask] == broken).float().mean() > 0.5:
                     asked[name] += 1
                     abstained[name] += value == NONE
     return {"all": (abstained.total(), asked.total())} | {name: (abstained[name], asked[name]) for name in asked}
@@ -238,10 +238,10 @@ def measure(count: int, seed: int, before: dict, only: str = "") -> dict[str, di
         texts = [caption.text for caption in captions]
         return draw_pictures(load_pipeline(name), texts, replace(settings, seed=seed)), captions
 
-    def abstentions(through: bool, broken: bool) -> dict[str, tuple[int, int]]:
+    def abstentions(through: bool, broken: bool, kind: str | None = None) -> dict[str, tuple[int, int]]:
         scenes = sample_scenes(count, seed, "test")
-        images, doubts = broken_pictures(scenes, seed) if broken else (render(scenes), fine_doubts(scenes))
-        return judge_abstentions(judge, see_through(vae, images) if through else images, doubts, broken)
+        images, none = break_scenes(scenes, seed, vae, kind) if broken else whole(scenes)
+        return judge_abstentions(judge, see_through(vae, images) if through else images, none, broken)
 
     ways = {
         "judge on renders": lambda: judge_accuracy(judge, count, seed),
@@ -249,6 +249,7 @@ def measure(count: int, seed: int, before: dict, only: str = "") -> dict[str, di
         "judge abstains, renders through the autoencoder": lambda: abstentions(True, broken=False),
         "judge abstains, broken renders": lambda: abstentions(False, broken=True),
         "judge abstains, broken renders through the autoencoder": lambda: abstentions(True, broken=True),
+        **{f"judge abstains, {kind}": lambda kind=kind: abstentions(True, broken=True, kind=kind) for kind in KINDS},
         f"CLIP on renders (all: own caption among {AMONG})": lambda: clip_accuracy(load_clip(), count, seed),
         "CLIP on renders through the autoencoder": lambda: clip_accuracy(load_clip(), count, seed, vae),
     }

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sae_lib.pocket import weights
-from sae_lib.pocket.broken import WOBBLE, broken_pictures, fine_doubts, melted
+from sae_lib.pocket.broken import break_scenes, whole
 from sae_lib.pocket.captions import Caption, write_caption
 from sae_lib.pocket.fitting import fit, scene_batches
 from sae_lib.pocket.judge import Judge, doubt_loss, judge_loss
@@ -24,7 +24,6 @@ from sae_lib.pocket.world import (
     OBJECT_ATTRIBUTES,
     SCENE_ATTRIBUTES,
     attribute_maps,
-    object_masks,
     render,
     sample_scenes,
 )
@@ -164,8 +163,9 @@ def encode_ids(encoders, ids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def train_judge(steps: int, seed: int, device: str, batch: int = 32) -> None:
-    """The dense judge, on rendered scenes only, half of them blurred, noised or shifted in colour a little."""
+    """What the judge reads, on rendered scenes only, half of them blurred, noised or shifted in colour a little."""
     judge = weights.load_or("judge", Judge).to(device)
+    judge.doubts.requires_grad_(False)
     vae = weights.load("vae").to(device).eval()
     scenes = scene_batches(batch, seed)
     generator = torch.Generator(device).manual_seed(seed)
@@ -174,43 +174,36 @@ def train_judge(steps: int, seed: int, device: str, batch: int = 32) -> None:
         batch_scenes = next(scenes)
         images = render(batch_scenes, device)
         half = len(images) // 2
-        with torch.no_grad():  # renders seen through the autoencoder, as the models' pictures are
-            latents = vae.encode(2 * images[:half] - 1).latent_dist.mean
-            latents += 0.15 * latents.std() * torch.randn(latents.shape, generator=generator, device=device)
-            images[:half] = ((vae.decode(latents).sample + 1) / 2).clamp(0, 1)
+        images[:half] = _see_roughly(vae, images[:half], generator)
         return judge_loss(judge(images), attribute_maps(batch_scenes, device))
 
     fit({"judge": judge}, loss_of, steps, lr=2e-3, save=lambda modules: weights.save("judge", modules["judge"]))
 
 
 def train_doubt(steps: int, seed: int, device: str, batch: int = 24) -> None:
-    """The judge's doubts, on broken and mixed renders and as many whole ones; what it reads stays as it is.
-
-    A third of the whole ones are bent by less than `WOBBLE` pixels, and half of all are seen through the autoencoder with noise in the
-    latents: blur and wobble, which the models' pictures have, are no reason to abstain.
-    """
+    """When the judge abstains: half of the pictures are broken, half are whole, and half of either are seen through the autoencoder, so
+    that ordinary blur is no reason. What the judge reads stays as it is."""
     judge = weights.load_or("judge", Judge).to(device)
     judge.reads.requires_grad_(False)
-    vae = weights.load("vae").to(device).eval()
-    scenes, rng = scene_batches(batch, seed), random.Random(seed)
-    generator = torch.Generator(device).manual_seed(seed)
+    vae = weights.load("vae").eval()
+    scenes, generator = scene_batches(batch, seed), torch.Generator().manual_seed(seed)
 
     def loss_of(step: int) -> Tensor:
-        some = next(scenes)
-        half = batch // 2
-        broken, doubts = broken_pictures(some[:half], 1_000_003 * seed + step)
-        whole = render(some[half:])
-        for row, mask in enumerate(object_masks(some[half:])[::3, 0]):
-            whole[3 * row] = melted(whole[3 * row], rng.uniform(0, WOBBLE), mask, rng)
-        images = torch.cat([broken, whole])
-        with torch.no_grad():
-            latents = vae.encode(2 * images[::2].to(device) - 1).latent_dist.mean
-            latents += 0.15 * latents.std() * torch.randn(latents.shape, generator=generator, device=device)
-            images[::2] = ((vae.decode(latents).sample + 1) / 2).clamp(0, 1).cpu()
-        asked = torch.cat([doubts, fine_doubts(some[half:])]).to(device)
-        return doubt_loss(judge.doubts(images.to(device)), asked)
+        some, half = next(scenes), batch // 2
+        parts = break_scenes(some[:half], 1_000_003 * seed + step, vae), whole(some[half:])
+        pictures, none = map(torch.cat, zip(*parts, strict=True))
+        pictures[::2] = _see_roughly(vae, pictures[::2], generator)
+        return doubt_loss(judge.doubts(pictures.to(device)), none.to(device))
 
     fit({"judge": judge}, loss_of, steps, lr=2e-3, save=lambda modules: weights.save("judge", modules["judge"]))
+
+
+@torch.no_grad()
+def _see_roughly(vae, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures seen through the autoencoder with noise in the latents, as the models' pictures are."""
+    latents = vae.encode(2 * images - 1).latent_dist.mean
+    latents += 0.15 * latents.std() * torch.randn(latents.shape, generator=generator, device=images.device)
+    return ((vae.decode(latents).sample + 1) / 2).clamp(0, 1)
 
 
 def main() -> None:

@@ -331,3 +331,13 @@ def attribute_maps(scenes: list[Scene], device: torch.device | str = "cpu") -> d
 def has_attribute(thing: Object, name: str) -> bool:
     """Whether the attribute shows on the object: all do, but a circle's pose."""
     return not (name == "pose" and thing.shape == "circle")
+
+
+def palette() -> dict[str, tuple[float, float, float]]:
+    """Each colour's RGB in [0, 1], as a cartoon shows it."""
+    return dict(_COLOURS)
+
+
+def radius_of(thing: Object) -> float:
+    """Of the circle in which the object lies, about, in pixels."""
+    return _RADII[thing.size]
