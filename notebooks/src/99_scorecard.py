@@ -216,15 +216,15 @@ for name in CLAIMS:
 def short(text, length):
     """The sentence without what stands in brackets; one that is too long loses its middle, its end says what it compares."""
     text = text.partition(" (")[0]
-    half = (length - 3) // 2
-    return text if len(text) <= length else f"{text[:half].rstrip()} … {text[-half:].lstrip()}"
+    start, end = text[: length // 2].rpartition(" ")[0], text[-(length // 2) :].partition(" ")[2]
+    return text if len(text) <= length else f"{start} … {end}"
 
 
 # %%
 height = 1 + 0.145 * len(lines)
 fig = plt.figure(figsize=(TEXT_WIDTH, height))
 fig.set_layout_engine("none")  # names left and right of one narrow panel
-ax = fig.add_axes((0.18, 0.6 / height, 0.18, 1 - 1.0 / height))
+ax = fig.add_axes((0.205, 0.6 / height, 0.155, 1 - 1.0 / height))
 for y, test in enumerate(lines):
     if test is None or scale == "sdxl":
         continue
@@ -234,7 +234,7 @@ for y, test in enumerate(lines):
     look = {"mfc": color if test.primary else "white", "markersize": 6 if test.primary else 3.5, "clip_on": False}
     ax.plot(at, y, marker, color=color, zorder=3, **look)
     weight = "bold" if test.primary else "normal"
-    ax.text(WIDEST + 0.9, y, short(test.claim, 66 if test.primary else 72), va="center", size=6.5, weight=weight)
+    ax.text(WIDEST + 0.9, y, short(test.claim, 66 if test.primary else 78), va="center", size=6.1, weight=weight)
 for name, start, count in groups:
     ax.axhline(start - 0.5, color="#DDDDDD", linewidth=0.6)
     text = f"{name}  {card.loc[name, 'word']}" if not CLAIMS[name].waits else f"{name}  not run"
