@@ -36,7 +36,7 @@ test-interop: $(INTEROP)/installed  ## our checkpoints in SAELens and sparsify, 
 	@PYTHONPATH="$(CURDIR)" $(INTEROP)/bin/python -m pytest -q -c /dev/null --rootdir tests/interop -p no:cacheprovider tests/interop
 
 test-browser: $(BROWSER)/installed book  ## notebook 20 in JupyterLab and Notebook 7, the app, and the book, in Chromium (some 5 minutes)
-	@PYTHONPATH="$(CURDIR):$(CURDIR)/$(BROWSER)" $(PYTHON) -m pytest --confcutdir tests/browser tests/browser
+	@PYTHONPATH="$(CURDIR):$(CURDIR)/$(BROWSER)" OMP_NUM_THREADS=1 $(PYTHON) -m pytest $(IN_PARALLEL) --confcutdir tests/browser tests/browser
 
 test-kit: workshop-kit  ## install that archive and run its first lessons with the network off (Linux; some 4 minutes)
 	@$(PYTHON) -m pytest --confcutdir tests/kit tests/kit
