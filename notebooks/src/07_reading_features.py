@@ -493,7 +493,7 @@ for (name, kind, block), values in measured.items():
     cells = {"metric": name, "block": block, "of": kind, "n": str(int((~values[:, 0].isnan()).sum()))}
     cells["mean (95 % interval)"] = "–" if value is None else with_interval(value, digits)
     table.append(cells | {"by chance": "–" if chance is None else f"{chance:.{digits}f}"})
-save_table(run, "metrics", table)
+save_table(run, "metrics", sorted(table, key=lambda cells: cells["metric"]))
 
 # %% [markdown]
 # **What we see.** Per block its features in colour and, in grey, random directions that fire as often; bars are 95 % intervals over
