@@ -1,4 +1,4 @@
-"""Harvest and train from the shell: `python -m sae_lib harvest CONFIG FOLDER`, `python -m sae_lib train CONFIG FOLDER`.
+"""Harvest, train and draw from the shell: `python -m sae_lib harvest CONFIG FOLDER`, `... train CONFIG FOLDER`, `... draw-request "Figure 19"`.
 
 CONFIG is a JSON file with fields of `sae_lib.recipes.TrainingRun`; `{}` is the pocket scale's run. `train` under torchrun uses all
 its processes: torchrun --nproc-per-node=2 -m sae_lib train CONFIG FOLDER. Both go on where they were when called again.
@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from sae_lib.assets import ARGUMENTS, Assets
 from sae_lib.recipes import TrainingRun
 from sae_lib.sae import CONFIG_FILE
 from sae_lib.shards import ShardStream
@@ -36,8 +37,21 @@ def main(arguments: list[str] | None = None) -> int:
         )
     commands.choices["harvest"].add_argument("--dtype", default="float16", help="of the stored vectors")
     commands.choices["train"].add_argument("--store", type=Path, help="train from a store that `harvest` wrote")
+    command = commands.add_parser(
+        "draw-request", help="draw a figure of the paper that figures/requests.json describes"
+    )
+    command.add_argument("artefact", help='"Figure 19", "Table 2"')
+    for name in ARGUMENTS:
+        command.add_argument(
+            f"--{name.replace('_', '-')}", default="pocket" if name == "scale" else "", help="as in the notebooks"
+        )
     options = parser.parse_args(arguments)
     try:
+        if options.command == "draw-request":
+            from sae_lib.on_request import draw_request
+
+            print(draw_request(options.artefact, Assets(**{name: getattr(options, name) for name in ARGUMENTS})))
+            return 0
         run = TrainingRun.read(options.config)
         if options.command == "harvest":
             print(run.harvest(options.folder, options.dtype))

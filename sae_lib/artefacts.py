@@ -12,8 +12,9 @@ from typing import Any
 
 from sae_lib.store import ROOT
 
-NO_FLUX, UNKNOWN = "not run: no FLUX path yet", "not identified"
-"""Why an artefact has no file: FLUX's, and those of which nobody outside has said what they show."""
+NO_FLUX, UNKNOWN, FORM_KNOWN = "not run: no FLUX path yet", "not identified", "form known, content unknown"
+"""Why an artefact has no file: FLUX's, those of which nobody outside has said what they show, and among them those whose forms are
+known as a group: `sae_lib.on_request` draws one as soon as somebody with the paper says what it shows."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Artefact:
     files: tuple[str, ...] = ()
     """"notebook/figure", below `figures/`."""
     missing: str = ""
-    """Why there is no file, one of NO_FLUX, UNKNOWN."""
+    """Why there is no file, one of NO_FLUX, UNKNOWN, FORM_KNOWN."""
 
     @property
     def status(self) -> str:
@@ -52,6 +53,7 @@ def _of(notebook: str, *names: str) -> tuple[str, ...]:
 
 
 _NOT_SAID = "not identified one by one; among them panels of features and case studies of prompts"
+_TABLES = "not identified one by one; version 1's tables are of the metrics of features and of locality"
 _PANELS = (*range(11, 14), *range(15, 18), *range(19, 35))
 
 ARTEFACTS: tuple[Artefact, ...] = (
@@ -103,7 +105,7 @@ ARTEFACTS: tuple[Artefact, ...] = (
     Artefact(
         "Figure 10", "Where the transformer blocks are", "v5", "not published", _of("01_model_and_blocks", "unet")
     ),
-    *_numbered("Figure", _PANELS, _NOT_SAID, UNKNOWN),
+    *_numbered("Figure", _PANELS, _NOT_SAID, FORM_KNOWN),
     *_numbered("Figure", (14,), "RIEBench on FLUX", NO_FLUX),
     Artefact(
         "Figure 18",
@@ -127,7 +129,7 @@ ARTEFACTS: tuple[Artefact, ...] = (
         "code",
         _of("05_which_blocks_matter", "table1"),
     ),
-    *_numbered("Table", (2, 3, 4, 6, 7, 8), "", UNKNOWN),
+    *_numbered("Table", (2, 3, 4, 6, 7, 8), _TABLES, FORM_KNOWN),
     Artefact(
         "Feature panels",
         "Top pictures, activation maps, modulation and icons of features (v1's appendix; numbers unknown)",
@@ -162,6 +164,13 @@ ARTEFACTS: tuple[Artefact, ...] = (
         "v1",
         "not published",
         _of("08_writing_with_features", "locality"),
+    ),
+    Artefact(
+        "Prompt case study",
+        "A prompt's top features: maps, modulation, icons (authors' example notebook)",
+        "v1",
+        "code",
+        _of("12_prompt_case_study", "top_features", "modulation", "icons"),
     ),
     Artefact("Table 5", "Reconstruction, 24 rows", "v5", "not published", _of("06_reconstruction", "table5")),
     Artefact("Preliminary scatter", "RIEBench, May 2025", "", "digitised", _of("11_riebench_results", "preliminary")),

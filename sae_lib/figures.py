@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
 from sae_lib import store
+from sae_lib.metrics import Interval
 from sae_lib.runs import Run
 from sae_lib.style import ACCENT_COLORS, BLOCK_COLORS, CONTROL_COLOR
 from sae_lib.verdicts import Verdict
@@ -96,7 +97,8 @@ class SavedTable(NamedTuple):
 def save_table(run: Run, name: str, rows: Sequence[Mapping[str, str]]) -> SavedTable:
     """Save a table beside the run's figures, as CSV and as LaTeX (`\\usepackage{booktabs}`); the rows' keys are the columns.
 
-    Raises ValueError for a name that is no plain lower-case name, without rows, and for rows of different columns.
+    Raises ValueError for a name that is no plain lower-case name, without rows, for rows of different columns, and for
+    a character for which LaTeX has no sign here.
     """
     _refuse_name(name)
     columns = list(rows[0]) if rows else []
@@ -122,10 +124,33 @@ def save_table(run: Run, name: str, rows: Sequence[Mapping[str, str]]) -> SavedT
     return saved
 
 
+def with_interval(number: Interval, digits: int) -> str:
+    """A number with its interval, as a table's cell shows it: "0.71 (0.65 to 0.77)"."""
+    return "{:z.{d}f} ({:z.{d}f} to {:z.{d}f})".format(*number, d=digits)
+
+
+_LATEX = {each: f"\\{each}" for each in "&%$#_{}"} | {each: f"${each}$" for each in "<>|"}
+_LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
+_LATEX |= {
+    "×": r"$\times$",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "β": r"$\beta$",
+    "γ": r"$\gamma$",
+    "μ": r"$\mu$",
+    "ρ": r"$\rho$",
+}
+
+
 def _in_latex(text: str) -> str:
-    """With the characters escaped that LaTeX would read as commands."""
-    text = re.sub(r"([&%$#_{}])", r"\\\1", text)
-    return text.replace("×", r"$\times$").replace("–", "--")
+    """With the characters escaped that LaTeX would read as commands, or could not read; a minus before a digit is one."""
+    text = re.sub(r"(?<![\w.])-(?=\d)", "−", text)
+    written = "".join(_LATEX.get(each, each) for each in text)
+    if not written.isascii():
+        raise ValueError(
+            f"{text!r} cannot be written in LaTeX: use ASCII, or {' '.join(c for c in _LATEX if ord(c) > 127)}"
+        )
+    return written
 
 
 def _refuse_name(name: str) -> None:

@@ -268,11 +268,12 @@ def draw_icons(
     amounts: Sequence[float],
     saes: Mapping[str, TopKSAE] | None = None,
     seed: int = NOISE_SEED,
+    noise: int = 0,
 ) -> Float[Tensor, "features 3 height width"]:
     """The features' icons (paper: the empty prompt, one step; the block gives out its input and the feature), all with one noise.
 
     amounts: in units of activation, in the paper gamma * k * the feature's mean. saes: other dictionaries than the assets'
-    panel SAEs, such as a control's.
+    panel SAEs, such as a control's. noise: its number.
     """
     name, call = assets.call(MODELS[0], seed)
     pipe, saes, drawn = assets.pipe(name), saes or assets.saes(), {}
@@ -283,7 +284,9 @@ def draw_icons(
             numbers = torch.tensor([features[i].feature for i in batch])
             alone = replace_with_feature(saes[block], numbers, torch.tensor([amounts[i] for i in batch]))
             with intervene(pipe, {block: alone}):
-                drawn |= dict(zip(batch, draw_pictures(pipe, [""] * len(batch), call, [0] * len(batch)), strict=True))
+                drawn |= dict(
+                    zip(batch, draw_pictures(pipe, [""] * len(batch), call, [noise] * len(batch)), strict=True)
+                )
     return torch.stack([drawn[i] for i in range(len(features))])
 
 

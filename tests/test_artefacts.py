@@ -1,5 +1,9 @@
+import csv
 import json
+import re
 from dataclasses import replace
+
+import pytest
 
 from sae_lib import artefacts
 from sae_lib.artefacts import ARTEFACTS, NO_FLUX, UNKNOWN, Artefact, index
@@ -7,6 +11,7 @@ from sae_lib.store import ROOT
 from sae_lib.verdicts import SOURCES
 
 FIGURES = ROOT / "figures"
+RULES = (r"\toprule", r"\midrule", r"\bottomrule")
 
 
 def test_every_artefact_has_its_files_or_says_why_not():
@@ -15,6 +20,27 @@ def test_every_artefact_has_its_files_or_says_why_not():
         assert artefact.missing in ("", NO_FLUX, UNKNOWN)
         for file in artefact.files:
             assert all((FIGURES / f"{file}.{kind}").is_file() for kind in ("png", "pdf", "json")), file
+
+
+def test_every_table_of_numbers_is_there_as_csv_and_as_latex():
+    tables = [file for each in ARTEFACTS if each.id.startswith("Table") for file in each.files]
+    for file in (*tables, "07_reading_features/metrics", "08_writing_with_features/locality"):
+        rows = list(csv.reader((FIGURES / f"{file}.csv").read_text(encoding="utf-8").splitlines()))
+        assert "n" in rows[0] and all(row[rows[0].index("n")].isdigit() for row in rows[1:]), file
+        assert any(re.search(r"\(-?[\d.]+ to -?[\d.]+\)", " ".join(row)) for row in rows[1:]), file
+        assert (FIGURES / f"{file}.tex").is_file(), file
+
+
+@pytest.mark.parametrize("path", sorted(FIGURES.glob("*/*.tex")), ids=lambda path: path.stem)
+def test_every_latex_table_is_balanced_and_has_no_bare_sign(path):
+    text = path.read_text(encoding="utf-8")
+    columns, *lines = text.removeprefix(r"\begin{tabular}{").removesuffix("\\end{tabular}\n").splitlines()
+    assert text.isascii() and text.count("{") == text.count("}") and re.fullmatch(r"l+\}", columns)
+    assert [line for line in lines if line.startswith("\\") and not line.startswith("\\textbackslash")] == list(RULES)
+    for line in set(lines) - set(RULES):
+        assert len(re.findall(r"(?<!\\)&", line)) == len(columns) - 2, line
+        assert line.endswith(r" \\") and not re.search(r"(?<!\\)[%_#^~]", line), line
+        assert len(re.findall(r"(?<!\\)\$", line)) % 2 == 0, line
 
 
 def test_every_figure_belongs_to_an_artefact():

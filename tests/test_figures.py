@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
 from sae_lib import store, style
-from sae_lib.figures import save_figure, save_table
+from sae_lib.figures import save_figure, save_table, with_interval
+from sae_lib.metrics import Interval
 from sae_lib.runs import Run
 from sae_lib.verdicts import Claim
 
@@ -106,6 +107,23 @@ def test_a_table_is_saved_as_csv_and_as_latex_that_compiles():
     assert lines[0] == r"\begin{tabular}{ll}" and lines[-1] == r"\end{tabular}"
     assert lines[2] == r"block & EV, \% \\" and lines[4:6] == [r"mid.0 & 1.5 (1--2) \\", r"a\_b &  \\"]
     assert repr(saved) == "04_transfer/table5.csv|tex"
+
+
+def test_a_cell_of_a_table_shows_a_number_with_its_interval_and_no_negative_zero():
+    assert with_interval(Interval(0.123, -0.004, 0.2), 2) == "0.12 (0.00 to 0.20)"
+    assert with_interval(Interval(-1.0, -2.25, 0.5), 1) == "-1.0 (-2.2 to 0.5)"
+
+
+def test_no_character_of_a_table_is_a_command_to_latex():
+    cells = {"plain": "up.0.1 k-sparse", "number": "-0.5 (-1 to 2)", "signs": r"50 % & a_b #1 $2 {x} \ ~ ^ < > β ×"}
+    line = save_table(run_at("pocket"), "signs", [cells]).tex.read_text().splitlines()[4]
+    assert line.startswith(r"up.0.1 k-sparse & $-$0.5 ($-$1 to 2) & 50 \% \& a\_b \#1 \$2 \{x\} \textbackslash{}")
+    assert line.endswith(r"\textasciitilde{} \textasciicircum{} $<$ $>$ $\beta$ $\times$ \\")
+
+
+def test_a_character_that_latex_has_no_sign_for_is_refused():
+    with pytest.raises(ValueError, match="'a ✓' cannot be written in LaTeX: use ASCII, or"):
+        save_table(run_at("pocket"), "table5", [{"a": "a ✓"}])
 
 
 def test_a_table_with_uneven_rows_is_refused():

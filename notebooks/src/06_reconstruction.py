@@ -56,10 +56,10 @@ from safetensors.torch import load_file, save_file
 from sae_lib import Claim, cached, load_saes, one_step_saes, save_figure, start_run, train_saes
 from sae_lib.blocks import ATTENTION_BLOCKS, PAPER_BLOCKS, width_of
 from sae_lib.denoising import CallSettings
-from sae_lib.figures import save_table
+from sae_lib.figures import save_table, with_interval
 from sae_lib.harvest import positions_per_step
 from sae_lib.interventions import intervene, reconstruct, skip_block
-from sae_lib.metrics import bootstrap, bootstrap_interval, interval_of
+from sae_lib.metrics import Interval, bootstrap, bootstrap_interval, interval_of
 
 # %%
 from sae_lib.pictures import draw_pictures, show_picture
@@ -501,19 +501,17 @@ print("nothing to lose in:", ", ".join(nothing_to_lose) or "no block", "" if jud
 
 
 # %%
-def cell(each, digits):
-    return f"{each.value:.{digits}f} ({each.low:.{digits}f}–{each.high:.{digits}f})"
-
-
 def row(block, name):
     """One row of the table."""
     key = f"{block}/{name}" if block else name
-    cells = {"block": block or "–", "update": name, "Manhattan, mean": cell(interval(key, MANHATTAN), 1)}
+    cells = {"block": block or "–", "update": name, "n": str(len(held_out))}
+    cells["Manhattan, mean"] = with_interval(interval(key, MANHATTAN), 1)
     cells["Manhattan, median"] = f"{found[key][:, MANHATTAN].median():.1f}"
-    cells["perceptual"] = cell(interval(key, PERCEPTUAL), 4)
-    cells["EV, %"] = cell(interval_of(100 * samples[key]), 1) if key in samples else "0" if block else "–"
-    kept = {"statements kept, %": f"{100 * interval(key, STILL).value:.1f}"} if judge else {}
-    return cells | kept | {"": "nothing to lose" if block in nothing_to_lose else ""}
+    cells["perceptual"] = with_interval(interval(key, PERCEPTUAL), 4)
+    cells["EV, %"] = with_interval(interval_of(100 * samples[key]), 1) if key in samples else "0" if block else "–"
+    if judge:
+        cells["statements kept, %"] = with_interval(Interval(*(100 * x for x in interval(key, STILL))), 1)
+    return cells | {"": "nothing to lose" if block in nothing_to_lose else ""}
 
 
 print(f"{len(held_out)} held-out prompts, seed {seed}; in brackets 95 % intervals over prompts; SAE k expansion")
@@ -552,7 +550,7 @@ print(f"{'':9}", *(f"{name:>22}" for name in ("SAE, expansion 4", "untrained", "
 for i, block in enumerate(matters):
     parts = [bootstrap(four[:, i], lambda mean, j=j: mean[:, j] / mean[:, 1], **resampling) for j in (0, 2, 3)]
     parts = [*map(interval_of, parts), distance_left(four[:, [i], :3], **resampling)]
-    print(f"{block:9}", *(f"{cell(each, 3):>22}" for each in parts))
+    print(f"{block:9}", *(f"{with_interval(each, 3):>22}" for each in parts))
 
 # %%
 labels = {name: f"SAE k = {name.split()[1]}, ×{name.split()[2]}" for name in SAE_ROWS}
@@ -630,7 +628,7 @@ if judge:
     ax.set_xlim(min(each.low for key, each in kept.items() if each is not chance) - 0.02, 1.005)
     if chance.value < ax.get_xlim()[0]:
         place = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 8, "color": CONTROL_COLOR}
-        ax.text(0.02, len(labels) - 1, "← " + cell(chance, 2), **place)
+        ax.text(0.02, len(labels) - 1, "← " + with_interval(chance, 2), **place)
     ax.set_xlabel(f"share of the statements kept\n({int(found['before'].sum())} in {len(held_out)} pictures)")
     ax.axvline(0.99, color=CONTROL_COLOR, linestyle=":", linewidth=1, zorder=0)
     for block in both:

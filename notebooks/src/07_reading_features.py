@@ -10,7 +10,7 @@
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
 # | needs | shipped weights, SAEs and CLIP | shipped weights, SAEs and CLIP | SDXL Turbo, the published SAEs, CLIP ViT-B/32 (a GPU of 12 GB) |
-# | makes | the same, marked as smoke | `panels` `gallery` `metrics` `search` | the same; captions from `caption_file`, else without what needs them |
+# | makes | the same, marked as smoke | `panels` `gallery` `metrics` (also as CSV and LaTeX) `search` | the same; captions from `caption_file`, else without what needs them |
 # | cost | 20 s, one core | some 2 min, one core | not run |
 #
 # | symbol | code | meaning |
@@ -50,6 +50,7 @@ import torch
 from sae_lib import Claim, save_figure, start_run
 from sae_lib.assets import MODELS
 from sae_lib.features import FeatureId, alikeness, colour_spread, match_rates, search_features, strength_unit
+from sae_lib.figures import save_table, with_interval
 from sae_lib.interventions import intervene, modulate
 from sae_lib.judges import attribute_values
 from sae_lib.metrics import bootstrap, bootstrap_interval, interval_of
@@ -476,6 +477,19 @@ published = {"source": "reported", "specificity of down.2.1": 0.71, "random": 0.
 result = {"summary": summary, "published": published, "pictures": len(pictures), "seed": seed}
 result |= {"pairs": {block: len(chosen["features", block]) for block in assets.blocks}}
 save_figure(run, fig, "metrics", result, control.make(), verdicts)
+
+# %% [markdown]
+# The same as a table, as CSV and as LaTeX. n counts the features, or random directions, of which a number is known.
+
+# %%
+table = []
+for (name, kind, block), values in measured.items():
+    value, chance = summary[f"{name} / {kind} / {block}"]
+    digits = 1 if name == "colour" else 3
+    cells = {"metric": name, "block": block, "of": kind, "n": str(int((~values[:, 0].isnan()).sum()))}
+    cells["mean (95 % interval)"] = "–" if value is None else with_interval(value, digits)
+    table.append(cells | {"by chance": "–" if chance is None else f"{chance:.{digits}f}"})
+save_table(run, "metrics", sorted(table, key=lambda cells: cells["metric"]))
 
 # %% [markdown]
 # **What we see.** Per block its features in colour and, in grey, random directions that fire as often; bars are 95 % intervals over

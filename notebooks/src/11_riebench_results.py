@@ -688,4 +688,4 @@ print(*verdicts, *counted, *block_verdicts, sep="\n")
 # 2. `per_category = 5`: which verdicts survive? And `dilate = False`: do tighter masks edit better?
 # 3. Compare "SAE" with "SAE, add only": what did the error in the code of v3 and v4 cost the method?
 #
-# **Next:** [99](99_scorecard.ipynb) collects the verdicts of all notebooks.
+# **Next:** [12](12_prompt_case_study.ipynb) looks at one prompt and its features.
