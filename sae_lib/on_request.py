@@ -85,7 +85,7 @@ def turned_on(
     features: list,
     prompt: str,
     noise: int = 42,
-    strength: float | int = 10,
+    strength: float = 10.0,
     model: str = MODELS[0],
     spans: list | tuple = (None,),
 ) -> Figure:
@@ -94,7 +94,7 @@ def turned_on(
     for each in ids:
         _refuse_block(assets, each.block)
     unedited = draw_pictures(assets.pipe(name), [prompt], call, [noise])[0]
-    amounts = [amount_of(assets, each, float(strength)) for each in ids]
+    amounts = [amount_of(assets, each, strength) for each in ids]
     asked = [prompt] * len(ids), [noise] * len(ids), ids, amounts
     columns = [write(assets, model, *asked, span=span and tuple(span), seed=call.seed) for span in spans]
     heads = ["unedited", *("all steps" if span is None else f"steps {span[0]} to {span[1] - 1}" for span in spans)]

@@ -59,7 +59,7 @@ PRIMARY = {
         ),
         Claim(
             "The paper's four blocks change pictures more than the other seven (mean minus mean)",
-            at_least=0,
+            at_least=ABOVE_ZERO,
             id="C5",
             primary=True,
             control="the other seven attention blocks",
