@@ -23,6 +23,12 @@ from sae_lib.writing import Trials, samples_by_block
 ABOVE_ZERO = 1e-6
 """The bound of a claim that there is a difference: one of exactly zero does not hold."""
 
+LEAST_GAIN = 0.01
+"""In explained variance. Where training on the target gains less than this over the floor, it counts as this: a share of nothing says nothing."""
+
+UNSEEN = 1e-4
+"""A perceptual distance about as large as that of rounding a picture to 8 bits (notebook 08), below which there was nothing to lose."""
+
 PRIMARY = {
     claim.id: claim
     for claim in (
@@ -151,7 +157,7 @@ def share_of_ceiling(
     Explained variance of the one-step SAEs, of SAEs trained on the target, and of the best SAE without knowledge; blocks and steps are averaged.
     """
     one, most, least = (each.nanmean((0, 1)) for each in (one_step, ceiling, floor))
-    return interval_of((one - least) / (most - least).clamp(min=1e-9))
+    return interval_of((one - least) / (most - least).clamp(min=LEAST_GAIN))
 
 
 def growth_with_k(
@@ -171,8 +177,8 @@ def share_that_never_fires(fires: Float[Tensor, " features"], resamples: int = 1
     """
     never = bootstrap_interval((fires == 0).double(), resamples=resamples, seed=seed)
     if never.low == never.high:
-        room = min(1, 3 / len(fires))
-        never = never._replace(low=max(0, never.low - room), high=min(1, never.high + room))
+        room = min(1.0, 3 / len(fires))
+        never = never._replace(low=max(0.0, never.low - room), high=min(1.0, never.high + room))
     return never
 
 
@@ -245,13 +251,13 @@ def spread_by_kind(
 
 def _sums_by_kind(
     numbers: Int[Tensor, " cases"], shares: Float[Tensor, "cases blocks"]
-) -> Float[Tensor, "cases kinds 1+blocks"]:
-    """What each case adds to its kind's count and shares."""
+) -> Float[Tensor, "cases kinds columns"]:
+    """What each case adds to its kind's count and shares: one column, and one per block."""
     row = torch.cat([torch.ones(len(shares), 1), shares], 1)
     return torch.nn.functional.one_hot(numbers, len(CATEGORIES))[..., None] * row[:, None]
 
 
-def _spread(means: Float[Tensor, "samples kinds 1+blocks"]) -> Float[Tensor, " samples"]:
+def _spread(means: Float[Tensor, "samples kinds columns"]) -> Float[Tensor, " samples"]:
     shares = means[..., 1:] / means[..., :1]
     off = shares - shares.nanmean(-2, keepdim=True)
     return off.square().nanmean(-2).sqrt().mean(-1)
@@ -346,8 +352,12 @@ def inside_over_next(
 
 
 def over_yardstick(means: Float[Tensor, "*samples 3"]) -> Float[Tensor, "*samples"]:
-    """Distance of the SAE's picture over that of the nearer of the two without knowledge: SAE, block skipped, untrained SAE."""
-    return means[..., 0] / means[..., 1:3].amin(-1).clamp(min=1e-9)
+    """Distance of the SAE's picture over that of the nearer of the two without knowledge: SAE, block skipped, untrained SAE.
+
+    1 where that one is UNSEEN as well: a block with nothing to lose preserves nothing.
+    """
+    nearer = means[..., 1:].amin(-1)
+    return torch.where(nearer > UNSEEN, means[..., 0] / nearer.clamp(min=UNSEEN), 1.0)
 
 
 def distance_left(distances: Float[Tensor, "prompts blocks 3"], resamples: int = 1000, seed: int = 0) -> Interval:
