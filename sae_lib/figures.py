@@ -125,7 +125,12 @@ def save_table(run: Run, name: str, rows: Sequence[Mapping[str, str]]) -> SavedT
 
 
 def with_interval(number: Interval, digits: int) -> str:
-    """A number with its interval, as a table's cell shows it: "0.71 (0.65 to 0.77)"."""
+    """A number with its interval, as a table's cell shows it: "0.71 (0.65 to 0.77)".
+
+    An interval without width, as the bootstrap gives of equal numbers, is left out: it would look like certainty.
+    """
+    if number.low == number.high:
+        return f"{number.value:z.{digits}f}"
     return "{:z.{d}f} ({:z.{d}f} to {:z.{d}f})".format(*number, d=digits)
 
 

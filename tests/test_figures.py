@@ -114,6 +114,10 @@ def test_a_cell_of_a_table_shows_a_number_with_its_interval_and_no_negative_zero
     assert with_interval(Interval(-1.0, -2.25, 0.5), 1) == "-1.0 (-2.2 to 0.5)"
 
 
+def test_an_interval_without_width_is_not_shown_as_certainty():
+    assert with_interval(Interval(100.0, 100.0, 100.0), 1) == "100.0"
+
+
 def test_no_character_of_a_table_is_a_command_to_latex():
     cells = {"plain": "up.0.1 k-sparse", "number": "-0.5 (-1 to 2)", "signs": r"50 % & a_b #1 $2 {x} \ ~ ^ < > β ×"}
     line = save_table(run_at("pocket"), "signs", [cells]).tex.read_text().splitlines()[4]

@@ -75,8 +75,8 @@ found_again = Claim(text, 9, published=10.0, tolerance=1.0, source="code", contr
 # %% [markdown]
 # ## 12.3 Which features?
 #
-# In brackets what the feature reads, with its reading score (0 is chance, 1 perfect; notebook 07), and whether the judge sees that
-# value in this picture.
+# Beside each feature the value that it reads, with its reading score in brackets (0 is chance, 1 perfect; notebook 07). A label with
+# a score near 0 says nothing.
 
 # %%
 study = study_prompt(assets, block, prompt, seed)
@@ -84,11 +84,11 @@ numbers = [each.feature for each in study.ids]
 labels, values = {}, attribute_values()
 if assets.known:
     meaning = reading.meaning(block)
-    labels = {each: values[meaning.value[each.feature]][1] for each in study.ids}
+    labels = {e: f"{values[meaning.value[e.feature]][1]} ({meaning.score[e.feature]:.2f})" for e in study.ids}
 print("Top features:", numbers)
 for each, activation_map in zip(study.ids, study.maps, strict=True):
     active = (activation_map > 0).float().mean().item()
-    read = f"; reads {labels[each]}, score {meaning.score[each.feature]:.2f}" if labels else ""
+    read = f"; reads {labels[each]}" if labels else ""
     print(f"{each!s:12} mean activation {activation_map.mean():6.3f}, active in {active:4.0%} of the cells{read}")
 
 # %%
@@ -125,7 +125,7 @@ save_figure(run, fig, "top_features", result, later.make(), verdicts)
 # %% [markdown]
 # **What we see.** The same picture six times, each under one feature's map: yellow where it is active. A feature of a thing should
 # lie on the thing, a feature of the place around it. Above the picture its number, and at pocket scale what it reads in *other*
-# pictures. The numbers printed above ask over many captions what six panels cannot show: how often a top feature's
+# pictures, with how well. The numbers printed above ask over many captions what six panels cannot show: how often a top feature's
 # value is in the picture, beside the same for a picture of another caption, whose values are often the same by luck.
 #
 # ## 12.4 Modulated
