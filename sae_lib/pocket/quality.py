@@ -228,7 +228,7 @@ def clip_accuracy(clip: Clip, count: int, seed: int, vae=None) -> dict[str, tupl
 
 
 def measure(count: int, seed: int, before: dict, only: str = "") -> dict[str, dict[str, tuple[int, int]]]:
-    """Every table of the model card; those whose title does not hold `only` are taken over from `before`."""
+    """Every table of the model card; those whose title does not hold `only` are taken over from `before`, if they are there."""
     judge, vae = weights.load("judge"), weights.load("vae")
 
     @functools.cache
@@ -260,7 +260,8 @@ def measure(count: int, seed: int, before: dict, only: str = "") -> dict[str, di
         ways[f"{title}: open attributes that differ between seeds"] = lambda name=name, settings=settings: (
             seed_variation(judge, name, settings)
         )
-    return {title: before[title] if only not in title else way() for title, way in ways.items()}
+    kept = {title: way for title, way in ways.items() if only in title or title in before}
+    return {title: way() if only in title else before[title] for title, way in kept.items()}
 
 
 def as_markdown(tables: dict[str, dict[str, tuple[int, int]]], count: int, seed: int) -> str:
