@@ -222,6 +222,7 @@ def trials_of(part):
     return Trials(chosen, torch.arange(len(chosen)).repeat_interleave(captions), rows)
 
 
+# %%
 def name_of(target):
     """What a target reads, in words."""
     return label.get(target.id) or target.label

@@ -63,6 +63,8 @@ from sae_lib.edit_sweep import (
     untrained_of,
 )
 from sae_lib.editors import SIDE_EFFECTS, load_editor, settings_of
+
+# %%
 from sae_lib.frontiers import Columns, best_of_other_half, envelope, units_needed
 from sae_lib.metrics import bootstrap_interval, interval_of
 from sae_lib.pocket.chosen import load_choice
