@@ -56,7 +56,7 @@ reading, later = Reading(assets), Reading(assets, later=True)
 if not prompt and assets.known:
     captions = load_pocket_captions(later.first + len(later), "held-out")[later.first :]
     prompt = next(each.text for each in captions if len(each.objects) == 2)
-prompt = prompt or SLOTH
+prompt = prompt or (later.prompts[0] if run.rehearsal else SLOTH)  # a rehearsal's tokenizer is the pocket one
 sampling = {"resamples": assets.counts.bootstrap, "seed": seed}
 print(f"{block}, noise {seed}: “{prompt}”")
 
