@@ -92,7 +92,7 @@ PRIMARY = {
             control="untrained SAEs, selected by the same rule; shuffled kinds of edit",
         ),
         Claim(
-            "Turbo: early interventions change more than late ones (amplitude, early minus late, minus random directions')",
+            "Turbo: early interventions change more than late ones (early minus late, of their sum, minus random directions')",
             at_least=ABOVE_ZERO,
             id="C9",
             primary=True,
@@ -278,12 +278,14 @@ def spread_over_untrained(
 def early_over_late(
     trials: Trials, amplitudes: Float[Tensor, "trials spans 2"], resamples: int = 1000, seed: int = 0
 ) -> Interval:
-    """C9: the amplitude of a change in the first span of steps minus that in the last, minus the same of random directions, mean over blocks.
+    """C9: (early - late) / (early + late), minus the same of random directions, mean over blocks.
 
-    amplitudes: by `writing.measure_timing`. A bootstrap over features and captions.
+    amplitudes: by `writing.measure_timing`; early and late are those of the first and of the last span of steps. A bootstrap over features
+    and captions. A quotient, so that a push that is as early as a random one and only larger gives 0.
     """
     by_block = samples_by_block(trials, amplitudes, resamples, seed)
-    return _mean_of_blocks({b: (each[:, 0] - each[:, -1]).diff(dim=1)[:, 0].neg() for b, each in by_block.items()})
+    early = {b: (e[:, 0] - e[:, -1]) / (e[:, 0] + e[:, -1]).clamp(min=1e-9) for b, e in by_block.items()}
+    return _mean_of_blocks({block: each[:, 0] - each[:, 1] for block, each in early.items()})
 
 
 def both_over_same_dose(

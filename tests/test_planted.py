@@ -410,6 +410,7 @@ def test_early_steps_count_more_only_where_they_do_beyond_a_random_push():
     assert counts(features, push) == "holds"
     assert counts(shuffled, push) != "holds"
     assert counts(features, amplitudes(1.0, 0.2, 3)) != "holds"  # true of any push
+    assert counts(2 * features, amplitudes(1.0, 0.2, 3)) != "holds"  # a larger push that is no earlier
     assert counts(torch.zeros(40, 4), torch.zeros(40, 4)) == "fails"
 
 

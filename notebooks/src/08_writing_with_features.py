@@ -123,7 +123,8 @@ title_of = dict(zip(MODELS, ("Turbo, 1 step", "Turbo, 4 steps", f"base, {base_st
 # them. A rise must now exceed random features' by .15, and intervals resample features *and* captions. On the same day, after a look
 # at Figure 1 and before any number of sections 8.6 to 8.9, two rules of 8.3 and 8.4 were changed again: backgrounds are turned on around
 # the objects and no longer on them, and of nearly equal strengths the smallest is taken. Figure 1's features are chosen in ten captions since a
-# look at pictures of two.
+# look at pictures of two. On 2026-11-27, after a look at its number, *early minus late* became a share of their sum: a push
+# that is as early as a random direction and only larger had passed.
 
 # %%
 ROOM = 0.1
