@@ -60,8 +60,8 @@ def load_by_eye() -> list[Labelled]:
 def compare_with_eye(labelled: Sequence[Labelled], judgements: Sequence[Judgement]) -> list[list[tuple[str, str]]]:
     """For each picture, (attribute, one of NAMED or UNNAMED) of all that was labelled in it.
 
-    An object that the judge does not find where the eye saw one counts as "abstains" in each of its attributes. "number" is whether the
-    judge finds as many objects as the eye: "same" or "other".
+    Of an object that the judge does not find where the eye saw one, what the eye named counts as "abstains"; the rest is not asked. "number"
+    is whether the judge finds as many objects as the eye: "same" or "other".
     """
     return [list(_compare(*pair)) for pair in zip(labelled, judgements, strict=True)]
 
@@ -72,7 +72,8 @@ def _compare(seen: Labelled, judged: Judgement) -> Iterator[tuple[str, str]]:
     for thing in seen.objects:
         found = judged.objects[0] if len(seen.objects) == len(judged.objects) == 1 else by_place.get(thing["position"])
         for name in SEEN[:4]:
-            yield name, _answer(thing[name], found.attributes[name] if found else NONE)
+            if found or thing[name] != NONE:
+                yield name, _answer(thing[name], found.attributes[name] if found else NONE)
     for name in SEEN[4:]:
         yield name, _answer(seen.scene[name], judged.scene[name])
 
