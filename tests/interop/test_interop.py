@@ -12,7 +12,7 @@ from sae_lens import SAE, TopKSAEConfig
 from sae_lens import TopKSAE as LensSAE
 from sparsify import SparseCoder
 
-from sae_lib.checkpoints import SHIPPED
+from sae_lib.checkpoints import load_saes
 from sae_lib.formats import export_saelens, export_sparsify, load_saelens, load_sparsify
 from sae_lib.sae import TopKSAE
 
@@ -20,7 +20,7 @@ from sae_lib.sae import TopKSAE
 @pytest.fixture(params=["random", "shipped"])
 def sae(request):
     if request.param == "shipped":
-        return TopKSAE.load(SHIPPED / "mid.0_k10_hidden512_seed1")
+        return load_saes(["mid.0"])["mid.0"]
     torch.manual_seed(0)
     sae = TopKSAE(128, 512, 10)
     sae.pre_bias.data.normal_()
