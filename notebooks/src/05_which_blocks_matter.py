@@ -38,7 +38,7 @@ seed: int = 0  # of the noise and the bootstrap
 blocks: str = ""  # "chosen" (default at pocket scale), "paper" (default at sdxl scale), or codes with commas
 batch: int = 0  # prompts a call; 0 for 20, fewer for a small GPU
 shown: int = 5  # captions whose pictures are shown
-judged: int = 100  # pocket: captions whose statements the judge checks
+judged: int = 60  # pocket: captions whose statements the judge checks
 
 # %%
 import json
@@ -130,7 +130,7 @@ if scale != "sdxl":
     texts, other_texts = ([caption.text for caption in each] for each in (captions, other_captions))
 
 # %%
-pairs = minimal_pairs(1 if cut else 15, seed) if scale != "sdxl" else PROMPT_PAIRS
+pairs = minimal_pairs(1 if cut else 8, seed) if scale != "sdxl" else PROMPT_PAIRS
 if run.rehearsal:
     pairs = {kind: pairs[kind][:1] for kind in kinds[:2]}
 kinds_of_pairs = [kind for kind, each in pairs.items() for _ in each]

@@ -99,7 +99,7 @@ sampling = {"resamples": assets.counts.bootstrap, "seed": seed}
 FULL = {  # part: features of each block, captions of each feature, first captions that it may take
     MODELS[0]: (20, 4, None),
     MODELS[1]: (20, 1, 40),
-    MODELS[2]: (6, 1, 20),
+    MODELS[2]: (5, 1, 20),
     "guidance": (3, 1, 20),
     "timing, 4 steps": (2, 1, 40),
     "timing, base": (2, 1, 20),

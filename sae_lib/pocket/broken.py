@@ -43,6 +43,9 @@ FAR = 0.25
 """A colour at least this far from all of the palette's (Euclidean, RGB) is none of them; a mixture that is nearer is not labelled."""
 
 _GEOMETRY = {"shape", "size", "pose"}
+_SELDOM = {"colour", "material", "content"}
+"""What few kinds of breaks reach: faded and spliced scenes differ three times as often in these."""
+
 _ANGLES = 72
 _LINE = torch.arange(IMAGE_SIZE) + 0.5
 
@@ -121,6 +124,8 @@ def whole(scenes: Sequence[Scene]) -> Broken:
 def _case(scene: Scene, kind: str, rng: random.Random) -> _Case:
     target = rng.randrange(len(scene.objects))
     thing = scene.objects[target]
+    if kind == "mottled":  # dots would hide it
+        scene = _with(scene, target, replace(thing, material=rng.choice(["plain", "striped"])))
     if kind == "recoloured":  # red and blue differ in every channel
         scene, other = (_with(scene, target, replace(thing, colour=colour)) for colour in ("red", "blue"))
         return _Case(kind, scene, other, ("colour",), target, rng)
@@ -144,10 +149,11 @@ def _to_change(kind: str, thing: Object, rng: random.Random) -> tuple[str, ...]:
     """In what the two scenes of a case differ."""
     names = [name for name in JUDGED if name in SCENE_ATTRIBUTES or has_attribute(thing, name)]
     if kind in ("faded", "spliced"):
-        return tuple(rng.sample(names, 1 + (rng.random() < 0.3)))
+        first = rng.choice(names + 2 * [name for name in names if name in _SELDOM])
+        return (first, *rng.sample([name for name in names if name != first], rng.random() < 0.3))
     if kind == "between":
         return (rng.choice([name for name in names if name in ("size", "pose")]),)
-    return ("shape",) if kind == "morphed" else ()
+    return {"morphed": ("shape",), "blotched": ("colour",)}.get(kind, ())
 
 
 def _with(scene: Scene, target: int, thing: Object) -> Scene:
@@ -270,6 +276,34 @@ def _recolour(case: _Case) -> _Broken:
     return _Broken(torch.lerp(*case.pictures[:2], share), case.masks[0], says)
 
 
+def _blotch(case: _Case) -> _Broken:
+    """Two colours in one object: in soft blotches, or in bands as wide as stripes."""
+    mask, rng = case.masks[0], case.rng
+    field = _field(rng, rng.choice((9, 12, 16)))
+    if rng.random() < 0.4:
+        angle, width = rng.uniform(0, math.pi), rng.uniform(4, 10)
+        field = torch.sin((_LINE * math.cos(angle) + _LINE.view(-1, 1) * math.sin(angle)) * (2 * math.pi / width))
+    share = torch.sigmoid((field - field[mask].quantile(rng.uniform(0.35, 0.65))) * rng.uniform(4, 12))
+    says = {"colour": 1, "material": UNDEFINED, "content": UNDEFINED}
+    return _Broken(torch.lerp(*case.pictures[:2], share), mask, says)
+
+
+def _mottle(case: _Case) -> _Broken:
+    """Light and dark in patches of no pattern."""
+    rng = case.rng
+    field = _field(rng, rng.choice((16, 20, 26)))
+    light = 1 + (0.25 + 0.3 * rng.random()) * field.clamp(-1.5, 1.5)
+    picture = torch.where(case.masks[0], case.pictures[0] * light, case.pictures[0])
+    return _Broken(picture, case.masks[0], {"material": 1, "colour": UNDEFINED, "content": UNDEFINED})
+
+
+def _field(rng: random.Random, cells: int) -> Float[Tensor, "64 64"]:
+    """A smooth random field, of standard deviation 1, drawn on so many cells a side."""
+    drawn = torch.randn(1, 1, cells, cells, generator=torch.Generator().manual_seed(rng.getrandbits(31)))
+    field = F.interpolate(drawn, (IMAGE_SIZE, IMAGE_SIZE), mode="bicubic", align_corners=True)[0, 0]
+    return field / field.std()
+
+
 KINDS: dict[str, Callable[[_Case], _Broken]] = {
     "faded": _fade,
     "spliced": _splice,
@@ -278,9 +312,12 @@ KINDS: dict[str, Callable[[_Case], _Broken]] = {
     "bitten": _bite,
     "recoloured": _recolour,
     "between": _between,
+    "blotched": _blotch,
+    "mottled": _mottle,
 }
 """The ways to break a picture: two scenes cross-faded or cut together along a line, an outline between two shapes, a smooth random
-displacement, a hole, a colour off the palette, a size or a pose between the two that there are."""
+displacement, a hole, a colour off the palette, a size or a pose between the two that there are, two colours in one object, light and dark
+of no pattern."""
 
 
 # --- pixels -------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ components of the object pixels, so that a colour binds to a shape.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -14,7 +15,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sae_lib.pocket.world import ATTRIBUTES, OBJECT_ATTRIBUTES, SCENE_ATTRIBUTES, UNDEFINED
+from sae_lib.pocket.world import ATTRIBUTES, OBJECT_ATTRIBUTES, UNDEFINED
 
 JUDGED = {name: values for name, values in ATTRIBUTES.items() if name != "position"}
 """The attributes read from pixels; a position is where the component lies."""
@@ -25,9 +26,9 @@ MIN_PIXELS = 24
 NONE = "none of these"
 """What the judge says of an attribute when it abstains: the picture shows none of the attribute's values, or a mixture."""
 
-DOUBTFUL = 0.35
-"""It abstains where its mean doubt, over the pixels that an attribute is read from, is larger. Of .5, .35, .25, .2 and .1 the smallest that
-makes it abstain from at most 1 % of the attributes of whole renders (150 training scenes seen through the autoencoder): .9 %."""
+WRONGLY = 0.01
+"""The judge abstains where its mean doubt, over the pixels that an attribute is read from, is above the attribute's bound: the smallest with
+which it abstains from at most this share of whole renders (`calibrate`)."""
 
 _AT_ONCE = 16
 
@@ -36,7 +37,7 @@ class Judge(ModelMixin, ConfigMixin):
     """Two small convolutional U-shaped networks `[batch, 3, 64, 64]` in [0, 1] -> logits.
 
     The first `reads`: `{attribute: [batch, classes, 64, 64]}`; `"object"` has one logit. The second `doubts`: `"doubt"` has one logit for each of
-    JUDGED, of none of its values being there.
+    JUDGED, of none of its values being there. Where the mean doubt is above `doubtful`, it abstains.
     """
 
     @register_to_config
@@ -44,6 +45,7 @@ class Judge(ModelMixin, ConfigMixin):
         super().__init__()
         self.sizes = [1, *(len(values) for values in JUDGED.values())]
         self.reads, self.doubts = _Network(widths, sum(self.sizes)), _Network(doubt_widths, len(JUDGED))
+        self.register_buffer("doubtful", torch.ones(len(JUDGED)))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         read = self.reads(images).split(self.sizes, 1)
@@ -118,6 +120,8 @@ class Found:
     """Boolean `[64, 64]`."""
     probabilities: dict[str, float] = field(default_factory=dict)
     """The judge's mean over the object's pixels of the likeliest class: how sure it is of what it says when it does not abstain."""
+    doubts: dict[str, float] = field(default_factory=dict)
+    """Its mean doubt over the same pixels, of each attribute."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +133,22 @@ class Judgement:
     """Background and style: a class, or NONE."""
     probabilities: dict[str, float] = field(default_factory=dict)
     """The same of each of these two, over the pixels that it was read from."""
+    doubts: dict[str, float] = field(default_factory=dict)
 
 
 def judge_images(judge: Judge, images: Tensor) -> list[Judgement]:
     """Judge pictures `[batch, 3, 64, 64]` in [0, 1]. Raises ValueError for another shape."""
     return [judgement for judgements, _ in judge_parts(judge, images) for judgement in judgements]
+
+
+def calibrate(judge: Judge, images: Tensor) -> None:
+    """Set the judge's bounds, by WRONGLY, on pictures `[batch, 3, 64, 64]` in which every attribute has one of its values."""
+    found = {name: [] for name in JUDGED}
+    for judgement in judge_images(judge, images):
+        for each in (*judgement.objects, judgement):
+            for name, doubt in each.doubts.items():
+                found[name].append(doubt)
+    judge.doubtful.copy_(torch.stack([torch.tensor(each).quantile(1 - WRONGLY) for each in found.values()]))
 
 
 @torch.inference_mode()
@@ -147,25 +162,31 @@ def judge_parts(judge: Judge, images: Tensor) -> Iterator[tuple[list[Judgement],
     for part in images.to(judge.device, judge.dtype).split(_AT_ONCE):
         logits = {name: value.float().cpu() for name, value in judge(part).items()}
         logprobs = {name: logits[name].log_softmax(1) for name in JUDGED}
-        masks, doubts = logits["object"][:, 0] > 0, logits["doubt"].sigmoid()
-        rows = range(len(part))
-        yield (
-            [_read({name: value[row] for name, value in logprobs.items()}, doubts[row], masks[row]) for row in rows],
-            logits,
-        )
+        masks, doubts, bounds = logits["object"][:, 0] > 0, logits["doubt"].sigmoid(), judge.doubtful.tolist()
+        of_rows = [{name: value[row] for name, value in logprobs.items()} for row in range(len(part))]
+        yield [_read(*each, bounds) for each in zip(of_rows, doubts, masks, strict=True)], logits
 
 
-def _read(logprobs: dict[str, Tensor], doubts: Tensor, is_object: Tensor) -> Judgement:
-    doubt_of = dict(zip(JUDGED, doubts, strict=True))
+class _Said(NamedTuple):
+    values: dict[str, str]
+    probabilities: dict[str, float]
+    doubts: dict[str, float]
 
-    def read(names: Iterable[str], mask: Tensor) -> tuple[dict[str, str], dict[str, float]]:
-        values, probabilities = {}, {}
+    def __or__(self, other: "_Said") -> "_Said":
+        return _Said(*(ours | theirs for ours, theirs in zip(self, other, strict=True)))
+
+
+def _read(logprobs: dict[str, Tensor], doubts: Tensor, is_object: Tensor, doubtful: Sequence[float]) -> Judgement:
+    doubt_of, bounds = (dict(zip(JUDGED, each, strict=True)) for each in (doubts, doubtful))
+
+    def read(names: Iterable[str], mask: Tensor) -> _Said:
+        said = _Said({}, {}, {})
         for name in names:
             best = int(logprobs[name][:, mask].mean(1).argmax())
-            sure = doubt_of[name][mask].mean() <= DOUBTFUL
-            values[name] = JUDGED[name][best] if sure else NONE
-            probabilities[name] = logprobs[name][best, mask].exp().mean().item()
-        return values, probabilities
+            said.doubts[name] = doubt_of[name][mask].mean().item()
+            said.values[name] = JUDGED[name][best] if said.doubts[name] <= bounds[name] else NONE
+            said.probabilities[name] = logprobs[name][best, mask].exp().mean().item()
+        return said
 
     labels, count = ndimage.label(is_object.numpy())
     found = []
@@ -173,9 +194,8 @@ def _read(logprobs: dict[str, Tensor], doubts: Tensor, is_object: Tensor) -> Jud
         mask = torch.from_numpy(labels == label)
         if mask.sum() >= MIN_PIXELS:
             y, x = mask.nonzero().float().mean(0).add(0.5).tolist()
-            attributes, probabilities = read([name for name in OBJECT_ATTRIBUTES if name in JUDGED], mask)
-            found.append(Found(attributes, (x, y), mask, probabilities))
+            said = read([name for name in OBJECT_ATTRIBUTES if name in JUDGED], mask)
+            found.append(Found(said.values, (x, y), mask, said.probabilities, said.doubts))
     ground = ~is_object if (~is_object).any() else torch.ones_like(is_object)
-    parts = [read([name], ground if name == "background" else torch.ones_like(is_object)) for name in SCENE_ATTRIBUTES]
-    scene, probabilities = ({name: value for part in parts for name, value in part[which].items()} for which in (0, 1))
-    return Judgement(tuple(found), scene, probabilities)
+    background, style = read(["background"], ground), read(["style"], torch.ones_like(is_object))
+    return Judgement(tuple(found), *background | style)

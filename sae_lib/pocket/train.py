@@ -18,7 +18,7 @@ from sae_lib.pocket import weights
 from sae_lib.pocket.broken import break_scenes, whole
 from sae_lib.pocket.captions import Caption, write_caption
 from sae_lib.pocket.fitting import fit, scene_batches
-from sae_lib.pocket.judge import Judge, doubt_loss, judge_loss
+from sae_lib.pocket.judge import Judge, calibrate, doubt_loss, judge_loss
 from sae_lib.pocket.models import build_text_encoders, build_tokenizer, build_vae
 from sae_lib.pocket.world import (
     OBJECT_ATTRIBUTES,
@@ -195,7 +195,12 @@ def train_doubt(steps: int, seed: int, device: str, batch: int = 24) -> None:
         pictures[::2] = _see_roughly(vae, pictures[::2], generator)
         return doubt_loss(judge.doubts(pictures.to(device)), none.to(device))
 
-    fit({"judge": judge}, loss_of, steps, lr=2e-3, save=lambda modules: weights.save("judge", modules["judge"]))
+    def save(modules: dict[str, nn.Module]) -> None:
+        seen = _see_roughly(vae, whole(sample_scenes(400, seed)).pictures, torch.Generator().manual_seed(seed))
+        calibrate(modules["judge"], seen)
+        weights.save("judge", modules["judge"])
+
+    fit({"judge": judge}, loss_of, steps, lr=2e-3, save=save)
 
 
 @torch.no_grad()
