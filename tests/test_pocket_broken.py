@@ -60,6 +60,8 @@ def test_what_is_broken_looks_otherwise_and_stays_a_picture(broken, kind):
         ("melted", {"shape"}),
         ("bitten", {"shape"}),
         ("recoloured", {"colour"}),
+        ("blotched", {"colour"}),
+        ("mottled", {"material"}),
         ("between", {"size", "pose"}),
         ("faded", set(JUDGED)),
         ("spliced", set(JUDGED)),
@@ -89,6 +91,15 @@ def test_colours_off_the_palette_are_far_from_it_and_are_what_is_drawn(vae):
         drawn = picture[:, mask].median(1).values
         assert min((drawn - torch.tensor(colour)).abs().max() for colour in OFF_PALETTE.values()) < 0.05
     assert (none[:, NAMES.index("colour")] == 1).flatten(1).any(1).all()
+
+
+def test_a_blotched_object_has_two_colours(vae):
+    plain = [scene for scene in sample_scenes(200, 0) if len(scene.objects) == 1 and scene.style == "cartoon"]
+    plain = [scene for scene in plain if (scene.objects[0].material, scene.objects[0].content) == ("plain", "no eye")]
+    for picture, mask in zip(break_scenes(plain, 0, vae, "blotched").pictures, object_masks(plain)[:, 0], strict=True):
+        drawn = picture[:, mask].T
+        far = torch.cdist(drawn, torch.tensor(list(palette().values())))
+        assert (torch.bincount(far.argmin(1), minlength=2) > 0.1 * len(drawn)).sum() >= 2
 
 
 def test_an_unknown_kind_is_refused():

@@ -11,7 +11,7 @@ from sae_lib.judges import attribute_values, judge_and_truth, judge_edit, judge_
 from sae_lib.pocket import weights
 from sae_lib.pocket.broken import break_scenes, whole
 from sae_lib.pocket.captions import Caption
-from sae_lib.pocket.judge import JUDGED, NONE, Found, Judge, Judgement, judge_images
+from sae_lib.pocket.judge import JUDGED, NONE, WRONGLY, Found, Judge, Judgement, calibrate, judge_images
 from sae_lib.pocket.quality import (
     caption_agreement,
     judge_abstentions,
@@ -160,6 +160,13 @@ def test_what_the_judge_reads_does_not_depend_on_what_it_doubts():
     (judgement,) = judge_images(judge, pictures[:1])
     assert {*judgement.scene.values(), *judgement.objects[0].attributes.values()} == {NONE}
     assert torch.equal(judge(pictures)["shape"], logits["shape"])
+
+
+def test_the_bounds_let_it_abstain_from_one_percent_of_what_is_whole():
+    judge, pictures = load_judge(), whole(sample_scenes(60, 4)).pictures
+    calibrate(judge, pictures)
+    abstained, asked = judge_abstentions(judge, pictures)["all"]
+    assert 0 < abstained <= (WRONGLY + 0.01) * asked
 
 
 @pytest.mark.parametrize("through", [False, True])
