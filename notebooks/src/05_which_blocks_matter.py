@@ -261,8 +261,9 @@ for name, interval in mean_share.items():
 # **What we see.** Above, a row is a pair of captions (printed below the figure). On the left the picture of A; on the right the
 # same noise with B's tokens in all eleven blocks. Between them one block alone reads B: a column that looks like the left one
 # writes nothing of the caption, and a column that differs shows what its block writes. Below, under the same
-# columns, the share of each kind of statement that the block carries by itself. A bright cell in a dark row is a block with a
-# task of its own. The shares of single blocks need not add up to 1: some statements are written by several blocks together.
+# columns, the share of each kind of statement that the block carries by itself (*content* is the eye in the object). A bright cell
+# in a dark row is a block with a task of its own. The shares of single blocks need not add up to 1: some statements are
+# written by several blocks together.
 # The printed lines name the kinds whose share is surely above 0.1, and show the controls.
 #
 # ## 5.3 The same without a judge
@@ -657,9 +658,8 @@ save_figure(run, fig, "size_and_effect", result, artefact)
 # still found after an attention block is ablated? Statements are grouped in families: how many objects, each object's
 # shape, colour, material and so on, the background, the style. Two rows are the controls: the whole U-Net, and its pictures
 # judged by another caption, which is what chance gives. A statement about an object counts as lost when the object
-# is, so a picture that falls to pieces may lie below that row. In print bold are the shares that differ from the whole
-# U-Net's; with so many cells each interval is widened (Bonferroni), so that in all of them together one is wrong at most in
-# one run of twenty.
+# is, so a picture that falls to pieces may lie below that row. Bold are the shares that differ from the whole U-Net's. With so
+# many cells each interval is widened (Bonferroni), so that at most one run in twenty has any wrong interval.
 
 # %%
 families = [*kinds, "all"] if scale != "sdxl" else []
@@ -779,8 +779,8 @@ print(*verdicts, sep="\n")
 # %% [markdown]
 # ## 5.12 Limits
 #
-# - Another caption's tokens in one block alone are a mixture that no block behind it met in training either; but each part of it is
-#   ordinary. A statement that two blocks must write together shows in neither, only in the joint share.
+# - With another caption's tokens in one block alone, the blocks behind it see a mixture that they never met in training, though each part
+#   of it is ordinary. A statement that two blocks must write together shows in neither, only in the joint share.
 # - Ablation takes the layers behind a block to inputs that they were never trained on. A large distance says that they
 #   depend on the block's output, not that the block decides what the picture shows. Replacing the update by its mean would
 #   be milder (exercise 2).

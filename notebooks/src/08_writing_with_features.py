@@ -119,12 +119,12 @@ title_of = dict(zip(MODELS, ("Turbo, 1 step", "Turbo, 4 steps", f"base, {base_st
 # blocks; no block, feature or caption can be picked.
 #
 # These rules were changed on 2026-11-26, before the first run with the chosen blocks. Until then eight features were tried and taken as
-# fixed, a rise above zero was enough, and timing, guidance and locality stood beside their controls without losing
-# them. A rise must now exceed random features' by .15, and intervals resample features *and* captions. On the same day, after a look
+# fixed, a rise above zero was enough, and the controls of timing, guidance and locality stood beside them and were not subtracted.
+# A rise must now exceed random features' by .15, and intervals resample features *and* captions. On the same day, after a look
 # at Figure 1 and before any number of sections 8.6 to 8.9, two rules of 8.3 and 8.4 were changed again: backgrounds are turned on around
-# the objects and no longer on them, and of nearly equal strengths the smallest is taken. Figure 1's features are chosen in ten captions since a
-# look at pictures of two. On 2026-11-27, after a look at its number, *early minus late* became a share of their sum: a push
-# that is as early as a random direction and only larger had passed.
+# the objects and no longer on them, and of nearly equal strengths the smallest is taken. Figure 1's features were chosen in two captions;
+# since a look at those pictures they are chosen in ten. On 2026-11-27, after a look at its number, *early minus late* became a share of
+# their sum: until then a push passed that was only larger than a random direction, and no earlier.
 
 # %%
 ROOM = 0.1
@@ -164,9 +164,9 @@ for kind in ("Modulation", "Painting"):
 #
 # Not by eye. A feature **reads** the attribute value that its activation map predicts best in one half of some pictures; how well is measured
 # in the other half (notebook 07 shares these pictures). Of each block the best-read live features are tried, whatever
-# they turn out to write. A **strength** is chosen for each block on the same pictures: the smallest of 5, 10 and 20 times a feature's
-# mean activation that raises the values of these features nearly as much above random ones of the same norm as any (within .1).
-# Everything after this section draws *later* captions, so neither choice can flatter the result. At sdxl scale nothing
+# they turn out to write. A **strength** is chosen for each block on the same pictures, of 5, 10 and 20 times a feature's mean activation.
+# What counts is how much these features' values rise, beyond what random features of the same norm do: the smallest strength
+# within .1 of the best is taken. Everything after this section draws *later* captions, so neither choice can flatter the result. At sdxl scale nothing
 # knows the truth: there the features are those that the authors name in their demo [code], then those whose mean
 # activation varies most over pictures, at the authors' strength 10.
 
@@ -241,10 +241,10 @@ def mean_of(by_block):
 # norm in the same place; by one step of Turbo, by four, and by the base model with guidance. A feature that reads something of an object
 # is turned on in the cells in which the judge sees an object, one of the background in the others, one of the place or the style in all. The
 # **rule**: of the best-read features of a block those that raised their value most when the strength was chosen are tried in eight more of
-# those captions; the one that gains most there is drawn (the rise of its value, less the other values that come or go for each value that the picture
-# shows). Its caption is the first later one of one object that no line before took, whose unedited one-step picture does not
-# show the value, and of that picture the judge is sure (at least .9 for each value that the caption states); captions of small or pastel
-# objects, which are hard to see in print, come last. The second figure takes each block's next feature of another value. The paper's fourth row is FLUX: not run.
+# those captions, and the one that gains most there is drawn. Its *gain* is the rise of its value, minus the other values that come or go as a
+# share of those that the picture shows. Its caption is the first later one that names one object, that no earlier line took, and whose unedited
+# one-step picture does not show the value and leaves the judge sure (at least .9 for each value that the caption states). Captions of small or
+# pastel objects, which are hard to see in print, come last. The second figure takes each block's next feature of another value. The paper's fourth row is FLUX: not run.
 
 # %%
 SURE = 0.9
@@ -334,11 +334,10 @@ if assets.known:
     save_lines_figure("figure1_more", more_trials, more_pictures, strength_of)
 
 # %% [markdown]
-# **What we see.** Coloured stands the block and what its feature reads, beside it the caption. A tick says that the judge sees the value in the
-# picture above it, a cross that it does not. The left picture of each three has a cross by the rule; a feature that writes
-# what it reads has a tick in the middle and a cross on the right. Read along a line to see whether the feature does the same in four steps
-# and in another model, though its SAE saw one-step Turbo alone. Two lines of two figures are pictures, not evidence: section 8.6
-# counts.
+# **What we see.** In colour the block and what its feature reads, beside it the caption. A tick says that the judge sees the value in the
+# picture above it, a cross that it does not. The first picture of a line has a cross by the rule; a feature that writes
+# what it reads has a tick in the middle of each three and a cross on the right. Read along a line to see whether the feature does the same in
+# four steps and in another model, though its SAE saw one-step Turbo alone. These lines are examples, not evidence: section 8.6 counts.
 #
 # The next figure shows two of the **blocks that the paper chose in SDXL**, by name, in this model: mid.0 and up.0.0, with their best-read
 # features at the largest of the strengths, and under them the line of Figure 1 whose feature gained most.
@@ -438,8 +437,8 @@ save_figure(run, fig, "interventions", result | {"unit": unit, "strength of time
 #
 # The twenty best-read features of each block, turned on in later captions whose picture does not show the value, and turned **off**
 # (their own activation map taken off the block's update) in pictures that show it and in which they are active. Three controls: a
-# **random** live feature of the same block in the same place with the same norm, subtracted; how many **other** values come or go,
-# of both, since a rise that costs more of the rest of the picture than a random feature's is a redraw and no edit; and for turning off
+# **random** live feature of the same block in the same place with the same norm, subtracted; how many **other** values come or go with
+# either, since a rise that costs more of the rest of the picture than a random feature's is a redraw and no edit; and for turning off
 # the **block's own ablation** in the same pictures, which is the most that its features together can erase. Where that erases
 # less than a tenth, the answer is *cannot be tested here*. Intervals are bootstraps over features and captions.
 
@@ -719,8 +718,8 @@ save_figure(run, fig, "guidance", result, guidance_folder, guidance_verdicts)
 #
 # ## 8.9 Do changes stay where the feature acts?
 #
-# Our test. *Modulation*: in each of some later pictures and block, of the features whose active area (S above half of its
-# maximum) covers at most half of the grid, the one with the highest mean activation, scaled by β. *Painting*: the block's best-read
+# Our test. *Modulation*: some later pictures are taken, and in each block the feature with the highest mean activation among those whose
+# active area (S above half of its maximum) covers at most half of the grid; it is scaled by β. *Painting*: the block's best-read
 # feature in one quadrant, another one from picture to picture. The change of a pixel is the sum over its three colours of absolute
 # differences (0 to 765). *Inside* is the active area or the mask, enlarged to the picture. Two numbers of each: the mean change
 # inside minus outside, and the share of the whole change that lies inside minus the area's share of the picture. Both are also taken for

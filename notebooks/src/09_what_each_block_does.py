@@ -426,8 +426,8 @@ if known:
 # Of each block the 20 best-read features are turned **on** in later captions' pictures that lack the value, and **off** (their own map times −1)
 # in others that show it. The strength is chosen for each block on the pictures in which the features were found. **Control**: a random live feature
 # in the same place with the same norm. For *off* there is also the block's own **ablation**: the most that its features together can erase.
-# Where that is next to nothing, erasing cannot be tested. Intervals sample features and captions. Where no trial of n shows an event, the rate has still an upper
-# bound, 1 − 0.05^(1/n), which is printed.
+# Where that is next to nothing, erasing cannot be tested. Intervals sample features and captions. If none of n trials shows an event, the rate still
+# has an upper bound, 1 − 0.05^(1/n), which is printed.
 
 # %%
 moves, testable = {}, []
@@ -558,7 +558,7 @@ if known:
 
 # %% [markdown]
 # **What we see.** Rows are families, in the groups composition, detail and appearance; columns are blocks, the most important first; numbers are hundredths; bold: the 95 % interval lies
-# above zero; empty: none or one of the block's best features means that family. Compare the three panels column by column. A block that *reads* a
+# above zero; empty: fewer than two of the block's best features mean that family. Compare the three panels column by column. A block that *reads* a
 # family which does not *enter* there has it from earlier blocks: it knows what the picture is about to show and does not decide it. One that writes
 # what enters there decides. The paper's own words are tested on the paper's four blocks, whatever blocks are studied here.
 #
@@ -567,7 +567,7 @@ if known:
 # The three SAEs differ in the seed of their first weights alone. Features are matched one to one between two seeds (Hungarian, on the decoders' cosines); a
 # feature's *stability* is the mean cosine with its partners in the two other seeds. The control matches untrained SAEs. Are the stable features the
 # meaningful ones? Often active features are both: they get more training, and average precision rewards recall. So the rank correlation is
-# taken *given the firing rate*, and the same number of untrained SAEs is subtracted.
+# taken *given the firing rate*, and what untrained SAEs give is subtracted.
 
 
 # %%
@@ -702,8 +702,8 @@ if known:
     save_figure(run, fig, "exact_truth", result, exact_folder, exact_verdicts)
 
 # %% [markdown]
-# **What we see.** A marker is a live feature and its meaning; on the line both truths give the same score. What matters is the order, in the legend.
-# Right: same renders, same activations, only the truth differs; if the order is the same there, the judge is not to blame for what differs on the
+# **What we see.** A marker is a live feature and its meaning; on the line both truths give the same score. What matters is the order:
+# the legend has its rank correlation. Right: same renders, same activations, only the truth differs; if the order is the same there, the judge is not to blame for what differs on the
 # left. There the noise level differs too: markers below the line read worse in a noised render than in the first step from pure noise, for
 # which the SAEs were trained.
 #

@@ -97,7 +97,7 @@ print("blocks:", ", ".join(assets.blocks))
 # nothing edits anything would pass that, so *more* is asked for. The primary test of C7 is that against neurons as the authors
 # select them; corrected neurons (notebook 10, section 10.7) are the stronger baseline. Of C8 it is the *spread*: the
 # standard deviation over kinds of edit of a block's mean share of the features selected, averaged over blocks, minus the same of
-# shuffled kinds, over the cases that these blocks can make at all (section 11.4), **minus the same number of untrained SAEs**.
+# shuffled kinds, over the cases that these blocks can make at all (section 11.4), **minus what untrained SAEs give**.
 #
 # These rules were changed on 2026-11-26, before the run with the chosen blocks. They judged CLIP's gain, which moves by a tenth of
 # its range where the judge sees the edit, and counted edits that no change of these blocks can make; ten settings of one
@@ -354,7 +354,7 @@ for each in (INJECTION, EDIT_PROMPT):
 #
 # In each bootstrap sample of the cases every setting is averaged and the envelopes are taken. *Gap* is their difference, averaged over how
 # much may change: by the judge up to a tenth of the other attributes, by CLIP up to the distance of the edit prompt's own picture.
-# Behind its highest point an envelope goes on level, since who may change more need not.
+# Beyond its highest point an envelope stays level: whoever may change more need not.
 
 
 # %%
@@ -559,14 +559,14 @@ result |= {"neurons": sum(inner), "features": features, "cases": n_edited, "prom
 save_figure(run, fig, "units", result, folder, counted)
 
 # %% [markdown]
-# **What we see.** Which the paper could not show: left how often the edit really happened, right how much else it cost. Dotted
-# the untouched picture, dashed the edit prompt's tokens in these blocks, green steering, which puts in and takes off everything. A method
+# **What we see.** The paper could not show this: left, how often the edit really happened; right, how much else it changed. Dotted:
+# the untouched picture; dashed: the edit prompt's tokens in these blocks; green: steering, which puts in and takes off everything. A method
 # that rises on the left only as it rises on the right redraws the picture; one that rises on the left alone edits it.
 #
 # ## 11.8 Figure 6: which blocks are drawn on
 #
 # Of the features added, how many are of each block, by kind of edit. They are selected jointly, so a block has to win its share. The control
-# is an untrained SAE of the same size in each block, whose features are selected by the same rule: it shows how much of the
+# (ticks) is an untrained SAE of the same size in each block, whose features are selected by the same rule: it shows how much of the
 # pattern is in the updates themselves. A star marks the block that *writes* what the edit changes, by the rule that chose the
 # blocks: the one that raised this family's share most when it was added (notebook 05; training captions).
 

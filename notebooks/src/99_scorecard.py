@@ -3,8 +3,8 @@
 #
 # **Question.** Which of the paper's claims did this companion test, by which rule, and what came out? Nothing is measured
 # here. Each test stands in the notebook that made it, with its rule and its control, and left a record beside its figure. For
-# each of the paper's claims one test was named beforehand as the **primary** one: it alone decides, and the primaries are
-# asked all at once. The other tests are secondary: they say where a claim is strong and where it is not. A claim that
+# each of the paper's claims one test is the **primary** one: it alone decides, and the primaries are asked all at once. The register
+# says which of their rules were changed after a look at numbers. The other tests are secondary: they say where a claim is strong and where it is not. A claim that
 # fails on the pocket model is reported as failing there.
 #
 # | | smoke | pocket | sdxl |
@@ -300,7 +300,8 @@ for status, count in Counter(artefact.status for artefact in of_the_paper).most_
 #
 # - One pocket model and one training of it: no interval covers that. Words hold for it alone.
 # - Rules have thresholds, and thresholds are choices. They stand in the notebooks, and `notebooks/rules.json` says when each was written and
-#   whether its numbers had been seen before. Many were changed after a look at other blocks: those words deserve less trust.
+#   whether its numbers had been seen before. Many were changed after a look at other blocks, and some after a look at their own
+#   numbers: those words deserve less trust.
 # - Which test is primary is a choice too. A claim of several parts has one, for the part that matters most to it.
 # - Tests are not independent, and their errors are not quite normal: Holm's procedure needs no independence, the p-values need normality.
 # - What the paper says was read off code, an audit and summaries, not off the paper.
