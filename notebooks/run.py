@@ -221,11 +221,37 @@ def times_table() -> str:
     told = ", ".join(f"{each:.0f} on {cores}" for cores, each in minutes.items())
     return (
         f"All notebooks at pocket scale, from an empty cache: {told} cores (minutes, counted from each notebook's own time on "
-        f"one core of two; the longest is {longest[:2]} with {took[longest].seconds / 60:.0f})."
+        f"one core of two; the longest is {longest[:2]} with {took[longest].seconds / 60:.0f}). The most memory, {max(each.peak_gb for each in took.values()):.1f} GB,"
+        f" is taken by {max(took, key=lambda name: took[name].peak_gb)[:2]}."
     )
 
 
-README_PARTS = {"artefacts": readme_table, "speed": speed_table, "cards": cards_table, "times": times_table}
+def results_list() -> str:
+    """What came out, from the committed records: each claim's word, and what features of each block write."""
+    figures = store.ROOT / "figures"
+    claims = json.loads((figures / "99_scorecard" / "scorecard.json").read_text())["result"]["claims"]
+    lines = ["What came out on the pocket model, by one primary test per claim:", ""]
+    for word in dict.fromkeys(("holds", "fails", *(each["word"] for each in claims.values()))):
+        those = [f"{each['statement']} ({name})" for name, each in claims.items() if each["word"] == word]
+        if those:
+            lines.append(f"- **{word}**: {'; '.join(those)}")
+    change = json.loads((figures / "08_writing_with_features" / "causal.json").read_text())["result"]["change"]
+    by_block = {block: kinds[0][0] - kinds[1][0] for block, kinds in change["Turbo, 1 step"].items()}
+    told = ", ".join(f"{block} {by_block[block]:+.2f}" for block in sorted(by_block, key=by_block.get, reverse=True))
+    lines += [
+        "",
+        f"Turned on in one step, a feature raises what it reads in this share of pictures, minus random features: {told}.",
+    ]
+    return "\n".join(lines)
+
+
+README_PARTS = {
+    "results": results_list,
+    "artefacts": readme_table,
+    "speed": speed_table,
+    "cards": cards_table,
+    "times": times_table,
+}
 
 
 def write_index(path: Path = store.ROOT / "figures" / "index.json") -> None:

@@ -65,7 +65,9 @@ def replay(pipe, recording: Recording, changed: Iterable[str], first_step: int =
 
     def enter_step(step: Step) -> None:
         if step.count != len(recording._steps):
-            raise ValueError(f"other steps: the recorded call has {len(recording._steps)} of them and this one {step.count}")
+            raise ValueError(
+                f"other steps: the recorded call has {len(recording._steps)} of them and this one {step.count}"
+            )
         at[:] = [step]
 
     def given(part: nn.Module, compute: Callable) -> Callable:

@@ -38,7 +38,18 @@ class Verdict:
     def __str__(self) -> str:
         low, high = self.interval
         published = "" if self.published is None else f"; published {self.published:.4g} [{self.source}]"
-        return f"{self.word or 'no verdict'}: {self.claim} ({self.value:.4g}, 95 % {low:.4g} to {high:.4g}{published})"
+        told = f"{self.value:.4g}, 95 % {low:.4g} to {high:.4g}; {self.rule}{published}"
+        return f"{self.word or 'no verdict'}: {self.claim} ({told})"
+
+    @property
+    def rule(self) -> str:
+        """The bounds in words, such as "wanted: at least 0.15"; a bound that only keeps zero out is "above 0"."""
+        low, high = self.at_least, self.at_most
+        if low is None:
+            return f"wanted: at most {high:.4g}"
+        if high is None:
+            return "wanted: above 0" if 0 < low < 1e-4 else f"wanted: at least {low:.4g}"
+        return f"wanted: {low:.4g}" if low == high else f"wanted: {low:.4g} to {high:.4g}"
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,7 @@ def tried_again(
 
     def make(folder: Path) -> None:
         before, after, others = measure_writing(reading, trials, strengths, kinds=KINDS[:1])[:, 0].T
-        gains = (after - before) - others / reading.shows[trials.rows].sum(1)
+        gains = (after - before) - others / reading.shows[trials.rows].sum(1).clamp(min=1)
         (folder / "gains.json").write_text(json.dumps(gains.tolist()))
 
     inputs = {"reading": reading.make().name, "captions": captions, "strengths": dict(strengths)}
@@ -511,4 +511,5 @@ def effects_in_one_step(
 
     inputs = {"later": later.make().name, "tried": tried, "strength": strengths.chosen, "seed": seed}
     folder = cached("effects_in_one_step", inputs, make)
-    return Effects(strengths, trials, load_file(folder / "effects.safetensors"), folder)
+    found = load_file(folder / "effects.safetensors")
+    return Effects(strengths, trials, {side: found[side] for side in trials}, folder)

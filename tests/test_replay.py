@@ -54,13 +54,22 @@ def test_only_what_a_change_can_reach_is_computed(pipe):
     with record(pipe) as recording:
         draw(pipe)
     with replay(pipe, recording, ["up.0.1"]):
-        assert [computed(pipe, block) for block in ("down.0.r0", "mid.0", "up.0.0", "up.0.1", "up.1.2")] == [0, 0, 0, 1, 1]
+        assert [computed(pipe, block) for block in ("down.0.r0", "mid.0", "up.0.0", "up.0.1", "up.1.2")] == [
+            0,
+            0,
+            0,
+            1,
+            1,
+        ]
 
 
 def test_the_pipeline_is_as_it_was_after_an_error(pipe):
     with record(pipe) as recording:
         plain = draw(pipe)
-    with pytest.raises(ValueError, match="the recorded call has 1 of them and this one 4"), replay(pipe, recording, ["mid.0"]):
+    with (
+        pytest.raises(ValueError, match="the recorded call has 1 of them and this one 4"),
+        replay(pipe, recording, ["mid.0"]),
+    ):
         draw(pipe, 4)
     assert torch.equal(draw(pipe), plain)
     assert not [name for name, part in pipe.unet.named_modules() if "forward" in vars(part)]

@@ -39,8 +39,22 @@ def test_a_claim_without_a_number_is_not_published():
 def test_smoke_and_rehearsal_give_no_verdict(run):
     verdict = CLAIM.judge(run, 0.7, (0.6, 0.8))
     assert verdict.word is None and str(verdict).startswith(
-        "no verdict: SAEs transfer (0.7, 95 % 0.6 to 0.8; published"
+        "no verdict: SAEs transfer (0.7, 95 % 0.6 to 0.8; wanted: 0.5 to 0.9; published"
     )
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ({"at_least": 0.15}, "at least 0.15"),
+        ({"at_least": 1e-6}, "above 0"),
+        ({"at_least": 0.0}, "at least 0"),
+        ({"at_most": 0.05}, "at most 0.05"),
+        ({"at_least": 11, "at_most": 11}, "11"),
+    ],
+)
+def test_a_verdict_says_what_was_wanted(bounds, words):
+    assert Claim("more", **bounds).judge(run_at("pocket"), 0.7, (0.6, 0.8)).rule == f"wanted: {words}"
 
 
 @pytest.mark.parametrize(

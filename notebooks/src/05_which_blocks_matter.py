@@ -26,8 +26,8 @@
 # The authors' values exist for the ResNets alone. They come from a table in their code [code]; that they equal the
 # printed Table 1 is inferred. Of the attention blocks nothing was found, so the paper's sentence has to be tested as it
 # stands. It becomes two rules, a mild and a strict one: the four blocks' mean distance is above the other seven's mean,
-# and the least of the four is above the greatest of the seven. The interval resamples prompts. Both rules stood here before
-# anything was measured; the mild one is the primary test. A third, entered on 2026-11-26 after these ablations were known, asks the
+# and the least of the four is above the greatest of the seven. The interval resamples prompts. The register says when each rule
+# was written; the mild one is the primary test. A third, entered on 2026-11-26 after these ablations were known, asks the
 # mild one of the blocks of this run. Since 2026-11-27 a difference of exactly zero, which a dead model has, does not hold. At sdxl scale each ResNet's value is compared with the authors' within two standard errors of
 # theirs.
 

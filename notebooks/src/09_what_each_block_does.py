@@ -449,7 +449,7 @@ for side, by_block in moves.items():
 # %%
 if known:
     fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.9), sharey=True)
-    for ax, side, title in zip(axes, moves, ("turned on: rise", "turned off: fall"), strict=True):
+    for ax, (side, title) in zip(axes, {"on": "turned on: rise", "off": "turned off: fall"}.items(), strict=True):
         for x, block in enumerate(assets.blocks):
             for kind, samples in enumerate(moves[side].get(block, torch.zeros(2, 0)).T):
                 number, color = interval_of(samples), (BLOCK_COLORS[block], CONTROL_COLOR, "black")[kind]

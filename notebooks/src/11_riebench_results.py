@@ -27,7 +27,7 @@
 #
 # Pocket cases are written from held-out scenes (notebook 10); these are the first seven of each kind. The first three of each are
 # edited once more in another set of blocks: the paper's four names where the chosen blocks are studied, and the other way round.
-# `make riebench` edits 50 of each kind at more settings, which takes an hour.
+# `make riebench` edits 50 of each kind at more settings, which takes an hour of one core.
 
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"

@@ -414,7 +414,7 @@ print("strongest at the two positions:", *(str(found[0].id) for found in fires.v
 #   restart of the kernel run the widget's cell again: nothing of it is stored in the notebook.
 # - Meanings come from one judge and from maps: a feature may mean something that no attribute names, or several things at once.
 #   The choice among all values is made on half of the pictures and scored on the other half; a low score says "nothing found".
-# - One feature per block, chosen for what it does, is no sample of the block's features: notebook 08 takes at least twenty of each.
+# - One feature per block, chosen for what it does, is no sample of the block's features: notebook 08 takes twenty of each.
 # - What is painted is not what appears: features of the pocket model were not trained to be brushes, and later blocks mix positions.
 #   Cells carried over from a fine grid to a coarse one grow: a coarse cell is painted if one of its fine ones was.
 # - The copied code gives the same bits on the same machine and versions; another processor may round differently.

@@ -204,7 +204,7 @@ card
 
 # %%
 LOOK = {"holds": ("#0072B2", "o"), "undecided": ("#767676", "s"), "fails": ("#D55E00", "X")}
-WIDTH, WIDEST = 8.0, 6.0  # inches, for whole sentences; margins beyond are drawn at the edge
+WIDTH, WIDEST = 8.5, 6.0  # inches, for whole sentences; margins beyond are drawn at the edge
 lines, groups = [], []
 for name in CLAIMS:
     mine = of_claims[of_claims["id"] == name].sort_values("primary", ascending=False, kind="stable")
@@ -242,7 +242,9 @@ for name, start, count in groups:
 ax.axvline(0, color="black", linewidth=1)
 ax.axvspan(-1, 1, color="#F0F0F0", zorder=0)
 ax.set(xlim=(-WIDEST, WIDEST), ylim=(len(lines) - 0.5, -0.8), yticks=[])
-ax.set_xlabel("breaks its rule  ←    → keeps it\n(margin, half-widths of the 95 % interval)", size=8)
+ax.set_xlabel(
+    "breaks its rule  ←    → keeps it\n(margin, half-widths of the 95 % interval; at the edge: 6 or more)", size=8
+)
 ax.grid(False)
 ax.spines["left"].set_visible(False)
 for word, (color, marker) in LOOK.items():

@@ -216,10 +216,17 @@ def instructor_notes(lessons: list[Lesson], heard: dict[str, list[Heard]]) -> st
         ]
         for each in heard[lesson.name]:
             lines.append(f"- `{each.exercise}`")
-            for mistake, sentence in zip(lesson.mistakes[each.exercise], each.of_mistakes, strict=True):
-                body = textwrap.dedent(mistake.code.split(":\n", 1)[1]).strip().splitlines()[-1]
-                lines.append(f"  - `{body}`: {sentence.removeprefix(f'{each.exercise}: ')}")
+            bodies = [_body(mistake.code) for mistake in lesson.mistakes[each.exercise]]
+            last = [body[-1] for body in bodies]
+            for body, sentence in zip(bodies, each.of_mistakes, strict=True):
+                told = "; ".join(body) if last.count(body[-1]) > 1 else body[-1]
+                lines.append(f"  - `{told}`: {sentence.removeprefix(f'{each.exercise}: ')}")
     return "\n".join(lines) + "\n"
+
+
+def _body(code: str) -> list[str]:
+    """A function's lines below its first."""
+    return [line.strip() for line in textwrap.dedent(code.split(":\n", 1)[1]).strip().splitlines()]
 
 
 def timetable(lessons: list[Lesson]) -> list[tuple[str, int]]:

@@ -173,7 +173,8 @@ plt.show()
 # ## Exercise 4.3: a feature under guidance
 #
 # The base model runs with *classifier-free guidance*: each batch holds every picture twice, in the first half without the prompt and
-# in the second half with it. A feature that is turned on must go into the half **with** the prompt only.
+# in the second half with it. The simplest way to turn a feature on adds it to the half **with** the prompt only. (Notebook 08 also subtracts it
+# from the other half, as the paper does, and compares the two.)
 
 
 # %% tags=["exercise"]
