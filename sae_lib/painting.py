@@ -20,6 +20,7 @@ from sae_lib.blocks import PAPER_BLOCKS, select_blocks
 from sae_lib.features import FeatureId, strength_unit
 from sae_lib.interventions import Intervention, add_features, during, intervene
 from sae_lib.pictures import draw_pictures
+from sae_lib.replay import Recording, record, replay
 from sae_lib.steps import follow_steps
 from sae_lib.updates import capture_updates, to_maps, to_vectors
 
@@ -124,6 +125,7 @@ class Painter:
     def __init__(self, assets: Assets):
         self.assets = assets
         self._pictures: OrderedDict[Edit, Tensor] = OrderedDict()
+        self._recorded: tuple[Edit, Recording] | None = None
         self._asked, self._changed = 0, Condition()
 
     def grids(self, model: str) -> dict[str, int]:
@@ -192,7 +194,28 @@ class Painter:
                 stack.enter_context(follow_steps(pipe, tell))
             for layer in edit.layers:
                 stack.enter_context(intervene(pipe, {layer.feature.block: self._intervention(layer, name)}))
-            return draw_pictures(pipe, [edit.prompt], settings)[0]
+            recording = stack.enter_context(self._replayed(edit, pipe))
+            picture = draw_pictures(pipe, [edit.prompt], settings)[0]
+        if recording:
+            self._recorded = edit, recording
+        return picture
+
+    @contextmanager
+    def _replayed(self, edit: Edit, pipe) -> Iterator[Recording | None]:
+        """A picture without layers is recorded, and strokes on it are begun where they change something. Not in base, whose many guided
+        steps would take gigabytes at sdxl scale."""
+        plain = replace(edit, layers=())
+        if edit.model == MODELS[2]:
+            yield None
+        elif edit == plain:
+            with record(pipe) as recording:
+                yield recording
+        elif self._recorded and self._recorded[0] == plain:
+            first = min(each.steps[0] if each.steps else 0 for each in edit.layers)
+            with replay(pipe, self._recorded[1], [each.feature.block for each in edit.layers], first):
+                yield None
+        else:
+            yield None
 
     def _intervention(self, layer: Layer, name: str) -> Intervention:
         (block, number), amount = layer.feature, self.amount(layer.feature, layer.strength)

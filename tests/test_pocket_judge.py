@@ -162,7 +162,7 @@ def test_what_the_judge_reads_does_not_depend_on_what_it_doubts():
     assert torch.equal(judge(pictures)["shape"], logits["shape"])
 
 
-def test_the_bounds_let_it_abstain_from_one_percent_of_what_is_whole():
+def test_the_bound_lets_it_abstain_from_one_percent_of_what_is_whole():
     judge, pictures = load_judge(), whole(sample_scenes(60, 4)).pictures
     calibrate(judge, pictures)
     abstained, asked = judge_abstentions(judge, pictures)["all"]

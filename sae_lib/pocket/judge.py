@@ -27,8 +27,9 @@ NONE = "none of these"
 """What the judge says of an attribute when it abstains: the picture shows none of the attribute's values, or a mixture."""
 
 WRONGLY = 0.01
-"""The judge abstains where its mean doubt, over the pixels that an attribute is read from, is above the attribute's bound: the smallest with
-which it abstains from at most this share of whole renders (`calibrate`)."""
+"""The judge abstains where its mean doubt, over the pixels that an attribute is read from, is above its bound: the smallest with which it abstains
+from at most this share of what whole renders show (`calibrate`). One bound for all attributes: one for each, by the same rule, made it
+abstain more often from what an eye could name, and no more often where an eye could not."""
 
 _AT_ONCE = 16
 
@@ -45,7 +46,7 @@ class Judge(ModelMixin, ConfigMixin):
         super().__init__()
         self.sizes = [1, *(len(values) for values in JUDGED.values())]
         self.reads, self.doubts = _Network(widths, sum(self.sizes)), _Network(doubt_widths, len(JUDGED))
-        self.register_buffer("doubtful", torch.ones(len(JUDGED)))
+        self.register_buffer("doubtful", torch.ones(1))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         read = self.reads(images).split(self.sizes, 1)
@@ -142,13 +143,9 @@ def judge_images(judge: Judge, images: Tensor) -> list[Judgement]:
 
 
 def calibrate(judge: Judge, images: Tensor) -> None:
-    """Set the judge's bounds, by WRONGLY, on pictures `[batch, 3, 64, 64]` in which every attribute has one of its values."""
-    found = {name: [] for name in JUDGED}
-    for judgement in judge_images(judge, images):
-        for each in (*judgement.objects, judgement):
-            for name, doubt in each.doubts.items():
-                found[name].append(doubt)
-    judge.doubtful.copy_(torch.stack([torch.tensor(each).quantile(1 - WRONGLY) for each in found.values()]))
+    """Set the judge's bound, by WRONGLY, on pictures `[batch, 3, 64, 64]` in which every attribute has one of its values."""
+    parts = [each for judgement in judge_images(judge, images) for each in (*judgement.objects, judgement)]
+    judge.doubtful.fill_(torch.tensor([doubt for each in parts for doubt in each.doubts.values()]).quantile(1 - WRONGLY))
 
 
 @torch.inference_mode()
@@ -162,9 +159,9 @@ def judge_parts(judge: Judge, images: Tensor) -> Iterator[tuple[list[Judgement],
     for part in images.to(judge.device, judge.dtype).split(_AT_ONCE):
         logits = {name: value.float().cpu() for name, value in judge(part).items()}
         logprobs = {name: logits[name].log_softmax(1) for name in JUDGED}
-        masks, doubts, bounds = logits["object"][:, 0] > 0, logits["doubt"].sigmoid(), judge.doubtful.tolist()
+        masks, doubts, bound = logits["object"][:, 0] > 0, logits["doubt"].sigmoid(), judge.doubtful.item()
         of_rows = [{name: value[row] for name, value in logprobs.items()} for row in range(len(part))]
-        yield [_read(*each, bounds) for each in zip(of_rows, doubts, masks, strict=True)], logits
+        yield [_read(*each, bound) for each in zip(of_rows, doubts, masks, strict=True)], logits
 
 
 class _Said(NamedTuple):
@@ -176,15 +173,15 @@ class _Said(NamedTuple):
         return _Said(*(ours | theirs for ours, theirs in zip(self, other, strict=True)))
 
 
-def _read(logprobs: dict[str, Tensor], doubts: Tensor, is_object: Tensor, doubtful: Sequence[float]) -> Judgement:
-    doubt_of, bounds = (dict(zip(JUDGED, each, strict=True)) for each in (doubts, doubtful))
+def _read(logprobs: dict[str, Tensor], doubts: Tensor, is_object: Tensor, doubtful: float) -> Judgement:
+    doubt_of = dict(zip(JUDGED, doubts, strict=True))
 
     def read(names: Iterable[str], mask: Tensor) -> _Said:
         said = _Said({}, {}, {})
         for name in names:
             best = int(logprobs[name][:, mask].mean(1).argmax())
             said.doubts[name] = doubt_of[name][mask].mean().item()
-            said.values[name] = JUDGED[name][best] if said.doubts[name] <= bounds[name] else NONE
+            said.values[name] = JUDGED[name][best] if said.doubts[name] <= doubtful else NONE
             said.probabilities[name] = logprobs[name][best, mask].exp().mean().item()
         return said
 
