@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from sae_lib.losses import Weights, add_gradients_, auxiliary_loss, normalized_mse, training_loss, variance
+from sae_lib import losses
+from sae_lib.losses import DENSE, Weights, add_gradients_, auxiliary_loss, normalized_mse, training_loss, variance
 from sae_lib.sae import TopKSAE
 
 
@@ -65,9 +66,11 @@ def test_an_auxiliary_term_that_is_not_a_number_counts_as_nothing():
     assert auxiliary(sae, x, torch.zeros(2, dtype=torch.bool), auxk=1)[0] == 0
 
 
+@pytest.mark.parametrize("dense", [0, DENSE])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("dead_features", [0, 1, 3, 12])
-def test_the_fast_gradients_are_those_of_the_definition(dead_features, dtype):
+def test_the_fast_gradients_are_those_of_the_definition(dead_features, dtype, dense, monkeypatch):
+    monkeypatch.setattr(losses, "DENSE", dense)
     torch.manual_seed(0)
     sae, x = TopKSAE(6, 12, 8), some_vectors().to(dtype)  # of eight kept values some are negative: ReLU drops them
     sae.pre_bias.data, sae.latent_bias.data = x.mean(0).float(), torch.randn(12)
