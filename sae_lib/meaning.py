@@ -100,13 +100,22 @@ def resample_precision(
     valid: Bool[Tensor, "scenes cells"],
     weights: Float[Tensor, "samples scenes"],
 ) -> Float[Tensor, " samples"]:
-    """`above_chance` of one unit and value in samples of the scenes: weights say how often each was drawn."""
+    """`above_chance` of one unit and value in samples of the scenes: weights say how often each was drawn.
+
+    Only thresholds at which cells that show the value pass add to an area: the cells between two of them are added up at once.
+    """
     order, ends = _ranking(scores.flatten())
-    weights = weights.T.float()  # [scenes, samples]
+    weights = weights.T.float().contiguous()  # [scenes, samples]
     totals = [weights.T @ shown.sum(1).float() for shown in (present & valid, valid)]
-    asked = weights[order // scores.shape[1]] * valid.flatten()[order, None]
-    hits = asked * present.flatten()[order, None]
-    return above_chance(_area(hits, asked, ends, *totals), totals[0] / totals[1].clamp(min=TINY)).double()
+    hits, asked = ((present & valid).flatten()[order], valid.flatten()[order])
+    last, run = ends.nonzero().flatten(), ends.cumsum(0) - ends.long()
+    starts = F.pad(last[run[hits].unique_consecutive()] + 1, (1, 0))
+    found, passed = (
+        F.embedding_bag(order // scores.shape[1], weights, starts, mode="sum", per_sample_weights=counted.float())
+        for counted in (hits, asked)
+    )
+    area = _area(found, passed, torch.ones(len(starts), dtype=torch.bool), *totals)
+    return above_chance(area, totals[0] / totals[1].clamp(min=TINY)).double()
 
 
 def _ranking(scores: Float[Tensor, " positions"]) -> tuple[Int[Tensor, " ranked"], Bool[Tensor, " ranked"]]:
