@@ -36,7 +36,7 @@ prompt_file: str = ""  # sdxl: a text file with one prompt a line; empty for the
 saes: str = "published"  # sdxl: the authors' SAEs, without the controls that need training, or "trained"
 sae_folder: str = ""  # sdxl, published: a folder with the authors' checkpoints; empty for the Hub
 batch: int = 0  # prompts per call; 0 for the scale's, fewer for a small GPU
-pictures: int = 64  # pocket: held-out prompts that are measured; sdxl takes the 100 of the authors' code
+pictures: int = 48  # pocket: held-out prompts that are measured; sdxl takes the 100 of the authors' code
 
 # %%
 import json

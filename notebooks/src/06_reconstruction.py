@@ -39,8 +39,8 @@ saes: str = "published"  # sdxl: the authors' SAEs, or "trained": here, on 1.5 m
 sae_folder: str = ""  # sdxl, published: a folder with the authors' checkpoints; empty for the Hub
 batch: int = 0  # prompts per call while measuring; 0 for the scale's, fewer for a small GPU
 grid_prompts: int = 1_024  # pocket: prompts that the grid's SAEs are trained on
-passes: int = 4  # pocket: times that their vectors are seen; smoke and sdxl see them once
-pictures: int = 56  # held-out prompts; smoke and rehearsal take fewer
+passes: int = 3  # pocket: times that their vectors are seen; smoke and sdxl see them once
+pictures: int = 40  # held-out prompts; smoke and rehearsal take fewer
 shown: int = 5  # rows of Figure 18
 
 # %%
@@ -132,8 +132,9 @@ picture_claims = {
 # ## 6.3 The SAEs of the grid
 #
 # One stream of one-step updates trains all SAEs side by side, so that they differ in nothing but block, k, n_f and their first
-# weights. To keep this notebook short they see fewer prompts than those of notebook 03: compare them with each other,
-# not with those. `make sweep` trains the full grid with three seeds, on more prompts, and stores what it finds. The
+# weights. To keep this notebook short they see fewer prompts than those of notebook 03, and at pocket scale no block has more
+# vectors than the coarsest grid gives, so that none trains for longer: compare them with each other, not with those.
+# `make sweep` trains the full grid with three seeds, on more prompts, and stores what it finds. The
 # controls come from the same vectors: *PCA* with k components, and *untrained* SAEs of the same size, whose features are random.
 # Beside them stands the *panel* SAE of each block, whose features later notebooks look at and paint with: it is the one
 # that notebook 03 trained, for the chosen blocks and the paper's four.
@@ -151,6 +152,9 @@ grid = TrainingRun(
     expansion_factors=FACTORS,
     passes=passes if scale == "pocket" else 1,
 )
+if scale == "pocket":  # as many vectors of a finer grid, from fewer prompts
+    least = min(positions_per_step(turbo, block) for block in OURS)
+    grid = replace(grid, vectors=grid_prompts * least)
 stream = grid.stream(turbo)
 sizes = [replace(grid, ks=(k,), expansion_factors=(factor,)) for k, factor in pairs]
 configs = [] if published else [config for run_of_size in sizes for config in run_of_size.configs(turbo)]
@@ -189,9 +193,10 @@ panel = one_step.of_kind("panel")
 # %%
 print(f"{len(there)} SAEs of {', '.join(OURS)}; k, expansion:", *(f"({k}, {factor:g})" for k, factor in pairs))
 for block in OURS if configs else ():
-    vectors, batch_size = len(stream.prompts) * positions_per_step(turbo, block), configs[0].batch_size
+    of_prompt, batch_size = positions_per_step(turbo, block), configs[0].batch_size
+    vectors = min(len(stream.prompts) * of_prompt, grid.vectors or torch.inf)
     lasting = vectors * grid.all_passes // batch_size - configs[0].init_batches
-    print(f"{block:8} d_model = {widths[block]}, {vectors:,} vectors of {len(stream.prompts):,} prompts,", end=" ")
+    print(f"{block:8} d_model = {widths[block]}, {vectors:,} vectors of {-(-vectors // of_prompt):,} prompts,", end=" ")
     print(f"seen {grid.all_passes} times: {lasting:,} steps of {batch_size:,}")
 for block in both:
     print(f"panel SAE of {block:8} k = {panel[block].k}, n_f = {panel[block].n_f}")
