@@ -11,7 +11,7 @@
 # |---|---|---|---|
 # | needs | shipped weights | shipped weights | SDXL Turbo and the published SAEs (a GPU of 12 GB), or `saes=trained`: 1.5 million prompts, a GPU of 40 GB |
 # | makes | the same, marked as smoke | two SAEs per block with controls, and the figures `training_curves` `learning_rate` `explained_variance` `firing` `survival` `top_pictures` | the same, without `survival` unless `compare_with` is given, without `training_curves` for published SAEs |
-# | cost | 25 s, one core | some 6 min, two cores | days (estimated, not run) |
+# | cost | 25 s, one core | some 6 min, one core | days (estimated, not run) |
 #
 # | symbol | code | shape and meaning |
 # |---|---|---|

@@ -12,7 +12,7 @@
 # |---|---|---|---|
 # | needs | shipped weights | shipped weights; `figures/results/sae_sweep.json` is drawn beside | SDXL Turbo and the published SAEs (a GPU of 12 GB), or `saes=trained`: 1.5 million prompts, a GPU of 40 GB |
 # | makes | the same, marked as smoke | forty SAEs with controls, `figure2` `table5` (also as CSV and LaTeX) `statements` `figure18` | the same without `statements`; of Fig. 2 the published points only |
-# | cost | 20 s, one core | some 5 min, two cores | an hour (estimated, not run) |
+# | cost | 20 s, one core | some 4 min after 03, one core | an hour (estimated, not run) |
 #
 # | symbol | code | meaning |
 # |---|---|---|

@@ -12,7 +12,7 @@
 # |---|---|---|---|
 # | needs | shipped weights and SAEs | shipped weights and SAEs | SDXL Turbo; nothing knows the truth of a photograph |
 # | makes | the same, marked as smoke | three seeds of SAEs, four trained controls, `meaning` `controls` `writing` `specialisation` `stability` `exact_truth` | `stability` alone |
-# | cost | half a minute, one core | some 6 min, one core | not run |
+# | cost | half a minute, one core | some 5 min, one core | not run |
 #
 # | symbol | code | meaning |
 # |---|---|---|
