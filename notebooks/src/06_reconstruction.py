@@ -68,6 +68,7 @@ from sae_lib.pocket.quality import stated_and_found
 from sae_lib.primaries import PRIMARY, distance_left, growth_with_k
 from sae_lib.prompts import load_pocket_captions
 from sae_lib.recipes import Trained, TrainingRun
+from sae_lib.replay import record, replay
 from sae_lib.sae import TopKSAE
 from sae_lib.store import ROOT
 from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
@@ -436,41 +437,61 @@ judge = assets.judge if assets.known else None  # only the pocket world has grou
 captions = load_pocket_captions(len(held_out), "held-out") if judge else []
 
 
-def fulfilled(drawn):
-    """Of each caption, which of its statements the judge finds in its picture."""
-    judged = judge_images(judge, drawn) if judge else []
-    return [[found for _, found in stated_and_found(*each)] for each in zip(captions, judged, strict=True)]
+def fulfilled(drawn, rows):
+    """Of some captions, which of their statements the judge finds in their pictures."""
+    judged = zip(rows, judge_images(judge, drawn), strict=True) if judge else ()
+    return [[found for _, found in stated_and_found(captions[row], each)] for row, each in judged]
 
 
-def compare(original, far, drawn, before):
+def compare(original, drawn, rows, far, before):
     """[prompts, 3]: Manhattan distance, perceptual distance, and how many of the statements fulfilled before still are."""
     manhattan = 255 * (original - drawn).abs().sum(1).mean((-2, -1))
-    still = [sum(a and b for a, b in zip(*each, strict=True)) for each in zip(before, fulfilled(drawn), strict=True)]
+    still = [
+        sum(a and b for a, b in zip(*each, strict=True)) for each in zip(before, fulfilled(drawn, rows), strict=True)
+    ]
     still = torch.tensor(still or [0] * len(drawn))
     return torch.stack([manhattan, far(drawn)[0], still], 1).double()
 
 
 # %%
+def batches():
+    """Of each batch of prompts their numbers, the originals, and what draws them with a block's update replaced.
+
+    What the U-Net computes before that block is given out again, not computed again.
+    """
+    for rows in torch.arange(len(held_out)).split(settings.batch_size):
+        call = turbo, [held_out[row] for row in rows], settings, rows.tolist()
+        with record(turbo) as recording:
+            original = draw_pictures(*call)
+
+        def draw(block, way, call=call, recording=recording):
+            with replay(turbo, recording, [block]), intervene(turbo, {block: way}):
+                return draw_pictures(*call)
+
+        yield rows.tolist(), original, draw
+
+
+# %%
 def replace_updates(folder):
     """Of every way to replace a block's update: the distances of the pictures from the originals, and some pictures."""
-    original = draw_pictures(turbo, held_out, settings)
-    before = fulfilled(original)
-    against = original, distance.against(original)
-    found = {"another caption": compare(*against, original.roll(-1, 0), before)}
-    found["before"] = torch.tensor([sum(each) for each in before] or [0] * len(original))
-    kept = {"original": original[:shown]}
-    for block, named in ways.items():
-        for name, way in named.items():
-            with intervene(turbo, {block: way}):
-                drawn = draw_pictures(turbo, held_out, settings)
-            found[f"{block}/{name}"] = compare(*against, drawn, before)
+    found, kept = {}, {"original": []}
+    for rows, original, draw in batches():
+        before = fulfilled(original, rows)
+        against = {"far": distance.against(original), "before": before}
+        kept["original"].append(original)
+        found.setdefault("before", []).append(torch.tensor([sum(each) for each in before] or [0] * len(rows)))
+        for block, name in [(block, name) for block, named in ways.items() for name in named]:
+            drawn, key = draw(block, ways[block][name]), f"{block}/{name}"
+            found.setdefault(key, []).append(compare(original, drawn, rows, **against))
             if name in SHOWN and block in OURS:
-                kept[f"{block}/{name}"] = drawn[:shown]
+                kept.setdefault(key, []).append(drawn[: max(0, shown - rows[0])])
+    found, kept = ({key: torch.cat(parts) for key, parts in each.items()} for each in (found, kept))
+    original, everyone = kept["original"], range(len(held_out))
+    against = {"far": distance.against(original), "before": fulfilled(original, everyone)}
+    found["another caption"] = compare(original, original.roll(-1, 0), everyone, **against)
+    kept = {key: (255 * drawn[:shown]).round().byte().contiguous() for key, drawn in kept.items()}
     save_file(found, folder / "distances.safetensors")
-    save_file(
-        {name: (255 * drawn).round().byte().contiguous() for name, drawn in kept.items()},
-        folder / "pictures.safetensors",
-    )
+    save_file(kept, folder / "pictures.safetensors")
 
 
 # %%
