@@ -74,6 +74,8 @@ def save_figure(
         fig.text(0.5, 0.5, mark, gid="mark", ha="center", va="center", in_layout=False, zorder=100, **look)
     saved = SavedFigure(*(figure_folder(run) / f"{name}.{kind}" for kind in SavedFigure._fields))
     png = _render(fig, "png", {"Software": None})
+    if run.mark:  # laid out once for all its pictures: no reader compares them, and the layout is most of the drawing
+        fig.set_layout_engine("none")
     store.write_if_changed(saved.png, with_palette(png) if run.compared_with == "pocket" else png)
     store.write_if_changed(saved.pdf, _render(fig, "pdf", {"CreationDate": None}))
     if saved.json.is_file() and json.loads(saved.json.read_text())["result"] == result:
