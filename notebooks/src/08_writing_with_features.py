@@ -92,7 +92,7 @@ from sae_lib.writing import (
 run = start_run("08_writing_with_features", globals())
 assets = run.assets()
 if not run.compared_with:
-    assets = assets.with_blocks(assets.blocks[:3])
+    assets = assets.with_blocks(assets.blocks[: 2 if run.rehearsal else 3])
     assets.counts = replace(assets.counts, base_steps=2)
 base_steps = assets.counts.base_steps
 sampling = {"resamples": assets.counts.bootstrap, "seed": seed}
@@ -105,7 +105,7 @@ FULL = {  # part: features of each block, captions of each feature, first captio
     "timing, base": (2, 1, 20),
 }
 at_most = FULL if run.compared_with else {part: (2, 1, first) for part, (_, _, first) in FULL.items()}
-local_pictures = 12 if run.compared_with else 4
+local_pictures = 12 if run.compared_with else 3
 distance, later = assets.distance, Reading(assets, later=True)
 title_of = dict(zip(MODELS, ("Turbo, 1 step", "Turbo, 4 steps", f"base, {base_steps} steps"), strict=True))
 
