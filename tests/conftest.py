@@ -64,14 +64,14 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(config, items):
-    """With several processes: notebooks come first, the longest before all."""
+    """With several processes: notebooks come first, those that compute most before all."""
     if not hasattr(config, "workerinput"):
         return
-    from notebooks.costs import known
+    from notebooks.costs import counts
 
-    seconds = {f"tests/test_notebooks.py {name}": cost.seconds for name, cost in known("smoke").items()}
+    computes = {name: sum(each) for name, each in counts().items()}
     units = {item: unit_of(item.nodeid) for item in items}
-    items.sort(key=lambda item: (" " not in units[item], -seconds.get(units[item], 0)))
+    items.sort(key=lambda item: (" " not in units[item], -computes.get(units[item].split()[-1], 0)))
 
 
 @pytest.fixture(scope="session")
