@@ -16,7 +16,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAE_LIB_CACHE", str(tmp_path_factory.mktemp("cache")))
         assets = Assets("smoke", blocks=BLOCK)
-        yield Dictionaries(assets, Reading(assets), prompts=32)
+        yield Dictionaries(assets, Reading(assets), prompts=24)
 
 
 def test_all_but_the_dense_one_have_at_most_k_units_active_per_cell(made):

@@ -6,7 +6,7 @@ import json
 import matplotlib.pyplot as plt
 import pytest
 
-from sae_lib import store
+from sae_lib import reading, store
 from sae_lib.__main__ import main
 from sae_lib.assets import Assets
 from sae_lib.on_request import GENERATORS, REQUESTS, draw_request, read_requests
@@ -24,6 +24,7 @@ def asked(folder, *entries):
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SAE_LIB_CACHE", str(tmp_path))
+    monkeypatch.setitem(reading.PICTURES, "smoke", 12)
     yield
     plt.close("all")
 
