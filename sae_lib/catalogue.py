@@ -23,6 +23,9 @@ from sae_lib.pictures import draw_pictures, lay_over
 from sae_lib.reading import NOISE_SEED, Reading, objects_in
 from sae_lib.writing import (
     EVERYWHERE,
+    Strengths,
+    Target,
+    Written,
     choose_strengths,
     tried_again,
     well_read,
@@ -229,13 +232,12 @@ class Catalogue:
         return _shrunk(torch.cat(parts))
 
     def search(self, text: str, limit: int = 40) -> list[FeatureId]:
-        """Features that fit a text, best first: by number ("down.2.1/17", "17"), by block, by words of the meaning, and by
-        CLIP, which compares the text with their top pictures. Of an empty text all, the highest score first."""
+        """Features that fit a text: by number ("down.2.1/17", "17"); by block and by words of the meaning, those first that write it
+        (`in_order_of_use`); and by CLIP, which compares the text with their top pictures. Of an empty text all, in the same order."""
         if numbered := re.fullmatch(r"(?:([\w.]+)/)?(\d+)", text.strip()):
             block, number = numbered[1], int(numbered[2])
             return [row.id for row in self.rows if row.id.feature == number and block in (None, row.id.block)]
-        ranked = sorted(self.rows, key=lambda row: -row.score)
-        words = text.lower().split()
+        ranked, words = in_order_of_use(self.rows, self.written), text.lower().split()
         told = [row.id for row in ranked if all(word in f"{row.id} {row.meaning}" for word in words)]
         found = dict.fromkeys(told[:limit])
         if words and len(found) < limit:
@@ -278,24 +280,17 @@ class Catalogue:
         return [each for _, each in sorted(found, key=lambda one: -one[0])[:limit]]
 
     @cached_property
-    def _brushes(self) -> tuple[dict[str, Row], dict[str, float]]:
-        """By block, what it is begun with, and how strongly its features are turned on."""
-        often = {
-            block: max(live, key=lambda row: row.firing_rate)
-            for block in self.assets.blocks
-            if (live := self.live(block))
-        }
+    def _tries(self) -> tuple[Strengths, dict[Target, Written]]:
+        """How strongly each block's features are turned on, and what those wrote that were tried again; of both nothing without a judge."""
         if not self.assets.known:
-            return often, {}
+            return Strengths({}, {}, {}), {}
         with self.assets.lock:
             features, captions = TRIED[self.assets.scale]
             strengths = choose_strengths(self.reading, features, captions)
             ranked = well_written(well_read(self.reading, features), strengths)
-            gains = tried_again(self.reading, ranked, strengths.chosen, *TRIED_AGAIN[self.assets.scale])
-        best = {each.id.block: self.row(each.id) for each in reversed(gains)}  # the first of a block stays
-        return often | best, strengths.chosen
+            return strengths, tried_again(self.reading, ranked, strengths.chosen, *TRIED_AGAIN[self.assets.scale])
 
-    @property
+    @cached_property
     def best(self) -> dict[str, Row]:
         """By block, the feature to begin painting with.
 
@@ -304,11 +299,21 @@ class Catalogue:
         value most, less the other values that come or go for each value that the picture shows. Without a judge: the one
         that fires most often.
         """
-        return self._brushes[0]
+        live = {block: rows for block in self.assets.blocks if (rows := self.live(block))}
+        often = {block: max(rows, key=lambda row: row.firing_rate) for block, rows in live.items()}
+        gains = reversed(self._tries[1])  # the first of a block stays
+        return often | {each.id.block: self.row(each.id) for each in gains}
+
+    @cached_property
+    def written(self) -> dict[FeatureId, Written]:
+        """What each feature wrote that was tried as its block's brush: in more captions if it was tried again, else when strengths were
+        chosen, and then minus what another live feature wrote in the same place. Nothing without a judge."""
+        strengths, again = self._tries
+        return strengths.by_feature | {each.id: found for each, found in again.items()}
 
     def strength(self, block: str) -> float:
         """How strongly a block's features are turned on unless a reader says otherwise, by the same rule."""
-        return self._brushes[1].get(block, DEFAULT_STRENGTH)
+        return self._tries[0].chosen.get(block, DEFAULT_STRENGTH)
 
     def brush(self, row: Row, mask: tuple[tuple[float, ...], ...] | None = None) -> Layer:
         """A feature as a layer, at its block's strength."""
@@ -366,6 +371,22 @@ class Catalogue:
         return [
             text for (name, text), is_there in zip(names, there, strict=True) if is_there and name == self.family(row)
         ]
+
+
+def in_order_of_use(rows: Iterable[Row], written: Mapping[FeatureId, Written]) -> list[Row]:
+    """Features as somebody who paints should try them, since the best reader may write nothing.
+
+    First those that wrote the value they read, by what they gained; then those that were not tried, by how well they read; then, in
+    the same order, those that wrote nothing.
+    """
+
+    def place(row: Row) -> tuple[int, float, float]:
+        if row.id not in written:
+            return 1, 0.0, -row.score
+        rise, _, gain = written[row.id]
+        return (0, -gain, -row.score) if rise > 0 else (2, 0.0, -row.score)
+
+    return sorted(rows, key=place)
 
 
 def finest_grid(maps: Mapping[str, Float[Tensor, "n_f height width"]]) -> int:

@@ -89,6 +89,17 @@ class Trials(NamedTuple):
         return Trials(self.targets, self.which[at], self.rows[at])
 
 
+class Written(NamedTuple):
+    """What a feature wrote when it was tried in one step of Turbo, in pictures that do not show its value; means over these."""
+
+    rise: float
+    """How much more often its value is there."""
+    others: float
+    """How many other values came or went."""
+    gain: float
+    """The rise, less the other values that come or go for each value that the picture shows: 0 or less where it redraws the picture."""
+
+
 class Strengths(NamedTuple):
     """How strongly each block's features are turned on, and what that was chosen by."""
 
@@ -96,8 +107,8 @@ class Strengths(NamedTuple):
     """In units of a feature's mean activation."""
     rises: dict[str, list[float]]
     """By block, at each of STRENGTHS, the mean rise minus that of random features."""
-    by_feature: dict[FeatureId, tuple[float, float]]
-    """Of each feature that was tried, at its block's strength: the same, and how many other values changed."""
+    by_feature: dict[FeatureId, Written]
+    """Of each feature that was tried, at its block's strength; the rise minus that of random features."""
 
 
 def well_read(reading: Reading, per_block: int) -> list[Target]:
@@ -165,12 +176,23 @@ def choose_strengths(reading: Reading, features: int = 20, captions: int = 2, se
     rises, others = map(torch.tensor, measured)
     by_block = {block: rises[:, trials.of_block(block)].mean(1).tolist() for block in trials.blocks}
     at = {b: next(i for i, rise in enumerate(each) if rise >= max(each) - NEARLY) for b, each in by_block.items()}
-    by_feature = {
-        target.id: (rises[at[target.id.block], mine].mean().item(), others[at[target.id.block], mine].mean().item())
+    chosen = torch.tensor([at[target.id.block] for target in trials.chosen])
+    found = _by_target(reading, trials, *(each[chosen, torch.arange(len(chosen))] for each in (rises, others)))
+    by_feature = {target.id: each for target, each in found.items()}
+    return Strengths({block: STRENGTHS[i] for block, i in at.items()}, by_block, by_feature)
+
+
+def _by_target(
+    reading: Reading, trials: Trials, rises: Float[Tensor, " trials"], others: Float[Tensor, " trials"]
+) -> dict[Target, Written]:
+    """The means over the trials of each target that has any."""
+    shown = reading.shows[trials.rows].sum(1).clamp(min=1)  # a judge that abstains may see no value at all
+    gains = rises - others / shown
+    return {
+        target: Written(*(each[mine].mean().item() for each in (rises, others, gains)))
         for place, target in enumerate(trials.targets)
         if (mine := trials.which == place).any()
     }
-    return Strengths({block: STRENGTHS[i] for block, i in at.items()}, by_block, by_feature)
 
 
 def well_written(targets: Sequence[Target], strengths: Strengths) -> list[Target]:
@@ -180,20 +202,19 @@ def well_written(targets: Sequence[Target], strengths: Strengths) -> list[Target
     blocks = list(dict.fromkeys(each.id.block for each in tried))
 
     def place(target: Target) -> tuple[int, float, float, float]:
-        rise, others = strengths.by_feature[target.id]
-        return blocks.index(target.id.block), -rise, others, -target.score
+        found = strengths.by_feature[target.id]
+        return blocks.index(target.id.block), -found.rise, found.others, -target.score
 
     return sorted(tried, key=place)
 
 
 def tried_again(
     reading: Reading, ranked: Sequence[Target], strengths: Mapping[str, float], per_block: int = 3, captions: int = 8
-) -> dict[Target, float]:
-    """The first of some ranked targets, tried in more captions of the same reading: what each gains, block by block, the largest first.
+) -> dict[Target, Written]:
+    """The first of some ranked targets, tried in more captions of the same reading: block by block, the largest gain first.
 
     ranked: such as from `well_written`. Of each block its first `per_block` are tried, and as many of those that read an object's
-    value. A gain is the mean rise of the value in one step, less the other values that come or go for each value that the
-    picture shows. Kept in the cache.
+    value. Kept in the cache.
     """
     values, tried = attribute_values(), {}
     for block in dict.fromkeys(each.id.block for each in ranked):
@@ -204,16 +225,14 @@ def tried_again(
 
     def make(folder: Path) -> None:
         before, after, others = measure_writing(reading, trials, strengths, kinds=KINDS[:1])[:, 0].T
-        gains = (after - before) - others / reading.shows[trials.rows].sum(1).clamp(min=1)
-        (folder / "gains.json").write_text(json.dumps(gains.tolist()))
+        (folder / "rises.json").write_text(json.dumps([(after - before).tolist(), others.tolist()]))
 
     inputs = {"reading": reading.make().name, "captions": captions, "strengths": dict(strengths)}
     inputs |= {"tried": [str(each.id) for each in trials.targets]}
-    gains = torch.tensor(json.loads((cached("tried_again", inputs, make) / "gains.json").read_text()))
-    mean = {each: gains[trials.which == place].mean().item() for place, each in enumerate(trials.targets)}
+    measured = json.loads((cached("tried_again", inputs, make) / "rises.json").read_text())
+    found = _by_target(reading, trials, *map(torch.tensor, measured))
     blocks = list(dict.fromkeys(each.id.block for each in ranked))
-    tested = [each for place, each in enumerate(trials.targets) if (trials.which == place).any()]
-    return {each: mean[each] for each in sorted(tested, key=lambda each: (blocks.index(each.id.block), -mean[each]))}
+    return dict(sorted(found.items(), key=lambda each: (blocks.index(each[0].id.block), -each[1].gain)))
 
 
 def amount_of(assets: Assets, feature: FeatureId, strength: float | Mapping[str, float]) -> float:

@@ -3,10 +3,10 @@ import torch
 
 from sae_lib import reading
 from sae_lib.assets import Assets
-from sae_lib.catalogue import BETAS, TOP, Catalogue, contrast
+from sae_lib.catalogue import BETAS, TOP, Catalogue, Row, contrast, in_order_of_use
 from sae_lib.features import FeatureId
 from sae_lib.painting import Edit, Painter
-from sae_lib.writing import STRENGTHS
+from sae_lib.writing import STRENGTHS, Written
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +87,28 @@ def test_features_are_found_by_number_block_word_and_clip(catalogue, best):
     assert catalogue.search("17") == [FeatureId(block, 17) for block in catalogue.assets.blocks]
     assert {each.block for each in catalogue.search("up.1.1", 30)} == {"up.1.1"}
     value = best.meaning.split()[0]
-    assert catalogue.search(value.upper())[0] == best.id
-    assert all(value in catalogue.row(each).meaning for each in catalogue.search(value, 3))
-    assert catalogue.search("") == [row.id for row in sorted(catalogue.rows, key=lambda row: -row.score)[:40]]
+    of_value = [row for row in catalogue.rows if value in row.meaning]
+    ordered = [row.id for row in in_order_of_use(of_value, catalogue.written)]
+    assert catalogue.search(value.upper(), 3) == ordered[:3] and best.id in ordered
+    assert catalogue.search("") == [row.id for row in in_order_of_use(catalogue.rows, catalogue.written)[:40]]
     assert 0 < len(catalogue.search("a purple heart on the left", 5)) <= 5  # no meaning has all these words
     assert catalogue.search("сердце/99999") == []
+
+
+def test_those_that_write_come_first_then_the_untried_then_those_that_wrote_nothing_each_group_by_its_number():
+    scores = {0: 0.9, 1: 0.8, 2: 0.3, 3: 0.5, 4: 0.6, 5: 0.7, 6: 0.2}
+    rows = [Row(FeatureId("up.1.2", number), 0.1, "night (background)", score) for number, score in scores.items()]
+    tried = {0: (0.0, 0.0, 0.0), 1: (1.0, 9.0, -0.5), 2: (0.5, 1.0, 0.25), 5: (-0.5, 0.0, -0.5), 6: (0.5, 1.0, 0.25)}
+    written = {FeatureId("up.1.2", number): Written(*found) for number, found in tried.items()}
+    ordered = [row.id.feature for row in in_order_of_use(rows, written)]
+    assert ordered == [2, 6, 1, 4, 3, 0, 5]
+    assert [row.id.feature for row in in_order_of_use(rows, {})] == [0, 1, 5, 4, 3, 2, 6]
+
+
+def test_what_was_tried_again_counts_for_more_than_the_first_try(catalogue):
+    strengths, again = catalogue._tries
+    assert set(catalogue.written) == set(strengths.by_feature) and again
+    assert all(catalogue.written[each.id] == found for each, found in again.items())
 
 
 def test_what_fires_in_a_picture_and_at_a_position_of_each_blocks_own_grid(catalogue):
@@ -156,5 +173,5 @@ def test_without_a_judge_features_have_no_meaning(tmp_path, monkeypatch):
     monkeypatch.setenv("SAE_LIB_CACHE", str(tmp_path))
     monkeypatch.setitem(reading.PICTURES, "rehearsal", 2)
     catalogue = Catalogue(Painter(Assets("sdxl", "random/16")))
-    assert {(row.meaning, row.score) for row in catalogue.rows} == {("", 0.0)}
+    assert {(row.meaning, row.score) for row in catalogue.rows} == {("", 0.0)} and catalogue.written == {}
     assert catalogue.panel(catalogue.first_edit.layers[0].feature).strip.shape[0] == len(BETAS)

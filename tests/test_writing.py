@@ -16,6 +16,7 @@ from sae_lib.writing import (
     Strengths,
     Target,
     Trials,
+    Written,
     amount_of,
     choose_strengths,
     draw_written,
@@ -141,17 +142,21 @@ def test_each_block_gets_the_strength_whose_rise_is_most_above_random_features(m
     monkeypatch.setattr(writing, "well_read", lambda reading, count: TARGETS)
     monkeypatch.setattr(writing, "find_trials", lambda targets, reading, captions: TRIALS)
     monkeypatch.setattr(writing, "cached", lambda name, inputs, make: (make(tmp_path), tmp_path)[1])
-    found = choose_strengths(Stub([[0, 0]]))
+    found = choose_strengths(Stub([[1, 1, 1, 1]] * 6 + [[0, 0, 0, 0]]))  # captions 5 and 6: four values show, and none
     assert found.chosen == {"up.1.2": 10.0, "mid.0": 10.0}  # of equal rises the smaller strength
     assert found.rises["up.1.2"] == pytest.approx([1 / 3, 2 / 3, 2 / 3]) and found.rises["mid.0"] == [0, 1, 0]
-    assert found.by_feature == {TARGETS[0].id: (1.0, 3.0), TARGETS[1].id: (0.0, 3.0), TARGETS[2].id: (1.0, 3.0)}
+    gains = 1.0 - (3 / 4 + 3) / 2, -3 / 4, 1.0 - 3
+    rises = 1.0, 0.0, 1.0
+    assert found.by_feature == {
+        each.id: Written(rise, 3.0, gain) for each, rise, gain in zip(TARGETS, rises, gains, strict=True)
+    }
 
 
 def test_of_each_block_what_rose_most_comes_first_then_what_changed_least_then_what_is_read_best():
     scores = (0.9, 0.8, 0.7, 0.6)
     targets = [target("up.1.2", feature, 0, score) for feature, score in enumerate(scores)] + [target("mid.0", 0, 0)]
     measured = [(0.0, 1.0), (0.5, 2.0), (0.5, 1.0), (0.5, 2.0)]
-    by_feature = {each.id: pair for each, pair in zip(targets, measured, strict=False)}
+    by_feature = {each.id: Written(*pair, 0.0) for each, pair in zip(targets, measured, strict=False)}
     assert [each.id.feature for each in well_written(targets, Strengths({}, {}, by_feature))] == [2, 1, 3, 0]
 
 
@@ -170,8 +175,9 @@ def test_the_first_of_a_first_try_are_tried_again_and_ordered_by_what_they_gain_
     monkeypatch.setattr(writing, "cached", lambda name, inputs, make: (make(tmp_path), tmp_path)[1])
     reading = Stub([[0, 0, 1, 1]] * 4)
     ranked = [TARGETS[0], TARGETS[1], target("up.1.2", 2, 1), TARGETS[2]]
-    gains = tried_again(reading, ranked, {"up.1.2": 5.0, "mid.0": 5.0}, per_block=2, captions=2)
-    assert list(gains.items()) == [(TARGETS[1], 1.0), (TARGETS[0], 0.0), (TARGETS[2], 0.0)]
+    found = tried_again(reading, ranked, {"up.1.2": 5.0, "mid.0": 5.0}, per_block=2, captions=2)
+    written = [Written(1.0, 0.0, 1.0), Written(1.0, 2.0, 0.0), Written(0.0, 0.0, 0.0)]
+    assert list(found.items()) == list(zip([TARGETS[1], TARGETS[0], TARGETS[2]], written, strict=True))
     assert asked == [[(0, 0), (0, 1), (1, 2), (1, 3), (2, 0), (2, 1)]]  # not the third of up.1.2
 
 

@@ -266,7 +266,8 @@ if assets.known:
         for ok, c in zip(sure, captions, strict=True)
     ]
     again = (5, 8) if run.compared_with else (2, 1)
-    gains = tried_again(reading, well_written(targets, strengths), strength_of, *again)
+    tried = tried_again(reading, well_written(targets, strengths), strength_of, *again)
+    gains = {each: found.gain for each, found in tried.items()}
     lines = one_per_value(list(gains), 2)
     print("gained in more captions:", *(f"{each.id} {name_of(each)} {gains[each]:+.2f}" for each in lines), sep="\n  ")
     print(f"{sum(sure)} of {len(sure)} later captions name one object and have a picture that the judge is sure of")

@@ -8,7 +8,8 @@
 # 2. drag the mouse, a finger or a pen over an object under **Before**: the cells you cross are painted with the feature;
 # 3. look at **After**, a moment later: the same picture, with the feature turned on in those cells;
 # 4. click another feature in the list, which takes the place of the first (**+** adds a second), or search for a word
-#    (`red`, `star`, `night`): a score near 1 keeps what it promises, one near 0 promises nothing;
+#    (`red`, `star`, `night`). Each line says how well a feature *reads* the word (1 is perfect, 0 chance) and whether it *writes* it: those
+#    that do come first, then those that nobody tried, then those that wrote nothing when they were tried;
 # 5. move **Strength**: more breaks the picture, below zero takes the feature away; and choose *Turbo, 4 steps*, which often
 #    draws the same edit better;
 # 6. **Undo** goes back, **Reset** to the start; nothing can break. A new prompt is drawn on Enter.
@@ -29,7 +30,8 @@
 # | mask | `Layer.mask` | the cells where it is added, on the grid of the feature's block (section 20.3) |
 # | block | `blocks` | which transformer blocks have features here; notebook 05 says how they were chosen |
 # | meaning | `Row.meaning` | the attribute value that a feature's map predicts best (notebook 09) |
-# | score | `Row.score` | how well, on other pictures: 0 is chance, 1 perfect |
+# | score | `Row.score` | how well, on other pictures: 0 is chance, 1 perfect; a line's *reads* |
+# | gain | `Written.gain` | rise of its value when it was tried, less the other values that came or went per value shown; a line's *writes* |
 # | β | `BETAS` | modulation: β S^ρ f_ρ is added, so β = −1 turns the feature off |
 
 # %% [markdown]
@@ -43,6 +45,10 @@
 # value that the picture shows. This second trial was added on 2026-11-26, after first runs with these blocks whose brushes
 # redrew the scene; their tables had been seen, so that the table of section 20.2 illustrates and tests nothing. All of it is kept in the cache. The
 # pictures of a card are drawn when the card comes into view.
+#
+# The lines of both widgets say what came of these trials, and searches are ordered by it, since the best reader may write nothing.
+# A gain comes from the second trial, or else from the first, which is rough: two captions, minus what the other feature
+# wrote there. *Writes but redraws* has a gain of 0 or less, though its value appeared; *not tried* was not among the ten.
 
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
@@ -295,8 +301,8 @@ save_figure(run, fig, "two_sets", {"changes": record, "prompt": plain.prompt, "s
 # ## 20.4 Explore
 #
 # Every feature is a card: its icon (what it draws when an empty prompt leaves it alone with the noise), the pictures in which it is most
-# active with its map laid over them, the first of these modulated, its meaning with the score, and how often it fires. Search by word,
-# or number, choose a block, sort by what is asked. Above the cards, a prompt's picture: the list beside it says which features are
+# active with its map laid over them, the first of these modulated, its meaning, how well it reads and writes that, and how often it
+# fires. Search by word, or number, choose a block, sort by what is asked. Above the cards, a prompt's picture: the list beside it says which features are
 # active, and a click on a position which of them fire there.
 
 # %%

@@ -22,6 +22,7 @@ from sae_lib.features import FeatureId
 from sae_lib.painting import Edit
 from sae_lib.pictures import as_image, difference
 from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS
+from sae_lib.writing import Written
 
 _GLYPHS = {"v": "▼", "<": "◀", ">": "▶", "^": "▲", "o": "●", "s": "■", "D": "◆", "P": "✚", "X": "✖", "*": "★", "h": "⬢"}
 """What Matplotlib draws for a marker, as a character."""
@@ -88,7 +89,8 @@ class LiveWidget(anywidget.AnyWidget):
 
     def described(self, row: Row) -> dict[str, Any]:
         """A feature as a line of a list."""
-        return {"id": str(row.id), "block": row.id.block, "meaning": row.meaning, "score": round(row.score, 3)}
+        told = {"id": str(row.id), "block": row.id.block, "meaning": row.meaning, "score": round(row.score, 3)}
+        return told | {"wrote": in_words(self.catalogue.written.get(row.id))}
 
     def fired(
         self, maps: Mapping[str, Float[Tensor, "n_f height width"]], cell: tuple[int, int] | None = None
@@ -182,6 +184,7 @@ class ExplorerWidget(LiveWidget):
         ]
         start = self._start or self.catalogue.first_edit
         content = {"meanings": meanings, "betas": BETAS, "top": TOP, "edit": start.to_json()}
+        content["wrote"] = {str(each): in_words(found) for each, found in self.catalogue.written.items()}
         self.welcome(number, check, buffers=[each.tobytes() for each in table], **content)
 
     def on_search(self, number: str, check: Callable, text: str) -> None:
@@ -204,6 +207,15 @@ class ExplorerWidget(LiveWidget):
         drawn, maps = self.painter.draw(edit, check), self.painter.read(edit)
         content = {"found": self.fired(maps, tuple(cell) if cell else None), "grid": finest_grid(maps), "cell": cell}
         self.tell("read", number, [png(drawn.before)], notes=list(drawn.notes), **content)
+
+
+def in_words(found: Written | None) -> str:
+    """What a feature wrote when it was tried, as the end of its line."""
+    if found is None:
+        return "not tried"
+    if found.rise <= 0:
+        return "writes nothing"
+    return f"writes {found.gain:+.2f}" if found.gain > 0 else "writes but redraws"
 
 
 def png(picture: Float[Tensor, "3 height width"]) -> bytes:

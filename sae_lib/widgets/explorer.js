@@ -22,7 +22,7 @@ const TEMPLATE = `
     placeholder="a word (red, star, night) or a number (up.1.2/17)"></label>
   <label>Block <select data-testid="block"><option value="">all</option></select></label>
   <label>Sort by <select data-testid="sort">
-    <option value="fit">fit to the search</option><option value="score" selected>score of the meaning</option>
+    <option value="fit">fit to the search</option><option value="score" selected>how well it reads</option>
     <option value="rate">firing rate</option><option value="number">number</option><option value="block">block</option>
   </select></label>
   <span data-testid="status" role="status" data-revision="0">connecting to the kernel …</span>
@@ -49,10 +49,11 @@ function render({ model, el }) {
     welcome(message, _blobs, tables) {
       told = message;
       const [block, number, rate, score, meaning] = tables.map((each) => new Float32Array(each.buffer.slice(each.byteOffset, each.byteOffset + each.byteLength)));
-      rows = Array.from(block, (b, i) => ({
-        block: told.blocks[b].name, b, number: number[i], id: `${told.blocks[b].name}/${number[i]}`,
-        rate: rate[i], score: score[i], meaning: told.meanings[meaning[i]],
-      }));
+      rows = Array.from(block, (b, i) => {
+        const name = told.blocks[b].name, id = `${name}/${number[i]}`;
+        return { block: name, b, number: number[i], id, rate: rate[i], score: score[i], meaning: told.meanings[meaning[i]],
+          wrote: told.wrote[id] ?? "not tried" };
+      });
       byId = new Map(rows.map((row) => [row.id, row]));
       if (!told.known) at("sort").value = "rate";
       at("block").append(...told.blocks.map(({ name, mark }) => make("option", { value: name }, `${mark} ${name}`)));
@@ -138,11 +139,10 @@ function render({ model, el }) {
   }
   function blank(row) {
     const { color, mark } = told.blocks[row.b];
-    const score = told.known && row.meaning ? `score ${row.score.toFixed(2)}` : "";
     return make("article", { class: "card", "data-testid": "card", "data-feature": row.id },
       make("header", {}, make("span", { class: "mark", style: `color: ${color}`, "aria-hidden": "true" }, mark),
         make("span", { class: "id" }, row.id), make("span", { class: "numbers" }, `fires at ${(100 * row.rate).toPrecision(2)} %`)),
-      make("div", { class: "says" }, make("span", { class: "meaning" }, row.meaning || (told.known ? "never fired" : "")), make("span", { class: "numbers" }, score)),
+      make("div", { class: "says" }, make("span", { class: "meaning" }, row.meaning || (told.known ? "never fired" : "")), make("span", { class: "numbers" }, worth(row))),
       make("div", { class: "panel" }, make("p", { class: "none" }, "…")));
   }
   function fill(card, id) {

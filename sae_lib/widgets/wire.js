@@ -91,11 +91,14 @@ function outline(pen, [row, column], side) {
   }
 }
 
-// A feature's line in a list: mark and number, meaning, score.
+// How well a feature reads its meaning, and what it wrote when it was tried.
+const worth = ({ meaning, score, wrote }) => meaning && wrote ? `reads ${score.toFixed(2)}, ${wrote}` : "";
+
+// A feature's line in a list: mark and number, meaning, worth.
 function describe(each, blocks) {
   const block = blocks.find(({ name }) => name === each.block);
   const numbers = each.strength !== undefined ? `×${each.strength.toFixed(1)} in ${Math.round(100 * each.share)} %`
-    : each.score && each.meaning ? `score ${each.score.toFixed(2)}` : "";
+    : worth(each);
   return [
     make("span", { class: "mark", style: `color: ${block.color}`, "aria-hidden": "true" }, block.mark),
     make("span", { class: "id" }, each.id),

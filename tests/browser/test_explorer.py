@@ -62,7 +62,7 @@ def test_a_card_shows_an_icon_top_pictures_and_the_modulation(explorer):
 
 
 def test_the_cards_are_sorted_by_what_is_asked(explorer):
-    for sort, pattern in {"score": r"score (-?[\d.]+)", "rate": r"fires at ([\d.]+) %"}.items():
+    for sort, pattern in {"score": r"reads (-?[\d.]+)", "rate": r"fires at ([\d.]+) %"}.items():
         with explorer.renewed():
             explorer.part("sort").select_option(sort)
         found = numbers(explorer, pattern)
