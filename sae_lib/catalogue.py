@@ -22,6 +22,7 @@ from sae_lib.painting import Edit, Layer, OnStep, Painter
 from sae_lib.pictures import draw_pictures, lay_over
 from sae_lib.reading import NOISE_SEED, Reading, objects_in
 from sae_lib.writing import (
+    AROUND,
     EVERYWHERE,
     Strengths,
     Target,
@@ -324,7 +325,7 @@ class Catalogue:
         """Where a painter starts: the first held-out caption, and one of the features of `best` in an empty mask.
 
         It is the one whose stroke shows most. Those go first that are brushed over objects, before those that are turned on
-        everywhere; of these those whose value the judge sees afterwards and did not see before; of these the one with the
+        around them or everywhere; of these those whose value the judge sees afterwards and did not see before; of these the one with the
         largest change of the picture inside the stroke, less the change outside. Without a judge: the one that,
         everywhere, changes the picture most.
         """
@@ -334,7 +335,11 @@ class Catalogue:
         def shows(row: Row) -> tuple[bool, bool, float]:
             mask = self.where(plain, row)
             after = self.painter.draw(replace(edit, layers=(self.brush(row, mask),))).after
-            return mask is not None, self.seen(row, plain, after), contrast(plain, after, mask)
+            return (
+                self.family(row) not in (*EVERYWHERE, *AROUND),
+                self.seen(row, plain, after),
+                contrast(plain, after, mask),
+            )
 
         first = max(self.best.values(), key=shows)
         empty = ((0.0,) * grids[first.id.block],) * grids[first.id.block]
@@ -345,11 +350,14 @@ class Catalogue:
         return row.meaning.partition(" (")[2].removesuffix(")")
 
     def where(self, picture: Float[Tensor, "3 height width"], row: Row) -> tuple[tuple[float, ...], ...] | None:
-        """The cells of a feature's block where the judge sees objects; None for everywhere, where no object says where to paint
-        (`writing.EVERYWHERE`), and without a judge."""
+        """The cells of a feature's block where the judge sees objects, or for a background (`writing.AROUND`) where it sees none; None for
+        everywhere, where no object says where to paint (`writing.EVERYWHERE`), and without a judge."""
         if not self.assets.known or self.family(row) in EVERYWHERE:
             return None
-        return self.objects(picture, row.id.block)
+        cells = self.objects(picture, row.id.block)
+        if self.family(row) in AROUND:
+            cells = tuple(tuple(1 - there for there in line) for line in cells)
+        return cells if any(map(any, cells)) else None
 
     def objects(self, picture: Float[Tensor, "3 height width"], block: str) -> tuple[tuple[float, ...], ...]:
         """The cells of a block's grid where the judge sees objects; all cells where it sees none."""

@@ -140,6 +140,15 @@ def test_a_block_is_begun_with_one_of_its_best_read_features(catalogue):
         )  # of the two that are tried at this scale
 
 
+def test_a_stroke_covers_the_objects_for_a_background_the_rest_and_for_a_style_all(catalogue):
+    picture, meanings = catalogue.pictures[0], ("red (colour)", "night (background)", "cartoon (style)")
+    over, around, everywhere = (
+        catalogue.where(picture, Row(FeatureId("up.1.2", 0), 0.1, meaning, 0.5)) for meaning in meanings
+    )
+    assert everywhere is None and 0 < sum(map(sum, over)) < 256
+    assert torch.equal(torch.tensor(over) + torch.tensor(around), torch.ones(16, 16))
+
+
 def test_a_painter_starts_with_an_empty_mask_and_the_feature_whose_stroke_shows_most(catalogue):
     edit = catalogue.first_edit
     (layer,) = edit.layers

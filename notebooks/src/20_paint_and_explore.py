@@ -114,8 +114,8 @@ PainterWidget(catalogue)
 # %% [markdown]
 # The same without a kernel: a first stroke with each block's feature, as a stranger would try it. The rule: the feature that the
 # block is begun with (20.1), at the block's strength, in ten captions *after* those that were read, whose pictures do not
-# show the value by the judge. The stroke covers the cells where the judge sees an object, and everywhere for a value of position,
-# background or style. Beside it, in the same cells with the same push, another live feature of the block, by lot. Changed on
+# show the value by the judge. The stroke covers the cells where the judge sees an object, for a background those where it sees none, and
+# everywhere for a value of position or style. Beside it, in the same cells with the same push, another live feature of the block, by lot. Changed on
 # 2026-11-26, before the run with the chosen blocks: until then a band across the first caption's picture was painted at strength 10,
 # which often had no object to change, and showed the value already.
 
@@ -192,8 +192,8 @@ save_figure(run, fig, "strokes", result | {"seen in at least 7 of 10": seen_ofte
 
 # %% [markdown]
 # **What we see.** One column per block in the order of the forward pass, each with its own caption. Above, the picture before; the white
-# border holds the painted cells (around the whole picture: the object fills no cell of this grid), and no border means everywhere. Below, the same noise and caption with the feature turned on
-# there. The words are the judge's, of the family of attributes that the feature reads: a stroke has worked where the lower word is the feature's
+# border holds the painted cells (around the whole picture: the object fills no cell of this grid), and no border means everywhere. Below,
+# the same noise and caption with the feature turned on there. The words are the judge's, of the family of attributes that the feature reads: a stroke has worked where the lower word is the feature's
 # and the upper one is not. One picture is an illustration; the table above counts all captions that were tried, with the feature by lot beside it.
 # Where both columns are high, any push of that block does it; where *other values changed* is large, the stroke redraws
 # more than it was asked to.
