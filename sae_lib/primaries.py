@@ -1,7 +1,8 @@
 """The one test that decides each of the paper's claims on the pocket models: its sentence with its bounds, and how measurements become the number
 that is judged.
 
-Every function gives a number with its 95 % interval. Its control is subtracted, so that a model in which nothing happens gives 0.
+Every function gives a number with its 95 % interval. Its control is subtracted, so that a model in which nothing happens gives 0. What a
+notebook draws as well is taken as samples, by `writing.samples_by_block` say, so that they are drawn once.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,6 @@ from sae_lib.metrics import Interval, bootstrap, bootstrap_interval, bootstrap_t
 from sae_lib.riebench import CATEGORIES
 from sae_lib.transfer import share_of_rest
 from sae_lib.verdicts import Claim
-from sae_lib.writing import Trials, samples_by_block
 
 ABOVE_ZERO = 1e-6
 """The bound of a claim that there is a difference: one of exactly zero does not hold."""
@@ -132,18 +132,16 @@ PRIMARY = {
 """By the claim's id. A text and its bounds are the rule of `notebooks/rules.json`: changing one makes a new rule."""
 
 
-def rise_over_random(
-    trials: Trials, measured: Float[Tensor, "trials kinds quantities"], resamples: int = 1000, seed: int = 0
-) -> Interval:
+def rise_over_random(rises: Mapping[str, Float[Tensor, "samples kinds"]]) -> Interval:
     """C1: how much more often a value appears when the feature that reads it is turned on than with a random one, mean over blocks.
 
-    measured: by `writing.measure_writing`. A bootstrap over features and captions.
+    rises: by block, after minus before, of what `writing.measure_writing` gives.
     """
-    rises = samples_by_block(trials, measured[..., 1] - measured[..., 0], resamples, seed)
-    return _mean_of_blocks({block: each[:, 0] - each[:, 1] for block, each in rises.items()})
+    return mean_of_blocks({block: each[:, 0] - each[:, 1] for block, each in rises.items()})
 
 
-def _mean_of_blocks(by_block: Mapping[str, Float[Tensor, " samples"]]) -> Interval:
+def mean_of_blocks(by_block: Mapping[str, Float[Tensor, " samples"]]) -> Interval:
+    """The mean over blocks, sample by sample."""
     return interval_of(torch.stack(list(by_block.values())).mean(0))
 
 
@@ -263,48 +261,28 @@ def _spread(means: Float[Tensor, "samples kinds columns"]) -> Float[Tensor, " sa
     return off.square().nanmean(-2).sqrt().mean(-1)
 
 
-def spread_over_untrained(
-    kinds: Int[Tensor, " cases"],
-    shares: Float[Tensor, "cases blocks"],
-    of_untrained: Float[Tensor, "cases blocks"],
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Interval:
+def spread_over_untrained(trained: Float[Tensor, " samples"], blank: Float[Tensor, " samples"]) -> Interval:
     """C8: `spread_by_kind` of the trained SAEs' shares, minus that of untrained SAEs of the same size."""
-    ours, theirs = (spread_by_kind(kinds, each, resamples, seed) for each in (shares, of_untrained))
-    return interval_of(ours - theirs)
+    return interval_of(trained - blank)
 
 
-def early_over_late(
-    trials: Trials, amplitudes: Float[Tensor, "trials spans 2"], resamples: int = 1000, seed: int = 0
-) -> Interval:
+def early_over_late(amplitudes: Mapping[str, Float[Tensor, "samples spans 2"]]) -> Interval:
     """C9: (early - late) / (early + late), minus the same of random directions, mean over blocks.
 
-    amplitudes: by `writing.measure_timing`; early and late are those of the first and of the last span of steps. A bootstrap over features
-    and captions. A quotient, so that a push that is as early as a random one and only larger gives 0.
+    amplitudes: by block, of what `writing.measure_timing` gives; early and late are those of the first and of the last span of steps. A
+    quotient, so that a push that is as early as a random one and only larger gives 0.
     """
-    by_block = samples_by_block(trials, amplitudes, resamples, seed)
-    early = {b: (e[:, 0] - e[:, -1]) / (e[:, 0] + e[:, -1]).clamp(min=1e-9) for b, e in by_block.items()}
-    return _mean_of_blocks({block: each[:, 0] - each[:, 1] for block, each in early.items()})
+    early = {b: (e[:, 0] - e[:, -1]) / (e[:, 0] + e[:, -1]).clamp(min=1e-9) for b, e in amplitudes.items()}
+    return mean_of_blocks({block: each[:, 0] - each[:, 1] for block, each in early.items()})
 
 
-def both_over_same_dose(
-    trials: Trials,
-    both: Float[Tensor, "trials quantities"],
-    conditional: Float[Tensor, "trials quantities"],
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Interval:
+def both_over_same_dose(both: Float[Tensor, " samples"], conditional: Float[Tensor, " samples"]) -> Interval:
     """C10: how much more often a value appears when its feature is added to one half of guidance and subtracted from the other than when
-    it is added at the same dose. A bootstrap over features and captions.
+    it is added at the same dose.
 
-    both, conditional: one kind of `writing.measure_writing` each.
+    both, conditional: by `metrics.bootstrap_trials`, of the same trials, after minus before of what `writing.measure_writing` gives.
     """
-    one, other = (
-        bootstrap_trials((each[:, 1] - each[:, 0])[:, None], trials.which, trials.rows, resamples, seed)
-        for each in (both, conditional)
-    )
-    return interval_of((one - other)[:, 0])
+    return interval_of(both - conditional)
 
 
 def caption_gains(
@@ -325,32 +303,20 @@ def caption_gains(
     return sums[:, [0, 2]] / sums[:, [1, 3]].clamp(min=1e-9)
 
 
-def caption_gain_over_random(
-    gains: Float[Tensor, " trials"],
-    of_features: Bool[Tensor, " trials"],
-    units: Int[Tensor, " trials"],
-    captions: Int[Tensor, " trials"],
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Interval:
+def caption_gain_over_random(gains: Float[Tensor, "samples 2"]) -> Interval:
     """C12: the first of `caption_gains` minus the second."""
-    return interval_of(caption_gains(gains, of_features, units, captions, resamples, seed).diff(dim=1)[:, 0].neg())
+    return interval_of(gains.diff(dim=1)[:, 0].neg())
 
 
 def inside_over_next(
-    trials: Trials,
-    measured: Float[Tensor, "trials amounts areas measures"],
-    measure: str = MEASURES[0],
-    resamples: int = 1000,
-    seed: int = 0,
+    measured: Mapping[str, Float[Tensor, "samples amounts areas measures"]], measure: str = MEASURES[0]
 ) -> Interval:
     """C13: one of `locality.MEASURES` in the area where a feature acts, minus the same in the next picture's area, mean over blocks.
 
-    measured: by `locality.measure_modulation`. A bootstrap over features and captions.
+    measured: by block, of what `locality.measure_modulation` gives.
     """
-    by_block = samples_by_block(trials, measured, resamples, seed)
     at = MEASURES.index(measure)
-    return _mean_of_blocks({b: (each[:, :, 0, at] - each[:, :, 1, at]).mean(1) for b, each in by_block.items()})
+    return mean_of_blocks({b: (each[:, :, 0, at] - each[:, :, 1, at]).mean(1) for b, each in measured.items()})
 
 
 def over_yardstick(means: Float[Tensor, "*samples 3"]) -> Float[Tensor, "*samples"]:

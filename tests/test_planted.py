@@ -20,6 +20,7 @@ from sae_lib.interventions import intervene, reconstruct, skip_block
 from sae_lib.judges import attribute_values
 from sae_lib.locality import inside_and_outside
 from sae_lib.meaning import Truth, compare_reading, scene_samples
+from sae_lib.metrics import bootstrap_trials
 from sae_lib.pictures import draw_pictures
 from sae_lib.pocket.captions import attribute_words
 from sae_lib.pocket.world import ATTRIBUTES, attribute_maps, sample_scenes
@@ -28,6 +29,7 @@ from sae_lib.primaries import (
     agreement,
     both_over_same_dose,
     caption_gain_over_random,
+    caption_gains,
     distance_left,
     early_over_late,
     first_over_rest,
@@ -37,6 +39,7 @@ from sae_lib.primaries import (
     rise_over_random,
     share_of_ceiling,
     share_that_never_fires,
+    spread_by_kind,
     spread_over_untrained,
 )
 from sae_lib.reading import NOISE_SEED, Reading
@@ -45,7 +48,7 @@ from sae_lib.sae import TopKSAE
 from sae_lib.statistics import FeatureStatistics
 from sae_lib.transfer import measure_transfer, untrained
 from sae_lib.updates import capture_updates, to_vectors
-from sae_lib.writing import Target, Trials, find_trials, measure_writing
+from sae_lib.writing import Target, Trials, find_trials, measure_writing, samples_by_block
 
 SAMPLING = {"resamples": 200, "seed": 0}
 
@@ -209,7 +212,8 @@ def rise(assets, later, directions, strength=20.0):
     assets._loaded["panel"] = {WRITER: sae}, {WRITER: FeatureStatistics(ones, ones, ones, ones, torch.tensor(1))}
     targets = [Target(FeatureId(WRITER, i), value, 1.0) for i, value in enumerate(BACKGROUNDS)]
     trials = find_trials(targets, later, 2)
-    return word("C1", rise_over_random(trials, measure_writing(later, trials, strength), **SAMPLING))
+    measured = measure_writing(later, trials, strength)
+    return word("C1", rise_over_random(samples_by_block(trials, measured[..., 1] - measured[..., 0], **SAMPLING)))
 
 
 def test_directions_that_write_a_background_raise_it_and_random_ones_or_none_do_not(assets, later, writing_directions):
@@ -320,7 +324,7 @@ def captioned(scenes, sae, size=1.0):
                     if shows[i, own]
                 ]
     gains, own, units, rows = map(torch.tensor, zip(*trials, strict=True))
-    return word("C12", caption_gain_over_random(gains, own, units, rows, **SAMPLING))
+    return word("C12", caption_gain_over_random(caption_gains(gains, own, units, rows, **SAMPLING)))
 
 
 def test_captions_predict_planted_features_and_no_exchanged_or_random_ones(scenes):
@@ -332,8 +336,8 @@ def test_captions_predict_planted_features_and_no_exchanged_or_random_ones(scene
 
 def test_captions_predict_nothing_of_units_that_are_never_active():
     own = torch.tensor([True, False] * 20)
-    none = caption_gain_over_random(torch.zeros(40), own, torch.arange(40) % 8, torch.arange(40) // 8, **SAMPLING)
-    assert word("C12", none) == "fails"
+    none = caption_gains(torch.zeros(40), own, torch.arange(40) % 8, torch.arange(40) // 8, **SAMPLING)
+    assert word("C12", caption_gain_over_random(none)) == "fails"
 
 
 # --- RIEBench: C7, C8 ---------------------------------------------------------------------------------------------------
@@ -379,7 +383,7 @@ def test_blocks_depend_on_the_kind_of_edit_only_where_untrained_saes_depend_less
     shuffled = planted[torch.randperm(CASES, generator=rng())]
 
     def depends(ours, theirs):
-        return word("C8", spread_over_untrained(kinds, ours, theirs, **SAMPLING))
+        return word("C8", spread_over_untrained(*(spread_by_kind(kinds, each, **SAMPLING) for each in (ours, theirs))))
 
     assert depends(planted, flat) == "holds"
     assert depends(planted, blank) != "holds"  # what an untrained SAE shows as well
@@ -405,7 +409,8 @@ def test_early_steps_count_more_only_where_they_do_beyond_a_random_push():
     shuffled = features.gather(1, torch.rand(features.shape, generator=rng(2)).argsort(1))
 
     def counts(ours, control):
-        return word("C9", early_over_late(TRIALS, torch.stack([ours, control], 2), **SAMPLING))
+        samples = samples_by_block(TRIALS, torch.stack([ours, control], 2), **SAMPLING)
+        return word("C9", early_over_late(samples))
 
     assert counts(features, push) == "holds"
     assert counts(shuffled, push) != "holds"
@@ -422,7 +427,9 @@ def written(rate, seed):
 
 def test_adding_and_subtracting_writes_more_only_beyond_what_the_dose_writes():
     def more(both, same_dose):
-        return word("C10", both_over_same_dose(TRIALS, both, same_dose, **SAMPLING))
+        rises = ((each[:, 1] - each[:, 0])[:, None] for each in (both, same_dose))
+        samples = (bootstrap_trials(each, TRIALS.which, TRIALS.rows, **SAMPLING)[:, 0] for each in rises)
+        return word("C10", both_over_same_dose(*samples))
 
     assert more(written(0.9, 0), written(0.1, 1)) == "holds"
     assert more(written(0.5, 0), written(0.5, 1)) != "holds"
@@ -437,7 +444,7 @@ def test_changes_are_mostly_where_a_feature_acts_only_if_they_are_put_there():
 
     def stays(change):
         measured = inside_and_outside(before, before + change, areas)[:, None]
-        return word("C13", inside_over_next(TRIALS, measured, **SAMPLING))
+        return word("C13", inside_over_next(samples_by_block(TRIALS, measured, **SAMPLING)))
 
     assert stays(noise * inside) == "holds"
     assert stays(noise * (1 - inside)) == "fails"

@@ -436,10 +436,10 @@ report("colour: features - partners", interval(beside("colour")))
 # %%
 if {own for *_, own in trials} == {True, False}:
     pair, row, gain, own = map(torch.tensor, zip(*trials, strict=True))
-    tried = gain, own, pair, row
-    for kind, samples in zip(kinds, caption_gains(*tried, **sampling).T, strict=True):
+    gains = caption_gains(gain, own, pair, row, **sampling)
+    for kind, samples in zip(kinds, gains.T, strict=True):
         report(f"sensitivity: {kind} - equal rate", interval_of(samples))
-    found = report("sensitivity: the first minus the second", caption_gain_over_random(*tried, **sampling))
+    found = report("sensitivity: the first minus the second", caption_gain_over_random(gains))
     verdicts.append(claims["sensitivity"].judge(run, found.value, found[1:]))
     report("causality above other words: features - partners", interval(beside("causality", above_chance=True)))
 if rows_of:

@@ -62,6 +62,7 @@ from sae_lib.primaries import (
     both_over_same_dose,
     early_over_late,
     inside_over_next,
+    mean_of_blocks,
     rise_over_random,
 )
 from sae_lib.reading import NOISE_SEED, Reading
@@ -231,11 +232,6 @@ def trials_of(part):
 def name_of(target):
     """What a target reads, in words."""
     return label.get(target.id) or target.label
-
-
-def mean_of(by_block):
-    """The interval of the mean over blocks, from `samples_by_block`."""
-    return interval_of(torch.stack(list(by_block.values())).mean(0))
 
 
 # %% [markdown]
@@ -505,9 +501,9 @@ for block in assets.blocks if families else ():
 # %%
 causal_verdicts, room = [], []
 for model, claim in on_claims.items() if assets.known else ():
-    mean = rise_over_random(trials[model], effects[model], **sampling)
+    mean = rise_over_random(samples[model])
     causal_verdicts.append(claim.judge(run, mean.value, mean[1:]))
-    extra = mean_of({block: each[:, 0] - each[:, 1] for block, each in others[model].items()})
+    extra = mean_of_blocks({block: each[:, 0] - each[:, 1] for block, each in others[model].items()})
     best = max(net[model], key=lambda block: net[model][block][0])
     print(f"{model:15} mean {mean.value:+.2f}, best block {best} {net[model][best][0]:+.2f};", end=" ")
     print(f"others changed, minus random: {extra.value:+.2f} ({extra.low:+.2f} to {extra.high:+.2f})")
@@ -515,7 +511,7 @@ if assets.known:
     room = [block for block, each in samples["off"].items() if each[0, 2] >= ROOM]
     print("turning off can be tested in", ", ".join(room) or "no block", "and cannot be tested in the others")
 if room:
-    mean = mean_of({block: net["off"][block] for block in room})
+    mean = mean_of_blocks({block: net["off"][block] for block in room})
     causal_verdicts.append(off_claim.judge(run, mean.value, mean[1:]))
 
 
@@ -607,7 +603,7 @@ times = load_file(times_folder / "times.safetensors")
 curves = {model: samples_by_block(timing[model], times[model], **sampling) for model in timing}
 time_verdicts = []
 for model, by_block in curves.items():
-    early = early_over_late(timing[model], times[model], **sampling)
+    early = early_over_late(by_block)
     time_verdicts.append(early_claims[model].judge(run, early.value, early[1:]))
     ratios = {block: each[:, -1] / (each[:, 0] + each[:, -1]).clamp(min=1e-9) for block, each in by_block.items()}
     for kind, name in enumerate(("feature", "random direction")):
@@ -697,7 +693,7 @@ for arm, each in arm_samples.items():
     print(f"{arm.replace(chr(10), ' '):24}", *shown, sep="  ")
 guidance_verdicts = []
 if assets.known:
-    more = both_over_same_dose(base.take(at), arms["both"], arms["conditional,\nsame dose"], **sampling)
+    more = both_over_same_dose(*(arm_samples[arm][:, 0] for arm in ("both", "conditional,\nsame dose")))
     guidance_verdicts = [both_claim.judge(run, more.value, more[1:])]
 else:
     print("rise not run: nothing knows the truth of a photograph")
@@ -761,7 +757,7 @@ for kind, chosen in ids.items():
     tested = Trials([Target(each, -1, 0.0) for each in once], torch.tensor([once.index(c) for c in chosen]), local_rows)
     local_samples[kind] = samples_by_block(tested, locality[kind], **sampling)  # [samples, amounts, areas, 2]
     for measure, claim in zip(MEASURES, local_claims[kind], strict=True):
-        value = inside_over_next(tested, locality[kind], measure, **sampling)
+        value = inside_over_next(local_samples[kind], measure)
         local_verdicts.append(claim.judge(run, value.value, value[1:]))
     print(f"{kind}: inside minus outside (own, next picture's; of 765); share inside minus area (own, next picture's)")
     for block, each in local_samples[kind].items():

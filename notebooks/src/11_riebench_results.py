@@ -615,8 +615,8 @@ axes[0, 0].invert_yaxis()
 found = {}
 if has_ceiling.sum() > 1:
     kinds, own, theirs = (each[has_ceiling] for each in (sweep.categories, share, control))
-    found["kinds"] = spread_over_untrained(kinds, own, theirs, **sampling)
-    found["shuffled"] = interval_of(spread_by_kind(kinds, own, **sampling))
+    spread, of_untrained = (spread_by_kind(kinds, each, **sampling) for each in (own, theirs))
+    found["kinds"], found["shuffled"] = spread_over_untrained(spread, of_untrained), interval_of(spread)
 if writers and n_edited > 1:
     at = torch.tensor([assets.blocks.index(writers[int(number)]) for number in sweep.categories])
     others = torch.stack([share[sweep.categories != number].mean(0) for number in sweep.categories])
