@@ -41,6 +41,12 @@ def noise_seed(assets: Assets) -> int:
     return 0 if assets.scale == "sdxl" else NOISE_SEED
 
 
+def refuse_block(assets: Assets, block: str) -> None:
+    """Raises ValueError for a block that the assets have not."""
+    if block not in assets.blocks:
+        raise ValueError(f"{block!r} is none of this run's blocks; choose from {', '.join(assets.blocks)}")
+
+
 @torch.no_grad()
 def study_prompt(
     assets: Assets, block: str, prompt: str, noise: int = 42, count: int = 10, features: Sequence[int] = ()
@@ -49,8 +55,7 @@ def study_prompt(
 
     Raises ValueError for a block that the assets have not, for a feature that its SAE has not, and if none is active.
     """
-    if block not in assets.blocks:
-        raise ValueError(f"{block!r} is none of this run's blocks; choose from {', '.join(assets.blocks)}")
+    refuse_block(assets, block)
     sae, (_, call) = assets.saes()[block], assets.call(MODELS[0], noise_seed(assets))
     if not all(0 <= each < sae.n_f for each in features):
         raise ValueError(f"features {list(features)} of an SAE with {sae.n_f}: wanted 0 to {sae.n_f - 1}")

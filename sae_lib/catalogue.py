@@ -2,7 +2,8 @@
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +14,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_lib.assets import MODELS
 from sae_lib.clip import Clip
 from sae_lib.features import FeatureId, search_features
-from sae_lib.interventions import Intervention, intervene, modulate, replace_with_feature
+from sae_lib.interventions import modulate, replace_with_feature
 from sae_lib.judges import attribute_values, judge_and_truth, values_in
 from sae_lib.painting import Edit, Layer, OnStep, Painter
-from sae_lib.pictures import draw_pictures, lay_over
-from sae_lib.reading import NOISE_SEED, Reading, objects_in
+from sae_lib.pictures import lay_over
+from sae_lib.reading import Reading, objects_in
 from sae_lib.writing import (
     AROUND,
     EVERYWHERE,
@@ -28,6 +28,7 @@ from sae_lib.writing import (
     Target,
     Written,
     choose_strengths,
+    draw_changed,
     tried_again,
     well_read,
     well_written,
@@ -192,45 +193,29 @@ class Catalogue:
         for feature, (rows, _) in shown.items():
             if not rows:
                 raise ValueError(f"{feature} is active in none of the {len(self.prompts)} pictures.")
-        icons, strips = {}, {}
-        for block in dict.fromkeys(feature.block for feature in shown):
-            mine = [feature for feature in shown if feature.block == block]
-            full = [self.painter.amount(feature, float(self.assets.saes()[block].k)) for feature in mine]
-            alone = [gamma * amount for amount in full for gamma in gammas]
-            first = [shown[feature][0][0] for feature in mine for _ in betas]
-            of_icons = [feature for feature in mine for _ in gammas]
-            of_strips = [feature for feature in mine for _ in betas]
-            drawn = self._draw(replace_with_feature, of_icons, alone, [""] * len(alone), [0] * len(alone))
-            icons |= dict(zip(mine, drawn.unflatten(0, (len(mine), -1)), strict=True))
-            prompts = [self.prompts[row] for row in first]
-            drawn = self._draw(modulate, of_strips, [*betas] * len(mine), prompts, self.reading.noise(first))
-            strips |= dict(zip(mine, drawn.unflatten(0, (len(mine), -1)), strict=True))
-        return [Panel(shown[f][0], icons[f], self._laid_over(*shown[f]), strips[f]) for f in features]
+        full = [self.painter.amount(each, float(self.assets.saes()[each.block].k)) for each in shown]
+        of_icons, of_strips = ([each for each in shown for _ in amounts] for amounts in (gammas, betas))
+        alone = [gamma * amount for amount in full for gamma in gammas]
+        empty = [""] * len(alone), [0] * len(alone)
+        icons = draw_changed(self.assets, replace_with_feature, of_icons, alone, *empty, turn=self._turn)
+        first = [rows[0] for rows, _ in shown.values() for _ in betas]
+        asked = [self.prompts[row] for row in first], self.reading.noise(first)
+        strips = draw_changed(self.assets, modulate, of_strips, [*betas] * len(shown), *asked, turn=self._turn)
+        parts = (_shrunk(each).unflatten(0, (len(shown), -1)) for each in (icons, strips))
+        pictures = dict(zip(shown, zip(*parts, strict=True), strict=True))
+        return [Panel(shown[f][0], pictures[f][0], self._laid_over(*shown[f]), pictures[f][1]) for f in features]
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """A stroke in a painter goes first."""
+        self.painter.give_way()
+        with self.assets.lock:
+            yield
 
     def _laid_over(
         self, rows: Sequence[int], maps: Float[Tensor, "pictures rows columns"]
     ) -> Float[Tensor, "pictures 3 height width"]:
         return torch.stack([lay_over(self.pictures[row], each) for row, each in zip(rows, maps, strict=True)])
-
-    def _draw(
-        self,
-        change: Callable[..., Intervention],
-        features: Sequence[FeatureId],
-        amounts: Sequence[float],
-        prompts: Sequence[str],
-        noise: Sequence[int],
-    ) -> Float[Tensor, "pictures 3 height width"]:
-        """Pictures under `change(sae, features, amounts)`, all of one block; a stroke in a painter goes before each batch."""
-        (_, call), parts = self.assets.call(MODELS[0], NOISE_SEED), []
-        block, numbers = features[0].block, torch.tensor([each.feature for each in features])
-        for start in range(0, len(features), call.batch_size):
-            at = slice(start, start + call.batch_size)
-            self.painter.give_way()
-            with self.assets.lock:
-                fn = change(self.assets.saes()[block], numbers[at], torch.tensor(amounts[at]))
-                with intervene(self.assets.pipe(), {block: fn}):
-                    parts.append(draw_pictures(self.assets.pipe(), prompts[at], call, noise[at]))
-        return _shrunk(torch.cat(parts))
 
     def search(self, text: str, limit: int = 40) -> list[FeatureId]:
         """Features that fit a text: by number ("down.2.1/17", "17"); by block and by words of the meaning, those first that write it

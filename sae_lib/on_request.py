@@ -19,7 +19,16 @@ from matplotlib.figure import Figure
 from sae_lib.artefacts import ARTEFACTS, FORM_KNOWN, UNKNOWN
 from sae_lib.assets import MODELS, Assets
 from sae_lib.blocks import ATTENTION_BLOCKS
-from sae_lib.case_study import draw_alone, draw_modulated, noise_seed, show_features, show_grid, show_maps, study_prompt
+from sae_lib.case_study import (
+    draw_alone,
+    draw_modulated,
+    noise_seed,
+    refuse_block,
+    show_features,
+    show_grid,
+    show_maps,
+    study_prompt,
+)
 from sae_lib.checkpoints import load_saes
 from sae_lib.features import FeatureId
 from sae_lib.figures import SavedFigure, SavedTable, figure_folder, save_figure, save_table
@@ -73,7 +82,7 @@ def top_pictures(assets: Assets, features: list, count: int = 8) -> Figure:
     """Of each feature, "down.2.1/2301", the pictures of held-out captions that excite it most, under its maps."""
     reading, lines = Reading(assets), []
     for each in map(FeatureId.parse, features):
-        _refuse_block(assets, each.block)
+        refuse_block(assets, each.block)
         rows = reading.means(each.block)[:, each.feature].topk(min(count, len(reading))).indices.tolist()
         maps = reading.maps(each.block, each.feature, rows)
         lines.append([lay_over(reading.pictures[row], one) for row, one in zip(rows, maps, strict=True)])
@@ -92,7 +101,7 @@ def turned_on(
     """Each feature turned on everywhere, in units of its mean activation; spans: [start, end) of the steps, a column each, null for all."""
     ids, (name, call) = [FeatureId.parse(each) for each in features], assets.call(model, noise_seed(assets))
     for each in ids:
-        _refuse_block(assets, each.block)
+        refuse_block(assets, each.block)
     unedited = draw_pictures(assets.pipe(name), [prompt], call, [noise])[0]
     amounts = [amount_of(assets, each, strength) for each in ids]
     asked = [prompt] * len(ids), [noise] * len(ids), ids, amounts
@@ -214,8 +223,3 @@ def _refuse(request: Request) -> None:
             f"{word} {', '.join(some)}" for word, some in (("missing", missing), ("wrong", wrong)) if some
         )
         raise ValueError(f"{request.artefact}: {found}; {request.generator} takes {', '.join(map(str, wanted))}")
-
-
-def _refuse_block(assets: Assets, block: str) -> None:
-    if block not in assets.blocks:
-        raise ValueError(f"{block!r} is none of this run's blocks; choose from {', '.join(assets.blocks)}")

@@ -6,7 +6,8 @@ turned on (both on the pictures of a `Reading`), `find_trials` in which later pi
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from sae_lib.assets import MODELS, Assets
 from sae_lib.features import FeatureId, strength_unit
-from sae_lib.interventions import add_features, during, intervene, replace_with_feature, skip_block
+from sae_lib.interventions import Intervention, add_features, during, intervene, replace_with_feature, skip_block
 from sae_lib.judges import attribute_values, judge_and_truth, see_values
 from sae_lib.metrics import bootstrap_trials
 from sae_lib.pictures import draw_pictures
@@ -281,6 +282,36 @@ def write(
     return torch.cat(parts)
 
 
+def draw_changed(
+    assets: Assets,
+    change: Callable[..., Intervention],
+    features: Sequence[FeatureId],
+    amounts: Sequence[float],
+    prompts: Sequence[str],
+    noise: Sequence[int],
+    saes: Mapping[str, TopKSAE] | None = None,
+    seed: int = NOISE_SEED,
+    turn: Callable[[], AbstractContextManager] = nullcontext,
+) -> Float[Tensor, "pictures 3 height width"]:
+    """Pictures of one step of Turbo, each with its feature's block under `change(sae, features, amounts)`, such as `modulate`.
+
+    noise: whose noise each picture gets. saes: other dictionaries than the assets' panel SAEs, such as a control's. turn: entered for
+    each batch, by whoever shares the models with others.
+    """
+    (name, call), drawn = assets.call(MODELS[0], seed), {}
+    for block in dict.fromkeys(each.block for each in features):
+        mine = [i for i, each in enumerate(features) if each.block == block]
+        for start in range(0, len(mine), call.batch_size):
+            batch = mine[start : start + call.batch_size]
+            numbers = torch.tensor([features[i].feature for i in batch])
+            with turn():
+                pipe, sae = assets.pipe(name), (saes or assets.saes())[block]
+                with intervene(pipe, {block: change(sae, numbers, torch.tensor([amounts[i] for i in batch]))}):
+                    asked = [prompts[i] for i in batch], call, [noise[i] for i in batch]
+                    drawn |= zip(batch, draw_pictures(pipe, *asked), strict=True)
+    return torch.stack([drawn[i] for i in range(len(features))])
+
+
 def draw_icons(
     assets: Assets,
     features: Sequence[FeatureId],
@@ -291,22 +322,10 @@ def draw_icons(
 ) -> Float[Tensor, "features 3 height width"]:
     """The features' icons (paper: the empty prompt, one step; the block gives out its input and the feature), all with one noise.
 
-    amounts: in units of activation, in the paper gamma * k * the feature's mean. saes: other dictionaries than the assets'
-    panel SAEs, such as a control's. noise: its number.
+    amounts: in units of activation, in the paper gamma * k * the feature's mean. noise: its number. saes: see `draw_changed`.
     """
-    name, call = assets.call(MODELS[0], seed)
-    pipe, saes, drawn = assets.pipe(name), saes or assets.saes(), {}
-    for block in dict.fromkeys(each.block for each in features):
-        mine = [i for i, each in enumerate(features) if each.block == block]
-        for start in range(0, len(mine), call.batch_size):
-            batch = mine[start : start + call.batch_size]
-            numbers = torch.tensor([features[i].feature for i in batch])
-            alone = replace_with_feature(saes[block], numbers, torch.tensor([amounts[i] for i in batch]))
-            with intervene(pipe, {block: alone}):
-                drawn |= dict(
-                    zip(batch, draw_pictures(pipe, [""] * len(batch), call, [noise] * len(batch)), strict=True)
-                )
-    return torch.stack([drawn[i] for i in range(len(features))])
+    empty = [""] * len(features), [noise] * len(features)
+    return draw_changed(assets, replace_with_feature, features, amounts, *empty, saes, seed)
 
 
 def places_to_write(later: Reading, trials: Trials, model: str = MODELS[0]) -> list[Float[Tensor, "_ _"] | None]:
