@@ -223,7 +223,7 @@ class Painter(Widget):
         return found
 
     def another(self) -> Locator:
-        """The best-read feature of another block than the one that the painter opens with, as a search hit."""
+        """Of another block than that of the feature the painter opens with: the first search hit."""
         block = "up.1.1" if self.strong.startswith("up.1.2/") else "up.1.2"
         return self.find(f"{block}/").first
 
