@@ -3,6 +3,7 @@
 Bit for bit the same picture, since nothing that was computed before a change can depend on it.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,66 +18,61 @@ _PARTS = re.compile(r"conv_in|.*\.(resnets|attentions|downsamplers|upsamplers)\.
 
 
 class Recording:
-    """What the parts of a U-Net gave out in each step of one call."""
+    """What the parts of a U-Net gave out in each step of some calls."""
 
     def __init__(self) -> None:
-        self._steps: list[dict[nn.Module, Any]] = []
+        self.calls: list[list[dict[nn.Module, Any]]] = []
+        """By call and step, in the order in which the parts ran."""
 
-    def _begin(self) -> None:
-        self._steps.append({})
+    def begin(self, step: Step) -> None:
+        """Another step, or the first one of another call."""
+        if step.index == 0:
+            self.calls.append([])
+        self.calls[-1].append({})
 
-    def _keep(self, part: nn.Module, output: Any) -> None:
-        self._steps[-1][part] = output
-
-    def _before(self, changed: set[nn.Module], step: int) -> dict[nn.Module, Any]:
-        """In the order in which they ran, the parts before the first changed one."""
-        kept = {}
-        for part, output in self._steps[step].items():
-            if part in changed:
-                break
-            kept[part] = output
-        return kept
+    def keep(self, part: nn.Module, output: Any) -> None:
+        """What a part gave out in this step."""
+        self.calls[-1][-1][part] = output
 
 
 @contextmanager
 def record(pipe) -> Iterator[Recording]:
-    """Inside the context the next call is recorded: a pocket model's takes 1 MB for each picture and step, SDXL Turbo's 50 MB."""
+    """Inside the context calls are recorded: a pocket model's take 1 MB for each picture and step, SDXL Turbo's 50 MB."""
     recording = Recording()
     with ExitStack() as hooks:
-        hooks.enter_context(follow_steps(pipe, lambda step: recording._begin()))
+        hooks.enter_context(follow_steps(pipe, recording.begin))
         for part in _parts(pipe):
-            handle = part.register_forward_hook(lambda part, args, output: recording._keep(part, output))
+            handle = part.register_forward_hook(lambda part, args, output: recording.keep(part, output))
             hooks.callback(handle.remove)
         yield recording
 
 
 @contextmanager
 def replay(pipe, recording: Recording, changed: Iterable[str], first_step: int = 0) -> Iterator[None]:
-    """Inside the context, a call with the recorded prompts, noise and settings computes only what a change can reach.
+    """Inside the context the recorded calls, made again in their order, compute only what a change can reach.
 
     changed: the blocks whose output is changed there, such as by `intervene`. first_step: the first step in which one of them is.
     Until then all parts of the U-Net give out what was recorded, in that step those before the first changed block; from the next
-    step on everything is computed. The pipeline is as it was on exit, also after an exception.
+    step on everything is computed. Prompts, noise and settings must be the recorded ones: nothing can check that here. The pipeline
+    is as it was on exit, also after an exception.
 
-    Raises ValueError for an unknown block, and from the pipeline call if it has other steps than the recorded one.
+    Raises ValueError for an unknown block, and from the pipeline call if none was recorded in its place, or one of other steps.
     """
-    blocks = {find_block(pipe, block) for block in changed}
-    at: list[Step] = []
+    blocks, calls = {find_block(pipe, block) for block in changed}, iter(recording.calls)
+    steps: list[dict[nn.Module, Any]] = []
+    known: dict[nn.Module, Any] = {}
 
     def enter_step(step: Step) -> None:
-        if step.count != len(recording._steps):
-            raise ValueError(
-                f"other steps: the recorded call has {len(recording._steps)} of them and this one {step.count}"
-            )
-        at[:] = [step]
+        if step.index == 0:
+            steps[:] = next(calls, [])
+        if step.count != len(steps):
+            raise ValueError(f"the recorded call has {len(steps)} steps and this one {step.count}")
+        known.clear()
+        if step.index <= first_step:
+            known.update(_before(blocks if step.index == first_step else set(), steps[step.index]))
 
     def given(part: nn.Module, compute: Callable) -> Callable:
-        def forward(*args, **kwargs):
-            step = at[0].index
-            known = recording._before(blocks if step == first_step else set(), step) if step <= first_step else {}
-            return known[part] if part in known else compute(*args, **kwargs)
-
-        return forward
+        return lambda *args, **kwargs: known[part] if part in known else compute(*args, **kwargs)
 
     with ExitStack() as undo:
         undo.enter_context(follow_steps(pipe, enter_step))
@@ -84,6 +80,11 @@ def replay(pipe, recording: Recording, changed: Iterable[str], first_step: int =
             part.forward = given(part, part.forward)
             undo.callback(part.__delattr__, "forward")
         yield
+
+
+def _before(changed: set[nn.Module], ran: dict[nn.Module, Any]) -> dict[nn.Module, Any]:
+    """The parts that ran before the first changed one."""
+    return dict(itertools.takewhile(lambda each: each[0] not in changed, ran.items()))
 
 
 def _parts(pipe) -> list[nn.Module]:

@@ -58,6 +58,7 @@ from sae_lib.injection import PROMPT_PAIRS, draw_injected, encode_tokens, estima
 from sae_lib.metrics import Interval, bootstrap, bootstrap_interval, interval_of
 from sae_lib.pictures import draw_pictures, show_picture
 from sae_lib.primaries import ABOVE_ZERO, PRIMARY, first_over_rest
+from sae_lib.replay import record, replay
 from sae_lib.store import ROOT
 from sae_lib.style import ACCENT_COLORS, BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
 
@@ -168,7 +169,12 @@ def exchange(folder):
     both = (
         {"A": (texts, captions), "B": (other_texts, other_captions)} if scale != "sdxl" else {"B": (other_texts, None)}
     )
-    drawn = {name: draw_injected(turbo, texts, blocks, of_b, settings) for name, blocks in groups.items()}
+    drawn = {}
+    with record(turbo) as recording:
+        draw_injected(turbo, texts, (), of_b, settings)
+    for name, blocks in groups.items():
+        with replay(turbo, recording, blocks):
+            drawn[name] = draw_injected(turbo, texts, blocks, of_b, settings)
     drawn["pooled alone"] = draw_injected(turbo, other_texts, ATTENTION_BLOCKS, encode_tokens(turbo, texts), settings)
     for name, pictures in drawn.items():
         found |= {f"{whose}/{name}": found_of(pictures, *said) for whose, said in both.items()}
@@ -278,9 +284,13 @@ for name, interval in mean_share.items():
 def travel(folder):
     """How far the estimate goes towards B's with one block reading B, `[pairs]` for each block."""
     of_b = encode_tokens(turbo, second)
-    start, end = (estimate_injected(turbo, first, which, of_b, settings) for which in ((), ATTENTION_BLOCKS))
-    moved = {block: estimate_injected(turbo, first, [block], of_b, settings) for block in alone}
-    save_file({block: share_of_way(start, each, end) for block, each in moved.items()}, folder / "shares.safetensors")
+    with record(turbo) as recording:
+        start = estimate_injected(turbo, first, (), of_b, settings)
+    end, ways = estimate_injected(turbo, first, ATTENTION_BLOCKS, of_b, settings), {}
+    for block in alone:
+        with replay(turbo, recording, [block]):
+            ways[block] = share_of_way(start, estimate_injected(turbo, first, [block], of_b, settings), end)
+    save_file(ways, folder / "shares.safetensors")
 
 
 inputs = {"scale": scale, "source": source, "first": first, "second": second, "seed": seed, "batch": batch}
@@ -383,11 +393,13 @@ def shrink(block_input, block_output, at):
 def ablate_each(texts, pipe=turbo):
     """Each block's relative size and distance when ablated, `[texts]`, and pictures (bytes) of the attention blocks."""
     sizes = {block: [] for block in BLOCKS}
-    whole = draw({block: listen(sizes[block]) for block in BLOCKS}, texts, pipe)
+    with record(pipe) as recording:
+        whole = draw({block: listen(sizes[block]) for block in BLOCKS}, texts, pipe)
     found = {f"size/{block}": torch.cat(parts) for block, parts in sizes.items()} | {"shown/none": in_bytes(whole)}
     far = distance.against(whole)
     for block in BLOCKS:
-        pictures = draw({block: skip_block}, texts, pipe)
+        with replay(pipe, recording, [block]):
+            pictures = draw({block: skip_block}, texts, pipe)
         (found[f"distance/{block}"],) = far(pictures)
         found |= {f"shown/{block}": in_bytes(pictures)} if block in ATTENTION_BLOCKS else {}
     return found
@@ -675,10 +687,12 @@ def count_all(captions, pictures):
 def judge_ablations(folder):
     """Statements of each caption, found and all, for the whole U-Net, each attention block ablated, and by chance."""
     texts = [caption.text for caption in captions]
-    whole = draw({}, texts)
+    with record(turbo) as recording:
+        whole = draw({}, texts)
     found = {"whole U-Net": count_all(captions, whole)}
     for block in ATTENTION_BLOCKS:
-        found[block] = count_all(captions, draw({block: skip_block}, texts))
+        with replay(turbo, recording, [block]):
+            found[block] = count_all(captions, draw({block: skip_block}, texts))
     found["other caption"] = count_all(other_captions, whole)
     save_file(found, folder / "found.safetensors")
 

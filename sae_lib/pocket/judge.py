@@ -145,7 +145,9 @@ def judge_images(judge: Judge, images: Tensor) -> list[Judgement]:
 def calibrate(judge: Judge, images: Tensor) -> None:
     """Set the judge's bound, by WRONGLY, on pictures `[batch, 3, 64, 64]` in which every attribute has one of its values."""
     parts = [each for judgement in judge_images(judge, images) for each in (*judgement.objects, judgement)]
-    judge.doubtful.fill_(torch.tensor([doubt for each in parts for doubt in each.doubts.values()]).quantile(1 - WRONGLY))
+    judge.doubtful.fill_(
+        torch.tensor([doubt for each in parts for doubt in each.doubts.values()]).quantile(1 - WRONGLY)
+    )
 
 
 @torch.inference_mode()
