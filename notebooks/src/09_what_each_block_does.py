@@ -38,7 +38,7 @@ prompt_file: str = ""  # sdxl: a text file with one prompt per line; empty for t
 blocks: str = ""  # "chosen" (default at pocket scale), "paper" (default at sdxl scale), or codes with commas
 train_prompts: int = 1_024  # pocket: prompts whose updates train the three seeds and the controls
 passes: int = 4  # pocket: times that the training vectors are seen
-permutations: int = 250  # pairings with another picture's truth
+permutations: int = 500  # pairings with another picture's truth
 resamples: int = 1_000  # samples of an interval
 per_block: int = 20  # best-read features of each block that are turned on and off
 tries: int = 4  # pictures in which each is turned on; it is turned off in half as many
@@ -227,7 +227,7 @@ for block, sae in seeds[0].items():
 # ## 9.5 What do features mean?
 #
 # A live feature's meaning is the value that it reads best on the matching half; its score, and the margin to the best other value,
-# come from the scoring half. **Chance**: its maps are paired there with the truth of other pictures, 250 times, and scored for the same
+# come from the scoring half. **Chance**: its maps are paired there with the truth of other pictures, 500 times, and scored for the same
 # value. The p-value is the share of pairings that do as well. Among the hundreds of features of a block some would pass by luck: by the
 # procedure of Benjamini and Hochberg at most 5 % of those that are called *beyond chance* are expected to be. **Control**: the same for equally many
 # random directions, equally sparse. They too sort cells by content, since a random direction of an update that holds red correlates with red.
