@@ -274,7 +274,7 @@ class Catalogue:
             features, captions = TRIED[self.assets.scale]
             strengths = choose_strengths(self.reading, features, captions)
             ranked = well_written(well_read(self.reading, features), strengths)
-            return strengths, tried_again(self.reading, ranked, strengths.chosen, *TRIED_AGAIN[self.assets.scale])
+            return strengths, tried_again(self.reading, ranked, *TRIED_AGAIN[self.assets.scale])
 
     @cached_property
     def best(self) -> dict[str, Row]:
@@ -298,8 +298,10 @@ class Catalogue:
         return strengths.by_feature | {each.id: found for each, found in again.items()}
 
     def strength(self, block: str) -> float:
-        """How strongly a block's features are turned on unless a reader says otherwise, by the same rule."""
-        return self._tries[0].chosen.get(block, DEFAULT_STRENGTH)
+        """How strongly a block's features are turned on unless a reader says otherwise: as its best one gained most when tried again."""
+        best = self.best.get(block)
+        found = self.written.get(best.id) if best else None
+        return found.strength if found else DEFAULT_STRENGTH
 
     def brush(self, row: Row, mask: tuple[tuple[float, ...], ...] | None = None) -> Layer:
         """A feature as a layer, at its block's strength."""
@@ -376,8 +378,8 @@ def in_order_of_use(rows: Iterable[Row], written: Mapping[FeatureId, Written]) -
     def place(row: Row) -> tuple[int, float, float]:
         if row.id not in written:
             return 1, 0.0, -row.score
-        rise, _, gain = written[row.id]
-        return (0, -gain, -row.score) if rise > 0 else (2, 0.0, -row.score)
+        found = written[row.id]
+        return (0, -found.gain, -row.score) if found.rise > 0 else (2, 0.0, -row.score)
 
     return sorted(rows, key=place)
 

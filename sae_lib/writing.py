@@ -99,6 +99,8 @@ class Written(NamedTuple):
     """How many other values came or went."""
     gain: float
     """The rise, less the other values that come or go for each value that the picture shows: 0 or less where it redraws the picture."""
+    strength: float
+    """At which it was turned on, in units of its mean activation."""
 
 
 class Strengths(NamedTuple):
@@ -178,19 +180,24 @@ def choose_strengths(reading: Reading, features: int = 20, captions: int = 2, se
     by_block = {block: rises[:, trials.of_block(block)].mean(1).tolist() for block in trials.blocks}
     at = {b: next(i for i, rise in enumerate(each) if rise >= max(each) - NEARLY) for b, each in by_block.items()}
     chosen = torch.tensor([at[target.id.block] for target in trials.chosen])
-    found = _by_target(reading, trials, *(each[chosen, torch.arange(len(chosen))] for each in (rises, others)))
-    by_feature = {target.id: each for target, each in found.items()}
-    return Strengths({block: STRENGTHS[i] for block, i in at.items()}, by_block, by_feature)
+    strengths = {block: STRENGTHS[i] for block, i in at.items()}
+    measured = (each[chosen, torch.arange(len(chosen))] for each in (rises, others))
+    by_feature = {target.id: each for target, each in _by_target(reading, trials, *measured, strengths).items()}
+    return Strengths(strengths, by_block, by_feature)
 
 
 def _by_target(
-    reading: Reading, trials: Trials, rises: Float[Tensor, " trials"], others: Float[Tensor, " trials"]
+    reading: Reading,
+    trials: Trials,
+    rises: Float[Tensor, " trials"],
+    others: Float[Tensor, " trials"],
+    strengths: Mapping[str, float],
 ) -> dict[Target, Written]:
-    """The means over the trials of each target that has any."""
+    """The means over the trials of each target that has any. strengths: by block."""
     shown = reading.shows[trials.rows].sum(1).clamp(min=1)  # a judge that abstains may see no value at all
     gains = rises - others / shown
     return {
-        target: Written(*(each[mine].mean().item() for each in (rises, others, gains)))
+        target: Written(*(each[mine].mean().item() for each in (rises, others, gains)), strengths[target.id.block])
         for place, target in enumerate(trials.targets)
         if (mine := trials.which == place).any()
     }
@@ -210,12 +217,13 @@ def well_written(targets: Sequence[Target], strengths: Strengths) -> list[Target
 
 
 def tried_again(
-    reading: Reading, ranked: Sequence[Target], strengths: Mapping[str, float], per_block: int = 3, captions: int = 8
+    reading: Reading, ranked: Sequence[Target], per_block: int = 3, captions: int = 8
 ) -> dict[Target, Written]:
     """The first of some ranked targets, tried in more captions of the same reading: block by block, the largest gain first.
 
     ranked: such as from `well_written`. Of each block its first `per_block` are tried, and as many of those that read an object's
-    value. Kept in the cache.
+    value, each at all of STRENGTHS: what is said of it is what it wrote where it gained most, or nearly (NEARLY) as much at a smaller
+    one. Kept in the cache.
     """
     values, tried = attribute_values(), {}
     for block in dict.fromkeys(each.id.block for each in ranked):
@@ -225,14 +233,22 @@ def tried_again(
     trials = find_trials(list(tried), reading, captions)
 
     def make(folder: Path) -> None:
-        before, after, others = measure_writing(reading, trials, strengths, kinds=KINDS[:1])[:, 0].T
-        (folder / "rises.json").write_text(json.dumps([(after - before).tolist(), others.tolist()]))
+        found = [measure_writing(reading, trials, each, kinds=KINDS[:1])[:, 0].T for each in STRENGTHS]
+        told = [[(after - before).tolist(), others.tolist()] for before, after, others in found]
+        (folder / "rises.json").write_text(json.dumps(told))
 
-    inputs = {"reading": reading.make().name, "captions": captions, "strengths": dict(strengths)}
+    inputs = {"reading": reading.make().name, "captions": captions}
     inputs |= {"tried": [str(each.id) for each in trials.targets]}
     measured = json.loads((cached("tried_again", inputs, make) / "rises.json").read_text())
-    found = _by_target(reading, trials, *map(torch.tensor, measured))
     blocks = list(dict.fromkeys(each.id.block for each in ranked))
+    at_each = [
+        _by_target(reading, trials, *map(torch.tensor, each), dict.fromkeys(blocks, strength))
+        for strength, each in zip(STRENGTHS, measured, strict=True)
+    ]
+    found = {}
+    for target in at_each[0]:
+        most = max(each[target].gain for each in at_each)
+        found[target] = next(each[target] for each in at_each if each[target].gain >= most - NEARLY)
     return dict(sorted(found.items(), key=lambda each: (blocks.index(each[0].id.block), -each[1].gain)))
 
 

@@ -99,7 +99,7 @@ def test_those_that_write_come_first_then_the_untried_then_those_that_wrote_noth
     scores = {0: 0.9, 1: 0.8, 2: 0.3, 3: 0.5, 4: 0.6, 5: 0.7, 6: 0.2}
     rows = [Row(FeatureId("up.1.2", number), 0.1, "night (background)", score) for number, score in scores.items()]
     tried = {0: (0.0, 0.0, 0.0), 1: (1.0, 9.0, -0.5), 2: (0.5, 1.0, 0.25), 5: (-0.5, 0.0, -0.5), 6: (0.5, 1.0, 0.25)}
-    written = {FeatureId("up.1.2", number): Written(*found) for number, found in tried.items()}
+    written = {FeatureId("up.1.2", number): Written(*found, 5.0) for number, found in tried.items()}
     ordered = [row.id.feature for row in in_order_of_use(rows, written)]
     assert ordered == [2, 6, 1, 4, 3, 0, 5]
     assert [row.id.feature for row in in_order_of_use(rows, {})] == [0, 1, 5, 4, 3, 2, 6]

@@ -187,9 +187,9 @@ def test_features_are_searched_and_read_from_the_picture(browser):
 
 def test_a_line_says_whether_a_feature_writes_what_it_reads():
     tried = {
-        "writes +0.75": Written(1.0, 2.0, 0.75),
-        "writes but redraws": Written(0.5, 8.0, -0.5),
-        "writes nothing": Written(0.0, 0.0, 0.0),
+        "writes +0.75": Written(1.0, 2.0, 0.75, 5.0),
+        "writes but redraws": Written(0.5, 8.0, -0.5, 5.0),
+        "writes nothing": Written(0.0, 0.0, 0.0, 5.0),
     }
     assert in_words(None) == "not tried" and [in_words(each) for each in tried.values()] == list(tried)
 

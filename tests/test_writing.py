@@ -148,7 +148,7 @@ def test_each_block_gets_the_strength_whose_rise_is_most_above_random_features(m
     gains = 1.0 - (3 / 4 + 3) / 2, -3 / 4, 1.0 - 3
     rises = 1.0, 0.0, 1.0
     assert found.by_feature == {
-        each.id: Written(rise, 3.0, gain) for each, rise, gain in zip(TARGETS, rises, gains, strict=True)
+        each.id: Written(rise, 3.0, gain, 10.0) for each, rise, gain in zip(TARGETS, rises, gains, strict=True)
     }
 
 
@@ -156,7 +156,7 @@ def test_of_each_block_what_rose_most_comes_first_then_what_changed_least_then_w
     scores = (0.9, 0.8, 0.7, 0.6)
     targets = [target("up.1.2", feature, 0, score) for feature, score in enumerate(scores)] + [target("mid.0", 0, 0)]
     measured = [(0.0, 1.0), (0.5, 2.0), (0.5, 1.0), (0.5, 2.0)]
-    by_feature = {each.id: Written(*pair, 0.0) for each, pair in zip(targets, measured, strict=False)}
+    by_feature = {each.id: Written(*pair, 0.0, 5.0) for each, pair in zip(targets, measured, strict=False)}
     assert [each.id.feature for each in well_written(targets, Strengths({}, {}, by_feature))] == [2, 1, 3, 0]
 
 
@@ -167,7 +167,11 @@ def test_the_first_of_a_first_try_are_tried_again_and_ordered_by_what_they_gain_
 
     def measured(reading, trials, strength, kinds):
         asked.append(pairs(trials))
-        rises = {0: (1.0, 2.0), 1: (1.0, 0.0), 2: (0.0, 0.0)}  # target 0 changes two other values of the two that show
+        rises = {
+            0: (1.0, 2.0),
+            1: (float(strength > 5), 0.0),
+            2: (0.0, 0.0),
+        }  # target 0 changes two others of the two that show
         after, others = torch.tensor([rises[which] for which in trials.which.tolist()]).T
         return torch.stack([0 * after, after, others], 1)[:, None]
 
@@ -175,10 +179,10 @@ def test_the_first_of_a_first_try_are_tried_again_and_ordered_by_what_they_gain_
     monkeypatch.setattr(writing, "cached", lambda name, inputs, make: (make(tmp_path), tmp_path)[1])
     reading = Stub([[0, 0, 1, 1]] * 4)
     ranked = [TARGETS[0], TARGETS[1], target("up.1.2", 2, 1), TARGETS[2]]
-    found = tried_again(reading, ranked, {"up.1.2": 5.0, "mid.0": 5.0}, per_block=2, captions=2)
-    written = [Written(1.0, 0.0, 1.0), Written(1.0, 2.0, 0.0), Written(0.0, 0.0, 0.0)]
+    found = tried_again(reading, ranked, per_block=2, captions=2)
+    written = [Written(1.0, 0.0, 1.0, 10.0), Written(1.0, 2.0, 0.0, 5.0), Written(0.0, 0.0, 0.0, 5.0)]
     assert list(found.items()) == list(zip([TARGETS[1], TARGETS[0], TARGETS[2]], written, strict=True))
-    assert asked == [[(0, 0), (0, 1), (1, 2), (1, 3), (2, 0), (2, 1)]]  # not the third of up.1.2
+    assert asked == 3 * [[(0, 0), (0, 1), (1, 2), (1, 3), (2, 0), (2, 1)]]  # not the third of up.1.2
 
 
 # --- drawn by the shipped models ---------------------------------------------------------------------------------------

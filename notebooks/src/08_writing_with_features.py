@@ -241,7 +241,7 @@ def name_of(target):
 # same block with the same norm in the same place; by one step of Turbo, by four, and by the base model with guidance. A feature that reads something of an object
 # is turned on in the cells in which the judge sees an object, one of the background in the others, one of the place or the style in all. The
 # **rule**: of the best-read features of a block those that raised their value most when the strength was chosen are tried in eight more of
-# those captions, and the one that gains most there is drawn. Its *gain* is the rise of its value, minus the other values that come or go as a
+# those captions, at each of the three strengths, and the one that gains most there is drawn, as strongly as it gained most. Its *gain* is the rise of its value, minus the other values that come or go as a
 # share of those that the picture shows. Its caption is the first later one that names one object, that no earlier line took, and whose unedited
 # one-step picture does not show the value and leaves the judge sure (at least .9 for each value that the caption states). Captions of small or
 # pastel objects, which are hard to see in print, come last. The second figure takes each block's next feature of another value. The paper's fourth row is FLUX: not run.
@@ -262,7 +262,7 @@ if assets.known:
         for ok, c in zip(sure, captions, strict=True)
     ]
     again = (5, 8) if run.compared_with else (2, 1)
-    tried = tried_again(reading, well_written(targets, strengths), strength_of, *again)
+    tried = tried_again(reading, well_written(targets, strengths), *again)
     gains = {each: found.gain for each, found in tried.items()}
     lines = one_per_value(list(gains), 2)
     print("gained in more captions:", *(f"{each.id} {name_of(each)} {gains[each]:+.2f}" for each in lines), sep="\n  ")
@@ -296,7 +296,13 @@ def save_lines(folder, trials, of, strength):
     save_file({"lines": torch.stack(models, 1)}, folder / "lines.safetensors")
 
 
-def draw_lines(targets, rows, of=later, strength=strength_of):
+def strengths_for(targets):
+    """By block, the strength of a figure's line: that at which the feature gained most (without a judge the block's)."""
+    own = {each.id.block: tried[each].strength for each in targets} if assets.known and not strength else {}
+    return strength_of | own
+
+
+def draw_lines(targets, rows, strength, of=later):
     """The trials of a figure's lines, and their pictures."""
     trials = Trials(list(targets), torch.arange(len(targets)), rows)
     drawn = [[str(each.id), row] for each, row in zip(targets, rows.tolist(), strict=True)]
@@ -328,13 +334,14 @@ def save_lines_figure(name, trials, pictures, strength):
 first_of = sorted(first(1, lines), key=gains.get, reverse=True) if assets.known else lines
 more = [each for each in lines if each not in first_of]
 line_rows = captions_for([*first_of, *more], later)
-figure1_trials, figure1_pictures = draw_lines(first_of, line_rows[: len(first_of)])
-save_lines_figure("figure1", figure1_trials, figure1_pictures, strength_of)
+figure1_strength = strengths_for(first_of)
+figure1_trials, figure1_pictures = draw_lines(first_of, line_rows[: len(first_of)], figure1_strength)
+save_lines_figure("figure1", figure1_trials, figure1_pictures, figure1_strength)
 
 # %%
 if assets.known:
-    more_trials, more_pictures = draw_lines(more, line_rows[len(first_of) :])
-    save_lines_figure("figure1_more", more_trials, more_pictures, strength_of)
+    more_trials, more_pictures = draw_lines(more, line_rows[len(first_of) :], strengths_for(more))
+    save_lines_figure("figure1_more", more_trials, more_pictures, strengths_for(more))
 
 # %% [markdown]
 # **What we see.** In colour the block and what its feature reads, beside it the caption. A tick says that the judge sees the value in the
@@ -352,7 +359,7 @@ if assets.known:
     paper.counts = assets.counts
     silent = [each for each in well_read(Reading(paper), 1) if each.id.block in ("mid.0", "up.0.0")]
     of = Reading(paper, later=True)
-    silent_trials, silent_pictures = draw_lines(silent, captions_for(silent, of), of, max(STRENGTHS))
+    silent_trials, silent_pictures = draw_lines(silent, captions_for(silent, of), max(STRENGTHS), of)
     at = [each.id.block for each in first_of].index(best_block)
     rows = torch.cat([silent_trials.rows, figure1_trials.rows[[at]]])
     contrast = Trials([*silent, first_of[at]], torch.arange(len(rows)), rows)
@@ -378,7 +385,7 @@ which, row = first_of[at], figure1_trials.rows[at].item()
 block, sae, unit = which.id.block, assets.saes()[which.id.block], amount_of(assets, which.id, 1.0)
 mask = places_to_write(later, figure1_trials)[at]
 active = later.means(block)[row].argmax().item()
-times = strength_of[block]
+times = figure1_strength[block]
 
 
 def drawn(changes, model=MODELS[0], prompt=later.prompts[row]):
