@@ -20,7 +20,7 @@ from sae_lib.sae import TopKSAE
 @pytest.fixture(params=["random", "shipped"])
 def sae(request):
     if request.param == "shipped":
-        return load_saes(["mid.0"])["mid.0"]
+        return load_saes("transfer", blocks=["mid.0"])["mid.0"]
     torch.manual_seed(0)
     sae = TopKSAE(128, 512, 10)
     sae.pre_bias.data.normal_()
