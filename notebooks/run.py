@@ -228,11 +228,19 @@ def times_table() -> str:
 
 def results_list() -> str:
     """What came out, from the committed records: each claim's word, and what features of each block write."""
+    from sae_lib.primaries import PRIMARY  # loads half of the library: only where the README is written
+
     figures = store.ROOT / "figures"
     claims = json.loads((figures / "99_scorecard" / "scorecard.json").read_text())["result"]["claims"]
-    lines = ["What came out on the pocket model, by one primary test per claim:", ""]
+    tested = {name: claim.text.partition(" (")[0] for name, claim in PRIMARY.items()}
+    lines = [
+        "What came out on the pocket model: the primary test of each of the paper's claims, in the scorecard's words.",
+        "",
+    ]
     for word in dict.fromkeys(("holds", "fails", *(each["word"] for each in claims.values()))):
-        those = [f"{each['statement']} ({name})" for name, each in claims.items() if each["word"] == word]
+        those = [
+            f"{tested.get(name, each['statement'])} ({name})" for name, each in claims.items() if each["word"] == word
+        ]
         if those:
             lines.append(f"- **{word}**: {'; '.join(those)}")
     change = json.loads((figures / "08_writing_with_features" / "causal.json").read_text())["result"]["change"]
