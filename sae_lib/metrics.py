@@ -158,3 +158,15 @@ def bootstrap_interval(
 ) -> Interval:
     """The percentile interval of a statistic over prompts; see `bootstrap`."""
     return interval_of(bootstrap(per_prompt, statistic, resamples, seed), level)
+
+
+def bootstrap_share(happened: Float[Tensor, " trials"], resamples: int = 1000, seed: int = 0) -> Interval:
+    """The share of trials, each 0 or 1, in which something happened, with its 95 % interval.
+
+    Where it happened in all trials, or in none, no resample differs, and the interval leaves room for 3 of n (the rule of three).
+    """
+    share = bootstrap_interval(happened, resamples=resamples, seed=seed)
+    if share.low < share.high:
+        return share
+    room = min(1.0, 3 / len(happened))
+    return share._replace(low=max(0.0, share.low - room), high=min(1.0, share.high + room))

@@ -15,7 +15,7 @@ from sae_lib.edit_sweep import Sweep
 from sae_lib.frontiers import compare_frontiers
 from sae_lib.locality import MEASURES
 from sae_lib.meaning import spearman
-from sae_lib.metrics import Interval, bootstrap, bootstrap_interval, bootstrap_trials, interval_of
+from sae_lib.metrics import Interval, bootstrap, bootstrap_interval, bootstrap_share, bootstrap_trials, interval_of
 from sae_lib.riebench import CATEGORIES
 from sae_lib.transfer import share_of_rest
 from sae_lib.verdicts import Claim
@@ -171,13 +171,9 @@ def growth_with_k(
 def share_that_never_fires(fires: Float[Tensor, " features"], resamples: int = 1000, seed: int = 0) -> Interval:
     """C4: the share of features that are active nowhere; a bootstrap over features.
 
-    fires: how often each is active. Where all fire, or none, no resample differs, and the interval leaves room for 3 of n (95 %).
+    fires: how often each is active.
     """
-    never = bootstrap_interval((fires == 0).double(), resamples=resamples, seed=seed)
-    if never.low == never.high:
-        room = min(1.0, 3 / len(fires))
-        never = never._replace(low=max(0.0, never.low - room), high=min(1.0, never.high + room))
-    return never
+    return bootstrap_share((fires == 0).double(), resamples, seed)
 
 
 def first_over_rest(

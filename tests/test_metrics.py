@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from sae_lib.metrics import (
     active_set_iou,
     bootstrap_interval,
+    bootstrap_share,
     bootstrap_trials,
     coefficient_similarity,
     explained_variance,
@@ -150,3 +151,10 @@ def test_the_two_level_interval_covers_the_truth_about_as_often_as_it_says():
 def test_a_bootstrap_over_one_feature_is_refused():
     with pytest.raises(ValueError, match="over 1 features and 3 captions is not defined"):
         bootstrap_trials(torch.ones(3), torch.zeros(3).long(), torch.arange(3))
+
+
+def test_a_share_of_none_or_all_leaves_room_for_three_of_n():
+    assert bootstrap_share(torch.zeros(30)) == (0.0, 0.0, 0.1)
+    assert bootstrap_share(torch.ones(2)) == (1.0, 0.0, 1.0)
+    half = bootstrap_share(torch.tensor([0.0, 1.0] * 20))
+    assert 0.3 < half.low < half.value == 0.5 < half.high < 0.7

@@ -490,9 +490,11 @@ for part, by_block in net.items():
     print(f"\n{part}: rise (off: fall), random features', difference with 95 % interval; others changed; n")
     for block, each in by_block.items():
         v, both, rest = interval_of(each), samples[part][block][0], others[part][block][0]
+        count = len(trials[part].of_block(block))
         room = f"; ablation {both[2]:+.2f}" if part == "off" else ""
+        room += f"; none of {count} moved: at most {3 / count:.2f} would (95 %)" if v.low == v.high == 0 else ""
         print(f"{block:9} {both[0]:+.2f} {both[1]:+.2f}  {v.value:+.2f} ({v.low:+.2f} to {v.high:+.2f})", end="")
-        print(f"  {rest[0]:.1f} {rest[1]:.1f}  {len(trials[part].of_block(block))}{room}")
+        print(f"  {rest[0]:.1f} {rest[1]:.1f}  {count}{room}")
 
 # %%
 families = {}

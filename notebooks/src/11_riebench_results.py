@@ -66,7 +66,7 @@ from sae_lib.editors import SIDE_EFFECTS, load_editor, settings_of
 
 # %%
 from sae_lib.frontiers import Columns, best_of_other_half, envelope, units_needed
-from sae_lib.metrics import bootstrap_interval, interval_of
+from sae_lib.metrics import bootstrap_interval, bootstrap_share, interval_of
 from sae_lib.pocket.chosen import load_choice
 from sae_lib.primaries import ABOVE_ZERO, PRIMARY, more_edits, spread_by_kind, spread_over_untrained
 from sae_lib.riebench import CATEGORIES, pocket_cases, read_cases
@@ -223,10 +223,10 @@ def cross_fitted(sweep, method, score="success"):
 
 
 def percent(values):
-    """The mean in hundredths, with its interval."""
+    """The mean in hundredths, with its interval; of none or all of n cases the bound of the rule of three."""
     if len(values) < 2:
         return "–" if len(values) == 0 else f"{100 * values.mean():.0f}"
-    return "{:.0f} ({:.0f} to {:.0f})".format(*(100 * end for end in bootstrap_interval(values, **sampling)))
+    return "{:.0f} ({:.0f} to {:.0f})".format(*(100 * end for end in bootstrap_share(values, **sampling)))
 
 
 # %%
