@@ -78,7 +78,7 @@ def test_a_card_of_a_feature_that_never_fired_says_so(catalogue):
         catalogue.panel(dead)
     with pytest.raises(ValueError, match=r"there is no feature up.0.1/9999: up.0.1 has \d+, numbered from 0"):
         catalogue.panel(FeatureId("up.0.1", 9999))
-    with pytest.raises(ValueError, match="there is no feature mid.0/1: blocks are up.0.1, down.2.1"):
+    with pytest.raises(ValueError, match="there is no feature mid.0/1: blocks are up.1.2, up.0.1"):
         catalogue.panel(FeatureId("mid.0", 1))
 
 

@@ -175,7 +175,7 @@ def test_words_that_the_pocket_model_never_learnt_are_named(painter):
             r"has 8 x 8 cells and the grid of up.1.2 has 16 x 16; `Layer.on_grid\(16\)` brings it",
         ),
         (Layer(FeatureId("up.0.1", 9_999)), "feature 9999 of an SAE with"),
-        (Layer(FeatureId("up.1.0", 3)), "up.1.0/3: no SAE of block 'up.1.0' is loaded; there are up.0.1, down.2.1"),
+        (Layer(FeatureId("up.1.0", 3)), "up.1.0/3: no SAE of block 'up.1.0' is loaded; there are up.1.2, up.0.1"),
         (Layer(FIRST, steps=(0, 2)), r"steps \[0, 2\) were asked for and the call has 1"),
         (Layer(FIRST, steps=(1, 1)), "wanted 0 <= start < end"),
     ],

@@ -50,7 +50,7 @@ def test_smoke_and_rehearsal_give_no_verdict(run):
         ({"at_least": 1e-6}, "above 0"),
         ({"at_least": 0.0}, "at least 0"),
         ({"at_most": 0.05}, "at most 0.05"),
-        ({"at_least": 11, "at_most": 11}, "11"),
+        ({"at_least": 11.0, "at_most": 11.0}, "11"),
     ],
 )
 def test_a_verdict_says_what_was_wanted(bounds, words):

@@ -289,9 +289,7 @@ def save_lines(folder, trials, of, strength):
     for model in MODELS:
         written = draw_written(of, trials, strength, model, seed=seed)
         drawn = torch.stack([of.unedited(model, trials.rows.tolist()), *written.values()], 1)
-        times = (
-            drawn.shape[-1] // (models[0] if models else drawn).shape[-1]
-        )  # base draws larger pictures at sdxl scale
+        times = drawn.shape[-1] // (models[0] if models else drawn).shape[-1]  # base's are larger at sdxl scale
         models.append(drawn[..., ::times, ::times])
     save_file({"lines": torch.stack(models, 1)}, folder / "lines.safetensors")
 
