@@ -298,10 +298,11 @@ class Catalogue:
         return strengths.by_feature | {each.id: found for each, found in again.items()}
 
     def strength(self, block: str) -> float:
-        """How strongly a block's features are turned on unless a reader says otherwise: as its best one gained most when tried again."""
+        """How strongly a block's features are turned on unless a reader says otherwise: as its best one gained most when tried again, and as the
+        authors do where it gained nothing."""
         best = self.best.get(block)
         found = self.written.get(best.id) if best else None
-        return found.strength if found else DEFAULT_STRENGTH
+        return found.strength if found and found.gain > 0 else DEFAULT_STRENGTH
 
     def brush(self, row: Row, mask: tuple[tuple[float, ...], ...] | None = None) -> Layer:
         """A feature as a layer, at its block's strength."""
