@@ -218,11 +218,12 @@ def times_table() -> str:
     others = [took[name].seconds for name in in_order(took) if not name.startswith(LAST)]
     minutes = {cores: (seconds_left([], others, cores) + sum(last)) / 60 for cores in (1, 2, 4, 8)}
     longest = max(took, key=lambda name: took[name].seconds)
+    largest = max(took, key=lambda name: took[name].peak_gb)
     told = ", ".join(f"{each:.0f} on {cores}" for cores, each in minutes.items())
     return (
         f"All notebooks at pocket scale, from an empty cache: {told} cores (minutes, counted from each notebook's own time on "
-        f"one core of two; the longest is {longest[:2]} with {took[longest].seconds / 60:.0f}). The most memory, {max(each.peak_gb for each in took.values()):.1f} GB,"
-        f" is taken by {max(took, key=lambda name: took[name].peak_gb)[:2]}."
+        f"one core of two; the longest is {longest[:2]} with {took[longest].seconds / 60:.0f}). "
+        f"The most memory, {took[largest].peak_gb:.1f} GB, is taken by {largest[:2]}."
     )
 
 

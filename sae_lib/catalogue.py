@@ -267,7 +267,7 @@ class Catalogue:
 
     @cached_property
     def _tries(self) -> tuple[Strengths, dict[Target, Written]]:
-        """How strongly each block's features are turned on, and what those wrote that were tried again; of both nothing without a judge."""
+        """What features wrote when strengths were chosen, and what those wrote that were tried again; of both nothing without a judge."""
         if not self.assets.known:
             return Strengths({}, {}, {}), {}
         with self.assets.lock:

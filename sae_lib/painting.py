@@ -5,7 +5,7 @@ import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from threading import Condition
 from typing import Any, NamedTuple
@@ -200,22 +200,18 @@ class Painter:
             self._recorded = edit, recording
         return picture
 
-    @contextmanager
-    def _replayed(self, edit: Edit, pipe) -> Iterator[Recording | None]:
+    def _replayed(self, edit: Edit, pipe) -> AbstractContextManager[Recording | None]:
         """A picture without layers is recorded, and strokes on it are begun where they change something. Not in base, whose many guided
         steps would take gigabytes at sdxl scale."""
         plain = replace(edit, layers=())
         if edit.model == MODELS[2]:
-            yield None
-        elif edit == plain:
-            with record(pipe) as recording:
-                yield recording
-        elif self._recorded and self._recorded[0] == plain:
+            return nullcontext()
+        if edit == plain:
+            return record(pipe)
+        if self._recorded and self._recorded[0] == plain:
             first = min(each.steps[0] if each.steps else 0 for each in edit.layers)
-            with replay(pipe, self._recorded[1], [each.feature.block for each in edit.layers], first):
-                yield None
-        else:
-            yield None
+            return replay(pipe, self._recorded[1], [each.feature.block for each in edit.layers], first)
+        return nullcontext()
 
     def _intervention(self, layer: Layer, name: str) -> Intervention:
         (block, number), amount = layer.feature, self.amount(layer.feature, layer.strength)

@@ -21,8 +21,8 @@ class Recording:
     """What the parts of a U-Net gave out in each step of some calls."""
 
     def __init__(self) -> None:
-        self.calls: list[list[dict[nn.Module, Any]]] = []
-        """By call and step, in the order in which the parts ran."""
+        self.calls: list[list[dict[str, Any]]] = []
+        """By call, step and the part's name, in the order in which the parts ran. No part is held: a pipeline can be let go."""
 
     def begin(self, step: Step) -> None:
         """Another step, or the first one of another call."""
@@ -30,9 +30,9 @@ class Recording:
             self.calls.append([])
         self.calls[-1].append({})
 
-    def keep(self, part: nn.Module, output: Any) -> None:
+    def keep(self, name: str, output: Any) -> None:
         """What a part gave out in this step."""
-        self.calls[-1][-1][part] = output
+        self.calls[-1][-1][name] = output
 
 
 @contextmanager
@@ -41,8 +41,8 @@ def record(pipe) -> Iterator[Recording]:
     recording = Recording()
     with ExitStack() as hooks:
         hooks.enter_context(follow_steps(pipe, recording.begin))
-        for part in _parts(pipe):
-            handle = part.register_forward_hook(lambda part, args, output: recording.keep(part, output))
+        for name, part in _parts(pipe).items():
+            handle = part.register_forward_hook(lambda part, args, output, name=name: recording.keep(name, output))
             hooks.callback(handle.remove)
         yield recording
 
@@ -58,9 +58,10 @@ def replay(pipe, recording: Recording, changed: Iterable[str], first_step: int =
 
     Raises ValueError for an unknown block, and from the pipeline call if none was recorded in its place, or one of other steps.
     """
-    blocks, calls = {find_block(pipe, block) for block in changed}, iter(recording.calls)
-    steps: list[dict[nn.Module, Any]] = []
-    known: dict[nn.Module, Any] = {}
+    blocks, parts, calls = [find_block(pipe, block) for block in changed], _parts(pipe), iter(recording.calls)
+    names = {name for name, part in parts.items() if part in blocks}
+    steps: list[dict[str, Any]] = []
+    known: dict[str, Any] = {}
 
     def enter_step(step: Step) -> None:
         if step.index == 0:
@@ -69,23 +70,23 @@ def replay(pipe, recording: Recording, changed: Iterable[str], first_step: int =
             raise ValueError(f"the recorded call has {len(steps)} steps and this one {step.count}")
         known.clear()
         if step.index <= first_step:
-            known.update(_before(blocks if step.index == first_step else set(), steps[step.index]))
+            known.update(_before(names if step.index == first_step else set(), steps[step.index]))
 
-    def given(part: nn.Module, compute: Callable) -> Callable:
-        return lambda *args, **kwargs: known[part] if part in known else compute(*args, **kwargs)
+    def given(name: str, compute: Callable) -> Callable:
+        return lambda *args, **kwargs: known[name] if name in known else compute(*args, **kwargs)
 
     with ExitStack() as undo:
         undo.enter_context(follow_steps(pipe, enter_step))
-        for part in _parts(pipe):
-            part.forward = given(part, part.forward)
+        for name, part in parts.items():
+            part.forward = given(name, part.forward)
             undo.callback(part.__delattr__, "forward")
         yield
 
 
-def _before(changed: set[nn.Module], ran: dict[nn.Module, Any]) -> dict[nn.Module, Any]:
-    """The parts that ran before the first changed one."""
+def _before(changed: set[str], ran: dict[str, Any]) -> dict[str, Any]:
+    """What the parts gave out that ran before the first changed one."""
     return dict(itertools.takewhile(lambda each: each[0] not in changed, ran.items()))
 
 
-def _parts(pipe) -> list[nn.Module]:
-    return [module for name, module in pipe.unet.named_modules() if _PARTS.fullmatch(name)]
+def _parts(pipe) -> dict[str, nn.Module]:
+    return {name: module for name, module in pipe.unet.named_modules() if _PARTS.fullmatch(name)}

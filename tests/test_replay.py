@@ -5,6 +5,7 @@ import torch
 
 from sae_lib.blocks import ATTENTION_BLOCKS, find_block
 from sae_lib.denoising import CallSettings
+from sae_lib.injection import draw_injected, encode_tokens
 from sae_lib.interventions import during, intervene
 from sae_lib.pictures import draw_pictures
 from sae_lib.replay import record, replay
@@ -38,6 +39,23 @@ def test_a_replayed_edit_is_the_edit(pipe, block):
         with replay(pipe, recording, [block]):
             assert torch.equal(draw(pipe), wanted)
     assert not torch.equal(plain, wanted) and torch.equal(draw(pipe), plain)
+
+
+@pytest.mark.parametrize("blocks", [["down.2.0"], ["up.1.2", "up.0.1"]])
+def test_replayed_tokens_of_another_prompt_are_those_tokens(pipe, blocks):
+    others, settings = encode_tokens(pipe, PROMPTS[::-1]), CallSettings(1, 0.0, 3, 4)
+    with record(pipe) as recording:
+        plain = draw_injected(pipe, PROMPTS, (), others, settings)
+    wanted = draw_injected(pipe, PROMPTS, blocks, others, settings)
+    with replay(pipe, recording, blocks):
+        assert torch.equal(draw_injected(pipe, PROMPTS, blocks, others, settings), wanted)
+    assert not torch.equal(plain, wanted)
+
+
+def test_a_recording_holds_no_part_of_its_pipeline(pipe):
+    with record(pipe) as recording:
+        draw(pipe)
+    assert all(isinstance(name, str) for call in recording.calls for step in call for name in step)
 
 
 @pytest.mark.parametrize("start", [0, 1, 3])
