@@ -338,8 +338,9 @@ save_lines_figure("figure1", figure1_trials, figure1_pictures, figure1_strength)
 
 # %%
 if assets.known:
-    more_trials, more_pictures = draw_lines(more, line_rows[len(first_of) :], strengths_for(more))
-    save_lines_figure("figure1_more", more_trials, more_pictures, strengths_for(more))
+    more_strength = strengths_for(more)
+    more_trials, more_pictures = draw_lines(more, line_rows[len(first_of) :], more_strength)
+    save_lines_figure("figure1_more", more_trials, more_pictures, more_strength)
 
 # %% [markdown]
 # **What we see.** In colour the block and what its feature reads, beside it the caption. A tick says that the judge sees the value in the
@@ -840,7 +841,7 @@ print(*causal_verdicts, *time_verdicts, *guidance_verdicts, *local_verdicts, sep
 # ## 8.12 Limits
 #
 # - One set of SAEs and one pocket model: no interval covers their training. Intervals are over features and captions, of few in the base model.
-# - The judge always answers, also on a broken shape, so that a rise is an upper bound. It errs more on edited pictures than on the renders it was
+# - The judge abstains too seldom from what is broken (notebook 01), so that a rise is an upper bound. It errs more on edited pictures than on the renders it was
 #   trained on; the random features share that error.
 # - A random feature may read the same value as the feature it stands beside. That makes the control strict: the difference is a lower bound.
 # - The features are the best *read* ones. A value that a block knows and does not write (the background in most blocks) gives features that
