@@ -80,11 +80,11 @@ def test_saes_of_blocks_of_another_level_have_their_width_and_their_share_of_the
     }
 
 
-def test_the_pocket_scale_makes_at_least_five_hundred_steps(pipe):
+def test_the_pocket_scale_makes_at_least_a_thousand_steps(pipe):
     run = TrainingRun(blocks=("mid.0",))
     config = run.configs(pipe)[0]
     vectors = len(run.load_prompts(pipe)) * 64 * run.all_passes
-    assert vectors // config.batch_size - config.init_batches >= 500
+    assert vectors // config.batch_size - config.init_batches >= 1000
 
 
 def test_blocks_of_a_run_are_chosen_by_rule_the_paper_s_or_named():

@@ -11,7 +11,7 @@
 # |---|---|---|---|
 # | needs | shipped weights | shipped weights | SDXL Turbo and the published SAEs (a GPU of 12 GB), or `saes=trained`: 1.5 million prompts, a GPU of 40 GB |
 # | makes | the same, marked as smoke | two SAEs per block with controls, and the figures `training_curves` `learning_rate` `explained_variance` `firing` `survival` `top_pictures` | the same, without `survival` unless `compare_with` is given, without `training_curves` for published SAEs |
-# | cost | 25 s, one core | some 6 min, one core | days (estimated, not run) |
+# | cost | 25 s, one core | some 9 min, one core | days (estimated, not run) |
 #
 # | symbol | code | shape and meaning |
 # |---|---|---|
@@ -99,7 +99,7 @@ larger_claim = Claim(
 # painted with and judged. Its k and n_f were chosen by a rule for each width of update, from a sweep on captions of their
 # own (`python -m sae_lib.pocket.train sizes`); at sdxl scale they are the paper's k = 10 and n_f = 4 d_model. The
 # *transfer* SAE is that of Figure 3, k = d_model / 8 and n_f = 4 d_model. The vectors come from training prompts, one
-# step of Turbo each, mixed over prompts. They are fewer than the paper's and seen more than once; `TrainingStream` says
+# step of Turbo each, mixed over prompts. They are fewer than the paper's and seen several times; `TrainingStream` says
 # how.
 
 # %%
@@ -515,7 +515,7 @@ print(learnt_verdict, larger_verdict, dead_verdict, sep="\n")
 #
 # - One training run per block and size. The intervals are over prompts; the seed is varied once, by the shipped SAEs, which
 #   also saw more prompts: the two cannot be told apart here but for the curve over prompts.
-# - The pocket SAEs see some hundred thousand different vectors more than once; the paper's see 384 million once. In blocks
+# - The pocket SAEs see some hundred thousand different vectors several times; the paper's see 384 million once. In blocks
 #   whose positions are nearly alike these are worth hardly more than as many vectors as there are prompts.
 # - The two sizes of SAE differ in k and in n_f at once; notebook 06 changes one at a time.
 # - Explained variance is the paper's: every dimension counts alike, those of small variance too. It says nothing about

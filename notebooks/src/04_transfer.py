@@ -10,7 +10,7 @@
 # |---|---|---|---|
 # | needs | shipped weights | shipped weights | both SDXL models and the published SAEs (a GPU of 12 GB), or `saes=trained`: 1.5 million prompts, a GPU of 40 GB |
 # | makes | the same, marked as smoke | two more SAEs per block, and `figure3` `figure3_paper_blocks` `two_definitions` `controls` `similarity` `halves` | the same without `figure3_paper_blocks`; beside published SAEs without ceiling and permuted control |
-# | cost | 40 s, one core | some 7 min after 03, one core | days (estimated, not run) |
+# | cost | 40 s, one core | some 8 min after 03, one core | days (estimated, not run) |
 #
 # | symbol | code | meaning |
 # |---|---|---|
