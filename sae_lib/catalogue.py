@@ -24,6 +24,8 @@ from sae_lib.reading import Reading, objects_in
 from sae_lib.writing import (
     AROUND,
     EVERYWHERE,
+    TRIED,
+    TRIED_AGAIN,
     Strengths,
     Target,
     Written,
@@ -36,12 +38,6 @@ from sae_lib.writing import (
 
 TOP, BETAS = 4, (-10.0, -5.0, 5.0, 10.0)
 """Pictures on a card: those in which the feature is most active, and the first of them modulated."""
-
-TRIED = {"smoke": (2, 1), "pocket": (10, 2)}
-"""Features of each block that are tried as its brush, the best-read ones, and in how many captions each, by scale."""
-
-TRIED_AGAIN = {"smoke": (1, 1), "pocket": (3, 8)}
-"""Of those the ones that raised their value most, and in how many captions each is tried again (`writing.tried_again`)."""
 
 DEFAULT_STRENGTH = 10.0
 """In multiples of the mean activation, where nothing says how strongly a block's features are turned on: the authors' for painting."""
@@ -281,9 +277,9 @@ class Catalogue:
         """By block, the feature to begin painting with.
 
         Of the block's best-read features those are tried again that raise the value they read most above another live feature
-        in the same place (`writing.choose_strengths`), all in captions of this reading; the best is the one that raises its
-        value most, less the other values that come or go for each value that the picture shows. Without a judge: the one
-        that fires most often.
+        in the same place (`writing.choose_strengths`), all in captions of this reading; the best is the one that then raises its
+        value most above the other, less the other values that come or go for each value that the picture shows. Without a judge: the
+        one that fires most often.
         """
         live = {block: rows for block in self.assets.blocks if (rows := self.live(block))}
         often = {block: max(rows, key=lambda row: row.firing_rate) for block, rows in live.items()}
@@ -293,7 +289,7 @@ class Catalogue:
     @cached_property
     def written(self) -> dict[FeatureId, Written]:
         """What each feature wrote that was tried as its block's brush: in more captions if it was tried again, else when strengths were
-        chosen, and then minus what another live feature wrote in the same place. Nothing without a judge."""
+        chosen. Nothing without a judge."""
         strengths, again = self._tries
         return strengths.by_feature | {each.id: found for each, found in again.items()}
 

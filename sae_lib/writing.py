@@ -42,6 +42,12 @@ around the objects. All others are turned on on the objects."""
 STRENGTHS = (5.0, 10.0, 20.0)
 """Tried for each block, in units of a feature's mean activation; 10 is the authors' default for painting."""
 
+TRIED = {"smoke": (2, 1), "pocket": (20, 2)}
+"""Features of each block that are tried when its strength is chosen, the best-read ones, and in how many captions each, by scale."""
+
+TRIED_AGAIN = {"smoke": (2, 1), "pocket": (4, 8)}
+"""Of those the ones that raised their value most, and in how many captions each is tried again."""
+
 NEARLY = 0.1
 """Of the strengths whose rise is within this of the largest the smallest is chosen: a push changes other values, too."""
 
@@ -94,7 +100,7 @@ class Written(NamedTuple):
     """What a feature wrote when it was tried in one step of Turbo, in pictures that do not show its value; means over these."""
 
     rise: float
-    """How much more often its value is there."""
+    """How much more often its value is there, minus the same of random features in its place."""
     others: float
     """How many other values came or went."""
     gain: float
@@ -111,7 +117,7 @@ class Strengths(NamedTuple):
     rises: dict[str, list[float]]
     """By block, at each of STRENGTHS, the mean rise minus that of random features."""
     by_feature: dict[FeatureId, Written]
-    """Of each feature that was tried, at its block's strength; the rise minus that of random features."""
+    """Of each feature that was tried, at its block's strength."""
 
 
 def well_read(reading: Reading, per_block: int) -> list[Target]:
@@ -160,19 +166,18 @@ def find_trials(
     return Trials(list(targets), torch.tensor(which, dtype=torch.long), torch.tensor(rows, dtype=torch.long))
 
 
-def choose_strengths(reading: Reading, features: int = 20, captions: int = 2, seed: int = 0) -> Strengths:
+def choose_strengths(reading: Reading, features: int, captions: int, seed: int = 0) -> Strengths:
     """For each block the smallest of STRENGTHS at which its best-read features raise their values nearly as much above random features
     as at any of them (NEARLY).
 
-    Measured in one step on the pictures in which the features were chosen, `features` of a block in `captions` pictures each, and kept in
-    the cache.
+    Measured in one step on the pictures in which the features were chosen, `features` of a block in `captions` pictures each (TRIED), and
+    kept in the cache.
     """
     trials = find_trials(well_read(reading, features), reading, captions)
 
     def make(folder: Path) -> None:
         found = torch.stack([measure_writing(reading, trials, each, seed=seed) for each in STRENGTHS])
-        rises = (found[..., 1] - found[..., 0]).diff(dim=2)[..., 0].neg()
-        (folder / "rises.json").write_text(json.dumps([rises.tolist(), found[:, :, 0, 2].tolist()]))
+        (folder / "rises.json").write_text(json.dumps([_above_random(found).tolist(), found[:, :, 0, 2].tolist()]))
 
     inputs = {"reading": reading.make().name, "features": features, "captions": captions, "seed": seed}
     measured = json.loads((cached("strengths", inputs, make) / "rises.json").read_text())
@@ -203,6 +208,12 @@ def _by_target(
     }
 
 
+def _above_random(measured: Float[Tensor, "*trials kinds quantities"]) -> Float[Tensor, "*trials"]:
+    """The rise of the value with the feature turned on, minus that with the random one."""
+    rises = measured[..., 1] - measured[..., 0]
+    return rises[..., 0] - rises[..., 1]
+
+
 def well_written(targets: Sequence[Target], strengths: Strengths) -> list[Target]:
     """The targets that were tried when strengths were chosen: of each block those first that raised their value most, of these those that
     changed the fewest other values, and of these the best read."""
@@ -217,9 +228,9 @@ def well_written(targets: Sequence[Target], strengths: Strengths) -> list[Target
 
 
 def tried_again(
-    reading: Reading, ranked: Sequence[Target], per_block: int = 3, captions: int = 8
+    reading: Reading, ranked: Sequence[Target], per_block: int, captions: int, seed: int = 0
 ) -> dict[Target, Written]:
-    """The first of some ranked targets, tried in more captions of the same reading: block by block, the largest gain first.
+    """The first of some ranked targets, tried in more captions of the same reading (TRIED_AGAIN): block by block, the largest gain first.
 
     ranked: such as from `well_written`. Of each block its first `per_block` are tried, and as many of those that read an object's
     value, each at all of STRENGTHS: what is said of it is what it wrote where it gained most, or nearly (NEARLY) as much at a smaller
@@ -233,11 +244,11 @@ def tried_again(
     trials = find_trials(list(tried), reading, captions)
 
     def make(folder: Path) -> None:
-        found = [measure_writing(reading, trials, each, kinds=KINDS[:1])[:, 0].T for each in STRENGTHS]
-        told = [[(after - before).tolist(), others.tolist()] for before, after, others in found]
+        found = [measure_writing(reading, trials, each, seed=seed) for each in STRENGTHS]
+        told = [[_above_random(each).tolist(), each[:, 0, 2].tolist()] for each in found]
         (folder / "rises.json").write_text(json.dumps(told))
 
-    inputs = {"reading": reading.make().name, "captions": captions}
+    inputs = {"reading": reading.make().name, "captions": captions, "seed": seed}
     inputs |= {"tried": [str(each.id) for each in trials.targets]}
     measured = json.loads((cached("tried_again", inputs, make) / "rises.json").read_text())
     blocks = list(dict.fromkeys(each.id.block for each in ranked))
