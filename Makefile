@@ -44,7 +44,7 @@ test-kit: workshop-kit  ## install that archive and run its first lessons with t
 latency: $(BROWSER)/installed  ## milliseconds from the end of a stroke to the new picture, in Chromium
 	@PYTHONPATH="$(CURDIR):$(CURDIR)/$(BROWSER)" $(PYTHON) tests/benchmarks/painter_latency.py
 
-bench: $(INTEROP)/installed  ## the benchmarks that notebook 90 draws (some 25 minutes on 2 idle cores)
+bench: $(INTEROP)/installed $(ENVIRONMENT)  ## the benchmarks that notebook 90 draws (some 25 minutes on 2 idle cores)
 	@PYTHONPATH="$(CURDIR)" $(INTEROP)/bin/python tests/benchmarks/sae_step.py
 	@for name in harvest scaling precision; do $(VENV)/bin/python tests/benchmarks/$$name.py || exit 1; done
 
@@ -84,19 +84,24 @@ pocket: $(ENVIRONMENT)  ## retrain the pocket models, stage by stage (each at mo
 fresh:  ## empty the cache: everything is computed again at the next run
 	rm -rf .cache
 
-$(INSTALLED): requirements.lock
+define CHECK_BASE_PYTHON
 	@test -n "$(BASE_PYTHON)" || { echo "No python3 on the PATH: install Python 3.11 or 3.12." >&2; exit 1; }
 	@$(BASE_PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v[:2] < (3, 13) and \
 		f"requirements.lock is exact for Python 3.11 and 3.12, $(BASE_PYTHON) is {v[0]}.{v[1]}: run make with BASE_PYTHON=/path/to/python3.11.")'
 	@$(BASE_PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(BASE_PYTHON) cannot make virtual environments (ensurepip is missing): on Debian or Ubuntu run 'apt install python3-venv'." >&2; exit 1; }
+endef
+
+$(INSTALLED): requirements.lock
+	$(CHECK_BASE_PYTHON)
 	@echo "Installing requirements.lock into $(VENV) (once; some minutes)"
 	@$(BASE_PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(INTEROP)/installed: tests/interop/requirements.lock $(INSTALLED)
+$(INTEROP)/installed: tests/interop/requirements.lock
+	$(CHECK_BASE_PYTHON)
 	@echo "Installing tests/interop/requirements.lock into $(INTEROP) (once; some minutes)"
 	@$(BASE_PYTHON) -m venv $(INTEROP)
 	@$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/interop/requirements.lock
