@@ -13,8 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython import get_ipython
+from IPython.display import Image as Picture
+from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
@@ -26,6 +30,10 @@ from sae_lib.verdicts import Verdict
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "matplotlib")
 """Packages whose versions a record states."""
+
+
+_QUICK = {"savefig.dpi": "figure", "pdf.fonttype": 3}
+"""How a figure is saved that allows no conclusion: no reader compares it, and to cut fonts to size is most of a PDF's time."""
 
 
 class SavedFigure(NamedTuple):
@@ -73,11 +81,13 @@ def save_figure(
         mark = run.mark.replace(": ", ":\n")
         fig.text(0.5, 0.5, mark, gid="mark", ha="center", va="center", in_layout=False, zorder=100, **look)
     saved = SavedFigure(*(figure_folder(run) / f"{name}.{kind}" for kind in SavedFigure._fields))
-    png = _render(fig, "png", {"Software": None})
-    if run.mark:  # laid out once for all its pictures: no reader compares them, and the layout is most of the drawing
-        fig.set_layout_engine("none")
-    store.write_if_changed(saved.png, with_palette(png) if run.compared_with == "pocket" else png)
-    store.write_if_changed(saved.pdf, _render(fig, "pdf", {"CreationDate": None}))
+    with plt.rc_context(_QUICK if run.mark else {}):
+        png = _render(fig, "png", {"Software": None})
+        if run.mark:
+            fig.set_layout_engine("none")  # laid out once for both
+            _show_as_saved(fig, png)
+        store.write_if_changed(saved.png, with_palette(png) if run.compared_with == "pocket" else png)
+        store.write_if_changed(saved.pdf, _render(fig, "pdf", {"CreationDate": None}))
     if saved.json.is_file() and json.loads(saved.json.read_text())["result"] == result:
         saved.json.touch()  # its time says that this run found the same
     else:
@@ -169,6 +179,13 @@ def _render(fig: Figure, kind: str, metadata: dict[str, None]) -> bytes:
     with io.BytesIO() as file:
         fig.savefig(file, format=kind, metadata=metadata)
         return file.getvalue()
+
+
+def _show_as_saved(fig: Figure, png: bytes) -> None:
+    """In a notebook, show these bytes of an open figure, which would be drawn once more at the end of its cell."""
+    if get_ipython() is not None and getattr(fig, "number", None) in plt.get_fignums():
+        plt.close(fig)
+        display(Picture(png))
 
 
 def with_palette(png: bytes) -> bytes:
