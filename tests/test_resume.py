@@ -1,7 +1,9 @@
 """A run that is killed and started again ends as if nothing had happened; so does one of several processes."""
 
+import json
 import os
 import random
+import runpy
 import signal
 import subprocess
 import sys
@@ -14,23 +16,33 @@ from safetensors.torch import load_file
 from sae_lib.resume import load_state, save_state
 
 TRAIN = """
-import sys, time, torch
+import json, os, sys, time, torch
 from sae_lib.training import SAEConfig, train_saes
 
 class Slow:  # fills made from their number, so slowly that a signal can come between
     description = {"fills": 20}
+    def __init__(self, pause):
+        self.pause = pause
     def __len__(self):
         return 20
     def __getitem__(self, number):
         print("fill", number, flush=True)
-        time.sleep(float(sys.argv[2]))
+        time.sleep(self.pause)
         vectors = torch.randn(200, 8, generator=torch.Generator().manual_seed(number)) + 2
         return {"mid.0": vectors, "up.0.1": vectors.flip(1)}
 
 values = {"d_model": 8, "n_f": 32, "auxk": 4, "batch_size": 48, "lr": 1e-2, "dead_vectors_threshold": 96, "init_batches": 2}
 configs = [SAEConfig.paper("mid.0", k=2, **values), SAEConfig.paper("mid.0", k=4, **values), SAEConfig.paper("up.0.1", k=2, **values)]
-train_saes(Slow(), configs, sys.argv[1], log_interval=1, save_every=0.0)
+for line in sys.stdin:
+    folder, pause = json.loads(line)
+    child = os.fork()
+    if not child:
+        print("process", os.getpid(), flush=True)
+        train_saes(Slow(pause), configs, folder, log_interval=1, save_every=0.0)
+        os._exit(0)
+    print("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+"""Trains in a process of its own for each line that it reads; torch is imported once for all of them."""
 
 HARVEST = """
 import sys, torch, torch.distributed as dist
@@ -53,15 +65,14 @@ if dist.is_initialized():
 """
 
 
-def start(script, *arguments, launcher=()):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launcher, *([script] if launcher else ["-c", script]), *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+def start(*arguments):
+    environment, pipe = os.environ | {"OMP_NUM_THREADS": "1"}, subprocess.PIPE
+    return subprocess.Popen([sys.executable, *arguments], env=environment, stdin=pipe, stdout=pipe, text=True)
 
 
-def finish(process):
-    process.communicate()
-    return process.returncode
+def number_after(word, lines):
+    """What the next line says that begins with that word; those before it are passed over."""
+    return int(next(line for line in lines if line.startswith(f"{word} ")).split()[1])
 
 
 def weights(folder):
@@ -79,27 +90,36 @@ def assert_equal(first, second):
 
 def test_killed_at_five_random_moments_it_ends_bit_identical(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    undisturbed = start(TRAIN, whole, 0)
     rng, deaths = random.Random(0), 0
-    for _ in range(5):
-        process = start(TRAIN, killed, 0.12)
-        for _ in range(rng.randint(2, 4)):
-            process.stdout.readline()  # a fill begins
-        time.sleep(rng.uniform(0, 0.15))
-        process.send_signal(signal.SIGKILL)
-        deaths += finish(process) == -signal.SIGKILL
-    assert deaths == 5 and list(killed.glob("unfinished_*.safetensors")) and not list(killed.glob("*/"))
-    assert finish(start(TRAIN, killed, 0)) == finish(undisturbed) == 0
+    with start("-c", TRAIN) as trainer:
+
+        def begin(folder, pause):
+            print(json.dumps([str(folder), pause]), file=trainer.stdin, flush=True)
+            return number_after("process", trainer.stdout)
+
+        for _ in range(5):
+            process = begin(killed, 0.12)
+            for _ in range(rng.randint(2, 4)):
+                number_after("fill", trainer.stdout)  # a fill begins
+            time.sleep(rng.uniform(0, 0.15))
+            os.kill(process, signal.SIGKILL)
+            deaths += number_after("ended", trainer.stdout) == -signal.SIGKILL
+        assert deaths == 5 and list(killed.glob("unfinished_*.safetensors")) and not list(killed.glob("*/"))
+        for folder in (killed, whole):
+            begin(folder, 0)
+            assert number_after("ended", trainer.stdout) == 0
     assert_equal(weights(whole), weights(killed))
     assert not list(killed.glob("unfinished_*"))
 
 
-def test_one_process_and_two_end_bit_identical(tmp_path):
+def test_one_process_and_two_end_bit_identical(tmp_path, monkeypatch):
     script = tmp_path / "train.py"
     script.write_text(HARVEST)
-    one = start(HARVEST, tmp_path / "one", 1)
     launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone")
-    assert finish(start(str(script), tmp_path / "two", 2, launcher=launcher)) == finish(one) == 0
+    with start(*launcher, str(script), str(tmp_path / "two"), "2") as two:
+        monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path / "one"), "1"])
+        runpy.run_path(str(script))
+    assert two.returncode == 0
     assert_equal(weights(tmp_path / "one"), weights(tmp_path / "two"))
 
 
