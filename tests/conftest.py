@@ -20,6 +20,9 @@ set_up_torch("pocket")
 GB_PER_PROCESS = 3.5
 """A process of the tests with the kernel that it waits for, in 10^9 bytes."""
 
+LONG = {"catalogue", "dictionaries", "edit_sweep", "jobs", "pocket_train", "resume", "run", "writing"}
+"""Files of tests, without "test_", of half a minute and more; what comes last should be short, so that no process waits long."""
+
 
 def pytest_addoption(parser):
     parser.addoption(
@@ -64,14 +67,20 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(config, items):
-    """With several processes: notebooks come first, those that compute most before all."""
+    """With several processes: notebooks come first, those that compute most before all, then the LONG files."""
     if not hasattr(config, "workerinput"):
         return
     from notebooks.costs import counts
 
     computes = {name: sum(each) for name, each in counts().items()}
     units = {item: unit_of(item.nodeid) for item in items}
-    items.sort(key=lambda item: (" " not in units[item], -computes.get(units[item].split()[-1], 0)))
+    long = {f"tests/test_{name}.py" for name in LONG}
+
+    def place(item):
+        unit = units[item]
+        return " " not in unit, -computes.get(unit.split()[-1], 0), unit not in long
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import pytest
 
 import sae_lib
 from sae_lib.store import PACKAGE, ROOT
+from tests.conftest import LONG
 
 
 @pytest.mark.parametrize("name", sae_lib.__all__)
@@ -33,3 +34,8 @@ def test_what_lies_beside_the_code_is_installed_with_it():
     told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["sae_lib"]
     there = {path.suffix for path in PACKAGE.rglob("*.*") if path.is_file()} - {".py", ".pyc"}
     assert {f"**/*{suffix}" for suffix in there} == set(told)
+
+
+@pytest.mark.parametrize("name", sorted(LONG))
+def test_a_file_that_is_known_to_take_long_is_there(name):
+    assert (ROOT / "tests" / f"test_{name}.py").is_file()
