@@ -18,10 +18,10 @@ from sae_lib.store import cached
 from sae_lib.transfer import untrained
 from sae_lib.updates import capture_updates, to_vectors
 
-PICTURES = {"smoke": 32, "rehearsal": 8, "pocket": 512, "sdxl": 1_000}
+PICTURES = {"smoke": 16, "rehearsal": 8, "pocket": 512, "sdxl": 1_000}
 """Held-out captions in which features are read, by scale: the first ones."""
 
-LATER = {"smoke": 32, "rehearsal": 4, "pocket": 256, "sdxl": 100}
+LATER = {"smoke": 16, "rehearsal": 4, "pocket": 256, "sdxl": 100}
 """Captions after those, in which features write: they had no part in what was chosen by reading."""
 
 NOISE_SEED = 1_000

@@ -34,7 +34,7 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale("smoke", 96, 1, 12, 4, 4.0, 16, 12, 200),
+    "smoke": Scale("smoke", 96, 1, 8, 4, 4.0, 16, 12, 200),
     "pocket": Scale("pocket", 2_048, 4, 100, 20, 4.0, 16, 16, 1_000),  # more at once leave a core's cache
     "sdxl": Scale("sdxl", 1_500_000, 1, 100, 20, 7.5, 50, 10, 1_000),
 }

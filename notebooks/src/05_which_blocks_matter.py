@@ -126,7 +126,7 @@ if scale != "sdxl":
     from sae_lib.prompts import load_pocket_captions
 
     judge, kinds = assets.judge, list(FAMILIES)
-    captions = load_pocket_captions(6 if cut else judged, "held-out")
+    captions = load_pocket_captions(3 if cut else judged, "held-out")
     other_captions = [*captions[1:], captions[0]]
     texts, other_texts = ([caption.text for caption in each] for each in (captions, other_captions))
 

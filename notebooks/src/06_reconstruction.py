@@ -210,7 +210,7 @@ for block in both:
 # untrained SAEs of all its sizes are measured on the same prompts, with the mean of the block's training vectors as b_pre.
 
 # %%
-count = min(pictures, 2 if run.rehearsal else 6 if scale == "smoke" else pictures)
+count = min(pictures, 2 if run.rehearsal or scale == "smoke" else pictures)
 held_out = assets.prompts(count)
 settings = CallSettings(1, 0.0, seed + 1_000, batch or counts.harvest_batch)
 sae_of = {(config.block, config.k, config.expansion_factor): sae for config, sae in trained.saes.items()}

@@ -94,7 +94,7 @@ from sae_lib.writing import (
 run = start_run("08_writing_with_features", globals())
 assets = run.assets()
 if not run.compared_with:
-    assets = assets.with_blocks(assets.blocks[: 2 if run.rehearsal else 3])
+    assets = assets.with_blocks(assets.blocks[:2])
     assets.counts = replace(assets.counts, base_steps=2)
 base_steps = assets.counts.base_steps
 sampling = {"resamples": assets.counts.bootstrap, "seed": seed}

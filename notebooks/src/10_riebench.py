@@ -204,7 +204,7 @@ columns.sort(key=lambda each: (each.method, each.units, each.strength))
 columns += [Setting("steering", 0, 1.0)]
 groups = [[each] for each in cases if each.id in PAPER_EXAMPLES]
 groups = groups or [[each for each in cases if each.category == kind] for kind in CATEGORIES]
-lines, ready_ones = [], list(filter(None, map(first_with_masks, groups)))
+lines, ready_ones = [], list(filter(None, map(first_with_masks, groups[:: 4 if small else 1])))
 for found in ready_ones:
     pictures = [each.pictures[0] for _, each in edit_all(editor, found, columns)]
     pictures += [draw_injected_edit(editor, found.cases)[0], found.source.pictures[0]]

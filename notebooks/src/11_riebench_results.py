@@ -85,7 +85,7 @@ if riebench:
     print(f"{len(cases)} cases; {len(defects)} records that are none", *defects, sep="\n")
 else:
     cases = pocket_cases(1 if small else per_category)
-cases = cases[:3] if run.rehearsal else cases[:: 2 if small else 1]
+cases = cases[:3] if run.rehearsal else cases[:: 4 if small else 1]
 settings = settings_of(assets)
 print("blocks:", ", ".join(assets.blocks))
 
