@@ -106,7 +106,8 @@ FULL = {  # part: features of each block, captions of each feature, first captio
     "timing, 4 steps": (2, 1, 40),
     "timing, base": (2, 1, 20),
 }
-at_most = FULL if run.compared_with else {part: (2, 1, first) for part, (_, _, first) in FULL.items()}
+least = 1 if run.rehearsal else 2
+at_most = FULL if run.compared_with else {part: (least, 1, first) for part, (_, _, first) in FULL.items()}
 local_pictures = 12 if run.compared_with else 3
 distance, later = assets.distance, Reading(assets, later=True)
 title_of = dict(zip(MODELS, ("Turbo, 1 step", "Turbo, 4 steps", f"base, {base_steps} steps"), strict=True))
