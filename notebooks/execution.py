@@ -24,6 +24,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import Engine, papermill_engines
 
+from notebooks import warm
 from notebooks.account import Account
 from sae_lib import store
 from sae_lib.runs import refuse_unknown
@@ -187,6 +188,11 @@ class _Client(PapermillNotebookClient):
     def __init__(self, nb_man, on_cell, account, **settings):
         super().__init__(nb_man, **settings)
         self.on_cell, self.account = on_cell, account
+
+    def create_kernel_manager(self):
+        manager = super().create_kernel_manager()
+        manager.provisioner = warm.Provisioner(kernel_spec=manager.kernel_spec, parent=manager)
+        return manager
 
     def start_new_kernel(self, **settings):
         with self.starting:

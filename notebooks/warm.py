@@ -1,0 +1,205 @@
+"""Kernels that need not import torch and diffusers: each is forked from one process that has imported them already.
+
+That process, the server, is `python -m notebooks.warm` with the options and the environment of the kernel for which it is
+started: the second, since a run of one notebook would gain nothing. The first kernel starts as kernels usually do. So does
+one with another environment, and each where there are no pidfds (elsewhere than on Linux), where there is a GPU, or where
+the server has died.
+"""
+
+import ctypes
+import gc
+import importlib.util
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from jupyter_client.provisioning import LocalProvisioner
+
+from sae_lib import store  # importing sae_lib silences transformers, which misses torchvision
+
+LAUNCHER = "ipykernel_launcher"
+MAY_DIFFER = {"SAE_LIB_CACHE", "JUPYTER_PATH", "JPY_PARENT_PID", "PYTEST_CURRENT_TEST", "WARM_SERVER"}
+"""Variables that no library reads when it is imported: only by these may a kernel's environment differ from the server's."""
+SECONDS_TO_IMPORT = 300
+DIES_WITH_PARENT = 1
+"""Linux's PR_SET_PDEATHSIG."""
+GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""Where one of these is, a fork may find CUDA unusable: a machine with a GPU has time to import."""
+
+
+class Provisioner(LocalProvisioner):
+    """Starts a kernel by a fork of the server, or as its parent class does."""
+
+    server: "Server | None" = None
+    """One per process, for all its kernels."""
+    several = False
+    """Whether this process has started a kernel before."""
+
+    async def launch_kernel(self, cmd, **settings):
+        process = self._fork(cmd, str(settings.get("cwd") or Path.cwd()), settings["env"]) if self.several else None
+        Provisioner.several = True
+        if process is None:
+            return await super().launch_kernel(cmd, **settings)
+        self.process, self.pid, self.pgid = process, process.pid, process.pid
+        self.cwd = settings.get("cwd", Path.cwd())
+        return self.connection_info
+
+    def _fork(self, command: list[str], cwd: str, env: dict[str, str]) -> "Process | None":
+        if LAUNCHER not in command or not hasattr(os, "pidfd_open") or any(Path(gpu).exists() for gpu in GPUS):
+            return None
+        try:
+            os.close(os.pidfd_open(os.getpid()))  # a kernel of Linux may lack or forbid it
+            if Provisioner.server is None:
+                Provisioner.server = Server(command[: command.index(LAUNCHER)], env)
+            return Provisioner.server.fork(command, cwd, env)
+        except (OSError, ValueError):  # the server has died
+            return None
+
+
+class Server:
+    """The process that forks, seen from the one that asks it to."""
+
+    def __init__(self, options: list[str], env: dict[str, str]):
+        ours, theirs = socket.socketpair()
+        ours.settimeout(SECONDS_TO_IMPORT)
+        with ours, theirs:
+            command = [*options, "notebooks.warm"]
+            self.process = subprocess.Popen(command, stdin=theirs, cwd=store.ROOT, env=env, start_new_session=True)
+            self.lines = ours.makefile("rw")  # keeps ours open
+
+    def fork(self, command: list[str], cwd: str, env: dict[str, str]) -> "Process | None":
+        """A kernel, or None if the server is none for its environment. Raises OSError or ValueError if it has died."""
+        env = env | {"JPY_PARENT_PID": str(os.getpid())}
+        self.lines.write(json.dumps({"command": command, "cwd": cwd, "env": env}) + "\n")
+        self.lines.flush()
+        pid = int(self.lines.readline())
+        return Process(pid) if pid else None
+
+
+class Process:
+    """A kernel that is no child of this process, with what jupyter_client uses of `subprocess.Popen`."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, pid: int):
+        self.pid, self._pidfd = pid, os.pidfd_open(pid)
+        self._end = select.poll()
+        self._end.register(self._pidfd, select.POLLIN)
+
+    def __del__(self):
+        with suppress(AttributeError):  # it had ended before it got one
+            os.close(self._pidfd)
+
+    def poll(self) -> int | None:
+        """None while it runs, 0 when it has ended: only a parent hears of the status."""
+        return 0 if self._end.poll(0) else None
+
+    def wait(self) -> int:
+        """Return when it has ended."""
+        self._end.poll()
+        return 0
+
+    def send_signal(self, number: int) -> None:
+        """Nothing if it has ended."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+
+class PresentStderr:
+    """Whatever `sys.stderr` is by then: for the handlers of log messages that the imported modules make."""
+
+    def __getattr__(self, name: str):
+        return getattr(sys.__stderr__ if sys.stderr is self else sys.stderr, name)
+
+
+def import_all() -> dict[str, str]:
+    """Import what notebooks do; the environment variables that this sets.
+
+    Nothing is computed: a pool of threads would not survive a fork.
+    """
+    os.environ["JPY_PARENT_PID"] = str(os.getpid())  # which a kernel watches; read here
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as the kernel will do
+    before = dict(os.environ)
+    importlib.import_module("ipykernel.kernelapp")
+    sys.stderr = PresentStderr()
+    for name in ("torch", "matplotlib.pyplot", "scipy.optimize", "scipy.ndimage", "jaxtyping", "safetensors.torch"):
+        importlib.import_module(name)
+    from diffusers import StableDiffusionXLPipeline  # noqa: F401
+    from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer  # noqa: F401
+
+    sys.stderr = sys.__stderr__
+    return {name: value for name, value in os.environ.items() if before.get(name) != value}
+
+
+def serve() -> None:
+    """Fork a kernel for each line on standard input, a socket, until that closes; answer with its process id.
+
+    The answer to a kernel of other options or another environment than the server's is 0.
+    """
+    own = sys.orig_argv[:-1], _without_free(os.environ)
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the working directory, which the kernel puts there itself
+    requests = socket.socket(fileno=os.dup(0)).makefile("rw")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    added, server = import_all(), os.getpid()
+    gc.collect()
+    gc.freeze()  # kernels share these pages as long as nobody writes to them
+    for line in requests:
+        kernel = json.loads(line)
+        options = kernel["command"][: kernel["command"].index(LAUNCHER)]
+        alike = (options, _without_free(kernel["env"])) == own
+        pid = os.fork() if alike else 0
+        if alike and not pid:
+            requests.close()
+            return become_kernel(server, added, **kernel)
+        requests.write(f"{pid}\n")
+        requests.flush()
+    os._exit(0)
+
+
+def _without_free(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name not in MAY_DIFFER}
+
+
+def become_kernel(server: int, added: dict[str, str], command: list[str], cwd: str, env: dict[str, str]) -> None:
+    """Be what `command` would be: after a fork of the server, until the kernel ends."""
+    ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != server:
+        os._exit(1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env | added)
+    sys.orig_argv = command
+    sys.argv = [importlib.util.find_spec(LAUNCHER).origin, *command[command.index(LAUNCHER) + 1 :]]
+    import ipywidgets
+    import numpy
+    import torch
+    from ipykernel.kernelapp import IPKernelApp
+
+    numpy.random.seed()  # with a number of its own; `random` sees to that itself
+    torch.default_generator.seed()
+    app = IPKernelApp.instance()
+    app.initialize()
+    ipywidgets.load_ipython_extension(app.shell)  # which its import does in a kernel
+    app.start()
+
+
+if __name__ == "__main__":
+    serve()
