@@ -19,6 +19,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from jupyter_client.provisioning import LocalProvisioner
 
@@ -57,7 +58,7 @@ class Provisioner(LocalProvisioner):
         try:
             os.close(os.pidfd_open(os.getpid()))  # a kernel of Linux may lack or forbid it
             if Provisioner.server is None:
-                Provisioner.server = Server(command[: command.index(LAUNCHER)], env)
+                Provisioner.server = Server.start(command[: command.index(LAUNCHER)], env)
             return Provisioner.server.fork(command, cwd, env)
         except (OSError, ValueError):  # the server has died
             return None
@@ -66,13 +67,20 @@ class Provisioner(LocalProvisioner):
 class Server:
     """The process that forks, seen from the one that asks it to."""
 
-    def __init__(self, options: list[str], env: dict[str, str]):
+    def __init__(self, connection: socket.socket, process: subprocess.Popen | None = None):
+        """`process` is the server itself if it is a child of this process."""
+        connection.settimeout(SECONDS_TO_IMPORT)
+        self.process, self.descriptor = process, connection.fileno()
+        self.lines = connection.makefile("rw")  # keeps it open
+
+    @classmethod
+    def start(cls, options: list[str], env: Mapping[str, str]) -> Self:
+        """A new one, which ends when this process does."""
         ours, theirs = socket.socketpair()
-        ours.settimeout(SECONDS_TO_IMPORT)
         with ours, theirs:
             command = [*options, "notebooks.warm"]
-            self.process = subprocess.Popen(command, stdin=theirs, cwd=store.ROOT, env=env, start_new_session=True)
-            self.lines = ours.makefile("rw")  # keeps ours open
+            process = subprocess.Popen(command, stdin=theirs, cwd=store.ROOT, env=env, start_new_session=True)
+            return cls(ours, process)
 
     def fork(self, command: list[str], cwd: str, env: dict[str, str]) -> "Process | None":
         """A kernel, or None if the server is none for its environment. Raises OSError or ValueError if it has died."""

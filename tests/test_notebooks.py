@@ -17,7 +17,7 @@ import nbformat
 import pytest
 from PIL import Image
 
-from notebooks import costs, run
+from notebooks import costs, run, warm
 from notebooks.execution import execute
 from sae_lib.store import ROOT
 
@@ -148,10 +148,17 @@ def smoke_runs(empty_cache, tmp_path_factory):
 
 
 def nbval(copy, cache):
-    """Validate a copy in a process of its own, against a cache that is empty."""
-    command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "-p", "no:cacheprovider", str(copy)]
-    environment = os.environ | {"SAE_LIB_CACHE": str(cache)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    """Validate a copy in a process of its own, against a cache that is empty; its kernel is forked if there is a server."""
+    plugins = ["--disable-plugin-autoload", "-p", "nbval.plugin", "-p", "no:cacheprovider"]  # the others take seconds
+    command = [sys.executable, "-m", "pytest", "-q", *plugins, "--nbval-lax", str(copy)]
+    environment, lent = os.environ | {"SAE_LIB_CACHE": str(cache)}, ()
+    if warm.Provisioner.server:
+        lent = (warm.Provisioner.server.descriptor,)
+        command += ["-p", "tests.forked_nbval"]
+        environment["WARM_SERVER"] = str(*lent)
+    return subprocess.run(
+        command, env=environment, cwd=ROOT, pass_fds=lent, capture_output=True, text=True, check=False
+    )
 
 
 def tracked_files():

@@ -60,6 +60,7 @@ logging.getLogger("other").warning("told by another")
 # %%
 import ipywidgets
 
+print(list(get_ipython().kernel.comm_manager.targets))
 ipywidgets.IntSlider(2)
 
 # %%
