@@ -38,18 +38,19 @@
 # ## 20.1 Parameters and set-up
 #
 # The catalogue reads the held-out pictures that notebooks 07 to 09 read too: where each feature is active, how often, and what
-# it means. A rule says what each block is begun with, and how strongly. The block's ten best-read features are tried in two captions each.
-# The three of them that raise the value they read most above other features in the same place, and the three such of an object's values,
-# are tried again in eight captions each, at 5, 10 and 20 times their mean activation. The one is taken that gains most: the rise of its value, less
-# the other values that come or go per value that the picture shows. The strength is the smallest at which it gains nearly (within .1) as much, and
+# it means. A rule says what each block is begun with, and how strongly; it is that of notebook 08's Figure 1. The block's twenty best-read features
+# are tried in two captions each. The four of them that raise the value they read most above other features in the same place, and the four such of
+# an object's values, are tried again in eight captions each, at 5, 10 and 20 times their mean activation. The one is taken that gains most: the rise of
+# its value above the other feature's, less the other values that come or go per value that the picture shows. The strength is the smallest at which it gains nearly (within .1) as much, and
 # the authors' 10 where it gains nothing.
 # The second trial was added on 2026-11-26, after first runs with these blocks whose brushes redrew the scene, and the strength of its own on
-# 2026-11-27, after a brush was too weak; their tables had been seen, so that the table of section 20.2 illustrates and tests nothing. All of it is kept in the cache. The
+# 2026-11-27, after a brush was too weak; on that day, too, twenty features took the place of ten, and the second trial was set beside other features,
+# which had written the same meadow. Their tables had been seen, so that the table of section 20.2 illustrates and tests nothing. All of it is kept in the cache. The
 # pictures of a card are drawn when the card comes into view.
 #
 # The lines of both widgets say what came of these trials, and searches are ordered by it, since the best reader may write nothing.
-# A gain comes from the second trial, or else from the first, which is rough: two captions, minus what the other feature
-# wrote there. *Writes but redraws* has a gain of 0 or less, though its value appeared; *not tried* was not among the ten.
+# A gain comes from the second trial, or else from the first, which is rough: two captions. In both, what another feature wrote in the same place is
+# taken off. *Writes but redraws* has a gain of 0 or less, though its value appeared; *not tried* was not among the twenty.
 
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
