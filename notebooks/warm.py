@@ -39,7 +39,7 @@ class Provisioner(LocalProvisioner):
     """Starts a kernel by a fork of the server, or as its parent class does."""
 
     server: "Server | None" = None
-    """One per process, for all its kernels."""
+    """One per process, for all its kernels, which are started one after another."""
     several = False
     """Whether this process has started a kernel before."""
 

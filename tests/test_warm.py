@@ -16,6 +16,7 @@ from notebooks import run, warm
 from notebooks.execution import in_own_loop
 from sae_lib import store
 from tests.test_jobs import DRIVER, ENDLESS, is_gone, write_sources
+from tests.test_notebooks import nbval
 
 pytestmark = [
     pytest.mark.usefixtures("empty_cache"),
@@ -146,6 +147,15 @@ def test_two_kernels_at_once_share_no_state_and_draw_other_numbers(tmp_path, war
 def test_a_forked_kernel_that_is_killed_is_noticed(tmp_path, warm_kernels):
     done, _ = execute(tmp_path / "a", "# %%\nimport os, signal\n\nos.kill(os.getpid(), signal.SIGKILL)\n")
     assert "its kernel died" in done.failure
+
+
+def test_nbval_forks_its_kernel_from_the_same_server(tmp_path, warm_kernels):
+    program = 'print("notebooks.warm" in Path(f"/proc/{os.getppid()}/cmdline").read_text())'
+    text = f'# %% tags=["nbval-check-output"]\nimport os\nfrom pathlib import Path\n\n{program}\n'
+    _, notebook = execute(tmp_path / "a", text)
+    assert notebook.cells[0].outputs[0].text == "True\n"
+    done = nbval(tmp_path / "a" / "00_a.ipynb", tmp_path / "cache")
+    assert done.returncode == 0, done.stdout
 
 
 def test_a_kernel_with_another_number_of_threads_starts_as_usual(tmp_path, warm_kernels, monkeypatch):
