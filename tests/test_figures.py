@@ -3,6 +3,7 @@
 import json
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -84,6 +85,18 @@ def test_a_figure_without_a_conclusion_is_marked_once(run, marked):
     save_figure(run, fig, "fig3", {})
     save_figure(run, fig, "fig3", {})
     assert [text.get_text().replace("\n", " ") for text in fig.texts] == [run.mark] * marked
+
+
+@pytest.mark.parametrize(("run", "times"), [(run_at("pocket"), 0), (run_at("smoke"), 1)])
+def test_a_notebook_shows_a_figure_without_a_conclusion_as_it_was_saved(run, times, monkeypatch):
+    shown = []
+    monkeypatch.setattr("sae_lib.figures.get_ipython", object)
+    monkeypatch.setattr("sae_lib.figures.display", shown.append)
+    fig = plt.figure()
+    saved = save_figure(run, fig, "fig3", {})
+    assert [picture.data for picture in shown] == [saved.png.read_bytes()] * times
+    assert plt.fignum_exists(fig.number) != bool(times)  # an open one is drawn when its cell ends
+    plt.close(fig)
 
 
 def test_the_mark_fits_into_the_smallest_figure():
