@@ -221,9 +221,9 @@ def test_pictures_of_several_blocks_in_one_call_are_those_of_each_block_alone(la
     (a,), (b,) = live(later, "up.1.2", 1), live(later, "down.2.0", 1)
     masks = [torch.zeros(16, 16), None]
     masks[0][:8] = 1
-    together = write(later.assets, MODELS[0], later.prompts[:2], later.noise([0, 1]), [a, b], [3.0, 4.0], masks)
+    together = write(later.assets, MODELS[0], later.prompts[:2], later.noise([0, 1]), [a, b], [6.0, 8.0], masks)
     _, call = later.assets.call(MODELS[0], NOISE_SEED)
-    for i, (each, amount) in enumerate(((a, 3.0), (b, 4.0))):
+    for i, (each, amount) in enumerate(((a, 6.0), (b, 8.0))):
         change = add_features(later.assets.saes()[each.block], each.feature, amount, masks[i])
         with intervene(later.assets.pipe(), {each.block: change}):
             alone = draw_pictures(later.assets.pipe(), later.prompts[i : i + 1], call, later.noise([i]))
