@@ -65,6 +65,8 @@ def save_figure(
 ) -> SavedFigure:
     """Save a figure and its record in the run's `figure_folder`; smoke and rehearsal are marked in the picture.
 
+    In a notebook the figure is shown: one that was closed in the cell that began it, now that it is complete.
+
     The record has two parts. `result`: the numbers drawn, n, seeds, and the verdicts, with 6 significant digits; None
     is a gap. `run`: scale, parameters, the folder name of the `artefact` (which ends with the hash of its inputs),
     commit, device, versions. It is rewritten only when `result` changes, so that git shows changed results and no
@@ -85,9 +87,9 @@ def save_figure(
         png = _render(fig, "png", {"Software": None})
         if run.mark:
             fig.set_layout_engine("none")  # laid out once for both
-            _show_as_saved(fig, png)
         store.write_if_changed(saved.png, with_palette(png) if run.compared_with == "pocket" else png)
         store.write_if_changed(saved.pdf, _render(fig, "pdf", {"CreationDate": None}))
+    _show(fig, Picture(png) if run.mark else fig)
     if saved.json.is_file() and json.loads(saved.json.read_text())["result"] == result:
         saved.json.touch()  # its time says that this run found the same
     else:
@@ -181,11 +183,13 @@ def _render(fig: Figure, kind: str, metadata: dict[str, None]) -> bytes:
         return file.getvalue()
 
 
-def _show_as_saved(fig: Figure, png: bytes) -> None:
-    """In a notebook, show these bytes of an open figure, which would be drawn once more at the end of its cell."""
-    if get_ipython() is not None and getattr(fig, "number", None) in plt.get_fignums():
+def _show(fig: Figure, picture: Picture | Figure) -> None:
+    """In a notebook, show a figure that an earlier cell began and closed. An open one is shown at the end of its cell, where it would be
+    drawn once more: so where there is a picture of it already, that is shown in its place."""
+    is_open = getattr(fig, "number", None) in plt.get_fignums()
+    if get_ipython() is not None and hasattr(fig, "number") and not (is_open and picture is fig):
         plt.close(fig)
-        display(Picture(png))
+        display(picture)
 
 
 def with_palette(png: bytes) -> bytes:

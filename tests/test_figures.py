@@ -99,6 +99,16 @@ def test_a_notebook_shows_a_figure_without_a_conclusion_as_it_was_saved(run, tim
     plt.close(fig)
 
 
+def test_a_notebook_shows_a_figure_that_its_first_cell_closed_where_it_is_saved(monkeypatch):
+    shown = []
+    monkeypatch.setattr("sae_lib.figures.get_ipython", object)
+    monkeypatch.setattr("sae_lib.figures.display", shown.append)
+    fig = plt.figure()
+    plt.close(fig)
+    save_figure(run_at("pocket"), fig, "fig3", {})
+    assert shown == [fig]
+
+
 def test_the_mark_fits_into_the_smallest_figure():
     fig = draw()
     save_figure(run_at("smoke"), fig, "fig3", {})

@@ -79,6 +79,13 @@ def test_a_stored_notebook_is_small_executed_and_clean(source):
 
 
 @each_notebook
+def test_a_figure_is_shown_where_it_is_saved_and_so_complete(source):
+    for cell in code_cells(stored(source)):
+        if any("image/png" in output.get("data", {}) for output in cell.outputs):
+            assert "save_" in cell.source, "close it where it is begun: save_figure shows it\n" + cell.source
+
+
+@each_notebook
 def test_there_is_one_parameters_cell_of_documented_lines(source):
     (cell,) = tagged(run.read_source(source), "parameters")
     assert [line for line in cell.source.splitlines() if not PARAMETER.fullmatch(line)] == []

@@ -142,7 +142,9 @@ def test_each_block_gets_the_strength_whose_rise_is_most_above_random_features(m
     monkeypatch.setattr(writing, "well_read", lambda reading, count: TARGETS)
     monkeypatch.setattr(writing, "find_trials", lambda targets, reading, captions: TRIALS)
     monkeypatch.setattr(writing, "cached", lambda name, inputs, make: (make(tmp_path), tmp_path)[1])
-    found = choose_strengths(Stub([[1, 1, 1, 1]] * 6 + [[0, 0, 0, 0]]), 20, 2)  # captions 5 and 6: four values show, and none
+    found = choose_strengths(
+        Stub([[1, 1, 1, 1]] * 6 + [[0, 0, 0, 0]]), 20, 2
+    )  # captions 5 and 6: four values show, and none
     assert found.chosen == {"up.1.2": 10.0, "mid.0": 10.0}  # of equal rises the smaller strength
     assert found.rises["up.1.2"] == pytest.approx([1 / 3, 2 / 3, 2 / 3]) and found.rises["mid.0"] == [0, 1, 0]
     gains = 1.0 - (3 / 4 + 3) / 2, -3 / 4, 1.0 - 3
@@ -173,7 +175,9 @@ def test_the_first_of_a_first_try_are_tried_again_and_ordered_by_what_they_gain_
             2: (1.0, 0.0),
         }  # target 0 changes two others of the two that show
         after, others = torch.tensor([rises[which] for which in trials.which.tolist()]).T
-        random = torch.tensor([float(which == 2) for which in trials.which.tolist()])  # writes target 2's value by itself
+        random = torch.tensor(
+            [float(which == 2) for which in trials.which.tolist()]
+        )  # writes target 2's value by itself
         parts = (0 * after, after, others), (0 * after, random, others)
         return torch.stack([torch.stack(part, 1) for part in parts], 1)
 

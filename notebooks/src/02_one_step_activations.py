@@ -370,6 +370,7 @@ for ax, block in zip(axes.flat, both, strict=False):
         curves[f"{block} {name}"] = curve
     ax.set_title(block, color=BLOCK_COLORS[block])
     ax.text(0.97, 0.97, f"{local[block].value:+.2f}", transform=ax.transAxes, ha="right", va="top", fontsize=8)
+plt.close(fig)  # shown when it is complete
 
 # %%
 for ax in axes.flat[len(both) :]:

@@ -527,6 +527,7 @@ if noise["base"].guided:
         row[0].set_ylabel("with the caption" if half == "base" else "without")
     axes[0, 0].set_title("explained\nvariance", fontsize=8)
     axes[0, 0].set(ylim=(max(-0.5, min(0, axes[0, 0].get_ylim()[0])), 1.02), xticks=[0, 50, 100])
+    plt.close(fig)  # shown when it is complete
 
 # %%
 if noise["base"].guided:

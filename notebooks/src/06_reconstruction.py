@@ -326,6 +326,7 @@ for k, factor in pairs:
 # %%
 panels = {"k (expansion 4)": k_line, "expansion (k = 10)": factor_line}
 fig, axes = plt.subplots(2 if stored else 1, 2, figsize=(TEXT_WIDTH, 4.4 if stored else 2.6), squeeze=False)
+plt.close(fig)  # shown when it is complete
 
 
 def draw_lines(ax, line, xs):

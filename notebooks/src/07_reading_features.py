@@ -465,6 +465,7 @@ for name, ax in panel_of.items():
     ax.set_title(titles[name], fontsize=8)
     ax.tick_params(labelsize=7)
     ax.locator_params(axis="x", nbins=3)
+plt.close(fig)  # shown when it is complete
 
 # %%
 axes[0].set_yticks(range(len(assets.blocks)), assets.blocks, fontsize=8)
@@ -561,6 +562,7 @@ for line, text in zip(axes, shown_texts, strict=True):
         for ax, row in zip(line[5 * j :], top["features", each.block][each.feature][:4].tolist(), strict=False):
             show_picture(ax, pictures[row])
         write_under(line[5 * j], brief(each), color=BLOCK_COLORS[each.block])
+plt.close(fig)  # shown when it is complete
 
 # %%
 if precision:

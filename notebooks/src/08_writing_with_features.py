@@ -550,6 +550,7 @@ if assets.known:
         count = len(trials[part].of_block(assets.blocks[0]))
         title = title_of.get(part, "turned off, 1 step").replace(", ", ",\n")
         column[0].set_title(f"{title}\nn = {count}", fontsize=8)
+    plt.close(fig)  # shown when it is complete
 
 # %%
 if assets.known:
@@ -641,6 +642,7 @@ for line, (model, by_block) in zip(axes, curves.items(), strict=True):
         if model == MODELS[1]:
             ax.set_title(block, color=BLOCK_COLORS[block], fontsize=8)
     line[0].set_ylabel(f"{title_of[model]}\namplitude, n = {len(timing[model].rows)}", fontsize=8)
+plt.close(fig)  # shown when it is complete
 
 # %%
 axes[0, 0].set_yscale("log")

@@ -314,6 +314,7 @@ if known:
     left.set(xlabel="reading score, best of N units")
     legend = {"loc": "outside upper center", "columnspacing": 1, "handletextpad": 0.2}
     fig.legend(*left.get_legend_handles_labels(), ncols=4, **legend)
+    plt.close(fig)  # shown when it is complete
 
 # %%
 if known:
@@ -391,6 +392,7 @@ if known:
     fig, (left, right) = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 4.0), width_ratios=(1.7, 1))
     texts = {cell: f"{short(heights[cell])}\nof {short(tops[cell])}" for cell in cells}
     draw_table(left, heights, texts, "best feature, of linear probe")
+    plt.close(fig)  # shown when it is complete
 
 # %%
 if known:

@@ -177,6 +177,7 @@ for which, (line, (title, each, units, chosen, method)) in enumerate(zip(axes, r
 for ax, top, below in zip(axes[:, :3].T, ("picture", "mask 1", "added"), ("", "mask 2", "taken off"), strict=True):
     for one, text in zip(ax, (top, below), strict=True):
         one.set_title(text, fontsize=8, pad=2)
+plt.close(fig)  # shown when it is complete
 
 # %%
 axes[0, 4].set_xlabel("added only", fontsize=8)

@@ -317,20 +317,14 @@ for line, reading in zip(axes, shown, strict=True):
         most = sweep.gain(INJECTION, reading).mean().item()
         for ax in line:
             ax.axhline(most, color="black", linewidth=0.8, linestyle="--")
-        axes[0, 1].text(
-            0.98,
-            most,
-            "ceiling: tokens ",
-            transform=axes[0, 1].get_yaxis_transform(),
-            ha="right",
-            va="top",
-            fontsize=7,
-        )
+        look = {"transform": axes[0, 1].get_yaxis_transform(), "ha": "right", "va": "top", "fontsize": 7}
+        axes[0, 1].text(0.98, most, "ceiling: tokens ", **look)
 axes[0, 0].set_title("the paper's methods")
 axes[0, 1].set_title("controls")
 for ax, where in zip(axes[1], ("outside lower left", "outside lower right"), strict=True):
     handles, names = ax.get_legend_handles_labels()
     fig.legend(handles, names, loc=where, ncols=2, columnspacing=0.8, handletextpad=0.1, fontsize=7)
+plt.close(fig)  # shown when it is complete
 
 # %%
 table = {}
@@ -415,6 +409,7 @@ axes[2, 1].set_xlabel(COSTS[main])
 drawn = next((ax for ax in axes.flat if ax.get_legend_handles_labels()[0]), None)
 if drawn:
     fig.legend(*drawn.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+plt.close(fig)  # shown when it is complete
 
 # %%
 result = {"gaps": by_category, "cannot": cannot, "cases": n_edited, "prompts": n_edited, "seed": seed}
@@ -546,6 +541,7 @@ for ax, (score, title) in zip(axes[0], panels.items(), strict=True):
         ax.axhline(of(setting).mean().item(), color="black", linewidth=0.8, linestyle=style)
     steered = cross_fitted(sweep, "steering", score)
     ax.axhline(steered.mean().item(), color=LOOKS["steering"]["color"], linewidth=1, linestyle="-.")
+plt.close(fig)  # shown when it is complete
 
 # %%
 axes[0, 0].set_ylabel(f"share ({n_edited} cases)" if judged else f"({n_edited} cases)")
@@ -609,6 +605,7 @@ for ax, number in zip(axes.flat, CATEGORIES, strict=True):
 fig.supxlabel(f"features selected of {k_shown}; tick: untrained SAEs; star: the block that writes it", fontsize=9)
 axes[0, 0].set_yticks(places, assets.blocks)
 axes[0, 0].invert_yaxis()
+plt.close(fig)  # shown when it is complete
 
 
 # %%

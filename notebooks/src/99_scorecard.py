@@ -237,6 +237,7 @@ for name, start, count in groups:
     ax.axhline(start - 0.5, color="#DDDDDD", linewidth=0.6)
     text = f"{name}  {card.loc[name, 'word']}" if not CLAIMS[name].waits else f"{name}  not run"
     ax.text(-WIDEST - 0.7, start + (count - 1) / 2, text, ha="right", va="center", size=8, weight="bold")
+plt.close(fig)  # shown when it is complete
 
 # %%
 ax.axvline(0, color="black", linewidth=1)
