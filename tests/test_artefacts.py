@@ -62,6 +62,19 @@ def test_the_index_is_what_the_records_say():
     assert json.loads((FIGURES / "index.json").read_text()) == json.loads(json.dumps(index())), "run make notebooks"
 
 
+def test_what_notebook_09_took_from_notebook_05_is_what_that_says_now():
+    entered = record("05_which_blocks_matter/where_the_caption_enters")
+    taken = record("09_what_each_block_does/specialisation")
+    at = [entered["kinds"].index(family) for family in taken["families"]]
+    for block, shares in taken["enters: share"].items():
+        found = [entered["share"][block][i][0] for i in at]
+        assert [value for value, *_ in shares] == found, f"{block}: run make notebooks once more"
+
+
+def record(name):
+    return json.loads((ROOT / "figures" / f"{name}.json").read_text())["result"]
+
+
 def test_an_artefacts_verdicts_are_counted_by_scale(tmp_path, monkeypatch):
     verdicts = [{"word": "holds on the pocket model"}] * 2 + [{"word": "fails on the pocket model"}]
     (tmp_path / "01_a").mkdir()
