@@ -196,7 +196,18 @@ def test_all_that_the_library_and_the_notebooks_import_is_a_root():
     names = {build.canonicalize_name(packages[word][0]) for word in imported & packages.keys()}
     assert (
         names - build.ROOTS.keys()
-        <= {"datasets", "jupyter-core", "jupytext", "nbformat", "papermill", "pyarrow", "pyyaml", "rich", "sae-lib"}
+        <= {
+            "datasets",
+            "jupyter-client",
+            "jupyter-core",
+            "jupytext",
+            "nbformat",
+            "papermill",
+            "pyarrow",
+            "pyyaml",
+            "rich",
+            "sae-lib",
+        }
         | SDXL_ONLY
     )
 
