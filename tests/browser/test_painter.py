@@ -114,10 +114,7 @@ def test_search_finds_features_by_their_meaning_and_one_of_them_is_painted(paint
     painter.stroke(*ACROSS)
     strong = painter.picture()
     word = painter.another().locator(".meaning").inner_text()
-    found = painter.root.get_by_test_id("result").filter(has_text=word)
-    painter.part("search").fill(word)
-    expect(found.first).to_be_visible(timeout=DRAW_SECONDS * 1000)
-    other = found.filter(has_not_text=painter.strong).first
+    other = painter.find(word).filter(has_not_text=painter.strong).first
     with painter.redrawn():
         other.click()
     assert painter.part("layer").get_attribute("data-feature") == other.get_attribute("data-feature") != painter.strong
