@@ -132,7 +132,8 @@ def main() -> None:
     result = summarise(sweep_of(cases), Assets("pocket").blocks) | {"saving": saving()}
     result |= {"seconds": time.perf_counter() - start, "seed": SEED}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    run = {"command": COMMAND, "commit": commit_hash(), "device": device, "torch": torch.__version__}
+    run = {"command": COMMAND, "commit": commit_hash(), "device": device}
+    run |= {"torch": torch.__version__, "python": platform.python_version()}
     write_if_changed(output, (json.dumps({"result": result, "run": run}, indent=1) + "\n").encode())
     print(f"written: {output.name}")
 
