@@ -10,6 +10,7 @@ BROWSER := .venv/browser
 BASE_PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell command -v $(name) 2>/dev/null)))
 # Processes of one thread each, one per core: half the time of one process of two threads. Long notebooks come first.
 IN_PARALLEL := -n auto --dist loadscope
+TESTS := $(wildcard tests/test_*.py) $(filter-out tests/browser/% tests/interop/% tests/kit/%,$(wildcard tests/*/test_*.py))
 
 ifdef PYTHON
 ENVIRONMENT :=
@@ -30,7 +31,7 @@ reproduce: $(ENVIRONMENT)  ## run copies of all notebooks at pocket scale, write
 	@$(PYTHON) notebooks/run.py reproduce $(if $(JOBS),--jobs "$(JOBS)")
 
 test: lint  ## every notebook at smoke scale, nbval on those copies, and the unit tests (JOBS=1: in one process)
-	@JOBS="$(JOBS)" OMP_NUM_THREADS=1 $(PYTHON) -m pytest $(IN_PARALLEL) tests/test_*.py
+	@JOBS="$(JOBS)" OMP_NUM_THREADS=1 $(PYTHON) -m pytest $(IN_PARALLEL) $(TESTS)
 
 test-interop: $(INTEROP)/installed  ## our checkpoints in SAELens and sparsify, theirs in ours (an environment of its own)
 	@PYTHONPATH="$(CURDIR)" $(INTEROP)/bin/python -m pytest -q -c /dev/null --rootdir tests/interop -p no:cacheprovider tests/interop
@@ -49,10 +50,10 @@ bench: $(INTEROP)/installed $(ENVIRONMENT)  ## the benchmarks that notebook 90 d
 	@for name in harvest scaling precision; do $(VENV)/bin/python tests/benchmarks/$$name.py || exit 1; done
 
 sweep: $(ENVIRONMENT)  ## train the full grid of Fig. 2, which notebook 06 draws (some 27 minutes on 2 idle cores, resumable)
-	@$(PYTHON) tests/benchmarks/sae_sweep.py
+	@$(PYTHON) notebooks/experiments/sae_sweep.py
 
 riebench: $(ENVIRONMENT)  ## edit all 450 pocket cases by every method (some 35 minutes on 2 cores; resumable)
-	@$(PYTHON) tests/benchmarks/riebench.py
+	@$(PYTHON) notebooks/experiments/riebench.py
 
 lint: $(ENVIRONMENT)  ## ruff
 	@$(PYTHON) -m ruff check --quiet .
@@ -79,7 +80,7 @@ workshop-kit: $(ENVIRONMENT)  ## one archive for laptops without the internet (K
 	@$(PYTHON) notebooks/workshop/kit/build.py $(if $(KIT_PLATFORM),--platform $(KIT_PLATFORM)) $(if $(KIT_PYTHON),--python $(KIT_PYTHON))
 
 pocket: $(ENVIRONMENT)  ## retrain the pocket models, stage by stage (each at most 50 minutes on 2 cores)
-	@$(PYTHON) -m sae_lib.pocket.train
+	@$(PYTHON) -m notebooks.experiments.pocket.train
 
 fresh:  ## empty the cache: everything is computed again at the next run
 	rm -rf .cache

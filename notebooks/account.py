@@ -64,7 +64,7 @@ def _watch_steps() -> None:
 
 def report() -> str:
     """The account so far, as JSON."""
-    from sae_lib import store
+    from sae_lib.cache import artefact as store
 
     folders = {name: tuple(getattr(store, name)) for name in ("made", "found")}
     return json.dumps(Account(_peak_bytes() / 1e9, **counts, **folders)._asdict())

@@ -22,7 +22,7 @@ from pathlib import PurePosixPath
 from statistics import median
 from typing import Any, NamedTuple
 
-from sae_lib import store
+from sae_lib.cache import artefact as store
 
 Record = Mapping[str, Any]
 WITHIN = "every verdict's value is within its committed 95 % interval"

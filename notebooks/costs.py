@@ -9,7 +9,7 @@ from typing import NamedTuple
 from filelock import FileLock
 
 from notebooks.execution import Outcome
-from sae_lib import store
+from sae_lib.cache import artefact as store
 
 COMMITTED = Path(__file__).resolve().with_name("costs.json")
 

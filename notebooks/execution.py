@@ -26,8 +26,8 @@ from papermill.engines import Engine, papermill_engines
 
 from notebooks import warm
 from notebooks.account import Account
-from sae_lib import store
-from sae_lib.runs import refuse_unknown
+from sae_lib.cache import artefact as store
+from sae_lib.companion.run import refuse_unknown
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

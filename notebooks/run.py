@@ -27,6 +27,7 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script it is not run from the clone's root
 
 from notebooks import costs, machine
+from notebooks.artefacts import index
 from notebooks.execution import (
     Outcome,
     Step,
@@ -39,10 +40,9 @@ from notebooks.execution import (
 from notebooks.jobs import LAST, Schedule, Stopped, count_jobs, in_order, most_at_once, seconds_left
 from notebooks.progress import clock, lines_for
 from notebooks.summary import summary
-from sae_lib import store
-from sae_lib.artefacts import index
-from sae_lib.figures import with_palette
-from sae_lib.runs import Run, refuse_unknown
+from sae_lib.cache import artefact as store
+from sae_lib.companion.figures import with_palette
+from sae_lib.companion.run import Run, refuse_unknown
 
 FOLDER = Path(__file__).resolve().parent
 SOURCES = FOLDER / "src"
@@ -229,7 +229,7 @@ def times_table() -> str:
 
 def results_list() -> str:
     """What came out, from the committed records: each claim's word, and what features of each block write."""
-    from sae_lib.primaries import PRIMARY  # loads half of the library: only where the README is written
+    from sae_lib.companion.primaries import PRIMARY  # loads half of the library: only where the README is written
 
     figures = store.ROOT / "figures"
     claims = json.loads((figures / "99_scorecard" / "scorecard.json").read_text())["result"]["claims"]

@@ -8,9 +8,9 @@ from pathlib import Path
 from notebooks.comparison import Comparison, committed_records, compare, conclusion
 from notebooks.execution import Outcome, shown
 from notebooks.progress import clock
-from sae_lib import store
-from sae_lib.figures import figure_folder
-from sae_lib.runs import Run
+from sae_lib.cache import artefact as store
+from sae_lib.companion.figures import figure_folder
+from sae_lib.companion.run import Run
 
 COLUMNS = ("notebook", "time", "figures", "artefacts made/found", "verdicts", "against the committed records")
 

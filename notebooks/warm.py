@@ -23,7 +23,7 @@ from typing import Self
 
 from jupyter_client.provisioning import LocalProvisioner
 
-from sae_lib import store  # importing sae_lib silences transformers, which misses torchvision
+from sae_lib.cache import artefact as store  # importing sae_lib silences transformers, which misses torchvision
 
 LAUNCHER = "ipykernel_launcher"
 MAY_DIFFER = {"SAE_LIB_CACHE", "JUPYTER_PATH", "JPY_PARENT_PID", "PYTEST_CURRENT_TEST", "WARM_SERVER"}

@@ -1,80 +1,56 @@
 """A companion to "One-Step is Enough: Sparse Autoencoders for Text-to-Image Diffusion Models" (arXiv:2410.22366).
 
-Every public name is loaded when it is first used, so that `import sae_lib` costs nothing and the SAE works without
-diffusers.
+The rooms follow the paper: `models`, `activations`, `saes`, `training`, `features`, `editing`. Beside them stand `judges` (what looks
+at pictures), `pocket` (the small world and its models), `assets` (what a scale works with), `companion` (runs, figures, verdicts) and
+`paint` (SAEPaint); below all `cache` and `intervals`. A room imports only from rooms that stand before it in this order:
+
+    cache intervals pocket models activations judges saes assets training features editing companion paint
+
+Every public name, here and in the rooms, is loaded when it is first used, so that `import sae_lib` costs nothing and the SAE works
+without diffusers; `__init__.pyi` lists them.
 """
 
 import logging
-from importlib import import_module
+import sys
+from importlib.abc import MetaPathFinder
+
+import lazy_loader
 
 # Without torchvision, which nothing here needs, transformers says so in every notebook that loads a pipeline.
 logging.getLogger("transformers.utils.import_utils").addFilter(
     lambda record: "requires torchvision" not in record.getMessage()
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-_MODULE_OF = {
-    "load_pipeline": "pipelines",
-    "load_judge": "judges",
-    "load_prompts": "prompts",
-    "BLOCKS": "blocks",
-    "ATTENTION_BLOCKS": "blocks",
-    "PAPER_BLOCKS": "blocks",
-    "find_block": "blocks",
-    "Step": "steps",
-    "CallSettings": "denoising",
-    "stream_updates": "denoising",
-    "capture_updates": "updates",
-    "to_maps": "updates",
-    "to_vectors": "updates",
-    "intervene": "interventions",
-    "reconstruct": "interventions",
-    "skip_block": "interventions",
-    "add_features": "interventions",
-    "modulate": "interventions",
-    "replace_with_feature": "interventions",
-    "during": "interventions",
-    "inject_prompt": "injection",
-    "draw_pictures": "pictures",
-    "as_image": "pictures",
-    "Edit": "painting",
-    "Layer": "painting",
-    "Painter": "painting",
-    "Catalogue": "catalogue",
-    "FeatureId": "features",
-    "strength_unit": "features",
-    "activation_maps": "features",
-    "TopKSAE": "sae",
-    "SAEConfig": "training",
-    "train_saes": "training",
-    "FeatureStatistics": "statistics",
-    "TrainingStream": "harvest",
-    "one_step_saes": "recipes",
-    "rehearsal_saes": "recipes",
-    "load_saes": "checkpoints",
-    "load_statistics": "checkpoints",
-    "explained_variance": "metrics",
-    "explained_variance_as_published": "metrics",
-    "coefficient_similarity": "metrics",
-    "active_set_iou": "metrics",
-    "bootstrap_interval": "metrics",
-    "cached": "store",
-    "get_scale": "scales",
-    "start_run": "runs",
-    "save_figure": "figures",
-    "Claim": "verdicts",
-    "Verdict": "verdicts",
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+_MOVED = {
+    "sae_lib.cache": "reach store",
+    "sae_lib.intervals": "metrics",
+    "sae_lib.pocket": "pocket.choose pocket.quality",
+    "sae_lib.models": "blocks noise pipelines prompts runs scales",
+    "sae_lib.activations": "denoising harvest pictures processes replay shards steps transfer updates",
+    "sae_lib.judges": "clip grounding meaning perceptual",
+    "sae_lib.saes": "checkpoints formats metrics recipes sae sizes statistics transfer",
+    "sae_lib.training": "losses recipes resume",
+    "sae_lib.features": "dictionaries injection interventions locality meaning reading writing",
+    "sae_lib.editing": "edit_sweep editors frontiers masks riebench units",
+    "sae_lib.companion": "case_study figures pictures primaries runs style verdicts",
+    "sae_lib.paint": "catalogue painting widgets",
+    "notebooks": "artefacts on_request",
+    "notebooks.experiments.pocket": "pocket.broken pocket.choose pocket.fitting pocket.quality pocket.sizes pocket.train pocket.train_clip pocket.train_saes pocket.train_unet",
 }
-
-__all__ = list(_MODULE_OF)
-
-
-def __getattr__(name: str):
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'sae_lib' has no attribute {name!r}")
-    return getattr(import_module(f"sae_lib.{_MODULE_OF[name]}"), name)
+"""What the modules of version 0.1 hold is in these rooms now."""
 
 
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+class _Moved(MetaPathFinder):
+    """Says of a module of version 0.1 where its names are; asked last, when nothing else has found it."""
+
+    def find_spec(self, fullname: str, path=None, target=None) -> None:
+        rooms = [room for room, modules in _MOVED.items() if fullname.removeprefix("sae_lib.") in modules.split()]
+        if fullname.startswith("sae_lib.") and rooms:
+            raise ImportError(f"{fullname} of version 0.1 is gone: import its names from {' or '.join(rooms)}")
+
+
+sys.meta_path.append(_Moved())

@@ -1,6 +1,7 @@
-"""Harvest, train and draw from the shell: `python -m sae_lib harvest CONFIG FOLDER`, `... train CONFIG FOLDER`, `... draw-request "Figure 19"`.
+"""Harvest, train and look into RIEBench from the shell: `python -m sae_lib harvest CONFIG FOLDER`, `... train CONFIG FOLDER`,
+`... riebench FILE`.
 
-CONFIG is a JSON file with fields of `sae_lib.recipes.TrainingRun`; `{}` is the pocket scale's run. `train` under torchrun uses all
+CONFIG is a JSON file with fields of `sae_lib.training.TrainingRun`; `{}` is the pocket scale's run. `train` under torchrun uses all
 its processes: torchrun --nproc-per-node=2 -m sae_lib train CONFIG FOLDER. Both go on where they were when called again.
 """
 
@@ -15,11 +16,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from sae_lib.assets import ARGUMENTS, Assets
-from sae_lib.recipes import TrainingRun
-from sae_lib.sae import CONFIG_FILE
-from sae_lib.shards import ShardStream
-from sae_lib.training import LOG_FILE
+from sae_lib.activations.shards import ShardStream
+from sae_lib.editing.cases import PIE_BENCH, count_by_category, read_cases
+from sae_lib.saes.topk import CONFIG_FILE
+from sae_lib.training.recipe import TrainingRun
+from sae_lib.training.trainer import LOG_FILE
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,19 +39,15 @@ def main(arguments: list[str] | None = None) -> int:
     commands.choices["harvest"].add_argument("--dtype", default="float16", help="of the stored vectors")
     commands.choices["train"].add_argument("--store", type=Path, help="train from a store that `harvest` wrote")
     command = commands.add_parser(
-        "draw-request", help="draw a figure of the paper that figures/requests.json describes"
+        "riebench", help="count RIEBench's edits by category, and name the defects of its file"
     )
-    command.add_argument("artefact", help='"Figure 19", "Table 2"')
-    for name in ARGUMENTS:
-        command.add_argument(
-            f"--{name.replace('_', '-')}", default="pocket" if name == "scale" else "", help="as in the notebooks"
-        )
+    command.add_argument(
+        "path", help=f"file or address of RIEBench's JSON; or PIE-Bench: {PIE_BENCH}, or a copy's folder"
+    )
     options = parser.parse_args(arguments)
     try:
-        if options.command == "draw-request":
-            from sae_lib.on_request import draw_request
-
-            print(draw_request(options.artefact, Assets(**{name: getattr(options, name) for name in ARGUMENTS})))
+        if options.command == "riebench":
+            _count(options.path)
             return 0
         run = TrainingRun.read(options.config)
         if options.command == "harvest":
@@ -67,6 +64,13 @@ def _fields() -> str:
     """The configuration's fields with their defaults."""
     defaults = json.loads(json.dumps(asdict(TrainingRun())))
     return "fields of CONFIG and their defaults (null: the scale's):\n" + json.dumps(defaults, indent=2)
+
+
+def _count(path: str) -> None:
+    """The edits of a file, by category, and what is wrong in it."""
+    cases, defects = read_cases(path)
+    print(f"{len(cases)} edits", *(f"{count:4} {name}" for name, count in count_by_category(cases).items()), sep="\n")
+    print(f"{len(defects)} defects", *defects, sep="\n")
 
 
 def _train(run: TrainingRun, folder: Path, store: Path | None) -> None:

@@ -8,20 +8,18 @@ from typing import Any
 from diffusers import StableDiffusionXLPipeline
 from torch import nn
 
-from sae_lib.blocks import grid_of, select_blocks
-from sae_lib.checkpoints import load_saes, load_statistics
-from sae_lib.clip import Clip, load_clip
-from sae_lib.denoising import CallSettings
-from sae_lib.judges import load_judge
-from sae_lib.perceptual import LPIPS, EncoderDistance, load_perceptual
-from sae_lib.pipelines import load_pipeline
-from sae_lib.prompts import load_prompts
-from sae_lib.recipes import rehearsal_saes
-from sae_lib.runs import silence_progress_bars
-from sae_lib.sae import TopKSAE
-from sae_lib.scales import get_scale
-from sae_lib.sizes import Kind
-from sae_lib.statistics import FeatureStatistics
+from sae_lib.activations.denoising import CallSettings
+from sae_lib.judges.attributes import load_judge
+from sae_lib.judges.clip import Clip, load_clip
+from sae_lib.judges.perceptual import LPIPS, EncoderDistance, load_perceptual
+from sae_lib.models.blocks import grid_of, select_blocks
+from sae_lib.models.pipelines import load_pipeline, silence_progress_bars
+from sae_lib.models.prompts import load_prompts
+from sae_lib.models.scales import get_scale
+from sae_lib.saes.checkpoints import load_saes, load_statistics, rehearsal_saes
+from sae_lib.saes.sizes import Kind
+from sae_lib.saes.statistics import FeatureStatistics
+from sae_lib.saes.topk import TopKSAE
 
 MODELS = ("Turbo, 1 step", "Turbo, 4 steps", "base")
 """How a picture may be drawn (paper: Fig. 1); base takes the scale's steps and guidance."""

@@ -13,15 +13,24 @@ install_import_hook("sae_lib", "beartype.beartype")
 import pytest
 import torch
 
-from sae_lib.scales import set_up_torch
+from sae_lib.models.scales import set_up_torch
 
 set_up_torch("pocket")
 
 GB_PER_PROCESS = 3.5
 """A process of the tests with the kernel that it waits for, in 10^9 bytes."""
 
-LONG = {"catalogue", "dictionaries", "edit_sweep", "jobs", "pocket_train", "resume", "run", "writing"}
-"""Files of tests, without "test_", of half a minute and more; what comes last should be short, so that no process waits long."""
+LONG = {
+    "editing/edit",
+    "features/dictionaries",
+    "features/writing",
+    "notebooks/jobs",
+    "notebooks/pocket_train",
+    "notebooks/run",
+    "paint/catalogue",
+    "training/resume",
+}
+"""Files of tests, as room and module, of half a minute and more; what comes last should be short, so that no process waits long."""
 
 
 def pytest_addoption(parser):
@@ -47,7 +56,7 @@ def pytest_xdist_auto_num_workers():
 
 def unit_of(nodeid):
     """What one process does as a whole: all tests of a file, or those of a notebook where a file runs many."""
-    notebook = re.match(r"(tests/test_(?:notebooks|rehearsal|workshop)\.py)::.*\[(\d+_\w+)\]$", nodeid)
+    notebook = re.match(r"(tests/notebooks/test_(?:notebooks|rehearsal|workshop)\.py)::.*\[(\d+_\w+)\]$", nodeid)
     return " ".join(notebook.groups()) if notebook else nodeid.split("::")[0]
 
 
@@ -74,7 +83,7 @@ def pytest_collection_modifyitems(config, items):
 
     computes = {name: sum(each) for name, each in counts().items()}
     units = {item: unit_of(item.nodeid) for item in items}
-    long = {f"tests/test_{name}.py" for name in LONG}
+    long = {"tests/{}/test_{}.py".format(*name.split("/")) for name in LONG}
 
     def place(item):
         unit = units[item]

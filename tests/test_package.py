@@ -5,7 +5,7 @@ import tomllib
 import pytest
 
 import sae_lib
-from sae_lib.store import PACKAGE, ROOT
+from sae_lib.cache.artefact import PACKAGE, ROOT
 from tests.conftest import LONG
 
 

@@ -25,8 +25,8 @@ from notebooks.book.drawing import draw_gallery
 from notebooks.book.links import Links
 from notebooks.book.pages import Page, Writer, in_bytes
 from notebooks.book.prose import render, slug, text_of
-from sae_lib import store
-from sae_lib.catalogue import BETAS, TOP
+from sae_lib.cache import artefact as store
+from sae_lib.paint.catalogue import BETAS, TOP
 
 HERE = Path(__file__).parent
 MODEL_CARD, INSTRUCTOR = "sae_lib/pocket/MODEL_CARD.md", "notebooks/workshop/INSTRUCTOR.md"

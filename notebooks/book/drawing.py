@@ -17,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_lib import Catalogue, Painter
+from sae_lib.activations.drawing import as_image
 from sae_lib.assets import Assets
-from sae_lib.catalogue import BETAS, TOP
-from sae_lib.features import FeatureId
-from sae_lib.pictures import as_image
-from sae_lib.store import cached
+from sae_lib.cache.artefact import cached
+from sae_lib.features.feature import FeatureId
+from sae_lib.paint.catalogue import BETAS, TOP
 
 TILES = 1 + TOP + len(BETAS) + 1
 """On a strip: icon, top pictures, betas with 0 among them."""

@@ -10,7 +10,7 @@ from PIL import Image
 
 from notebooks.book.drawing import TILES
 from notebooks.book.search import Entry
-from sae_lib.blocks import ATTENTION_BLOCKS
+from sae_lib.models.blocks import ATTENTION_BLOCKS
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,25 @@ from collections import Counter
 import matplotlib.pyplot as plt
 import torch
 
-from sae_lib import Claim, bootstrap_interval, get_scale, intervene, load_pipeline, load_prompts, save_figure, start_run
-from sae_lib.blocks import ATTENTION_BLOCKS, BLOCKS, PAPER_BLOCKS, find_block
-from sae_lib.denoising import CallSettings, stream_updates
-from sae_lib.pictures import draw_pictures, show_picture
-from sae_lib.style import ACCENT_COLORS, BLOCK_COLORS, CONTROL_COLOR, TEXT_WIDTH
+from sae_lib import (
+    ATTENTION_BLOCKS,
+    BLOCKS,
+    PAPER_BLOCKS,
+    CallSettings,
+    Claim,
+    bootstrap_interval,
+    draw_pictures,
+    find_block,
+    get_scale,
+    intervene,
+    load_pipeline,
+    load_prompts,
+    save_figure,
+    show_picture,
+    start_run,
+    stream_updates,
+)
+from sae_lib.companion import ACCENT_COLORS, BLOCK_COLORS, CONTROL_COLOR, TEXT_WIDTH
 
 run = start_run("01_model_and_blocks", globals())
 counts = get_scale(scale, run.rehearsal)
@@ -136,9 +150,8 @@ print({title: list(drawn.shape) for title, drawn in pictures.items()})
 # %%
 agreement, per_caption = {}, {}  # per attribute (found, stated); per caption [captions, 2]
 if scale != "sdxl":
-    from sae_lib import load_judge
-    from sae_lib.pocket.quality import caption_agreement
-    from sae_lib.prompts import load_pocket_captions
+    from sae_lib import load_judge, load_pocket_captions
+    from sae_lib.pocket import caption_agreement
 
     judge, stated = load_judge(scale), load_pocket_captions(len(prompts), "held-out")
     control = "control: Turbo, 1 step, with another caption"
@@ -227,8 +240,7 @@ if agreement:
 # %%
 eye_verdicts, eye_shares = [], {}
 if scale != "sdxl":
-    from sae_lib.pocket.by_eye import NAMED, SEEN, UNNAMED, compare_with_eye, count_answers, load_by_eye
-    from sae_lib.pocket.judge import judge_images
+    from sae_lib.pocket import NAMED, SEEN, UNNAMED, compare_with_eye, count_answers, judge_images, load_by_eye
 
     labelled = load_by_eye()
     seen = judge_images(judge, torch.stack([each.picture for each in labelled]))

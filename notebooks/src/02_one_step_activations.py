@@ -50,14 +50,26 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 
-from sae_lib import Claim, bootstrap_interval, save_figure, start_run
-from sae_lib.blocks import ATTENTION_BLOCKS, PAPER_BLOCKS, width_of
-from sae_lib.denoising import CallSettings, stream_updates
-from sae_lib.noise import prompt_generator
-from sae_lib.pictures import draw_pictures, show_picture
-from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
-from sae_lib.transfer import PCA, permute_dimensions
-from sae_lib.updates import capture_updates, to_maps, to_vectors
+from sae_lib import (
+    ATTENTION_BLOCKS,
+    PAPER_BLOCKS,
+    CallSettings,
+    Claim,
+    bootstrap_interval,
+    capture_updates,
+    draw_pictures,
+    save_figure,
+    show_picture,
+    start_run,
+    stream_updates,
+    to_maps,
+    to_vectors,
+    width_of,
+)
+from sae_lib.activations import permute_dimensions
+from sae_lib.companion import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
+from sae_lib.models import prompt_generator
+from sae_lib.saes import PCA
 
 run = start_run("02_one_step_activations", globals())
 assets = run.assets()
@@ -403,7 +415,7 @@ save_figure(run, fig, "neighbours", result | {"seed": seed}, verdicts=verdicts)
 # %%
 masks = None
 if assets.known:
-    from sae_lib.pocket.judge import judge_images
+    from sae_lib.pocket import judge_images
 
     judged = draw_pictures(pipe, prompts[:64], one_step)
     objects = [[found.mask for found in seen.objects] for seen in judge_images(assets.judge, judged)]

@@ -58,22 +58,38 @@ import torch
 from safetensors.torch import load_file, save_file
 
 # %%
-from sae_lib import Claim, cached, load_saes, one_step_saes, save_figure, start_run
-from sae_lib.blocks import ATTENTION_BLOCKS, PAPER_BLOCKS
-from sae_lib.denoising import CallSettings, stream_updates
-from sae_lib.harvest import positions_per_step
-from sae_lib.judges import attribute_values
-from sae_lib.metrics import interval_of
-from sae_lib.pictures import show_picture
-from sae_lib.primaries import PRIMARY, share_that_never_fires
-from sae_lib.reading import Reading
-from sae_lib.recipes import TrainingRun
-from sae_lib.sae import TopKSAE
-from sae_lib.sizes import KINDS
-from sae_lib.store import ROOT
-from sae_lib.style import ACCENT_COLORS, BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
-from sae_lib.transfer import measure_transfer, share_of_rest, untrained
-from sae_lib.updates import to_vectors
+from sae_lib import (
+    ATTENTION_BLOCKS,
+    PAPER_BLOCKS,
+    ROOT,
+    CallSettings,
+    Claim,
+    Reading,
+    TopKSAE,
+    attribute_values,
+    cached,
+    interval_of,
+    load_saes,
+    one_step_saes,
+    save_figure,
+    show_picture,
+    start_run,
+    stream_updates,
+    to_vectors,
+    untrained,
+)
+from sae_lib.activations import positions_per_step
+from sae_lib.companion import (
+    ACCENT_COLORS,
+    BLOCK_COLORS,
+    BLOCK_MARKERS,
+    CONTROL_COLOR,
+    PRIMARY,
+    TEXT_WIDTH,
+    share_that_never_fires,
+)
+from sae_lib.saes import KINDS, measure_transfer, share_of_rest
+from sae_lib.training import TrainingRun
 
 # %%
 run = start_run("03_train_saes", globals())

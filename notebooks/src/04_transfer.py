@@ -47,16 +47,31 @@ import matplotlib.pyplot as plt
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae_lib import Claim, cached, one_step_saes, save_figure, start_run
-from sae_lib.blocks import ATTENTION_BLOCKS, PAPER_BLOCKS
-from sae_lib.denoising import CallSettings
-from sae_lib.harvest import positions_per_step
-from sae_lib.metrics import interval_of
-from sae_lib.primaries import PRIMARY, share_of_ceiling
-from sae_lib.recipes import train_in_setting, trains_saes
-from sae_lib.store import ROOT
-from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, MODEL_LINES, TEXT_WIDTH
-from sae_lib.transfer import RawUpdates, measure_halves, untrained
+from sae_lib import (
+    ATTENTION_BLOCKS,
+    PAPER_BLOCKS,
+    ROOT,
+    CallSettings,
+    Claim,
+    cached,
+    interval_of,
+    one_step_saes,
+    save_figure,
+    start_run,
+    untrained,
+)
+from sae_lib.activations import positions_per_step
+from sae_lib.companion import (
+    BLOCK_COLORS,
+    BLOCK_MARKERS,
+    CONTROL_COLOR,
+    MODEL_LINES,
+    PRIMARY,
+    TEXT_WIDTH,
+    share_of_ceiling,
+)
+from sae_lib.saes import RawUpdates, measure_halves
+from sae_lib.training import train_in_setting, trains_saes
 
 # %%
 run = start_run("04_transfer", globals())

@@ -50,17 +50,41 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
 
 # %%
-from sae_lib import Claim, cached, intervene, load_pipeline, load_prompts, save_figure, skip_block, start_run
-from sae_lib.blocks import ATTENTION_BLOCKS, BLOCKS, PAPER_BLOCKS
-from sae_lib.denoising import CallSettings
-from sae_lib.figures import save_table, with_interval
-from sae_lib.injection import PROMPT_PAIRS, draw_injected, encode_tokens, estimate_injected, share_carried, share_of_way
-from sae_lib.metrics import Interval, bootstrap, bootstrap_interval, interval_of
-from sae_lib.pictures import draw_pictures, show_picture
-from sae_lib.primaries import ABOVE_ZERO, PRIMARY, first_over_rest
-from sae_lib.replay import record, replay
-from sae_lib.store import ROOT
-from sae_lib.style import ACCENT_COLORS, BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
+from sae_lib import (
+    ATTENTION_BLOCKS,
+    BLOCKS,
+    PAPER_BLOCKS,
+    ROOT,
+    CallSettings,
+    Claim,
+    Interval,
+    bootstrap,
+    bootstrap_interval,
+    cached,
+    draw_pictures,
+    interval_of,
+    intervene,
+    load_pipeline,
+    load_prompts,
+    save_figure,
+    save_table,
+    show_picture,
+    skip_block,
+    start_run,
+)
+from sae_lib.activations import record, replay
+from sae_lib.companion import (
+    ABOVE_ZERO,
+    ACCENT_COLORS,
+    BLOCK_COLORS,
+    BLOCK_MARKERS,
+    CONTROL_COLOR,
+    PRIMARY,
+    TEXT_WIDTH,
+    first_over_rest,
+    with_interval,
+)
+from sae_lib.features import PROMPT_PAIRS, draw_injected, encode_tokens, estimate_injected, share_carried, share_of_way
 
 # %%
 run = start_run("05_which_blocks_matter", globals())
@@ -119,11 +143,8 @@ turbo = assets.pipe()
 settings = CallSettings(1, 0.0, seed, batch or 20)
 kinds, texts, other_texts = list(PROMPT_PAIRS), [], []
 if scale != "sdxl":
-    from sae_lib.pocket.captions import minimal_pairs
-    from sae_lib.pocket.choose import MOST, WANTED_LEAST, WANTED_MEAN
-    from sae_lib.pocket.chosen import load_choice
-    from sae_lib.pocket.quality import FAMILIES, count_statements
-    from sae_lib.prompts import load_pocket_captions
+    from sae_lib import load_pocket_captions
+    from sae_lib.pocket import FAMILIES, MOST, WANTED_LEAST, WANTED_MEAN, count_statements, load_choice, minimal_pairs
 
     judge, kinds = assets.judge, list(FAMILIES)
     captions = load_pocket_captions(3 if cut else judged, "held-out")

@@ -53,28 +53,51 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae_lib import Claim, cached, load_saes, one_step_saes, save_figure, start_run, train_saes
-from sae_lib.blocks import ATTENTION_BLOCKS, PAPER_BLOCKS, width_of
-from sae_lib.denoising import CallSettings
-from sae_lib.figures import save_table, with_interval
-from sae_lib.harvest import positions_per_step
-from sae_lib.interventions import intervene, reconstruct, skip_block
-from sae_lib.metrics import Interval, bootstrap, bootstrap_interval, interval_of
-
 # %%
-from sae_lib.pictures import draw_pictures, show_picture
-from sae_lib.pocket.judge import judge_images
-from sae_lib.pocket.quality import stated_and_found
-from sae_lib.primaries import PRIMARY, distance_left, growth_with_k
-from sae_lib.prompts import load_pocket_captions
-from sae_lib.recipes import Trained, TrainingRun
-from sae_lib.replay import record, replay
-from sae_lib.sae import TopKSAE
-from sae_lib.store import ROOT
-from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
-from sae_lib.training import SAEConfig
-from sae_lib.transfer import PCA, measure_transfer, share_of_rest, untrained
-from sae_lib.updates import to_maps, to_vectors
+from sae_lib import (
+    ATTENTION_BLOCKS,
+    PAPER_BLOCKS,
+    ROOT,
+    CallSettings,
+    Claim,
+    Interval,
+    SAEConfig,
+    TopKSAE,
+    bootstrap,
+    bootstrap_interval,
+    cached,
+    draw_pictures,
+    interval_of,
+    intervene,
+    load_pocket_captions,
+    load_saes,
+    one_step_saes,
+    reconstruct,
+    save_figure,
+    save_table,
+    show_picture,
+    skip_block,
+    start_run,
+    to_maps,
+    to_vectors,
+    train_saes,
+    untrained,
+    width_of,
+)
+from sae_lib.activations import positions_per_step, record, replay
+from sae_lib.companion import (
+    BLOCK_COLORS,
+    BLOCK_MARKERS,
+    CONTROL_COLOR,
+    PRIMARY,
+    TEXT_WIDTH,
+    distance_left,
+    growth_with_k,
+    with_interval,
+)
+from sae_lib.pocket import judge_images, stated_and_found
+from sae_lib.saes import PCA, measure_transfer, share_of_rest
+from sae_lib.training import Trained, TrainingRun
 
 # %%
 run = start_run("06_reconstruction", globals())

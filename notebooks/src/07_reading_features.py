@@ -47,19 +47,38 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from sae_lib import Claim, save_figure, start_run
+from sae_lib import (
+    Claim,
+    FeatureId,
+    Reading,
+    attribute_values,
+    bootstrap,
+    bootstrap_interval,
+    draw_pictures,
+    interval_of,
+    intervene,
+    lay_over,
+    modulate,
+    save_figure,
+    save_table,
+    show_picture,
+    start_run,
+    strength_unit,
+)
 from sae_lib.assets import MODELS
-from sae_lib.features import FeatureId, alikeness, colour_spread, match_rates, search_features, strength_unit
-from sae_lib.figures import save_table, with_interval
-from sae_lib.interventions import intervene, modulate
-from sae_lib.judges import attribute_values
-from sae_lib.metrics import bootstrap, bootstrap_interval, interval_of
-from sae_lib.pictures import draw_pictures, lay_over, show_picture
-from sae_lib.pocket.captions import attribute_words
-from sae_lib.primaries import ABOVE_ZERO, PRIMARY, caption_gain_over_random, caption_gains
-from sae_lib.reading import NOISE_SEED, Reading
-from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
-from sae_lib.writing import draw_icons
+from sae_lib.companion import (
+    ABOVE_ZERO,
+    BLOCK_COLORS,
+    BLOCK_MARKERS,
+    CONTROL_COLOR,
+    PRIMARY,
+    TEXT_WIDTH,
+    caption_gain_over_random,
+    caption_gains,
+    with_interval,
+)
+from sae_lib.features import NOISE_SEED, alikeness, colour_spread, draw_icons, match_rates, search_features
+from sae_lib.pocket import attribute_words
 
 # %%
 run = start_run("07_reading_features", globals())

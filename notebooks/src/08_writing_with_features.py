@@ -48,29 +48,47 @@ import torch
 from safetensors.torch import load_file, save_file
 
 # %%
-from sae_lib import FeatureId, cached, draw_pictures, intervene, save_figure, start_run
+# %%
+from sae_lib import (
+    FeatureId,
+    Reading,
+    add_features,
+    attribute_values,
+    bootstrap_trials,
+    cached,
+    draw_pictures,
+    during,
+    interval_of,
+    intervene,
+    modulate,
+    replace_with_feature,
+    save_figure,
+    save_table,
+    see_values,
+    show_picture,
+    start_run,
+)
 from sae_lib.assets import MODELS
-from sae_lib.figures import save_table, with_interval
-from sae_lib.interventions import add_features, during, modulate, replace_with_feature
-from sae_lib.judges import attribute_values, see_values
-from sae_lib.locality import MEASURES, measure_modulation, measure_painting
-from sae_lib.metrics import bootstrap_trials, interval_of
-from sae_lib.pictures import show_lines, show_picture
-from sae_lib.primaries import (
+from sae_lib.companion import (
     ABOVE_ZERO,
+    ACCENT_COLORS,
+    BLOCK_COLORS,
+    BLOCK_MARKERS,
+    CONTROL_COLOR,
     PRIMARY,
+    TEXT_WIDTH,
     both_over_same_dose,
     early_over_late,
     inside_over_next,
     mean_of_blocks,
     rise_over_random,
+    show_lines,
+    with_interval,
 )
-from sae_lib.reading import NOISE_SEED, Reading
-from sae_lib.style import ACCENT_COLORS, BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
-
-# %%
-from sae_lib.writing import (
+from sae_lib.features import (
     KINDS,
+    MEASURES,
+    NOISE_SEED,
     STRENGTHS,
     TRIED_AGAIN,
     Target,
@@ -80,6 +98,8 @@ from sae_lib.writing import (
     draw_written,
     effects_in_one_step,
     find_trials,
+    measure_modulation,
+    measure_painting,
     measure_timing,
     measure_writing,
     one_per_value,
@@ -254,9 +274,8 @@ def name_of(target):
 SURE = 0.9
 lines = first(2)
 if assets.known:
-    from sae_lib.pocket.judge import judge_images
-    from sae_lib.pocket.quality import least_sure
-    from sae_lib.prompts import load_pocket_captions
+    from sae_lib import load_pocket_captions
+    from sae_lib.pocket import judge_images, least_sure
 
     captions = load_pocket_captions(later.first + len(later), "held-out")[later.first :]
     judged = judge_images(assets.judge, later.pictures)

@@ -51,28 +51,41 @@ import matplotlib.pyplot as plt
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae_lib import Claim, cached, save_figure, start_run
-from sae_lib.blocks import ATTENTION_BLOCKS, PAPER_BLOCKS, find_block
-from sae_lib.dictionaries import LINEAR, NAMES, SANITY, UNTRAINED, Dictionaries
-
 # %%
-from sae_lib.meaning import (
-    Truth,
+from sae_lib import (
+    ATTENTION_BLOCKS,
+    PAPER_BLOCKS,
+    ROOT,
+    Claim,
+    Reading,
+    bootstrap,
+    bootstrap_trials,
+    cached,
+    find_block,
+    interval_of,
+    save_figure,
+    start_run,
+    to_vectors,
+)
+from sae_lib.activations import update_hooks
+from sae_lib.companion import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, PRIMARY, TEXT_WIDTH, agreement
+from sae_lib.features import (
+    LINEAR,
+    NAMES,
+    SANITY,
+    UNTRAINED,
+    Dictionaries,
     best_of,
     beyond_chance,
+    effects_in_one_step,
     expected_scores,
     leave_out,
     reading_scores,
+    samples_by_block,
     scene_samples,
     spearman,
 )
-from sae_lib.metrics import bootstrap, bootstrap_trials, interval_of
-from sae_lib.primaries import PRIMARY, agreement
-from sae_lib.reading import Reading
-from sae_lib.store import ROOT
-from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
-from sae_lib.updates import to_vectors, update_hooks
-from sae_lib.writing import effects_in_one_step, samples_by_block
+from sae_lib.judges import Truth
 
 # %%
 run = start_run("09_what_each_block_does", globals())
@@ -82,9 +95,9 @@ if scale == "smoke":
     permutations, resamples, per_block, tries = 50, 100, 2, 1
 sampling, reading = {"resamples": resamples, "seed": seed}, Reading(assets) if known else None
 if known:
-    from sae_lib.judges import attribute_values, judge_and_truth
-    from sae_lib.pocket.captions import sample_captions
-    from sae_lib.pocket.world import ATTRIBUTES, attribute_maps, render, sample_scenes
+    from sae_lib import attribute_values
+    from sae_lib.judges import judge_and_truth
+    from sae_lib.pocket import ATTRIBUTES, attribute_maps, render, sample_captions, sample_scenes
 
     values, families, later = attribute_values(), list(ATTRIBUTES), Reading(assets, later=True)
     family_of, (match, score) = torch.tensor([families.index(name) for name, _ in values]), reading.halves

@@ -39,14 +39,24 @@ clip_source: str = ""  # sdxl: folder or Hub id of a CLIP; empty for ViT-L/14
 import matplotlib.pyplot as plt
 import torch
 
-from sae_lib import save_figure, start_run
-from sae_lib.edit_sweep import Setting, draw_injected_edit, edit_all, encode_passes, prepare
-from sae_lib.editing import scores, select_units
-from sae_lib.editors import load_editor, settings_of
-from sae_lib.masks import find_mask
-from sae_lib.pictures import show_picture
-from sae_lib.riebench import CATEGORIES, PAPER_EXAMPLES, pocket_cases, read_cases
-from sae_lib.style import BLOCK_COLORS, TEXT_WIDTH
+from sae_lib import save_figure, show_picture, start_run
+from sae_lib.companion import BLOCK_COLORS, TEXT_WIDTH
+from sae_lib.editing import (
+    CATEGORIES,
+    PAPER_EXAMPLES,
+    Setting,
+    draw_injected_edit,
+    edit_all,
+    encode_passes,
+    find_mask,
+    load_editor,
+    pocket_cases,
+    prepare,
+    read_cases,
+    scores,
+    select_units,
+    settings_of,
+)
 
 run = start_run("10_riebench", globals())
 assets = run.assets()

@@ -50,28 +50,41 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from sae_lib import Claim, cached, find_block, save_figure, start_run
-from sae_lib.edit_sweep import (
+# %%
+from sae_lib import ROOT, Claim, bootstrap_interval, cached, find_block, interval_of, save_figure, start_run
+from sae_lib.companion import (
+    ABOVE_ZERO,
+    BLOCK_COLORS,
+    CONTROL_COLOR,
+    PRIMARY,
+    TEXT_WIDTH,
+    more_edits,
+    spread_by_kind,
+    spread_over_untrained,
+)
+from sae_lib.editing import (
+    CATEGORIES,
     EDIT_PROMPT,
     INJECTION,
     METHODS,
     ORIGINAL,
     READINGS,
+    SIDE_EFFECTS,
+    Columns,
     Setting,
+    best_of_other_half,
+    envelope,
+    load_editor,
+    pocket_cases,
+    read_cases,
     read_sweep,
     run_sweep,
+    settings_of,
+    units_needed,
     untrained_of,
 )
-from sae_lib.editors import SIDE_EFFECTS, load_editor, settings_of
-
-# %%
-from sae_lib.frontiers import Columns, best_of_other_half, envelope, units_needed
-from sae_lib.metrics import bootstrap_interval, bootstrap_share, interval_of
-from sae_lib.pocket.chosen import load_choice
-from sae_lib.primaries import ABOVE_ZERO, PRIMARY, more_edits, spread_by_kind, spread_over_untrained
-from sae_lib.riebench import CATEGORIES, pocket_cases, read_cases
-from sae_lib.store import ROOT
-from sae_lib.style import BLOCK_COLORS, CONTROL_COLOR, TEXT_WIDTH
+from sae_lib.intervals import bootstrap_share
+from sae_lib.pocket import load_choice
 
 # %%
 run = start_run("11_riebench_results", globals())

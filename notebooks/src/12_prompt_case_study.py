@@ -40,13 +40,9 @@ sae_folder: str = ""  # sdxl: a folder with the authors' checkpoints; empty for 
 # %%
 import torch
 
-from sae_lib import Claim, save_figure, start_run
-from sae_lib.case_study import PRINTED, SLOTH, draw_alone, draw_modulated, show_features, show_maps, study_prompt
-from sae_lib.judges import attribute_values
-from sae_lib.metrics import bootstrap_interval
-from sae_lib.prompts import load_pocket_captions
-from sae_lib.reading import Reading
-from sae_lib.writing import random_features
+from sae_lib import Claim, Reading, attribute_values, bootstrap_interval, load_pocket_captions, save_figure, start_run
+from sae_lib.companion import PRINTED, SLOTH, draw_alone, draw_modulated, show_features, show_maps, study_prompt
+from sae_lib.features import random_features
 
 run = start_run("12_prompt_case_study", globals())
 of_scale = run.assets()

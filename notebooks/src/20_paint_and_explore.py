@@ -68,17 +68,25 @@ import json
 import matplotlib.pyplot as plt
 import torch
 
-from sae_lib import Catalogue, Edit, Layer, Painter, save_figure, start_run
-from sae_lib.blocks import ATTENTION_BLOCKS, PAPER_BLOCKS
-from sae_lib.catalogue import BETAS, TOP, finest_grid
-from sae_lib.features import FeatureId
-from sae_lib.judges import attribute_values
-from sae_lib.pictures import lay_over, outline_cells, show_picture
-from sae_lib.reading import NOISE_SEED, Reading
-from sae_lib.store import ROOT
-from sae_lib.style import BLOCK_COLORS, TEXT_WIDTH
-from sae_lib.widgets import ExplorerWidget, PainterWidget
-from sae_lib.writing import EVERYWHERE, KINDS, Target, find_trials, measure_writing
+from sae_lib import (
+    ATTENTION_BLOCKS,
+    PAPER_BLOCKS,
+    ROOT,
+    Catalogue,
+    Edit,
+    FeatureId,
+    Layer,
+    Painter,
+    Reading,
+    attribute_values,
+    lay_over,
+    save_figure,
+    show_picture,
+    start_run,
+)
+from sae_lib.companion import BLOCK_COLORS, TEXT_WIDTH, outline_cells
+from sae_lib.features import EVERYWHERE, KINDS, NOISE_SEED, Target, find_trials, measure_writing
+from sae_lib.paint import BETAS, TOP, ExplorerWidget, PainterWidget, finest_grid
 
 run = start_run("20_paint_and_explore", globals())
 assets = run.assets()

@@ -35,12 +35,10 @@ from statistics import median
 
 import matplotlib.pyplot as plt
 
-from sae_lib import save_figure, start_run
-from sae_lib.harvest import BUFFER
-from sae_lib.pipelines import PARAMETERS
-from sae_lib.store import ROOT
-from sae_lib.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
-from sae_lib.training import SAEConfig
+from sae_lib import ROOT, SAEConfig, save_figure, start_run
+from sae_lib.activations import BUFFER
+from sae_lib.companion import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
+from sae_lib.models import PARAMETERS
 
 # %%
 run = start_run("90_speed", globals())

@@ -5,9 +5,8 @@
 # 20 explains it.
 
 # %%
-from sae_lib import Catalogue, Painter
-from sae_lib.assets import Assets
-from sae_lib.widgets import PainterWidget
+from sae_lib import Assets, Catalogue, Painter
+from sae_lib.paint import PainterWidget
 
 # %%
 PainterWidget(Catalogue(Painter(Assets("pocket"))))

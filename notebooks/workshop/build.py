@@ -19,7 +19,7 @@ from notebooks.workshop.lessons import (
     play,
     solution_version,
 )
-from sae_lib import store
+from sae_lib.cache import artefact as store
 
 
 def build(lesson: Lesson) -> str:

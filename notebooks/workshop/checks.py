@@ -1,7 +1,7 @@
 """One check an exercise: it asks the learner's function small questions whose answers are known, and says *what* is wrong.
 
 Each raises `NotYet` with one sentence, or prints that it found nothing. The typical mistakes of each exercise stand beside the right
-answer; `tests/test_workshop.py` tries them all.
+answer; `tests/notebooks/test_workshop.py` tries them all.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,7 @@ import torch
 from classroom import NotYet, ask, expect, passed
 from torch import Tensor
 
-from sae_lib import TopKSAE, to_vectors
-from sae_lib import explained_variance as _explained_variance
+from sae_lib import TopKSAE, explained_variance as _explained_variance, to_vectors
 
 
 def _random(*shape: int, seed: int = 0) -> Tensor:

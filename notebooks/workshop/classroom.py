@@ -16,15 +16,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import psutil
 import torch
-from IPython.display import Image as Picture
-from IPython.display import display
+from IPython.display import Image as Picture, display
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sae_lib import as_image
-from sae_lib.runs import seed_everything, silence_progress_bars
-from sae_lib.scales import set_up_torch
-from sae_lib.style import use_house_style
+from sae_lib.companion import use_house_style
+from sae_lib.models import seed_everything, set_up_torch, silence_progress_bars
 
 SECONDS = 5.0
 """An answer that takes longer is stopped: each takes milliseconds when it is right."""

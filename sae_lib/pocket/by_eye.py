@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from sae_lib.pocket.judge import NONE, Judgement
-from sae_lib.pocket.quality import nearest_position
+from sae_lib.pocket.statements import nearest_position
 from sae_lib.pocket.world import IMAGE_SIZE
 
 SEEN = ("shape", "colour", "material", "content", "background", "style")

@@ -5,6 +5,8 @@ import hashlib
 import json
 from pathlib import Path
 
+WANTED_MEAN, WANTED_LEAST, MOST = 0.8, 0.4, 7
+
 BLOCKS_FILE = Path(__file__).with_name("chosen_blocks.json")
 SIZES_FILE = Path(__file__).with_name("sae_sizes.json")
 _UNET = Path(__file__).parent / "weights" / "unet" / "diffusion_pytorch_model.safetensors"

@@ -18,15 +18,17 @@ from pathlib import Path
 
 import torch
 
-from sae_lib.blocks import PAPER_BLOCKS
-from sae_lib.denoising import CallSettings, run_updates
-from sae_lib.figures import commit_hash
-from sae_lib.harvest import TrainingStream, positions_per_step
-from sae_lib.pipelines import load_pipeline
-from sae_lib.prompts import load_prompts
-from sae_lib.shards import DTYPES
-from sae_lib.store import ROOT, cache_root
-from sae_lib.training import SAEConfig, SAETraining, train_saes
+from sae_lib.activations.denoising import CallSettings, run_updates
+from sae_lib.activations.shards import DTYPES
+from sae_lib.activations.stream import TrainingStream, positions_per_step
+from sae_lib.cache.artefact import ROOT, cache_root
+from sae_lib.companion.figures import commit_hash
+from sae_lib.models.blocks import PAPER_BLOCKS
+from sae_lib.models.pipelines import load_pipeline
+from sae_lib.models.prompts import load_prompts
+from sae_lib.training.config import SAEConfig
+from sae_lib.training.loop import train_saes
+from sae_lib.training.trainer import SAETraining
 
 PAPER_PROMPTS = 1_500_000
 TFLOP_A_PICTURE = 1.07

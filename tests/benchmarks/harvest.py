@@ -15,15 +15,15 @@ from pathlib import Path
 
 import torch
 
-from sae_lib.blocks import PAPER_BLOCKS
-from sae_lib.denoising import CallSettings, run_updates
-from sae_lib.figures import commit_hash
-from sae_lib.noise import prompt_generator
-from sae_lib.pipelines import load_pipeline
-from sae_lib.prompts import load_prompts
-from sae_lib.shards import DTYPES
-from sae_lib.store import ROOT
-from sae_lib.updates import capture_updates
+from sae_lib.activations.denoising import CallSettings, run_updates
+from sae_lib.activations.shards import DTYPES
+from sae_lib.activations.updates import capture_updates
+from sae_lib.cache.artefact import ROOT
+from sae_lib.companion.figures import commit_hash
+from sae_lib.models.blocks import PAPER_BLOCKS
+from sae_lib.models.noise import prompt_generator
+from sae_lib.models.pipelines import load_pipeline
+from sae_lib.models.prompts import load_prompts
 
 
 def ways(pipe, prompts: list[str]):

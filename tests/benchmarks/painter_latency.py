@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from notebooks import run
-from sae_lib.figures import commit_hash
-from sae_lib.store import ROOT
+from sae_lib.cache.artefact import ROOT
+from sae_lib.companion.figures import commit_hash
 from tests.browser.pages import Painter, open_notebook, write_copy
 from tests.browser.servers import open_browser, serve
 

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import torch
 
-from sae_lib.blocks import PAPER_BLOCKS
-from sae_lib.denoising import run_updates
-from sae_lib.figures import commit_hash
-from sae_lib.metrics import explained_variance
-from sae_lib.prompts import load_prompts
-from sae_lib.recipes import TrainingRun
-from sae_lib.shards import DTYPES, ShardStream
-from sae_lib.store import ROOT
-from sae_lib.updates import to_vectors
+from sae_lib.activations.denoising import run_updates
+from sae_lib.activations.shards import DTYPES, ShardStream
+from sae_lib.activations.updates import to_vectors
+from sae_lib.cache.artefact import ROOT
+from sae_lib.companion.figures import commit_hash
+from sae_lib.models.blocks import PAPER_BLOCKS
+from sae_lib.models.prompts import load_prompts
+from sae_lib.saes.metrics import explained_variance
+from sae_lib.training.recipe import TrainingRun
 
 HALVES = ("float16", "bfloat16")
 

@@ -21,8 +21,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from sae_lib.losses import normalized_mse, training_loss
-from sae_lib.training import SAEConfig, SAETraining, count_silent_steps_, remove_parallel_gradient_
+from sae_lib.training.config import SAEConfig
+from sae_lib.training.losses import normalized_mse, training_loss
+from sae_lib.training.trainer import SAETraining, count_silent_steps_, remove_parallel_gradient_
 
 ROOT = Path(__file__).parents[2]
 COMMAND = ".venv/interop/bin/python tests/benchmarks/sae_step.py"

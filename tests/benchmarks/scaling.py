@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from sae_lib.figures import commit_hash
-from sae_lib.recipes import TrainingRun
-from sae_lib.store import ROOT
+from sae_lib.cache.artefact import ROOT
+from sae_lib.companion.figures import commit_hash
+from sae_lib.training.recipe import TrainingRun
 
 
 def seconds_of(run: TrainingRun, pipe) -> float:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from notebooks import run
-from sae_lib.store import cache_root
+from sae_lib.cache.artefact import cache_root
 from tests.browser import servers
 
 OPEN_PAGES = []

@@ -18,7 +18,7 @@ from jupyterlab.commands import get_app_dir
 from playwright.sync_api import Browser, sync_playwright
 
 from notebooks import run
-from sae_lib.store import ROOT
+from sae_lib.cache.artefact import ROOT
 
 ADDED = ROOT / ".venv" / "browser"
 """Where the Makefile installs requirements.lock of this folder."""

@@ -6,7 +6,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 from playwright.sync_api import expect
 
-from sae_lib.store import cache_root
+from sae_lib.cache.artefact import cache_root
 from tests.browser.pages import Quiet
 
 BOOK = cache_root() / "book"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from sae_lib.checkpoints import load_saes
+from sae_lib.saes.checkpoints import load_saes
 from tests.browser.pages import DRAW_SECONDS, Explorer, Quiet, open_notebook, write_copy
 
 SAES = load_saes("panel", "smoke")

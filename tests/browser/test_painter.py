@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from sae_lib.store import ROOT
+from sae_lib.cache.artefact import ROOT
 from tests.browser.pages import (
     DRAW_SECONDS,
     Painter,

@@ -8,13 +8,12 @@ from importlib.metadata import version
 
 import pytest
 import torch
-from sae_lens import SAE, TopKSAEConfig
-from sae_lens import TopKSAE as LensSAE
+from sae_lens import SAE, TopKSAE as LensSAE, TopKSAEConfig
 from sparsify import SparseCoder
 
-from sae_lib.checkpoints import load_saes
-from sae_lib.formats import export_saelens, export_sparsify, load_saelens, load_sparsify
-from sae_lib.sae import TopKSAE
+from sae_lib.saes.checkpoints import load_saes
+from sae_lib.saes.exchange import export_saelens, export_sparsify, load_saelens, load_sparsify
+from sae_lib.saes.topk import TopKSAE
 
 
 @pytest.fixture(params=["random", "shipped"])

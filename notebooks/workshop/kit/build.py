@@ -26,7 +26,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from sae_lib.store import ROOT, cache_root, write_if_changed
+from sae_lib.cache.artefact import ROOT, cache_root, write_if_changed
 
 HERE = Path(__file__).resolve().parent
 FOLDER = "sae-kit"
@@ -48,13 +48,14 @@ ROOTS = {
     "accelerate": "diffusers says so on stderr where it is missing",
     "anywidget": "the widgets of notebook 20",
     "diffusers": "the pocket models' pipelines",
-    "filelock": "sae_lib.store",
-    "huggingface-hub": "sae_lib.runs hushes its progress bars",
+    "filelock": "sae_lib.cache",
+    "huggingface-hub": "sae_lib.models silences its progress bars",
     "ipykernel": "what runs a notebook's cells",
     "ipython": "the lessons show their pictures with it",
     "ipywidgets": "the widgets of notebook 20",
     "jaxtyping": "the shapes in sae_lib's signatures",
     "jupyterlab": "what opens the notebooks",
+    "lazy-loader": "sae_lib loads a public name when it is first used",
     "matplotlib": "the figures",
     "nbclient": "runs a lesson without a browser, as tests/kit does",
     "nbconvert": "the command of that",
@@ -64,7 +65,7 @@ ROOTS = {
     "pillow": "the pictures",
     "psutil": "the lessons say how much memory is free",
     "safetensors": "the weights",
-    "scipy": "sae_lib.meaning, the judge, notebook 05",
+    "scipy": "sae_lib.features, the judge, notebook 05",
     "torch": "everything",
     "tqdm": "progress bars",
     "transformers": "the pocket models' text encoders",

@@ -12,7 +12,7 @@ import pandas  # noqa: F401
 import torch
 
 from sae_lib import load_pipeline, load_saes
-from sae_lib.store import cache_root
+from sae_lib.cache import cache_root
 from sae_lib.training import peak_memory_gb
 
 

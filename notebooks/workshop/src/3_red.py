@@ -18,21 +18,23 @@ from classroom import show, start
 from sae_lib import (
     CallSettings,
     add_features,
+    attribute_values,
     capture_updates,
     draw_pictures,
     inject_prompt,
     intervene,
+    judge_truth,
+    lay_over,
     load_judge,
     load_pipeline,
+    load_pocket_captions,
     load_prompts,
     load_saes,
     load_statistics,
+    see_values,
     strength_unit,
     to_vectors,
 )
-from sae_lib.judges import attribute_values, judge_truth, see_values
-from sae_lib.pictures import lay_over
-from sae_lib.prompts import load_pocket_captions
 
 start()
 

@@ -16,20 +16,22 @@ from classroom import show, start
 
 from sae_lib import (
     CallSettings,
+    attribute_values,
     draw_pictures,
     explained_variance,
     intervene,
+    judge_truth,
     load_judge,
     load_pipeline,
     load_prompts,
     load_saes,
     load_statistics,
+    see_values,
     stream_updates,
     strength_unit,
     to_vectors,
 )
-from sae_lib.judges import attribute_values, judge_truth, see_values
-from sae_lib.meaning import reading_scores
+from sae_lib.features import reading_scores
 
 start()
 

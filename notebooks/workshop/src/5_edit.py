@@ -16,10 +16,9 @@ import torch
 from classroom import show, start
 
 from sae_lib import CallSettings, capture_updates, draw_pictures, intervene, load_judge, load_pipeline, load_saes
+from sae_lib.editing import JudgeFinder, NothingFound, find_mask, pocket_cases
 from sae_lib.judges import judge_edit
-from sae_lib.masks import JudgeFinder, NothingFound, find_mask
-from sae_lib.pocket.judge import judge_images
-from sae_lib.riebench import pocket_cases
+from sae_lib.pocket import judge_images
 
 start()
 

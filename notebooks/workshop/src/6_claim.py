@@ -16,19 +16,21 @@ import torch
 from classroom import show, start
 
 from sae_lib import (
+    ROOT,
     CallSettings,
+    attribute_values,
     capture_updates,
     draw_pictures,
+    judge_truth,
+    lay_over,
     load_judge,
     load_pipeline,
     load_prompts,
     load_saes,
+    see_values,
     to_vectors,
 )
-from sae_lib.judges import attribute_values, judge_truth, see_values
-from sae_lib.meaning import reading_scores
-from sae_lib.pictures import lay_over
-from sae_lib.store import ROOT
+from sae_lib.features import reading_scores
 
 start()
 

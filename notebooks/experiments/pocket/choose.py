@@ -1,0 +1,76 @@
+"""Choose the blocks whose updates are decomposed (stage `blocks`), as the paper did by ablation: by what they do in *this* U-Net.
+
+The rule is ours and was fixed before it was first applied to these weights (2026-11-26). Blocks are ordered greedily on pairs of training
+captions: each time the block is added that raises most the share of the caption's effect that the set carries together,
+when all of it reads the other caption's tokens; the mean over families of statements decides. Chosen is the shortest prefix
+that carries `WANTED_MEAN` on average and `WANTED_LEAST` of every family, of at most `MOST` blocks.
+"""
+
+from collections.abc import Callable, Sequence
+
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_lib.activations.denoising import CallSettings
+from sae_lib.features.injection import draw_injected, encode_tokens, share_carried
+from sae_lib.models.blocks import ATTENTION_BLOCKS
+from sae_lib.models.pipelines import load_pipeline
+from sae_lib.models.prompts import load_pocket_captions
+from sae_lib.pocket import weights
+from sae_lib.pocket.captions import Caption
+from sae_lib.pocket.chosen import BLOCKS_FILE, MOST, WANTED_LEAST, WANTED_MEAN, hash_of_unet, store
+from sae_lib.pocket.judge import Judge
+from sae_lib.pocket.statements import FAMILIES, count_statements
+
+ShareOf = Callable[[Sequence[str]], Float[Tensor, " families"]]
+
+
+def order_blocks(share_of: ShareOf) -> list[tuple[str, Float[Tensor, " families"]]]:
+    """All attention blocks, each time the one whose addition raises the mean share most, with the share that the set then carries."""
+    path: list[tuple[str, Tensor]] = []
+    while left := [block for block in ATTENTION_BLOCKS if block not in dict(path)]:
+        shares = {block: share_of([*dict(path), block]) for block in left}
+        best = max(left, key=lambda block: shares[block].mean().item())
+        path.append((best, shares[best]))
+    return path
+
+
+def prefix_of(path: Sequence[tuple[str, Float[Tensor, " families"]]]) -> list[str]:
+    """The shortest prefix that carries enough; the first `MOST` blocks if none does."""
+    enough = [at for at, (_, share) in enumerate(path) if share.mean() >= WANTED_MEAN and share.min() >= WANTED_LEAST]
+    return [block for block, _ in path[: min([at + 1 for at in enough] + [MOST])]]
+
+
+def shares_on(pipe, judge: Judge, captions: Sequence[Caption], settings: CallSettings) -> ShareOf:
+    """What a set of blocks carries together, by family, measured on these captions, each with the next one's tokens."""
+    others = [*captions[1:], captions[0]]
+    texts, tokens = [caption.text for caption in captions], encode_tokens(pipe, [caption.text for caption in others])
+
+    def found(blocks: Sequence[str]) -> Tensor:
+        counts = count_statements(judge, draw_injected(pipe, texts, blocks, tokens, settings), others).sum(0)
+        return counts[:, 0] / counts[:, 1]
+
+    floor, ceiling = found([]), found(ATTENTION_BLOCKS)
+    return lambda blocks: share_carried(found(blocks), floor, ceiling)
+
+
+def choose_blocks(pairs: int, seed: int, device: str) -> None:
+    """Order the blocks of the shipped Turbo on pairs of training captions, and store the order with what it depends on."""
+    pipe, judge = load_pipeline("turbo", device=device), weights.load("judge").to(device)
+    measure = shares_on(pipe, judge, load_pocket_captions(pairs), CallSettings(1, 0.0, seed, batch_size=16))
+
+    def share_of(blocks: Sequence[str]) -> Tensor:
+        share = measure(blocks)
+        print(f"{share.mean():.3f} {' '.join(blocks)}", flush=True)
+        return share
+
+    path = order_blocks(share_of)
+    record = {
+        "command": f"python -m sae_lib.pocket.train blocks --steps {pairs} --seed {seed}",
+        "unet": hash_of_unet(),
+        "rule": {"mean": WANTED_MEAN, "least": WANTED_LEAST, "most": MOST},
+        "pairs": pairs,
+        "chosen": prefix_of(path),
+        "path": [{"block": block, "share": dict(zip(FAMILIES, share.tolist(), strict=True))} for block, share in path],
+    }
+    store(BLOCKS_FILE, record)

@@ -1,0 +1,43 @@
+"""Train the pocket SAEs that are shipped, on one-step updates of the shipped Turbo model (stage `saes`)."""
+
+import os
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from sae_lib.activations.shards import ShardStream
+from sae_lib.models.blocks import PAPER_BLOCKS, select_blocks
+from sae_lib.saes.checkpoints import SHIPPED
+from sae_lib.saes.statistics import STATISTICS_FILE
+from sae_lib.training.recipe import TrainingRun
+from sae_lib.training.trainer import DIFFUSION_FILE, LOG_FILE
+
+FIRST_SEED = 1
+"""Seed of the shipped SAEs' noise, order and first weights. Notebook 03 trains with seed 0, so that comparing the two
+tells which features survive a change of seed."""
+
+PASSES = 2
+"""Positions of one picture resemble each other: many prompts seen twice teach more than few prompts seen often."""
+
+
+def train_shipped_saes(prompts: int, seed: int, device: str, folder: Path = SHIPPED) -> None:
+    """Two SAEs of each chosen block and of each of the paper's four, from `prompts` training prompts; replaces `folder` as a whole."""
+    blocks = tuple(dict.fromkeys((*select_blocks("chosen", "pocket"), *PAPER_BLOCKS)))
+    run = TrainingRun("pocket", seed=FIRST_SEED + seed, prompts=prompts, passes=PASSES, blocks=blocks)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saes-") as temporary:
+        fresh = Path(temporary, "saes")
+        print(run.harvest(Path(temporary, "store")), flush=True)
+        stream = ShardStream(Path(temporary, "store"), PASSES, run.seed)
+        for config, sae in run.train(Path(temporary, "float32"), run.load_pipeline(device), stream).items():
+            sae.save(fresh / config.folder_name, training=asdict(config), dtype=torch.float16)
+            trained = Path(temporary, "float32", config.folder_name)
+            for name in (STATISTICS_FILE, DIFFUSION_FILE):
+                shutil.copy(trained / name, fresh / config.folder_name)
+            log = (trained / LOG_FILE).read_text()
+            print(config.folder_name, log.splitlines()[-1], flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(fresh, folder)

@@ -1,0 +1,143 @@
+"""RIEBench's pocket counterpart in full: `python notebooks/experiments/riebench.py`, or `make riebench`.
+
+450 cases by every method, at more settings than notebook 11 has time for; writes figures/results/riebench.json. A sweep that was killed goes on
+from the last cases. Also measures what batching saves: a few cases edited one by one, each setting with reference passes
+and masks of its own. `--small` runs a few cases of everything, and writes into the cache. `--choose` edits 27 other cases and prints, of each
+method, the settings that notebook 11 runs (`editors.POCKET_SETTINGS`).
+"""
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from sae_lib.assets import Assets
+from sae_lib.cache.artefact import ROOT, cache_root, cached, write_if_changed
+from sae_lib.companion.figures import commit_hash
+from sae_lib.editing.cases import CATEGORIES, Case, pocket_cases
+from sae_lib.editing.edit import load_editor
+from sae_lib.editing.frontiers import Columns, choose_settings, compare_frontiers, units_needed
+from sae_lib.editing.settings import METHODS, POCKET_SETTINGS_FULL, SIDE_EFFECTS, Setting, settings_of
+from sae_lib.editing.sweep import Sweep, read_sweep, run_sweep
+from sae_lib.intervals import Interval, bootstrap_interval
+
+COMMAND, SEED = "python notebooks/experiments/riebench.py", 42
+CHOSEN = 3
+"""Settings of each method in notebook 11."""
+
+
+def summarise(sweep: Sweep, blocks: Sequence[str]) -> dict:
+    """Each setting's means with intervals over the cases, overall and by category; SAE's gap to every other method, by the judge."""
+    settings, categories = {}, {}
+    for setting, told in sweep.scores.items():
+        told = told | {f"gain {of}": sweep.gain(setting, of) for of in ("text", "image")}
+        names = ("distance", "gain text", "gain image", "success", "rest", "units", "numbers")
+        settings[str(setting)] = {
+            name: _short(bootstrap_interval(told[name], seed=SEED)) for name in names if name in told
+        }
+        for number, name in CATEGORIES.items():
+            rows = sweep.categories == number
+            means = [told[each][rows].mean().item() for each in ("distance", "gain text", "success", "rest")]
+            categories.setdefault(name, {})[str(setting)] = [float(f"{mean:.4g}") for mean in means]
+    points = {name: sweep.points(sweep.of_method(name), "judge") for name in METHODS}
+    gaps = {
+        name: _short(compare_frontiers(points["SAE"], each, SIDE_EFFECTS, seed=SEED))
+        for name, each in points.items()
+        if name != "SAE"
+    }
+    columns = {}
+    for name in ("SAE", "neurons", "neurons, corrected"):
+        of = sweep.of_method(name)
+        gains = torch.stack([sweep.gain(each, "judge") for each in of], 1)
+        columns[name] = Columns([each.units for each in of], gains)
+    sae_columns = columns.pop("SAE")
+    needed = {name: units_needed(sae_columns, each, seed=SEED)._asdict() for name, each in columns.items()}
+    most = max(sweep.of_method("SAE"), key=lambda each: each.units)
+    selected = {
+        name: {
+            block: counts[sweep.categories == number].mean().item() for block, counts in sweep.selected[most].items()
+        }
+        for number, name in CATEGORIES.items()
+    }
+    told = {"blocks": list(blocks), "cases": len(sweep.ids), "failed": sweep.failed, "specks": sweep.specks}
+    told |= {"settings": settings, "gaps": gaps, "units needed": needed, "selected": {str(most): selected}}
+    return told | {"categories": {"columns": ["distance", "gain text", "success", "rest"], **categories}}
+
+
+def _short(interval: Interval) -> list[float]:
+    return [float(f"{end:.4g}") for end in interval]
+
+
+def edit(cases: Sequence[Case], folder: Path) -> None:
+    """Edit the cases at every setting. The artefact's maker: what it reaches is what the sweep hangs on."""
+    assets = Assets("pocket")
+    run_sweep(load_editor(assets, SEED), cases, settings_of(assets, POCKET_SETTINGS_FULL), folder)
+
+
+def sweep_of(cases: Sequence[Case]) -> Sweep:
+    """Of the cases at every setting, from the cache if it is there."""
+    inputs = {"cases": [case.id for case in cases], "settings": POCKET_SETTINGS_FULL, "seed": SEED}
+    inputs |= {"prompts": [case.editing_prompt for case in cases]}
+    return read_sweep(cached("riebench_full", inputs, partial(edit, cases), resumable=True))
+
+
+def choose() -> list[Setting]:
+    """Of each method the settings whose envelope is highest on cases that are not judged, in the units of `POCKET_SETTINGS`."""
+    sweep, chosen = sweep_of(pocket_cases(3, seed=1)), []
+    units = dict(zip(settings_of(Assets("pocket"), POCKET_SETTINGS_FULL), POCKET_SETTINGS_FULL, strict=True))
+    for setting in (*sweep.scores,):
+        told = sweep.scores[setting]
+        print(f"{setting!s:45} success {told['success'].mean():.2f}, rest {told['rest'].mean():.3f}")
+    for name in METHODS:
+        of = sweep.of_method(name)
+        points = sweep.points(of, "judge")[:, 1:].mean(0)
+        chosen += [units[of[place]] for place in choose_settings(points, CHOSEN, SIDE_EFFECTS)]
+    return chosen
+
+
+def saving() -> dict:
+    """Seconds of some cases and settings in batches, and one by one."""
+    assets, cases = Assets("pocket"), pocket_cases(1)
+    editor, settings = load_editor(assets, SEED), settings_of(assets, POCKET_SETTINGS_FULL)[::6]
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        run_sweep(editor, cases, settings, Path(folder, "batched"))
+        batched = time.perf_counter() - start
+        start = time.perf_counter()
+        for i, case in enumerate(cases):
+            for j, setting in enumerate(settings):
+                run_sweep(editor, [case], [setting], Path(folder, f"{i}-{j}"))
+        alone = time.perf_counter() - start
+    counts = {"cases": len(cases), "settings": len(settings)}
+    return counts | {"batched_s": batched, "one_by_one_s": alone, "times": alone / batched}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="18 cases, into the cache")
+    parser.add_argument("--choose", action="store_true", help="print the settings of notebook 11")
+    options = parser.parse_args()
+    if options.choose:
+        print(*choose(), sep="\n")
+        return
+    cases = pocket_cases(2 if options.small else 50)
+    output = cache_root() / "riebench_small.json" if options.small else ROOT / "figures" / "results" / "riebench.json"
+    start = time.perf_counter()
+
+    result = summarise(sweep_of(cases), Assets("pocket").blocks) | {"saving": saving()}
+    result |= {"seconds": time.perf_counter() - start, "seed": SEED}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    run = {"command": COMMAND, "commit": commit_hash(), "device": device}
+    run |= {"torch": torch.__version__, "python": platform.python_version()}
+    write_if_changed(output, (json.dumps({"result": result, "run": run}, indent=1) + "\n").encode())
+    print(f"written: {output.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""The updates of a denoising run, without the rest of a pipeline call: no pictures, and no U-Net behind the last block."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from diffusers import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_lib.activations.updates import refuse_not_finite, update_hooks
+from sae_lib.models.blocks import BLOCKS, find_block
+from sae_lib.models.noise import Noise
+
+
+@dataclass(frozen=True)
+class CallSettings:
+    """How a pipeline is run: the setting to which an SAE is transferred."""
+
+    steps: int
+    """Denoising steps (paper: 4 for Turbo, 20 for base)."""
+    guidance_scale: float
+    """0.0 without classifier-free guidance (paper: 0.0 for Turbo, 7.5 for base)."""
+    seed: int = 0
+    """Of the noise; see `noise.Noise`."""
+    batch_size: int = 10
+    """Prompts at a time. It does not change the noise."""
+    noise: str = "prompt"
+    """Which generator a prompt's noise comes from, one of `NOISE_RULES`."""
+
+    @property
+    def guided(self) -> bool:
+        """Whether the U-Net also runs without the prompt (as diffusers decides it: guidance above 1)."""
+        return self.guidance_scale > 1
+
+
+def stream_updates(
+    pipe, prompts: Sequence[str], blocks: Iterable[str], settings: CallSettings, guidance: str = "conditional"
+) -> Iterator[tuple[range, dict[str, Float[Tensor, "steps ... batch d_model height width"]]]]:
+    """`run_updates` over the prompts, batch by batch: the prompts' indices and their updates.
+
+    Raises ValueError if there are no prompts, and what `run_updates` raises.
+    """
+    if not prompts:
+        raise ValueError("no prompts: wanted at least one")
+    for start in range(0, len(prompts), settings.batch_size):
+        indices = range(start, min(start + settings.batch_size, len(prompts)))
+        yield indices, run_updates(pipe, [prompts[i] for i in indices], indices, blocks, settings, guidance)
+
+
+@torch.inference_mode()
+def run_updates(
+    pipe,
+    prompts: Sequence[str],
+    indices: Sequence[int],
+    blocks: Iterable[str],
+    settings: CallSettings,
+    guidance: str = "conditional",
+) -> dict[str, Float[Tensor, "steps ... batch d_model height width"]]:
+    """Denoises the prompts as a pipeline call does, and gives the blocks' updates as `capture_updates` would.
+
+    guidance: of a guided run the "conditional" half (paper: App. B), `[steps, batch, ...]`, or "both", `[steps, 2, batch, ...]`,
+    the unconditional one first. In the last step the U-Net stops behind the last of the blocks,
+    and nothing is decoded. indices: the prompts' numbers, which say what noise is theirs. Updates are on the U-Net's
+    device and in its dtype, the latents between steps in float32.
+
+    Raises ValueError for an unknown block or guidance, for "both" without guidance, a scheduler that is not Euler's of SDXL
+    (Turbo), and NaN in an update.
+    """
+    if guidance not in ("conditional", "both") or (guidance == "both" and not settings.guided):
+        raise ValueError(
+            f'guidance is {guidance!r} at a guidance scale of {settings.guidance_scale}; choose "conditional", or "both" above 1'
+        )
+    modules = {block: find_block(pipe, block) for block in blocks}
+    last = modules[max(modules, key=list(BLOCKS).index)]
+    unet, (timesteps, sigmas) = pipe.unet, _schedule(pipe, settings.steps)
+    told = _conditioning(pipe, prompts, settings.guided)
+    size = unet.config.sample_size
+    noise = Noise(settings.noise, settings.seed, indices, (unet.config.in_channels, size, size))
+    maps: dict[str, list[Tensor]] = {block: [] for block in modules}
+    x = noise.draw().to(unet.device) * pipe.scheduler.init_noise_sigma
+    with ExitStack() as hooks:
+        for block, module in modules.items():
+            hooks.enter_context(update_hooks(module, maps[block].append))
+        for step, timestep in enumerate(timesteps):
+            seen = (x / (sigmas[step] ** 2 + 1).sqrt()).to(unet.dtype)
+            if step == settings.steps - 1:
+                hooks.callback(last.register_forward_hook(_stop).remove)
+            try:
+                predicted = unet(torch.cat([seen] * (1 + settings.guided)), timestep, **told).sample.float()
+            except _Stopped:
+                break
+            if settings.guided:
+                free, prompted = predicted.chunk(2)
+                predicted = free + settings.guidance_scale * (prompted - free)
+            x = _euler_step(pipe.scheduler, x, predicted, sigmas[step], sigmas[step + 1], noise)
+    if guidance == "both":
+        updates = {block: torch.stack([torch.stack(x.chunk(2)) for x in found]) for block, found in maps.items()}
+    else:
+        updates = {block: torch.stack([x[-len(prompts) :] for x in found]) for block, found in maps.items()}
+    refuse_not_finite(updates)
+    return updates
+
+
+class _Stopped(Exception):
+    """Raised by a hook behind the last block that is asked for."""
+
+
+def _stop(_module, _args, _output):
+    raise _Stopped
+
+
+def _schedule(pipe, steps: int) -> tuple[Tensor, Tensor]:
+    """Timesteps and noise levels of a run, of a scheduler of its own: the pipeline's is left as it is."""
+    known = (EulerDiscreteScheduler, EulerAncestralDiscreteScheduler)
+    scheduler = pipe.scheduler
+    if not isinstance(scheduler, known) or scheduler.config.prediction_type != "epsilon":
+        raise ValueError(
+            f"the pipeline's scheduler is {type(scheduler).__name__} ({scheduler.config.get('prediction_type')}); "
+            "wanted EulerDiscreteScheduler or EulerAncestralDiscreteScheduler with prediction_type 'epsilon'"
+        )
+    own = type(scheduler).from_config(scheduler.config)
+    own.set_timesteps(steps)
+    return own.timesteps.to(pipe.unet.device), own.sigmas.to(pipe.unet.device)
+
+
+def _euler_step(scheduler, x: Tensor, predicted: Tensor, sigma: Tensor, target: Tensor, noise: Noise) -> Tensor:
+    """x at the next noise level; an ancestral scheduler goes lower and adds fresh noise (k-diffusion, SDXL Turbo)."""
+    if isinstance(scheduler, EulerDiscreteScheduler):
+        return x + (target - sigma) * predicted
+    fresh = target * (1 - (target / sigma) ** 2).sqrt()
+    return x + ((target**2 - fresh**2).sqrt() - sigma) * predicted + fresh * noise.draw().to(x.device)
+
+
+def _conditioning(pipe, prompts: Sequence[str], guided: bool) -> dict:
+    """What the U-Net is told of the prompts, unconditional half first, with SDXL's numbers for size and crop."""
+    told, free, pooled, pooled_free = pipe.encode_prompt(list(prompts), do_classifier_free_guidance=guided)
+    if guided:
+        told, pooled = torch.cat([free, told]), torch.cat([pooled_free, pooled])
+    size = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    time_ids = torch.tensor([[size, size, 0, 0, size, size]]).to(told).expand(len(told), -1)
+    return {
+        "encoder_hidden_states": told,
+        "added_cond_kwargs": {"text_embeds": pooled, "time_ids": time_ids},
+    }

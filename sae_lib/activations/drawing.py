@@ -1,0 +1,44 @@
+"""Drawing pictures with noise that belongs to the prompt, as `stream_updates` does."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from sae_lib.activations.denoising import CallSettings
+from sae_lib.models.noise import prompt_generator
+
+MAX_SHOWN = 256
+"""Pixels: larger pictures are shrunk to this width when shown, so that a contact sheet stays a small file."""
+
+
+@torch.no_grad()
+def draw_pictures(
+    pipe, prompts: Sequence[str], settings: CallSettings, indices: Sequence[int] | None = None
+) -> Float[Tensor, "prompts 3 height width"]:
+    """One picture a prompt, values in [0, 1], float32 on the CPU; the noise is that of `stream_updates`.
+
+    indices: whose noise each picture gets, by default the prompts' own numbers 0, 1, ...; the same number, the same noise.
+
+    Raises ValueError if there are no prompts, or another number of indices.
+    """
+    numbers = range(len(prompts)) if indices is None else indices
+    if not prompts:
+        raise ValueError("no prompts: wanted at least one")
+    if len(numbers) != len(prompts):
+        raise ValueError(f"{len(prompts)} prompts and {len(numbers)} indices: wanted an index for each prompt")
+    parts = []
+    for start in range(0, len(prompts), settings.batch_size):
+        indices = range(start, min(start + settings.batch_size, len(prompts)))
+        generator = [prompt_generator(settings.seed, numbers[i]) for i in indices]
+        call = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance_scale}
+        drawn = pipe([prompts[i] for i in indices], generator=generator, output_type="pt", **call)
+        parts.append(drawn.images.float().cpu().contiguous())
+    return torch.cat(parts)
+
+
+def as_image(picture: Float[Tensor, "3 height width"]) -> Image.Image:
+    """A picture with values in [0, 1] in 8 bits, as diffusers rounds it."""
+    return Image.fromarray((picture * 255).round().to(torch.uint8).movedim(0, -1).numpy(force=True))

@@ -1,0 +1,92 @@
+"""A pipeline call that begins in the middle: what lies before the first change is given out again, not computed again.
+
+Bit for bit the same picture, since nothing that was computed before a change can depend on it.
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import nn
+
+from sae_lib.activations.steps import Step, follow_steps
+from sae_lib.models.blocks import find_block
+
+_PARTS = re.compile(r"conv_in|.*\.(resnets|attentions|downsamplers|upsamplers)\.\d+")
+
+
+class Recording:
+    """What the parts of a U-Net gave out in each step of some calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[dict[str, Any]]] = []
+        """By call, step and the part's name, in the order in which the parts ran. No part is held: a pipeline can be let go."""
+
+    def begin(self, step: Step) -> None:
+        """Another step, or the first one of another call."""
+        if step.index == 0:
+            self.calls.append([])
+        self.calls[-1].append({})
+
+    def keep(self, name: str, output: Any) -> None:
+        """What a part gave out in this step."""
+        self.calls[-1][-1][name] = output
+
+
+@contextmanager
+def record(pipe) -> Iterator[Recording]:
+    """Inside the context calls are recorded: a pocket model's take 1 MB for each picture and step, SDXL Turbo's 50 MB."""
+    recording = Recording()
+    with ExitStack() as hooks:
+        hooks.enter_context(follow_steps(pipe, recording.begin))
+        for name, part in _parts(pipe).items():
+            handle = part.register_forward_hook(lambda part, args, output, name=name: recording.keep(name, output))
+            hooks.callback(handle.remove)
+        yield recording
+
+
+@contextmanager
+def replay(pipe, recording: Recording, changed: Iterable[str], first_step: int = 0) -> Iterator[None]:
+    """Inside the context the recorded calls, made again in their order, compute only what a change can reach.
+
+    changed: the blocks whose output is changed there, such as by `intervene`. first_step: the first step in which one of them is.
+    Until then all parts of the U-Net give out what was recorded, in that step those before the first changed block; from the next
+    step on everything is computed. Prompts, noise and settings must be the recorded ones: nothing can check that here. The pipeline
+    is as it was on exit, also after an exception.
+
+    Raises ValueError for an unknown block, and from the pipeline call if none was recorded in its place, or one of other steps.
+    """
+    blocks, parts, calls = [find_block(pipe, block) for block in changed], _parts(pipe), iter(recording.calls)
+    names = {name for name, part in parts.items() if part in blocks}
+    steps: list[dict[str, Any]] = []
+    known: dict[str, Any] = {}
+
+    def enter_step(step: Step) -> None:
+        if step.index == 0:
+            steps[:] = next(calls, [])
+        if step.count != len(steps):
+            raise ValueError(f"the recorded call has {len(steps)} steps and this one {step.count}")
+        known.clear()
+        if step.index <= first_step:
+            known.update(_before(names if step.index == first_step else set(), steps[step.index]))
+
+    def given(name: str, compute: Callable) -> Callable:
+        return lambda *args, **kwargs: known[name] if name in known else compute(*args, **kwargs)
+
+    with ExitStack() as undo:
+        undo.enter_context(follow_steps(pipe, enter_step))
+        for name, part in parts.items():
+            part.forward = given(name, part.forward)
+            undo.callback(part.__delattr__, "forward")
+        yield
+
+
+def _before(changed: set[str], ran: dict[str, Any]) -> dict[str, Any]:
+    """What the parts gave out that ran before the first changed one."""
+    return dict(itertools.takewhile(lambda each: each[0] not in changed, ran.items()))
+
+
+def _parts(pipe) -> dict[str, nn.Module]:
+    return {name: module for name, module in pipe.unet.named_modules() if _PARTS.fullmatch(name)}

@@ -1,0 +1,164 @@
+"""Updates: what a block adds to its input. Recording them during pipeline calls, and their two layouts."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sae_lib.activations.steps import Step, follow_steps
+from sae_lib.models.blocks import find_block
+
+
+def to_vectors(maps: Float[Tensor, "*batch d_model height width"]) -> Float[Tensor, "vectors d_model"]:
+    """Channel-first maps as update vectors: one row a position, in the order batch, height, width (any leading
+    axes)."""
+    return maps.movedim(-3, -1).reshape(-1, maps.shape[-3])
+
+
+def to_maps(
+    vectors: Float[Tensor, "vectors d_model"], height: int, width: int
+) -> Float[Tensor, "batch d_model height width"]:
+    """Update vectors back as channel-first maps: the inverse of `to_vectors` for one leading axis."""
+    return vectors.reshape(-1, height, width, vectors.shape[-1]).movedim(-1, -3)
+
+
+class Updates(Mapping):
+    """The updates of the last pipeline call inside `capture_updates`: block -> tensor, on the U-Net's device and in its
+    dtype.
+
+    `updates[block]` is `[steps, batch, d_model, height, width]`, with guidance="both" `[steps, 2, batch, d_model,
+    height, width]` (unconditional first). Each reading stacks anew.
+
+    Raises KeyError for a block that is not recorded, RuntimeError before the first call or after a call that did not
+    finish, and ValueError if an update holds NaN or infinity.
+    """
+
+    def __init__(self, blocks: Iterable[str], guidance: str):
+        self._maps: dict[str, list[Tensor]] = {block: [] for block in blocks}
+        self._guidance = guidance
+        self._steps: list[Step] = []
+        self._wanted_steps = 0
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps of the last pipeline call, one for each entry of the first axis."""
+        return tuple(self._steps)
+
+    def __getitem__(self, block: str) -> Float[Tensor, "steps ... d_model height width"]:
+        if block not in self._maps:
+            raise KeyError(f"block {block!r} is not recorded; recorded: {', '.join(self._maps)}")
+        maps = self._maps[block]
+        if not maps:
+            raise RuntimeError("no updates yet: call the pipeline inside capture_updates before reading them")
+        if len(maps) != self._wanted_steps:
+            raise RuntimeError(
+                f"the last pipeline call ran {len(maps)} of {self._wanted_steps} steps: its updates are incomplete"
+            )
+        update = torch.stack(maps)
+        refuse_not_finite({block: update})
+        return update
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._maps)
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def _start_step(self, step: Step, wanted_steps: int) -> None:
+        if self._guidance == "both" and not step.guided:
+            raise ValueError(
+                'guidance="both" wants a guided call, this one has no unconditional half: set guidance_scale above 1'
+            )
+        if self._steps and step.index <= self._steps[-1].index:  # within a call the index rises: a new call has begun
+            self._steps = []
+            self._maps = {block: [] for block in self._maps}
+        self._steps.append(step)
+        self._wanted_steps = wanted_steps
+
+    def _record(self, block: str, update: Float[Tensor, "rows d_model height width"]) -> None:
+        if self._steps[-1].guided:
+            unconditional, conditional = update.chunk(2)
+            update = torch.stack([unconditional, conditional]) if self._guidance == "both" else conditional.clone()
+        self._maps[block].append(update.detach())
+
+
+@contextmanager
+def capture_updates(pipe, blocks: Iterable[str], guidance: str = "conditional") -> Iterator[Updates]:
+    """Records the update of each block, at each step, of the pipeline calls inside the context (paper: section 3).
+
+        update = block_output - block_input
+
+    taken where the U-Net computes it, before the residual is added: the output of an attention block's `proj_out`, of a
+    ResNet's `conv2`. So it is exact in 16 bit too. It is what the block itself computes: an intervention on the same
+    block is not in it. Readable after each pipeline call and after exit; a second call replaces the first.
+
+    pipe: a StableDiffusionXLPipeline. blocks: codes of `BLOCKS`. guidance: which half of a guided call is recorded,
+    "conditional" or "both"; of a call without guidance "conditional" is everything.
+
+    Raises ValueError for an unknown block or guidance, and, from the pipeline call, for "both" without guidance.
+    """
+    if guidance not in ("conditional", "both"):
+        raise ValueError(f'unknown guidance {guidance!r}; valid: "conditional", "both"')
+    modules = {block: find_block(pipe, block) for block in blocks}
+    updates = Updates(modules, guidance)
+    with ExitStack() as stack:
+        stack.enter_context(follow_steps(pipe, lambda step: updates._start_step(step, pipe.num_timesteps)))
+        for block, module in modules.items():
+            stack.enter_context(update_hooks(module, lambda update, block=block: updates._record(block, update)))
+        yield updates
+
+
+def refuse_not_finite(updates: Mapping[str, Float[Tensor, "steps ..."]]) -> None:
+    """Raises ValueError if an update holds NaN or infinity, naming the block and the step."""
+    for block, update in updates.items():
+        bad = [step for step, part in enumerate(update) if not part.isfinite().all()]
+        if bad:
+            raise ValueError(
+                f"the update of block {block!r} holds NaN or infinity at step {bad[0]}: "
+                "load the pipeline in a dtype of larger range (torch.float32 or torch.bfloat16)"
+            )
+
+
+@contextmanager
+def update_hooks(module: nn.Module, record) -> Iterator[None]:
+    """`record(update)` after each forward pass of the block `module`, as `[batch, d_model, height, width]`."""
+    inner: list[Tensor] = []
+
+    def keep(_module, _args, output):
+        inner[:] = [output]
+
+    def hand_over(_module, _args, output):
+        update = inner.pop()
+        if (
+            update.ndim == 3
+        ):  # a linear proj_out: [batch, height * width, d_model]; only the block knows height and width
+            height, width = (output[0] if isinstance(output, tuple) else output).shape[-2:]
+            update = update.unflatten(1, (height, width)).movedim(-1, 1)
+        record(update)
+
+    last_layer = module.proj_out if hasattr(module, "proj_out") else module.conv2
+    handles = [last_layer.register_forward_hook(keep), module.register_forward_hook(hand_over)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def permute_dimensions(
+    vectors: Float[Tensor, "vectors d_model"], generator: torch.Generator
+) -> Float[Tensor, "vectors d_model"]:
+    """Control: each dimension permuted over the rows by itself. Keeps every dimension's values, unties the dimensions.
+
+    The rows are put in a random order, then each dimension is moved on by a number of rows of its own: no two entries of
+    a new row are from the same vector where there are more rows than dimensions. An SAE trained on these has seen the
+    updates' scale and marginals, but no direction that the model uses.
+    """
+    draws = {"generator": generator, "device": generator.device}
+    count, width = vectors.shape
+    order = torch.randperm(count, **draws).to(vectors.device)
+    shifts = torch.randperm(count, **draws)[:width] if count >= width else torch.randint(count, (width,), **draws)
+    columns = vectors[order].T.contiguous()  # in memory a dimension after the other
+    return torch.stack([c.roll(shift) for c, shift in zip(columns, shifts.tolist(), strict=True)]).T.contiguous()

@@ -1,0 +1,9 @@
+from .artefact import (
+    ROOT as ROOT,
+    cache_root as cache_root,
+    cached as cached,
+    write_if_changed as write_if_changed,
+)
+from .reach import (
+    follow as follow,
+)

@@ -1,0 +1,174 @@
+"""The artefact cache: what a run computed once is found again by a hash of everything that went into it.
+
+Also the two places on disk, each decided here and nowhere else: the repository's root and the cache's root.
+"""
+
+import errno
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from sae_lib.cache import reach
+
+PACKAGE = Path(__file__).resolve().parents[1]
+ROOT = PACKAGE.parent
+"""The clone's root: notebooks/ and figures/ are beside the package."""
+CLONE = reach.Clone(ROOT, ("sae_lib", "notebooks", "tests"))
+"""The packages whose code an artefact's key follows."""
+
+COMPUTES = ("torch", "diffusers", "transformers", "numpy")
+"""Packages whose versions an artefact's key holds."""
+
+made: list[str] = []
+"""Folder names of the artefacts that this process made."""
+waited: list[str] = []
+"""Of those that another process made while this one waited."""
+found: list[str] = []
+"""Of those that were there."""
+
+_making = threading.local()
+reach.remember(PACKAGE)
+
+
+def cache_root() -> Path:
+    """Folder that holds everything git does not track: `.cache`, or what the variable SAE_LIB_CACHE names."""
+    return Path(os.environ.get("SAE_LIB_CACHE") or ROOT / ".cache").absolute()
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {package: importlib.metadata.version(package) for package in COMPUTES}
+
+
+def _record(name: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> str:
+    reached = reach.follow(make, CLONE)
+    weights = hashlib.sha256("\n".join(reached.weights).encode()).hexdigest() if reached.weights else "none"
+    told = {"name": name, "inputs": inputs, "code": reached.code, "weights": weights, "versions": _versions()}
+    return json.dumps(told, indent=1, sort_keys=True, allow_nan=False)
+
+
+def cached(name: str, inputs: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False) -> Path:
+    """Folder of the artefact `name` made from `inputs`; `make(folder)` fills it if no earlier run did.
+
+    The key is a hash of the name, the inputs, the code and the shipped weights that `make` reaches (`sae_lib.reach`), and
+    the versions of the packages that compute. A changed parameter, weight or line that `make` runs gives another
+    artefact; a comment, a docstring, a colour or a line that it does not run gives none. What the key cannot see must
+    show in `inputs`: files and environment variables that `make` reads, values and functions that a library function got
+    from its caller, methods of objects whose class no reached line names. The processor does not count.
+
+    One process at a time makes an artefact, another waits for it. `inputs.json` in the folder says what went in. A `make`
+    that raises or is killed leaves nothing under the final name. resumable: what it left is handed to it again;
+    otherwise it is thrown away.
+
+    Raises ValueError if the name is no plain lower-case name, an input is NaN or infinite, the source of `make` cannot be
+    read or what is found is damaged; TypeError if an input has no JSON form or `make` is no function; PermissionError if the cache's folder
+    cannot be made; OSError if the disk is full; RuntimeError if `make` asks for the artefact that it makes.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
+        raise ValueError(f"artefact name {name!r}: wanted lower-case letters, digits, '_', '-' and '.'")
+    record = _record(name, inputs, make)
+    folder = cache_root() / "artefacts" / f"{name}-{hashlib.sha256(record.encode()).hexdigest()[:12]}"
+    if folder.is_dir():
+        found.append(folder.name)
+    else:
+        _make_cache(folder.parent)
+        (made if _make_alone(folder, record, make, resumable) else waited).append(folder.name)
+    _check(folder, record)
+    return folder
+
+
+def _make_alone(folder: Path, record: str, make: Callable[[Path], None], resumable: bool) -> bool:
+    """Make the artefact while no other process does; False if another has made it meanwhile."""
+    mine = _making.__dict__.setdefault("names", set())
+    if folder.name in mine:
+        raise RuntimeError(
+            f"artefact {folder.name} is asked for by its own maker: give the inner one a name of its own"
+        )
+    unfinished = folder.with_name(f".unfinished-{folder.name}")
+    lock = unfinished.with_name(f"{unfinished.name}.lock")
+    mine.add(folder.name)
+    try:
+        with FileLock(lock):
+            if folder.is_dir():
+                return False
+            _fill(unfinished, record, make, resumable)
+            unfinished.rename(folder)
+    except Exception as error:
+        if not _says_disk_full(error):
+            raise
+        free = shutil.disk_usage(folder.parent).free / 2**20
+        way = "free some space, or name a folder on another disk in the variable SAE_LIB_CACHE"
+        text = f"the disk is full, {folder.name} could not be made: {free:,.0f} MiB are free in {folder.parent}; {way}"
+        raise OSError(errno.ENOSPC, text) from error
+    finally:
+        mine.discard(folder.name)
+        if folder.is_dir():
+            with suppress(OSError):  # Windows keeps it while another process waits for it
+                lock.unlink()
+    return True
+
+
+def _fill(unfinished: Path, record: str, make: Callable[[Path], None], resumable: bool) -> None:
+    if not resumable:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(exist_ok=True)
+    try:
+        make(unfinished)
+        (unfinished / "inputs.json").write_text(record)
+    except BaseException:
+        if not resumable:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def _says_disk_full(error: Exception) -> bool:
+    # safetensors and torch have errors of their own, which only tell it in words.
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+
+
+def _check(folder: Path, record: str) -> None:
+    file = folder / "inputs.json"
+    if not file.is_file() or file.read_text() != record:
+        told = "is another" if file.is_file() else "is missing"
+        raise ValueError(
+            f"the artefact in {folder} is half-made or of another version (its inputs.json {told}): "
+            "delete this folder, or all that is kept with `make fresh`"
+        )
+
+
+def _make_cache(folder: Path) -> None:
+    why = "it may not be written"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return
+    except OSError as error:
+        why = error.strerror
+    raise PermissionError(
+        f"no artefact can be kept in {folder} ({why}): name a folder that you may write in the variable SAE_LIB_CACHE"
+    )
+
+
+def write_if_changed(path: Path, content: bytes) -> bool:
+    """Write a file as a whole or not at all, and only if its content differs; whether it was written."""
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return True

@@ -1,0 +1,5 @@
+"""What notebooks share and the paper has not: a run's parameters, figures with their records, the house style, verdicts and the primary test of each claim."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,256 @@
+"""A figure on disk: the picture as PNG and PDF, and beside it a JSON record of the numbers drawn and of the run."""
+
+import csv
+import importlib.metadata
+import io
+import json
+import math
+import platform
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from IPython import get_ipython
+from IPython.display import Image as Picture, display
+from matplotlib.figure import Figure
+from PIL import Image, ImageColor
+
+from sae_lib.cache import artefact as store
+from sae_lib.companion.run import Run
+from sae_lib.companion.style import ACCENT_COLORS, BLOCK_COLORS, CONTROL_COLOR
+from sae_lib.companion.verdicts import Verdict
+from sae_lib.intervals import Interval
+
+PACKAGES = ("torch", "diffusers", "transformers", "numpy", "matplotlib")
+"""Packages whose versions a record states."""
+
+
+_QUICK = {"savefig.dpi": "figure", "pdf.fonttype": 3}
+"""How a figure is saved that allows no conclusion: no reader compares it, and to cut fonts to size is most of a PDF's time."""
+
+
+class SavedFigure(NamedTuple):
+    """Paths of one figure; printed without the folder of this machine."""
+
+    png: Path
+    pdf: Path
+    json: Path
+
+    def __repr__(self) -> str:
+        return f"{self.png.parent.name}/{self.png.stem}.png|pdf|json"
+
+
+def figure_folder(run: Run) -> Path:
+    """Where a run's figures go: into git (`figures/`) only if they allow a conclusion, else into the cache."""
+    if run.compared_with is None:
+        return store.cache_root() / ("rehearsal" if run.rehearsal else "smoke") / "figures" / run.notebook
+    folder = store.ROOT / "figures" / run.notebook
+    return folder / run.scale if run.compared_with == "published" else folder
+
+
+def save_figure(
+    run: Run,
+    fig: Figure,
+    name: str,
+    result: Mapping[str, Any],
+    artefact: Path | None = None,
+    verdicts: Sequence[Verdict] = (),
+) -> SavedFigure:
+    """Save a figure and its record in the run's `figure_folder`; smoke and rehearsal are marked in the picture.
+
+    In a notebook the figure is shown: one that was closed in the cell that began it, now that it is complete.
+
+    The record has two parts. `result`: the numbers drawn, n, seeds, and the verdicts, with 6 significant digits; None
+    is a gap. `run`: scale, parameters, the folder name of the `artefact` (which ends with the hash of its inputs),
+    commit, device, versions. It is rewritten only when `result` changes, so that git shows changed results and no
+    others; the pictures hold no dates, so that an unchanged figure is an unchanged file.
+
+    Raises ValueError for a name that is no plain lower-case name or a result with NaN or infinity, TypeError for a
+    result with no JSON form.
+    """
+    _refuse_name(name)
+    verdicts = [{key: value for key, value in asdict(verdict).items() if value != ""} for verdict in verdicts]
+    result = _as_json({**result, "verdicts": verdicts}, name)
+    if run.mark and not any(text.get_gid() == "mark" for text in fig.texts):
+        look = {"rotation": 15, "size": min(16, 4 * fig.get_figwidth()), "color": "#B00000", "alpha": 0.45}
+        mark = run.mark.replace(": ", ":\n")
+        fig.text(0.5, 0.5, mark, gid="mark", ha="center", va="center", in_layout=False, zorder=100, **look)
+    saved = SavedFigure(*(figure_folder(run) / f"{name}.{kind}" for kind in SavedFigure._fields))
+    with plt.rc_context(_QUICK if run.mark else {}):
+        png = _render(fig, "png", {"Software": None})
+        if run.mark:
+            fig.set_layout_engine("none")  # laid out once for both
+        store.write_if_changed(saved.png, with_palette(png) if run.compared_with == "pocket" else png)
+        store.write_if_changed(saved.pdf, _render(fig, "pdf", {"CreationDate": None}))
+    _show(fig, Picture(png) if run.mark else fig)
+    if saved.json.is_file() and json.loads(saved.json.read_text())["result"] == result:
+        saved.json.touch()  # its time says that this run found the same
+    else:
+        record = {"result": result, "run": _provenance(run, artefact)}
+        store.write_if_changed(saved.json, (json.dumps(record, indent=1) + "\n").encode())
+    return saved
+
+
+class SavedTable(NamedTuple):
+    """Paths of one table; printed without the folder of this machine."""
+
+    csv: Path
+    tex: Path
+
+    def __repr__(self) -> str:
+        return f"{self.csv.parent.name}/{self.csv.stem}.csv|tex"
+
+
+def save_table(run: Run, name: str, rows: Sequence[Mapping[str, str]]) -> SavedTable:
+    """Save a table beside the run's figures, as CSV and as LaTeX (`\\usepackage{booktabs}`); the rows' keys are the columns.
+
+    Raises ValueError for a name that is no plain lower-case name, without rows, for rows of different columns, and for
+    a character for which LaTeX has no sign here.
+    """
+    _refuse_name(name)
+    columns = list(rows[0]) if rows else []
+    if not rows or any(list(row) != columns for row in rows):
+        raise ValueError(f"table {name!r}: wanted rows with the same columns, at least one")
+    saved = SavedTable(*(figure_folder(run) / f"{name}.{kind}" for kind in SavedTable._fields))
+    with io.StringIO(newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *(row.values() for row in rows)])
+        store.write_if_changed(saved.csv, file.getvalue().encode())
+    lines = [
+        " & ".join(_in_latex(str(cell)) for cell in cells) + r" \\" for cells in [columns, *(r.values() for r in rows)]
+    ]
+    body = [
+        rf"\begin{{tabular}}{{{'l' * len(columns)}}}",
+        r"\toprule",
+        lines[0],
+        r"\midrule",
+        *lines[1:],
+        r"\bottomrule",
+    ]
+    marked = [f"% {run.mark}"] * bool(run.mark)
+    store.write_if_changed(saved.tex, ("\n".join([*marked, *body, r"\end{tabular}"]) + "\n").encode())
+    return saved
+
+
+def with_interval(number: Interval, digits: int) -> str:
+    """A number with its interval, as a table's cell shows it: "0.71 (0.65 to 0.77)".
+
+    An interval without width, as the bootstrap gives of equal numbers, is left out: it would look like certainty.
+    """
+    if number.low == number.high:
+        return f"{number.value:z.{digits}f}"
+    return "{:z.{d}f} ({:z.{d}f} to {:z.{d}f})".format(*number, d=digits)
+
+
+_LATEX = {each: f"\\{each}" for each in "&%$#_{}"} | {each: f"${each}$" for each in "<>|"}
+_LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
+_LATEX |= {
+    "×": r"$\times$",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "β": r"$\beta$",
+    "γ": r"$\gamma$",
+    "μ": r"$\mu$",
+    "ρ": r"$\rho$",
+}
+
+
+def _in_latex(text: str) -> str:
+    """With the characters escaped that LaTeX would read as commands, or could not read; a minus before a digit is one."""
+    text = re.sub(r"(?<![\w.])-(?=\d)", "−", text)
+    written = "".join(_LATEX.get(each, each) for each in text)
+    if not written.isascii():
+        raise ValueError(
+            f"{text!r} cannot be written in LaTeX: use ASCII, or {' '.join(c for c in _LATEX if ord(c) > 127)}"
+        )
+    return written
+
+
+def _refuse_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name):
+        raise ValueError(f"figure name {name!r}: wanted lower-case letters, digits and '_'")
+
+
+def _render(fig: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+    with io.BytesIO() as file:
+        fig.savefig(file, format=kind, metadata=metadata)
+        return file.getvalue()
+
+
+def _show(fig: Figure, picture: Picture | Figure) -> None:
+    """In a notebook, show a figure that an earlier cell began and closed. An open one is shown at the end of its cell, where it would be
+    drawn once more: so where there is a picture of it already, that is shown in its place."""
+    is_open = getattr(fig, "number", None) in plt.get_fignums()
+    if get_ipython() is not None and hasattr(fig, "number") and not (is_open and picture is fig):
+        plt.close(fig)
+        display(picture)
+
+
+def with_palette(png: bytes) -> bytes:
+    """The picture in 256 colours, a third of the size: drawings need no more, photographs would. The PDF keeps all.
+
+    The colours that mean something, a block or a control, are kept exactly. Each pixel gets the nearest colour of the
+    palette (Pillow's own search is approximate, and would tint the paper).
+    """
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    exact = [ImageColor.getrgb(color) for color in (*BLOCK_COLORS.values(), *ACCENT_COLORS, CONTROL_COLOR, "#FFFFFF")]
+    found = picture.quantize(256 - len(exact), Image.Quantize.MEDIANCUT).getpalette()[: 3 * (256 - len(exact))]
+    palette = np.array([*exact, *zip(*[iter(found)] * 3, strict=True)])
+    packed = np.asarray(picture).astype(np.int64) @ (65_536, 256, 1)
+    numbers, places = np.unique(packed, return_inverse=True)
+    colors = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], 1).astype(np.float32)
+    parts = np.array_split(colors, 1 + len(colors) // 4_096)
+    # |color - palette|^2 less |color|^2: whole numbers that float32 holds exactly
+    lengths, to_palette = (palette**2).sum(1), 2 * palette.T.astype(np.float32)
+    nearest = np.concatenate([(lengths - part @ to_palette).argmin(1) for part in parts])
+    drawn = Image.fromarray(nearest[places].reshape(picture.size[::-1]).astype(np.uint8), "P")
+    drawn.putpalette(palette.astype(np.uint8).tobytes())
+    with io.BytesIO() as file:
+        drawn.save(file, "PNG", optimize=True)
+        return file.getvalue()
+
+
+def _as_json(value: Any, name: str) -> Any:
+    """Plain JSON values; arrays and tensors as lists, floats with 6 significant digits."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(item, name) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(item, name) for item in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"figure {name}: its result holds {value}; use None for a gap")
+        return float(f"{value:.6g}")
+    if value is None or isinstance(value, str | int):
+        return value
+    raise TypeError(f"figure {name}: its result holds {value!r}, which has no JSON form")
+
+
+def _provenance(run: Run, artefact: Path | None) -> dict[str, Any]:
+    """What made the figure: everything that may differ although the result is the same."""
+    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {
+        "notebook": run.notebook,
+        "scale": run.scale,
+        "parameters": dict(run.parameters),
+        "artefact": artefact and artefact.name,
+        "commit": commit_hash(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "versions": {"python": platform.python_version(), **versions},
+    }
+
+
+def commit_hash() -> str:
+    """Hash of the commit that is checked out, with "-dirty" if files differ from it; "unknown" outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=store.ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()

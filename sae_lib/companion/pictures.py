@@ -1,0 +1,109 @@
+"""Pictures: drawing them with noise that belongs to the prompt, and showing them in a figure's panel."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from sae_lib.activations.drawing import MAX_SHOWN
+
+
+def difference(
+    before: Float[Tensor, "3 height width"], after: Float[Tensor, "3 height width"]
+) -> Float[Tensor, "3 height width"]:
+    """Where two pictures differ: mean absolute difference of the colours, dark for none, yellow for half of the range or
+    more (the colours of viridis, on one scale for all pictures)."""
+    change = (after - before).abs().mean(0).mul(2).clamp(max=1)
+    return _colored(change, "viridis")
+
+
+def lay_over(
+    picture: Float[Tensor, "3 height width"], activation_map: Float[Tensor, "rows columns"]
+) -> Float[Tensor, "3 height width"]:
+    """A picture under an activation map: blown up cell by cell, the brighter and the more opaque the more active, with a
+    thin border around the cells where it is active.
+
+    Where the map is 0 the picture is untouched, and no cell is covered by more than 35 %, so that its colours can be told.
+    """
+    blown = F.interpolate(activation_map[None, None], picture.shape[-2:])[0, 0]
+    scaled = blown / blown.max().clamp(min=1e-9)
+    opacity = torch.where(scaled > 0, 0.1 + 0.25 * scaled, 0)
+    laid = (1 - opacity) * picture + opacity * _colored(0.4 + 0.6 * scaled, "plasma")
+    there = F.pad((scaled > 0).float()[None, None], (1, 1, 1, 1), mode="replicate")[0]
+    border = (scaled > 0) & (-F.max_pool2d(-there, 3, stride=1)[0] == 0)
+    return torch.where(border, 0.4 * laid + 0.6 * _colored(scaled.clamp(min=1), "plasma"), laid)
+
+
+def outline_cells(ax: Axes, mask: Float[Tensor, "rows columns"], side: int) -> None:
+    """The border of the cells that are not 0, white on black, over a picture that is shown `side` pixels wide."""
+    cell = side / len(mask)
+    there = F.pad(mask > 0, (1, 1, 1, 1))
+    across = (there[1:, 1:-1] != there[:-1, 1:-1]).nonzero().tolist()  # an edge above cell (row, column)
+    along = (there[1:-1, 1:] != there[1:-1, :-1]).nonzero().tolist()  # one on its left
+    lines = [[(x, y), (x + 1, y)] for y, x in across] + [[(x, y), (x, y + 1)] for y, x in along]
+    placed = [[(x * cell - 0.5, y * cell - 0.5) for x, y in line] for line in lines]
+    for color, width in (("black", 1.8), ("white", 0.9)):
+        ax.add_collection(LineCollection(placed, colors=color, linewidths=width, capstyle="round"), autolim=False)
+
+
+def _colored(values: Float[Tensor, "height width"], name: str) -> Float[Tensor, "3 height width"]:
+    return torch.from_numpy(colormaps[name](values.numpy())[..., :3]).float().movedim(-1, 0)
+
+
+def show_lines(
+    pictures: Float[Tensor, "lines groups columns 3 height width"],
+    heads: Sequence[tuple[str, str, str]],
+    signs: Sequence[Sequence[Sequence[str]]],
+    groups: Sequence[str],
+    columns: Sequence[str],
+    width: float,
+) -> Figure:
+    """A figure of pictures line by line, in groups side by side.
+
+    heads: above each line what it shows in bold, the colour of that, and a caption. signs: under each picture. groups, columns: above
+    the groups, and under the last line. width: inches.
+    """
+    lines, wide, many = pictures.shape[:3]
+    gaps = [0.15 if place % (many + 1) == many else 1 for place in range(wide * (many + 1) - 1)]
+    fig, axes = plt.subplots(lines, len(gaps), figsize=(width, 0.35 + 0.87 * lines), squeeze=False, width_ratios=gaps)
+    fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+    for i, (row, (title, color, caption)) in enumerate(zip(axes, heads, strict=True)):
+        for gap in row[many :: many + 1]:
+            gap.axis("off")
+        where = {"va": "bottom", "annotation_clip": False, "in_layout": False}
+        look = {"fontsize": 8, "fontweight": "bold", "color": color}
+        head = row[0].annotate(title, (0, 1.04), xycoords="axes fraction", **where, **look)
+        row[0].annotate(f"  “{caption}”", (1, 0.1), xycoords=head, fontsize=7, **where)
+        row[0].set_title(" ", fontsize=8, pad=2)
+        for group in range(wide):
+            for ax, picture, sign, name in zip(
+                row[group * (many + 1) :], pictures[i, group], signs[i][group], columns, strict=False
+            ):
+                show_picture(ax, picture)
+                ax.set_xlabel(sign if i < lines - 1 else f"{sign}\n{name}", fontsize=8, labelpad=1)
+            if i == 0:
+                row[group * (many + 1) + many // 2].set_title(f"{groups[group]}\n", fontsize=9, pad=2)
+    return fig
+
+
+def show_picture(ax: Axes, picture: Float[Tensor, "channels height width"], **imshow):
+    """The picture (3 channels in [0, 1]) or map (1 channel) in a bare panel; gives the image for a colour bar.
+
+    A PDF holds the picture's own pixels and no blown-up ones, which makes a grid of pictures a third smaller.
+    """
+    picture = picture.float()
+    if picture.shape[-1] > MAX_SHOWN:
+        scale = MAX_SHOWN / picture.shape[-1]
+        picture = F.interpolate(picture[None], scale_factor=scale, mode="area")[0]
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    for side in ax.spines.values():
+        side.set_visible(False)
+    return ax.imshow(picture.movedim(0, -1).squeeze(-1).numpy(force=True), **({"interpolation": "none"} | imshow))

@@ -1,0 +1,156 @@
+"""From numbers to a word, by a rule that is written down before the run."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sae_lib.companion.run import Run
+
+WORDS = ("holds", "undecided", "fails")
+"""What a test can say on the pocket model."""
+
+SOURCES = ("code", "code-flux", "riebench", "audit", "digitised", "checkpoint", "reported")
+"""Where a published number may come from; anything less certain is never printed as published."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim with this run's numbers and the word that the claim's rule gave them; made by `Claim.judge`."""
+
+    claim: str
+    word: str | None
+    """None where the run allows no conclusion (smoke, rehearsal)."""
+    value: float
+    interval: tuple[float, float]
+    """95 % interval of the value."""
+    published: float | None
+    source: str
+    id: str = ""
+    """Of the paper's claim that it bears on."""
+    at_least: float | None = None
+    at_most: float | None = None
+    """The rule's bounds; None where it has none on that side."""
+    primary: bool = False
+    """Whether it decides the paper's claim."""
+    control: str = ""
+    """What could have passed the rule as well and was subtracted or stands beside."""
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        published = "" if self.published is None else f"; published {self.published:.4g} [{self.source}]"
+        told = f"{self.value:.4g}, 95 % {low:.4g} to {high:.4g}; {self.rule}{published}"
+        return f"{self.word or 'no verdict'}: {self.claim} ({told})"
+
+    @property
+    def rule(self) -> str:
+        """The bounds in words, such as "wanted: at least 0.15"; a bound that only keeps zero out is "above 0"."""
+        low, high = self.at_least, self.at_most
+        if low is None:
+            return f"wanted: at most {high:.4g}"
+        if high is None:
+            return "wanted: above 0" if 0 < low < 1e-4 else f"wanted: at least {low:.4g}"
+        return f"wanted: {low:.4g}" if low == high else f"wanted: {low:.4g} to {high:.4g}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper and the rule that turns a run's number into a verdict on it.
+
+    On the pocket model, by the whole 95 % interval:
+        holds if it satisfies at_least <= value <= at_most, fails if it lies outside, undecided otherwise.
+    At sdxl scale with published weights, by the value alone:
+        reproduced if |value - published| <= tolerance, close if <= 2 tolerance, not reproduced otherwise,
+        not published if there is no number to compare with.
+    """
+
+    text: str
+    at_least: float = -math.inf
+    at_most: float = math.inf
+    published: float | None = None
+    tolerance: float | None = None
+    """In the value's unit: how far the published number itself can be read or was seen to vary."""
+    source: str = ""
+    """Where the published number comes from, one of SOURCES."""
+    id: str = ""
+    """The paper's claim that this one tests, "C1" to "C14" of the scorecard; empty if it is ours alone."""
+    primary: bool = False
+    """Whether this one test, named beforehand, decides the paper's claim; the others of the same id are secondary."""
+    control: str = ""
+    """What could have passed the rule without the claim being true, and is therefore subtracted: a few words."""
+
+    def __post_init__(self) -> None:
+        if not self.at_least <= self.at_most:
+            raise ValueError(f"claim {self.text!r}: at_least {self.at_least} is above at_most {self.at_most}")
+        if self.at_least == -math.inf and self.at_most == math.inf:
+            raise ValueError(f"claim {self.text!r}: give at_least or at_most, or no number could decide it")
+        if self.primary and not (self.id and self.control):
+            raise ValueError(f"claim {self.text!r}: a primary test needs the id of its claim and a control")
+        if self.published is not None and (self.tolerance is None or self.source not in SOURCES):
+            raise ValueError(
+                f"claim {self.text!r}: a published number needs a tolerance and a source (one of {', '.join(SOURCES)}), "
+                f"got {self.tolerance} and {self.source!r}"
+            )
+
+    def judge(self, run: Run, value: float, interval: tuple[float, float]) -> Verdict:
+        """The verdict of this run's value, with its 95 % interval.
+
+        Raises ValueError if a number is not finite or the interval is the wrong way round.
+        """
+        low, high = interval
+        if not all(map(math.isfinite, (value, low, high))) or low > high:
+            raise ValueError(f"claim {self.text!r}: value {value} with interval {low} to {high} decides nothing")
+        bounds = (bound if math.isfinite(bound) else None for bound in (self.at_least, self.at_most))
+        word = self._word(run, value, low, high)
+        about = self.published, self.source, self.id, *bounds, self.primary, self.control
+        return Verdict(self.text, word, value, (low, high), *about)
+
+    def _word(self, run: Run, value: float, low: float, high: float) -> str | None:
+        if run.compared_with is None:
+            return None
+        if run.compared_with == "pocket":
+            if self.at_least <= low and high <= self.at_most:
+                return "holds on the pocket model"
+            outside = high < self.at_least or low > self.at_most
+            return f"{'fails' if outside else 'undecided'} on the pocket model"
+        if self.published is None:
+            return "not published"
+        distance = abs(value - self.published) / self.tolerance
+        return "reproduced" if distance <= 1 else "close" if distance <= 2 else "not reproduced"
+
+
+def margin(value: float, interval: Sequence[float], at_least: float | None, at_most: float | None) -> tuple[float, ...]:
+    """How far a value and the ends of its 95 % interval are inside a rule, in half-widths of the interval: below -1 it fails, above 1 it holds.
+
+    Of two bounds the nearer one counts. An interval without width counts as wide as a thousandth of its distance from the rule.
+    """
+    sides = [(at_least, 1.0), (at_most, -1.0)]
+    bound, sign = min(((b, s) for b, s in sides if b is not None), key=lambda side: side[1] * (value - side[0]))
+    inside = sorted(sign * (end - bound) for end in interval)
+    half = max((inside[1] - inside[0]) / 2, 1e-3 * abs(value - bound), 1e-12)
+    return tuple(each / half for each in (sign * (value - bound), *inside))
+
+
+def holm(p_values: Mapping[str, float], level: float = 0.05) -> dict[str, bool]:
+    """Which of several tests are significant when all are asked at once (Holm 1979): by falling significance until one is not."""
+    found, rest = dict.fromkeys(p_values, False), len(p_values)
+    for name in sorted(p_values, key=p_values.__getitem__):
+        if p_values[name] > level / rest:
+            break
+        found[name], rest = True, rest - 1
+    return found
+
+
+def decide(margins: Mapping[str, float], level: float = 0.05) -> dict[str, str]:
+    """The words of several primary tests, asked at once, from the values' `margin`: "holds" or "fails" where Holm's procedure allows it.
+
+    A margin of 1 is half of a 95 % interval, 1.96 standard errors; both directions are asked, so each test counts once with its two-sided p.
+    """
+    p_values = {name: 2 * (1 - _normal(1.959964 * abs(each))) for name, each in margins.items()}
+    return {
+        name: ("holds" if margins[name] > 0 else "fails") if sure else "undecided"
+        for name, sure in holm(p_values, level).items()
+    }
+
+
+def _normal(z: float) -> float:
+    return 0.5 * (1 + math.erf(z / math.sqrt(2)))

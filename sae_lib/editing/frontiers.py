@@ -1,0 +1,180 @@
+"""Comparing ways to edit: the best similarity at each distance, and how many units an effect takes (RIEBench, paper: Fig. 5)."""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sae_lib.intervals import Interval, bootstrap, interval_of
+
+GRID = 26
+"""Allowed distances at which two frontiers are compared."""
+
+
+def envelope(
+    distance: Float[Tensor, " settings"], similarity: Float[Tensor, " settings"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The upper concave hull of a method's settings, from the leftmost to the rightmost: its corners' distances and similarities.
+
+    Between two settings it is a straight line, which half of the cases edited with one and half with the other would
+    reach. Of one or two settings it is these.
+    """
+    points = np.stack([np.asarray(distance, float), np.asarray(similarity, float)], 1)
+    points = points[np.lexsort((-points[:, 1], points[:, 0]))]
+    corners: list[np.ndarray] = []
+    for point in points:
+        if corners and point[0] == corners[-1][0]:
+            continue
+        while len(corners) > 1 and _cross(corners[-2], corners[-1], point) >= 0:
+            corners.pop()
+        corners.append(point)
+    hull = np.array(corners)
+    return hull[:, 0], hull[:, 1]
+
+
+def _cross(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> float:
+    """Above 0 if c lies to the left of the line from a to b: then b is below the hull."""
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+
+def similarity_at(grid: np.ndarray, distance: Tensor, similarity: Tensor) -> np.ndarray:
+    """What a method reaches where a distance of so much is allowed: the envelope of its settings and of the untouched picture at (0, 0).
+
+    Behind its highest point it goes on level: who may change more need not.
+    """
+    x, y = envelope(*(torch.cat([values.new_zeros(1), values]) for values in (distance, similarity)))
+    top = int(y.argmax())
+    return np.interp(grid, x[: top + 1], y[: top + 1])
+
+
+def compare_frontiers(
+    first: Float[Tensor, "cases settings 2"],
+    second: Float[Tensor, "other_cases other_settings 2"],
+    limit: float,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """How far one method's envelope lies above another's, on average over allowed distances from 0 to `limit`; a bootstrap over cases.
+
+    first, second: of each case and setting the distance to the original and the similarity gained. In each resample the
+    cases drawn are averaged, setting by setting, then the envelopes are taken and compared (`similarity_at`). Give both methods
+    equally many settings: the more there are, the higher an envelope by luck alone.
+
+    Raises ValueError if the limit is not above 0, or other cases are given for the two.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} and {len(second)} cases: both methods must edit the same ones")
+    grid = _grid(limit)
+
+    def gaps(means: Tensor) -> Tensor:
+        split = [part.unflatten(1, (-1, 2)) for part in means.split([2 * first.shape[1], 2 * second.shape[1]], 1)]
+        reached = [[similarity_at(grid, *points.T).mean() for points in method] for method in split]
+        return torch.tensor(reached[0]) - torch.tensor(reached[1])
+
+    return interval_of(bootstrap(torch.cat([first.flatten(1), second.flatten(1)], 1), gaps, resamples, seed))
+
+
+def _grid(limit: float) -> np.ndarray:
+    if not limit > 0:
+        raise ValueError(f"distances up to {limit:.3g} are compared: wanted a limit above 0")
+    return np.linspace(0, limit, GRID)
+
+
+def choose_settings(points: Float[Tensor, "settings 2"], count: int, limit: float) -> tuple[int, ...]:
+    """The `count` settings whose envelope is highest, on average over allowed distances from 0 to `limit`.
+
+    Of choices that reach the same the one whose settings reach most one by one.
+
+    points: of each setting the distance and the similarity, means over cases that are not judged afterwards. Raises ValueError if there
+    are fewer settings.
+    """
+    if not 1 <= count <= len(points):
+        raise ValueError(f"{count} settings were asked for and there are {len(points)}")
+    grid = _grid(limit)
+
+    def reached(chosen: tuple[int, ...]) -> float:
+        return similarity_at(grid, *points[list(chosen)].T).mean()
+
+    alone = [reached((each,)) for each in range(len(points))]
+    choices = itertools.combinations(range(len(points)), count)
+    return max(choices, key=lambda each: (round(reached(each), 9), sum(alone[i] for i in each)))
+
+
+def best_of_other_half(values: Float[Tensor, "cases settings"]) -> Int[Tensor, " cases"]:
+    """Of each case the setting whose mean over the *other* half of the cases is highest; halves are the even and the odd places.
+
+    What a case then shows had no part in the choice. Raises ValueError if there are fewer than two cases.
+    """
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} cases cannot be split into halves; wanted at least 2")
+    chosen = torch.stack([values[1::2].mean(0).argmax(), values[::2].mean(0).argmax()])
+    return chosen[torch.arange(len(values)) % 2]
+
+
+class Columns(NamedTuple):
+    """What a method's settings gain."""
+
+    units: Sequence[int]
+    """Of each setting; a count may come several times, at several strengths: then the best of them stands for it."""
+    gain: Float[Tensor, "cases settings"]
+
+
+class UnitsNeeded(NamedTuple):
+    """How few units do it."""
+
+    effect: float
+    """The largest mean gain that both methods reach."""
+    first: Interval
+    second: Interval
+    times: Interval
+    """Second over first."""
+
+
+def units_needed(first: Columns, second: Columns, resamples: int = 1000, seed: int = 0) -> UnitsNeeded:
+    """How many units two methods need for the largest gain that both reach; a bootstrap over cases.
+
+    In each resample the cases drawn are averaged, of each count of units the best strength is taken, and so is the smaller
+    one of the two methods' largest gains; a count is read off where a method first reaches it, between two counts on a
+    logarithmic scale. Resamples in which that gain is not above 0 are left out.
+
+    Raises ValueError if it is not above 0 on all cases, for another number of columns than of units, or other cases.
+    """
+    for method in (first, second):
+        if len(method.units) != method.gain.shape[1]:
+            raise ValueError(f"{len(method.units)} units for {method.gain.shape[1]} columns: wanted one per column")
+    if len(first.gain) != len(second.gain):
+        raise ValueError(f"{len(first.gain)} and {len(second.gain)} cases: both methods must edit the same ones")
+
+    def needed(means: Tensor) -> Tensor:
+        found = []
+        for row in means.numpy():
+            curves = [_best(first.units, row[: len(first.units)]), _best(second.units, row[len(first.units) :])]
+            effect = min(gains.max() for _, gains in curves)
+            counts = [_reached(*curve, effect) for curve in curves] if effect > 0 else [np.nan] * 2
+            found.append([*counts, counts[1] / counts[0], effect])
+        return torch.tensor(found, dtype=torch.float64)
+
+    samples = bootstrap(torch.cat([first.gain, second.gain], 1), needed, resamples, seed)
+    effect = samples[0, 3].item()
+    if not effect > 0:
+        raise ValueError(f"the largest gain that both methods reach is {effect:.3g}: wanted one above 0")
+    samples = samples[~samples.isnan().any(1)]
+    return UnitsNeeded(effect, *(interval_of(samples[:, i]) for i in range(3)))
+
+
+def _best(units: Sequence[int], gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    counts = np.unique(units)
+    return counts, np.array([gains[np.asarray(units) == count].max() for count in counts])
+
+
+def _reached(counts: np.ndarray, gains: np.ndarray, wanted: float) -> float:
+    """Where a curve first reaches a gain that it does reach."""
+    at = int(np.flatnonzero(gains >= wanted)[0])
+    if at == 0:
+        return float(counts[0])
+    share = (wanted - gains[at - 1]) / (gains[at] - gains[at - 1])
+    return float(counts[at - 1] * (counts[at] / counts[at - 1]) ** share)

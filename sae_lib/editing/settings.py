@@ -1,0 +1,154 @@
+"""What a scale edits with in RIEBench: its models, bases, masks and scores, and the settings of the sweep."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sae_lib.assets import Assets
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to edit, apart from how many units and how strongly."""
+
+    basis: str
+    """"SAE", "neurons", "update", "random" or "PCA"."""
+    aggregate: str = "first"
+    """Steps over which units are scored: "first" or "mean"."""
+    normalised: bool = False
+    """Whether units are divided by their norm over the region before they are scored (neurons)."""
+    absolute: bool = False
+    """Whether their shares are of the sum of absolute values (neurons): see `editing.scores`."""
+    subtract: bool = True
+    """False: nothing is taken off, as in the results of v3 and v4."""
+    shuffled_masks: bool = False
+    """True: units are selected in as many cells as the masks have, but in random places; they are put where they belong."""
+
+
+METHODS = {
+    "SAE": Method("SAE"),
+    "SAE, add only": Method("SAE", subtract=False),
+    "neurons": Method("neurons", normalised=True),
+    "neurons, mean": Method("neurons", aggregate="mean", normalised=True),
+    "neurons, corrected": Method("neurons", normalised=True, absolute=True),
+    "steering": Method("update"),
+    "random features": Method("random"),
+    "shuffled masks": Method("SAE", shuffled_masks=True),
+    "principal components": Method("PCA"),
+}
+"""The paper's methods; neurons with the sign of their score mended; v4's; and controls that the paper does not have."""
+
+
+class Setting(NamedTuple):
+    """One point of a method's curve."""
+
+    method: str
+    units: int
+    """Added, and as many taken off; 0: all there are (steering, and the references)."""
+    strength: float
+
+    def __str__(self) -> str:
+        return f"{self.method}, {self.units or 'all'} units, strength {self.strength:g}"
+
+
+PAPER_SETTINGS = (
+    *(Setting("SAE", k, m) for k in (80, 160, 320, 640) for m in (1.0, 2.0)),
+    *(Setting("steering", 0, m) for m in (0.25, 0.5, 1.0, 2.0)),
+    *(
+        Setting(method, k, m)
+        for method in ("neurons", "neurons, mean")
+        for k in (5_000, 10_000, 20_000, 40_000, 80_000)
+        for m in (1.0, 2.0)
+    ),
+)
+"""The authors' sweep [riebench]; SAEs with k = 160."""
+
+
+REFERENCES = ORIGINAL, EDIT_PROMPT, INJECTION = tuple(
+    Setting(name, 0, 0.0) for name in ("original", "edit prompt", "injection")
+)
+"""What every edit is compared with: the untouched picture; the edit prompt's own; and the original prompt's while the editor's blocks
+read the edit prompt's tokens, which shows what these blocks can make of an edit when nothing is selected or masked."""
+
+
+READINGS = {"judge": ("rest", "success"), "text": ("distance", "text edited"), "image": ("distance", "image edited")}
+"""Ways to read a sweep, each by the scores that say what an edit cost and what it did: by the judge (pocket), or by perceptual distance
+and CLIP's cosine with the edit prompt or with its picture."""
+
+
+def untrained_of(setting: Setting) -> Setting:
+    """Under which an untrained SAE's selection stands that has as many units as this setting; nothing is drawn with it."""
+    return Setting("untrained SAE", setting.units, 0.0)
+
+
+PER_UNITS = 2_048
+"""Features, and neurons, of the paper's four blocks in the pocket model: what the counts of the pocket settings are of."""
+
+SIDE_EFFECTS = 0.1
+"""By the judge, methods are compared where up to this share of the other attributes may change."""
+
+SDXL_SETTINGS = (
+    *PAPER_SETTINGS,
+    *(Setting("neurons, corrected", k, m) for k in (5_000, 10_000, 20_000, 40_000, 80_000) for m in (1.0, 2.0)),
+    *(
+        Setting(method, k, m)
+        for method in ("SAE, add only", "random features", "shuffled masks", "principal components")
+        for k in (80, 320)
+        for m in (1.0, 2.0)
+    ),
+)
+"""The paper's sweep, and what the paper lacks."""
+
+_FEATURES = ((8, 4.0), (16, 2.0), (16, 4.0), (32, 2.0), (64, 1.0), (64, 2.0), (128, 1.0), (128, 2.0))
+_NEURONS = ((50, 8.0), (100, 8.0), (200, 4.0), (200, 8.0), (400, 4.0), (400, 8.0), (800, 2.0), (800, 4.0))
+_STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
+
+POCKET_SETTINGS_FULL = (
+    *(
+        Setting(method, k, m)
+        for method in ("SAE", "SAE, add only", "random features", "shuffled masks", "principal components")
+        for k, m in _FEATURES
+    ),
+    *(Setting("steering", 0, m) for m in _STRENGTHS),
+    *(Setting(method, k, m) for method in ("neurons", "neurons, corrected", "neurons, mean") for k, m in _NEURONS),
+)
+"""What `make riebench` runs: eight settings of each method. Units are the paper's shares of the features and neurons (80 to 640 of
+20,480, 5,000 to 80,000 of 204,800), and twice as many features; where the paper's strengths stop at 2, these go to 4 and 8."""
+
+POCKET_SETTINGS = (
+    *(Setting("SAE", k, m) for k, m in ((16, 2.0), (64, 1.0), (128, 1.0))),
+    *(Setting("SAE, add only", k, m) for k, m in ((16, 4.0), (32, 2.0), (128, 1.0))),
+    *(Setting("neurons", k, m) for k, m in ((200, 8.0), (400, 4.0), (800, 2.0))),
+    *(Setting("neurons, mean", k, m) for k, m in ((50, 8.0), (100, 8.0), (800, 2.0))),
+    *(Setting("neurons, corrected", k, m) for k, m in ((200, 8.0), (800, 2.0), (800, 4.0))),
+    *(Setting("steering", 0, m) for m in (1.0, 1.25, 1.5)),
+    *(Setting("random features", k, m) for k, m in ((8, 4.0), (16, 4.0), (64, 2.0))),
+    *(Setting("shuffled masks", k, m) for k, m in ((64, 2.0), (128, 1.0), (128, 2.0))),
+    *(Setting("principal components", k, m) for k, m in ((16, 2.0), (64, 1.0), (128, 1.0))),
+)
+"""Of each method's eight settings the three that `frontiers.choose_settings` picks on 27 other cases (`pocket_cases(3, seed=1)`), by
+`python notebooks/experiments/riebench.py --choose`: equally many for each method, and chosen on a split."""
+
+REHEARSAL_SETTINGS = (
+    Setting("SAE", 8, 2.0),
+    Setting("SAE, add only", 8, 2.0),
+    Setting("steering", 0, 1.0),
+    Setting("neurons", 50, 2.0),
+    Setting("neurons, mean", 50, 2.0),
+    Setting("neurons, corrected", 50, 2.0),
+    Setting("random features", 8, 2.0),
+    Setting("shuffled masks", 8, 2.0),
+    Setting("principal components", 8, 1.0),
+)
+"""One of each method: for smoke and rehearsals."""
+
+
+def settings_of(assets: Assets, pocket: Sequence[Setting] = POCKET_SETTINGS) -> tuple[Setting, ...]:
+    """The sweep of a scale. At pocket scale the units are the same shares of the features of the assets' blocks as `pocket`'s are of
+    PER_UNITS."""
+    if assets.scale == "smoke" or assets.rehearsal:
+        return REHEARSAL_SETTINGS
+    if assets.scale == "sdxl":
+        return SDXL_SETTINGS
+    total = sum(sae.n_f for sae in assets.saes("transfer").values())
+    return tuple(each._replace(units=round(each.units * total / PER_UNITS)) for each in pocket)

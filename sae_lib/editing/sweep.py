@@ -1,0 +1,91 @@
+"""RIEBench's sweep: every method at every setting on exactly the same cases, each case's scores kept."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_lib.cache.artefact import write_if_changed
+from sae_lib.editing.cases import Case
+from sae_lib.editing.edit import Editor, _edit
+from sae_lib.editing.settings import ORIGINAL, READINGS, REFERENCES, Setting
+
+
+def run_sweep(editor: Editor, cases: Sequence[Case], settings: Sequence[Setting], folder: Path) -> "Sweep":
+    """Every setting on every case; what is in the folder already is not done again, so that a killed sweep goes on.
+
+    The reference passes, the masks and what is scored of the references are made once per case, never once per setting. A
+    case without masks, or of which one method makes no finite picture (16 bit), is counted as failed for all, with the reason.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for start in range(0, len(cases), editor.at_once):
+        path = folder / f"cases_{start:05}.json"
+        if not path.is_file():
+            part = _edit(cases[start : start + editor.at_once], editor, settings)
+            write_if_changed(path, json.dumps(part).encode())
+    return read_sweep(folder)
+
+
+def read_sweep(folder: Path) -> "Sweep":
+    """What `run_sweep` left in a folder."""
+    return Sweep.join([json.loads(path.read_text()) for path in sorted(folder.glob("cases_*.json"))])
+
+
+class Sweep(NamedTuple):
+    """What came out, case by case."""
+
+    ids: list[str]
+    """Of the cases that have scores, in one order for everything."""
+    categories: Float[Tensor, " cases"]
+    failed: dict[str, str]
+    """By id, why a case has none."""
+    specks: int
+    """Instances too small for the grid, which got the cell that they cover most."""
+    scores: dict[Setting, dict[str, Float[Tensor, " cases"]]]
+    """By setting and name of the score; see `score_pictures`. REFERENCES are there too."""
+    selected: dict[Setting, dict[str, Float[Tensor, " cases"]]]
+    """Of SAE settings, by block: how many features were added. `untrained_of` a setting is there too: how many of an untrained SAE's
+    features would have been."""
+
+    def of_method(self, name: str) -> list[Setting]:
+        """A method's settings, by their number of units."""
+        return sorted(each for each in self.scores if each.method == name and each not in REFERENCES)
+
+    def gain(self, setting: Setting, reading: str) -> Float[Tensor, " cases"]:
+        """What an edit did beyond the untouched picture, by one of READINGS."""
+        score = READINGS[reading][1]
+        return self.scores[setting][score] - self.scores[ORIGINAL][score]
+
+    def points(self, settings: Sequence[Setting], reading: str) -> Float[Tensor, "cases settings 2"]:
+        """Of each case and setting the cost and the gain; the untouched picture comes first, for it is a setting of every method."""
+        cost = READINGS[reading][0]
+        return torch.stack(
+            [torch.stack([self.scores[s][cost], self.gain(s, reading)], 1) for s in (ORIGINAL, *settings)], 1
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[dict]) -> "Sweep":
+        done = [part for part in parts if part["ids"]]
+
+        def joined(table: str) -> dict:
+            return {
+                _key(key): {
+                    name: torch.cat([torch.tensor(part[table][key][name]).float() for part in done]) for name in of
+                }
+                for key, of in (done[0][table] if done else {}).items()
+            }
+
+        failed = {name: why for part in parts for name, why in part["failed"].items()}
+        ids = [name for part in parts for name in part["ids"]]
+        categories = torch.tensor([number for part in parts for number in part["categories"]])
+        specks = sum(part["specks"] for part in parts)
+        return cls(ids, categories, failed, specks, joined("scores"), joined("selected"))
+
+
+def _key(text: str):
+    method, units, strength = json.loads(text)
+    return Setting(method, units, strength)

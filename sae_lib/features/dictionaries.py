@@ -1,0 +1,292 @@
+"""What the features of SAEs are compared with: other dictionaries of the same updates, each with as many units active per cell.
+
+Those that need no training: random directions, neurons, principal components. Those that are trained, by one recipe on as many vectors: other
+seeds, SAEs half of which stays random (the sanity checks of arXiv:2602.14111), SAEs of dimension-permuted updates and of an untrained U-Net.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sae_lib.activations.denoising import stream_updates
+from sae_lib.activations.stream import PermutedStream, TrainingStream
+from sae_lib.activations.updates import to_vectors
+from sae_lib.assets import MODELS, Assets
+from sae_lib.cache.artefact import cached
+from sae_lib.features.meaning import (
+    both_signs,
+    chance_scores,
+    compare_reading,
+    expected_scores,
+    find_meaning,
+    fires_in_both,
+    keep_top,
+    leave_out,
+    linear_probe,
+    match_dictionaries,
+    other_scenes,
+    p_values,
+    reading_scores,
+    sparse_probes,
+)
+from sae_lib.features.reading import NOISE_SEED, Reading
+from sae_lib.models.pipelines import load_pipeline
+from sae_lib.saes.controls import PCA, untrained
+from sae_lib.saes.topk import TopKSAE
+from sae_lib.training.loop import train_saes
+from sae_lib.training.recipe import TrainingRun
+
+UNTRAINED = ("random directions", "neurons", "principal components")
+"""As sparse as the shipped SAE, whose rivals they are. Random directions are an SAE of its size before its first step; the others are scaled to equal
+variance and enter with both signs."""
+FROZEN = {"SAE, random decoder": "decoder", "SAE, random encoder": "encoder"}
+PERMUTED, BLANK = "SAE, permuted updates", "SAE, untrained U-Net"
+SANITY = (*FROZEN, PERMUTED, BLANK)
+"""Rivals of "SAE, trained here", the first seed: same recipe, same number of vectors."""
+DENSE, ELSEWHERE = "neurons, all cells", "another picture's truth"
+NAMES = ("SAE", *UNTRAINED, "SAE, trained here", *SANITY, DENSE, ELSEWHERE)
+"""All: "SAE" is the shipped one, DENSE as many neurons, drawn at random, that are
+active everywhere, ELSEWHERE the shipped features in other pictures of the half."""
+
+LINEAR = "linear probe"
+"""The ceiling: what ridge regression finds in the whole update."""
+
+_COMPONENTS, _UPDATES, _SEEDS = "components.safetensors", "updates.safetensors", "seeds"
+
+Units = Callable[[Int[Tensor, " rows"]], Float[Tensor, "rows cells units"]]
+"""A dictionary's activations in given rows of the reading."""
+
+
+class Dictionaries:
+    """The SAEs of three seeds, and where something knows the truth also the dictionaries of NAMES, of the assets' blocks.
+
+    reading: whose pictures they are read in, None where nothing knows the truth. prompts, passes: what is trained on, by default the scale's. Everything is made when it is first
+    asked for, and kept in the cache.
+    """
+
+    def __init__(
+        self,
+        assets: Assets,
+        reading: Reading | None,
+        prompts: int | None = None,
+        passes: int | None = None,
+        seed: int = 0,
+    ):
+        self.assets, self.reading, self.seed = assets, reading, seed
+        self.recipe = TrainingRun(
+            self.assets.scale,
+            source=self.assets.source,
+            prompt_source=self.assets.prompt_source,
+            prompts=prompts or self.assets.counts.train_prompts,
+            seed=seed,
+            blocks=self.assets.blocks,
+            kinds=("panel",),
+            sae_seeds=(seed, seed + 1, seed + 2),
+            passes=passes,
+        )
+        self.configs = self.recipe.configs(self.assets.pipe())
+        self._first = [config for config in self.configs if config.seed == seed]
+
+    @cached_property
+    def folder(self) -> Path:
+        """Of what was trained."""
+        inputs = {"run": asdict(self.recipe), "configs": [asdict(config) for config in self.configs]}
+        return cached("seeds_and_controls", inputs, self._train, resumable=True)
+
+    def _train(self, folder: Path) -> None:
+        pipe, first = self.assets.pipe(), self._first
+        stream = self.recipe.stream(pipe)
+        train_saes(stream, self.configs, folder / _SEEDS, pipe.device)
+        if not self.assets.known:
+            return
+        for name, part in FROZEN.items():
+            train_saes(stream, [replace(config, frozen=part) for config in first], folder / name, pipe.device)
+        train_saes(PermutedStream(stream), first, folder / PERMUTED, pipe.device)
+        fits = PCA.fit_blocks([stream.in_order()], {config.block: config.d_model for config in first})
+        save_file({block: fit.components for block, fit in fits.items()}, folder / _COMPONENTS)
+        told = stream.prompts, stream.blocks, stream.settings, stream.passes, None, self.seed
+        train_saes(TrainingStream(self.blank, *told), first, folder / BLANK, pipe.device)
+
+    @cached_property
+    def seeds(self) -> list[dict[str, TopKSAE]]:
+        """By block, the SAEs of each of the three seeds."""
+        return [self._load(_SEEDS, [c for c in self.configs if c.seed == number]) for number in self.recipe.sae_seeds]
+
+    @cached_property
+    def saes(self) -> dict[str, dict[str, TopKSAE]]:
+        """By name and block, the dictionaries that are SAEs, but for the shipped one."""
+        shipped = {block: untrained(sae, self.seed) for block, sae in self.assets.saes().items()}
+        trained = {name: self._load(name, self._first) for name in SANITY}
+        return {"random directions": shipped, "SAE, trained here": self.seeds[0], **trained}
+
+    def _load(self, name: str, configs) -> dict[str, TopKSAE]:
+        return {c.block: TopKSAE.load(self.folder / name / c.folder_name, c.block) for c in configs}
+
+    @cached_property
+    def blank(self):
+        """Turbo with a U-Net of random weights."""
+        from sae_lib.pocket.models import build_pipeline
+
+        pipe = load_pipeline("turbo", self.assets.scale)
+        pipe.unet = build_pipeline("turbo", seed=self.seed).unet.eval()
+        return pipe
+
+    @cached_property
+    def updates(self) -> dict[str, Float[Tensor, "pictures cells d_model"]]:
+        """By block, the updates of the pictures of the reading, in 16 bit."""
+        return self._captured("updates", lambda folder: self._capture(self.assets.pipe(), folder))
+
+    @cached_property
+    def blank_updates(self) -> dict[str, Float[Tensor, "pictures cells d_model"]]:
+        """The same of the untrained U-Net, on the same captions and noise."""
+        return self._captured("updates_untrained", lambda folder: self._capture(self.blank, folder))
+
+    def _captured(self, name: str, make: Callable[[Path], None]) -> dict[str, Tensor]:
+        return load_file(cached(name, {"reading": self.reading.make().name, "seed": self.seed}, make) / _UPDATES)
+
+    def _capture(self, pipe, folder: Path) -> None:
+        parts: dict[str, list[Tensor]] = {block: [] for block in self.assets.blocks}
+        call = self.assets.call(MODELS[0], NOISE_SEED)[1]
+        for rows, updates in stream_updates(pipe, self.reading.prompts, self.assets.blocks, call):
+            for block, update in updates.items():
+                parts[block].append(to_vectors(update[0]).unflatten(0, (len(rows), -1)).half())
+        save_file({block: torch.cat(each) for block, each in parts.items()}, folder / _UPDATES)
+
+    @cached_property
+    def components(self) -> dict[str, Float[Tensor, "d_model d_model"]]:
+        """By block, all principal components of the training updates, in rows."""
+        return load_file(self.folder / _COMPONENTS)
+
+    def units(self, name: str, block: str) -> Units:
+        """The activations of one of NAMES. Raises ValueError for another name."""
+        if name not in NAMES:
+            raise ValueError(f"no dictionary {name!r}; there are {', '.join(NAMES)}")
+        if name == "SAE":
+            return lambda rows: self.reading.activations(block, rows)
+        if name == ELSEWHERE:
+            return lambda rows: self.reading.activations(block, rows[self._elsewhere(len(rows))])
+        if name in self.saes:
+            x = (self.blank_updates if name == BLANK else self.updates)[block]
+            return lambda rows: self.saes[name][block].encode(x[rows].float())
+        matched = self.updates[block][self.reading.halves[0]].float().flatten(0, 1)
+        basis = self.components[block].T if name == "principal components" else torch.eye(matched.shape[1])
+        mean, spread, sae = matched.mean(0), (matched @ basis).std(0), self.assets.saes()[block]
+        some = torch.randperm(2 * matched.shape[1], generator=torch.Generator().manual_seed(self.seed))[: sae.n_f]
+
+        def kept(rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows cells units"]:
+            signed = both_signs((self.updates[block][rows].float() - mean) @ basis / spread)
+            return signed[..., some] if name == DENSE else keep_top(signed, sae.k)
+
+        return kept
+
+    def _elsewhere(self, rows: int) -> Int[Tensor, " rows"]:
+        return other_scenes(rows, torch.Generator().manual_seed(self.seed))
+
+    def meanings(self, name: str, permutations: int = 500) -> tuple[Path, dict[str, dict[str, Tensor]]]:
+        """By block, of a dictionary's live units: `live` (their numbers), `value`, `score` and `margin` (`find_meaning`), and `p` by `chance_scores`."""
+        halves = self.reading.halves
+
+        def make(folder: Path) -> None:
+            found = {}
+            for block in self.assets.blocks:
+                truths = [self.reading.truth(block).take(half) for half in halves]
+                first, second = (self.units(name, block)(half) for half in halves)
+                live = fires_in_both(first, second)
+                first, second = first[..., live], second[..., live]
+                meaning = find_meaning(reading_scores(first, truths[0]), reading_scores(second, truths[1]))
+                by_chance = chance_scores(second, truths[1], meaning.value, permutations, self.seed)
+                parts = meaning._asdict() | {"live": live.nonzero().flatten(), "p": p_values(meaning.score, by_chance)}
+                found |= {f"{block}/{part}": tensor for part, tensor in parts.items()}
+            save_file(found, folder / "meanings.safetensors")
+
+        folder = cached("meanings", self._identity | {"name": name, "permutations": permutations}, make)
+        return folder, _by_first(load_file(folder / "meanings.safetensors"))
+
+    def compare(self) -> tuple[Path, dict[str, int], dict[str, dict[str, Float[Tensor, "values replicates"]]]]:
+        """`compare_reading` of all NAMES in each block: how many candidates there were, and by block and name the scores."""
+
+        def make(folder: Path) -> None:
+            found = {}
+            for block in self.assets.blocks:
+                named = {name: self.units(name, block) for name in NAMES}
+                count, by_name = compare_reading(named, self.reading.truth(block), self.reading.halves)
+                found |= {f"{block}/{name}": each for name, each in by_name.items()}
+                found[f"{block}/count"] = torch.tensor(count)
+            save_file(found, folder / "compared.safetensors")
+
+        folder = cached("reading_compared", self._identity, make)
+        found = _by_first(load_file(folder / "compared.safetensors"))
+        return folder, {block: each.pop("count").item() for block, each in found.items()}, found
+
+    def probe(
+        self, names: Sequence[str], sizes: Sequence[int]
+    ) -> dict[str, dict[str, Float[Tensor, "values replicates"]]]:
+        """By block, how well each value is read by `LINEAR`, a `linear_probe` on the raw update, and by `sparse_probes` of few units
+        of some dictionaries, "NAME, SIZE"."""
+
+        def make(folder: Path) -> None:
+            found, (match, score) = {}, self.reading.halves
+            for block in self.assets.blocks:
+                known, asked = (self.reading.truth(block).take(half) for half in (match, score))
+                x, weights = self.updates[block].float(), leave_out(len(score))
+                maps = {LINEAR: x[score] @ linear_probe(x[match], known)}
+                for name in names:
+                    units = self.units(name, block)
+                    probes = sparse_probes(units(match), known, sizes)
+                    maps |= {f"{name}, {size}": units(score) @ each for size, each in zip(sizes, probes, strict=True)}
+                eye = torch.eye(known.present.shape[-1])
+                found |= {f"{block}/{n}": expected_scores(each, eye, asked, weights) for n, each in maps.items()}
+            save_file(found, folder / "probes.safetensors")
+
+        inputs = self._identity | {"names": list(names), "sizes": list(sizes)}
+        return _by_first(load_file(cached("reading_probes", inputs, make) / "probes.safetensors"))
+
+    def stability(self) -> tuple[Path, dict[str, dict[str, dict[str, Tensor]]]]:
+        """By "trained" or "untrained" and block: `all`, each feature's mean cosine with its partners in the two other seeds; and where the truth is known, of
+        the live ones, `stable` (the same), `score` (`find_meaning`) and `rate` (share of cells in which they fire)."""
+
+        def make(folder: Path) -> None:
+            found = {}
+            for block in self.assets.blocks:
+                trained = [each[block] for each in self.seeds]
+                blank = [untrained(sae, self.seed + i) for i, sae in enumerate(trained)]
+                for name, three in (("trained", trained), ("untrained", blank)):
+                    measured = self._stability_of(block, three)
+                    found |= {f"{name}/{block}/{part}": each.contiguous() for part, each in measured.items()}
+            save_file(found, folder / "stability.safetensors")
+
+        known = self._identity if self.assets.known else {"trained": self.folder.name, "seed": self.seed}
+        folder = cached("stability", known, make)
+        found = _by_first(load_file(folder / "stability.safetensors"))
+        return folder, {name: _by_first(each) for name, each in found.items()}
+
+    def _stability_of(self, block: str, three: Sequence[TopKSAE]) -> dict[str, Tensor]:
+        decoders = [sae.decoder.weight for sae in three]
+        stable = torch.stack([match_dictionaries(decoders[0], other)[1] for other in decoders[1:]]).mean(0)
+        if not self.assets.known:
+            return {"all": stable}
+        halves, truth = self.reading.halves, self.reading.truth(block)
+        codes = [three[0].encode(self.updates[block][half].float()) for half in halves]
+        live = fires_in_both(*codes)
+        tables = [reading_scores(each[..., live], truth.take(half)) for each, half in zip(codes, halves, strict=True)]
+        rate = (torch.cat(codes)[..., live] > 0).float().mean((0, 1))
+        return {"all": stable, "stable": stable[live], "score": find_meaning(*tables).score, "rate": rate}
+
+    @property
+    def _identity(self) -> dict:
+        return {"reading": self.reading.make().name, "trained": self.folder.name, "seed": self.seed}
+
+
+def _by_first(table: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Names of the form "first/rest" as nested dicts."""
+    nested: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in table.items():
+        first, _, rest = name.partition("/")
+        nested.setdefault(first, {})[rest] = tensor
+    return nested

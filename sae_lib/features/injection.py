@@ -1,0 +1,166 @@
+"""Where the caption enters: the tokens of another caption in single blocks' cross-attention (LocoGen, arXiv:2405.01008).
+
+The paper chose its blocks by ablation. What an ablation breaks need not be what a block writes. A block that reads another
+caption's tokens shows it directly, and gives out an update of a kind that the layers behind it know.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_lib.activations.denoising import CallSettings
+from sae_lib.activations.drawing import draw_pictures
+from sae_lib.activations.steps import Step, follow_steps
+from sae_lib.models.blocks import ATTENTION_BLOCKS, find_block
+from sae_lib.models.noise import prompt_generator
+
+Tokens = Float[Tensor, "_ tokens d_text"]
+
+
+@contextmanager
+def inject_prompt(pipe, prompts: Mapping[str, str | Sequence[str]]) -> Iterator[None]:
+    """Inside the context, each named block's cross-attention reads another prompt's tokens: one prompt for every picture of a
+    call, or one each.
+
+    All else stays as it was: the other blocks' tokens and the pooled embedding, which reaches the ResNets. Of a guided call only
+    the conditional half is told. The hooks are gone on exit, also after an exception.
+
+    Raises ValueError for a block without cross-attention, and from the pipeline call for another number of pictures.
+    """
+    told = {block: [texts] if isinstance(texts, str) else list(texts) for block, texts in prompts.items()}
+    encoded = {tuple(texts): encode_tokens(pipe, texts) for texts in told.values()}
+    with inject_tokens(pipe, {block: encoded[tuple(texts)] for block, texts in told.items()}):
+        yield
+
+
+@torch.no_grad()
+def encode_tokens(pipe, prompts: Sequence[str]) -> Tokens:
+    """What the blocks' cross-attention reads of the prompts."""
+    return pipe.encode_prompt(list(prompts), do_classifier_free_guidance=False)[0]
+
+
+@contextmanager
+def inject_tokens(pipe, tokens: Mapping[str, Tokens]) -> Iterator[None]:
+    """`inject_prompt` with prompts that are encoded already."""
+    wrong = [block for block in tokens if block not in ATTENTION_BLOCKS]
+    if wrong:
+        raise ValueError(
+            f"block {wrong[0]!r} reads no prompt; blocks with cross-attention: {', '.join(ATTENTION_BLOCKS)}"
+        )
+    at: list[Step] = []
+
+    def hook(block: str):
+        def tell(_module, args, kwargs):
+            own = kwargs["encoder_hidden_states"]
+            free = own[: len(own) // 2] if at[0].guided else own[:0]
+            pictures, given = len(own) - len(free), tokens[block]
+            if len(given) not in (1, pictures):
+                raise ValueError(
+                    f"block {block!r} was given {len(given)} prompts and the call draws {pictures} pictures: wanted one prompt for all, or one each"
+                )
+            told = given.to(own).expand(pictures, -1, -1)
+            return args, kwargs | {"encoder_hidden_states": torch.cat([free, told])}
+
+        return tell
+
+    with ExitStack() as hooks:
+        hooks.enter_context(follow_steps(pipe, lambda step: at.__setitem__(slice(None), [step])))
+        for block in tokens:
+            handle = find_block(pipe, block).register_forward_pre_hook(hook(block), with_kwargs=True)
+            hooks.callback(handle.remove)
+        yield
+
+
+def draw_injected(
+    pipe, prompts: Sequence[str], blocks: Iterable[str], others: Tokens, settings: CallSettings
+) -> Float[Tensor, "prompts 3 height width"]:
+    """`draw_pictures` of the prompts while some blocks read the others' tokens, prompt by prompt."""
+    batches = _injected(pipe, prompts, blocks, others, settings)
+    return torch.cat([draw_pictures(pipe, [prompts[i] for i in rows], settings, rows) for rows in batches])
+
+
+@torch.no_grad()
+def estimate_injected(
+    pipe, prompts: Sequence[str], blocks: Iterable[str], others: Tokens, settings: CallSettings
+) -> Float[Tensor, "prompts channels height width"]:
+    """What `draw_injected` draws before it is decoded: in one step, the U-Net's estimate of the picture's latents."""
+    call = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance_scale, "output_type": "latent"}
+    parts = []
+    for rows in _injected(pipe, prompts, blocks, others, settings):
+        generator = [prompt_generator(settings.seed, i) for i in rows]
+        parts.append(pipe([prompts[i] for i in rows], generator=generator, **call).images.float().cpu())
+    return torch.cat(parts)
+
+
+def _injected(pipe, prompts: Sequence[str], blocks: Iterable[str], others: Tokens, settings: CallSettings):
+    """Batches of the prompts' numbers, each while the blocks read the tokens of its prompts."""
+    blocks = tuple(blocks)
+    for start in range(0, len(prompts), settings.batch_size):
+        rows = range(start, min(start + settings.batch_size, len(prompts)))
+        with inject_tokens(pipe, dict.fromkeys(blocks, others[rows.start : rows.stop])):
+            yield rows
+
+
+def share_carried(
+    found: Float[Tensor, "*shape"], floor: Float[Tensor, "*shape"], ceiling: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
+    """What some blocks carry of a caption's effect: 0 at `floor`, where no block reads it (what chance gives), 1 at `ceiling`, where all do.
+
+    0 too where the whole caption makes no difference.
+    """
+    whole = ceiling - floor
+    return torch.where(whole > 1e-3, (found - floor) / whole.clamp(min=1e-3), 0.0)
+
+
+def share_of_way(
+    start: Float[Tensor, "pairs ..."], moved: Float[Tensor, "pairs ..."], end: Float[Tensor, "pairs ..."]
+) -> Float[Tensor, " pairs"]:
+    """How far `moved` went from `start` to `end`, in the direction of `end`: 0 for not at all (or no way to go), 1 for all the way.
+
+    <moved - start, end - start> / |end - start|^2
+    """
+    way, whole = (moved - start).flatten(1), (end - start).flatten(1)
+    return (way * whole).sum(1) / whole.square().sum(1).clamp(min=1e-12)
+
+
+PROMPT_PAIRS = {
+    "object": (
+        ("a photo of a cat on a sofa", "a photo of a dog on a sofa"),
+        ("an apple on a wooden table", "a teapot on a wooden table"),
+        ("a portrait of an old sailor", "a portrait of a young nurse"),
+    ),
+    "colour": (
+        ("a red car in a street", "a blue car in a street"),
+        ("a woman in a yellow dress", "a woman in a green dress"),
+        ("a white horse on a beach", "a black horse on a beach"),
+    ),
+    "material": (
+        ("a wooden chair in a room", "a metal chair in a room"),
+        ("a striped shirt on a hanger", "a dotted shirt on a hanger"),
+        ("a glass vase on a shelf", "a clay vase on a shelf"),
+    ),
+    "number": (
+        ("one balloon in the sky", "three balloons in the sky"),
+        ("a bird on a branch", "two birds on a branch"),
+        ("a candle on a table", "five candles on a table"),
+    ),
+    "position": (
+        ("a lamp to the left of a bed", "a lamp to the right of a bed"),
+        ("a ball above a box", "a ball below a box"),
+        ("a tree on the left of the picture", "a tree on the right of the picture"),
+    ),
+    "background": (
+        ("a dog in a forest", "a dog in a city"),
+        ("a castle by the sea", "a castle in a desert"),
+        ("a bicycle in the snow", "a bicycle in a meadow"),
+    ),
+    "style": (
+        ("a photo of a village", "a watercolour of a village"),
+        ("a photo of a lion", "a pencil drawing of a lion"),
+        ("an oil painting of a ship", "a cartoon of a ship"),
+    ),
+}
+"""Pairs of prompts that differ in one thing, written by us, for models whose pictures no judge can read."""

@@ -1,0 +1,229 @@
+"""Interventions: replacing what a block gives out while the pipeline runs.
+
+An intervention is one function `fn(block_input, block_output, at) -> new block_output`; tensors are
+`[batch, d_model, height, width]` as the U-Net sees them, `at` is the current `Step`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from sae_lib.activations.steps import Step, follow_steps
+from sae_lib.activations.updates import to_maps, to_vectors
+from sae_lib.models.blocks import find_block
+from sae_lib.saes.topk import TopKSAE
+
+Maps = Float[Tensor, "batch d_model height width"]
+Intervention = Callable[[Maps, Maps, Step], Maps]
+
+
+@contextmanager
+def intervene(pipe, interventions: Mapping[str, Intervention]) -> Iterator[None]:
+    """Inside the context, each named block gives out `fn(block_input, block_output, at)` instead of its own output.
+
+    block_input is what the block's update is added to: its input, or, where a ResNet changes the width, the output of
+    its `conv_shortcut` (as in the authors' ablation). So block_output - block_input is the update at all 28 blocks. The
+    result is cast to the U-Net's dtype. When `at.guided`, the first half of the batch is unconditional. Contexts nest:
+    the inner function receives the outer one's output. The hooks are gone on exit, also after an exception; nothing is
+    kept between calls.
+
+    Raises ValueError for an unknown block, and, from the pipeline call, if `fn` returns anything but a tensor of the
+    block output's shape.
+    """
+    modules = {block: find_block(pipe, block) for block in interventions}
+    at: list[Step] = []
+
+    def enter_step(step: Step) -> None:
+        at[:] = [step]
+
+    handles = []
+    try:
+        with follow_steps(pipe, enter_step):
+            for block, module in modules.items():
+                handles.append(module.register_forward_hook(_hook(block, interventions[block], at), with_kwargs=True))
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook(block: str, fn: Intervention, at: list[Step]):
+    def replace_output(module, args, kwargs, output):
+        block_output = output[0] if isinstance(output, tuple) else output
+        block_input = _residual(module, args[0] if args else kwargs["hidden_states"])
+        new = fn(block_input, block_output, at[0])
+        if not isinstance(new, Tensor) or new.shape != block_output.shape:
+            got = list(new.shape) if isinstance(new, Tensor) else new
+            raise ValueError(
+                f"the intervention on {block!r} returned {got}, wanted a tensor {list(block_output.shape)}"
+            )
+        new = new.to(block_output.dtype)
+        return (new,) if isinstance(output, tuple) else new
+
+    return replace_output
+
+
+def _residual(module: nn.Module, block_input: Tensor) -> Tensor:
+    shortcut = getattr(module, "conv_shortcut", None)
+    return block_input if shortcut is None else shortcut(block_input)
+
+
+def skip_block(block_input: Maps, block_output: Maps, at: Step) -> Maps:
+    """Ablates the block: it gives out its input, as if its update were zero (paper: Table 1, App. D)."""
+    return block_input
+
+
+def reconstruct(sae: TopKSAE) -> Intervention:
+    """Replaces the block's update by the SAE's reconstruction of it, at every step and position (paper: Table 5, App.
+    L).
+
+        new block_output = block_input + DEC(ENC(block_output - block_input))
+
+    Both halves of a guided batch are reconstructed. The sums are taken in the SAE's dtype.
+    """
+
+    def fn(block_input: Maps, block_output: Maps, at: Step) -> Maps:
+        block_input, block_output = block_input.to(sae.pre_bias), block_output.to(sae.pre_bias)
+        return block_input + to_maps(sae(to_vectors(block_output - block_input)), *block_input.shape[-2:])
+
+    return fn
+
+
+def add_features(
+    sae: TopKSAE,
+    features: int | Int[Tensor, " pictures"],
+    amounts: float | Float[Tensor, " pictures"],
+    mask: Float[Tensor, "*pictures height width"] | None = None,
+    guidance: str = "both",
+) -> Intervention:
+    """Turns a feature on, everywhere or in a mask (paper: Fig. 1 and SAEPaint).
+
+        new block_output = block_output + mask * amount * f_rho
+
+    amounts: in units of activation; a strength is in multiples of the feature's mean, so amount = strength *
+    `features.strength_unit`. Features, amounts and masks may differ from picture to picture of a batch. mask: at the
+    block's grid, None for everywhere. guidance: of a guided call "both" subtracts the same from the unconditional half
+    (paper: App. B), "conditional" leaves that half alone.
+
+    Raises ValueError for a feature that the SAE has not, an amount that is not finite, an unknown guidance; from the
+    pipeline call for a mask of another size than the block's grid, and an SAE of another width.
+    """
+    directions = _directions(sae, features)
+    scaled = directions * _per_picture(amounts, "amount", sae)
+    _refuse_unknown_guidance(guidance)
+
+    def fn(block_input: Maps, block_output: Maps, at: Step) -> Maps:
+        _refuse_other_width(sae, block_output)
+        return _apply(block_output, scaled * _fitting(mask, block_output), at, guidance)
+
+    return fn
+
+
+def modulate(
+    sae: TopKSAE,
+    features: int | Int[Tensor, " pictures"],
+    betas: float | Float[Tensor, " pictures"],
+    guidance: str = "conditional",
+) -> Intervention:
+    """Scales a feature where it is active (paper: the causal experiment).
+
+        new block_output = block_output + beta * S_rho * f_rho,   S_rho the feature's own activation map
+
+    beta = -1 turns the feature off, 10 gives eleven times the original. S is that of this very forward pass before the
+    addition; of a guided call that of the conditional half, as the authors' maps are. Everything else as in
+    `add_features`, whose refusals it shares.
+    """
+    directions, betas = _directions(sae, features), _per_picture(betas, "beta", sae)
+    _refuse_unknown_guidance(guidance)
+
+    def fn(block_input: Maps, block_output: Maps, at: Step) -> Maps:
+        _refuse_other_width(sae, block_output)
+        update = (block_output - block_input).chunk(2)[-1] if at.guided else block_output - block_input
+        activations = to_maps(sae.encode(to_vectors(update.to(sae.pre_bias))), *update.shape[-2:])
+        chosen = torch.as_tensor(features, device=update.device).reshape(-1, 1, 1, 1)
+        own = activations.gather(1, chosen.expand(len(update), 1, *update.shape[-2:]))
+        return _apply(block_output, betas * own * directions, at, guidance)
+
+    return fn
+
+
+def replace_with_feature(
+    sae: TopKSAE, features: int | Int[Tensor, " pictures"], amounts: float | Float[Tensor, " pictures"]
+) -> Intervention:
+    """The block gives out nothing but a feature: what the feature means to the rest of the network (paper: the icon drawn
+    with an empty prompt; there amount = gamma * k * the feature's mean, gamma 0.5, 1 or 1.5).
+
+        new block_output = block_input + amount * f_rho        at every position
+
+    The update and b_pre are discarded. Of a guided call the feature is added to the conditional half only (authors'
+    code). Refusals as in `add_features`.
+    """
+    scaled = _directions(sae, features) * _per_picture(amounts, "amount", sae)
+
+    def fn(block_input: Maps, block_output: Maps, at: Step) -> Maps:
+        _refuse_other_width(sae, block_output)
+        return _apply(block_input, scaled.expand(-1, -1, *block_input.shape[-2:]), at, "conditional")
+
+    return fn
+
+
+def during(intervention: Intervention, start: int, end: int) -> Intervention:
+    """The intervention at steps start, ..., end - 1 only; step 0 is the noisiest.
+
+    Raises ValueError for an empty interval, and from the pipeline call for one beyond its steps.
+    """
+    if not 0 <= start < end:
+        raise ValueError(f"steps [{start}, {end}) are no interval: wanted 0 <= start < end")
+
+    def fn(block_input: Maps, block_output: Maps, at: Step) -> Maps:
+        if end > at.count:
+            raise ValueError(f"steps [{start}, {end}) were asked for and the call has {at.count}")
+        return intervention(block_input, block_output, at) if start <= at.index < end else block_output
+
+    return fn
+
+
+def _directions(sae: TopKSAE, features: int | Tensor) -> Float[Tensor, "pictures d_model 1 1"]:
+    chosen = torch.as_tensor(features).reshape(-1)
+    if len(chosen) == 0 or chosen.min() < 0 or chosen.max() >= sae.n_f:
+        raise ValueError(f"feature {chosen.tolist()} of an SAE with {sae.n_f}: wanted 0 to {sae.n_f - 1}")
+    return sae.decoder.weight.detach()[:, chosen.to(sae.decoder.weight.device)].T[..., None, None]
+
+
+def _per_picture(values: float | Tensor, name: str, sae: TopKSAE) -> Float[Tensor, "pictures 1 1 1"]:
+    values = torch.as_tensor(values, dtype=torch.float32, device=sae.pre_bias.device).reshape(-1, 1, 1, 1)
+    if not values.isfinite().all():
+        raise ValueError(f"{name} is {values.flatten().tolist()}: wanted finite numbers")
+    return values
+
+
+def _fitting(mask: Tensor | None, block_output: Maps) -> Tensor:
+    height, width = block_output.shape[-2:]
+    if mask is None:
+        return block_output.new_ones(1, 1, height, width)
+    if mask.shape[-2:] != (height, width):
+        raise ValueError(f"the mask is {list(mask.shape[-2:])}; wanted this block's grid, {[height, width]}")
+    return mask.to(block_output.device).reshape(-1, 1, height, width)
+
+
+def _apply(block_output: Maps, change: Tensor, at: Step, guidance: str) -> Maps:
+    """Adds the change to every picture, of a guided batch to the conditional half (and takes it off the other)."""
+    if not at.guided:
+        return block_output.to(change) + change
+    unconditional, conditional = block_output.to(change).chunk(2)
+    return torch.cat([unconditional - change * (guidance == "both"), conditional + change])
+
+
+def _refuse_unknown_guidance(guidance: str) -> None:
+    if guidance not in ("both", "conditional"):
+        raise ValueError(f"unknown guidance {guidance!r}; choose 'both' or 'conditional'")
+
+
+def _refuse_other_width(sae: TopKSAE, block_output: Maps) -> None:
+    if block_output.shape[1] != sae.d_model:
+        raise ValueError(
+            f"the block is {block_output.shape[1]} wide and the SAE {sae.d_model}: an SAE of another model"
+        )

@@ -1,0 +1,210 @@
+"""One reading of held-out pictures, kept in the cache: what was drawn, which features fire where, and what the judge says is true."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sae_lib.activations.drawing import MAX_SHOWN, draw_pictures
+from sae_lib.activations.updates import capture_updates, to_vectors
+from sae_lib.assets import MODELS, Assets
+from sae_lib.cache.artefact import cached
+from sae_lib.features.meaning import Meaning, find_meaning, reading_scores
+from sae_lib.judges.attributes import Truth, attribute_values, judge_and_truth, values_in
+from sae_lib.saes.controls import untrained
+
+PICTURES = {"smoke": 16, "rehearsal": 8, "pocket": 512, "sdxl": 1_000}
+"""Held-out captions in which features are read, by scale: the first ones."""
+
+LATER = {"smoke": 16, "rehearsal": 4, "pocket": 256, "sdxl": 100}
+"""Captions after those, in which features write: they had no part in what was chosen by reading."""
+
+NOISE_SEED = 1_000
+"""Of the pictures that are read: noise that no SAE was trained on."""
+
+
+Rows = Sequence[int] | slice | Tensor
+"""Which pictures of a reading: their numbers."""
+
+
+class Reading:
+    """One-step Turbo pictures of held-out captions, read with the panel SAEs of the assets' blocks.
+
+    later: the captions after those of PICTURES, in place of them. Row i of a reading of later captions is prompt i of `prompts`, and its
+    noise is that of row `first + i`, so that no two readings share noise. Everything is made once and kept in the cache; nothing is made before it is asked for. `on_picture` is called before each batch with
+    how many pictures are done, and of how many.
+
+    control: a seed; in place of the SAEs' features the same pictures are read with as many random directions, of which TopK keeps as
+    many (`transfer.untrained`). What these show too, features show because any sparse code of that size would.
+    """
+
+    def __init__(self, assets: Assets, later: bool = False, control: int | None = None):
+        size = "rehearsal" if assets.rehearsal else assets.scale
+        self.assets = assets
+        self.control = control
+        self.saes = assets.saes()
+        if control is not None:
+            self.saes = {block: untrained(sae, control + place) for place, (block, sae) in enumerate(self.saes.items())}
+        self.first = PICTURES[size] if later else 0
+        """Number of the first caption among the held-out ones, and of its noise."""
+        self.prompts = assets.prompts(self.first + (LATER if later else PICTURES)[size])[self.first :]
+        self._folder: Path | None = None
+        self._unedited: dict[tuple[str, int], Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def make(self, on_picture: Callable[[int, int], None] | None = None) -> Path:
+        """Reads the pictures, if no run before did; the folder of the artefact."""
+        if self._folder is None:
+            inputs = self.assets.identity | {"prompts": self.prompts, "first": self.first}
+            if self.control is not None:
+                inputs["control"] = self.control
+            self._folder = cached("reading", inputs, lambda folder: self._make(folder, on_picture))
+        return self._folder
+
+    def noise(self, rows: Iterable[int]) -> list[int]:
+        """Whose noise the pictures of some rows are drawn with, for `draw_pictures`."""
+        return [self.first + row for row in rows]
+
+    def unedited(self, model: str, rows: Sequence[int]) -> Float[Tensor, "rows 3 height width"]:
+        """Pictures of some rows as one of `MODELS` draws them, with the noise of the row: what an edit is compared with. Drawn once."""
+        missing = [row for row in dict.fromkeys(rows) if (model, row) not in self._unedited]
+        if missing:
+            name, call = self.assets.call(model, NOISE_SEED)
+            drawn = draw_pictures(self.assets.pipe(name), [self.prompts[i] for i in missing], call, self.noise(missing))
+            self._unedited |= zip([(model, row) for row in missing], drawn, strict=True)
+        return torch.stack([self._unedited[model, row] for row in rows])
+
+    @torch.no_grad()
+    def _make(self, folder: Path, on_picture: Callable[[int, int], None] | None) -> None:
+        pipe, blocks = self.assets.pipe(), self.assets.blocks
+        _, call = self.assets.call(MODELS[0], NOISE_SEED)
+        parts: dict[str, list[Tensor]] = {}
+        for start in range(0, len(self), call.batch_size):
+            if on_picture:
+                on_picture(start, len(self))
+            prompts = self.prompts[start : start + call.batch_size]
+            with capture_updates(pipe, blocks) as updates:
+                drawn = draw_pictures(pipe, prompts, call, self.noise(range(start, start + len(prompts))))
+            found = {"pictures": _shrunk(drawn)}
+            for block, sae in self.saes.items():
+                values, indices = sae.encode_sparse(to_vectors(updates[block][0].to(sae.pre_bias)))
+                each = (values.cpu(), indices.cpu().to(torch.int16))
+                found[f"{block}.values"], found[f"{block}.indices"] = (x.unflatten(0, (len(prompts), -1)) for x in each)
+            if self.assets.known:
+                judged, truths = judge_and_truth(
+                    self.assets.judge, drawn, {self.assets.grid(block) for block in blocks}
+                )
+                found["shows"] = values_in(judged)
+                for side, truth in truths.items():
+                    found[f"present.{side}"], found[f"valid.{side}"] = truth
+            for name, part in found.items():
+                parts.setdefault(name, []).append(part)
+        save_file({name: torch.cat(each).contiguous() for name, each in parts.items()}, folder / "reading.safetensors")
+
+    @cached_property
+    def _read(self) -> dict[str, Tensor]:
+        return load_file(self.make() / "reading.safetensors")
+
+    @property
+    def pictures(self) -> Float[Tensor, "pictures 3 height width"]:
+        """Values in [0, 1], at most 256 pixels wide."""
+        return self._read["pictures"].float() / 255
+
+    def codes(self, block: str) -> tuple[Float[Tensor, "pictures cells k"], Int[Tensor, "pictures cells k"]]:
+        """Kept activations at each position and their features' numbers, as `TopKSAE.encode_sparse` gives them."""
+        return self._read[f"{block}.values"], self._read[f"{block}.indices"].long()
+
+    def activations(self, block: str, rows: Rows = slice(None)) -> Float[Tensor, "pictures cells n_f"]:
+        """Of all features, with their zeros, in some of the pictures."""
+        values, indices = (each[rows] for each in self.codes(block))
+        return values.new_zeros(*values.shape[:2], self.saes[block].n_f).scatter_(-1, indices, values)
+
+    def maps(self, block: str, feature: int, rows: Rows = slice(None)) -> Float[Tensor, "pictures side side"]:
+        """A feature's activation maps (paper: S^rho) in some of the pictures."""
+        values, indices = (each[rows] for each in self.codes(block))
+        side = round(values.shape[1] ** 0.5)
+        return torch.where(indices == feature, values, 0).sum(-1).unflatten(1, (side, side))
+
+    def means(self, block: str) -> Float[Tensor, "pictures n_f"]:
+        """Each feature's mean activation over the positions of a picture (authors' order of top pictures)."""
+        values, indices = (each.flatten(1) for each in self.codes(block))
+        total = values.new_zeros(len(values), self.saes[block].n_f).scatter_add_(1, indices, values)
+        return total / self.codes(block)[0].shape[1]
+
+    def shares(self, block: str) -> Float[Tensor, "pictures n_f"]:
+        """The share of a picture's positions at which each feature is active."""
+        values, indices = (each.flatten(1) for each in self.codes(block))
+        fired = values.new_zeros(len(values), self.saes[block].n_f).scatter_add_(1, indices, (values > 0).to(values))
+        return fired / self.codes(block)[0].shape[1]
+
+    @property
+    def shows(self) -> Float[Tensor, "pictures values"]:
+        """Which attribute values the judge sees in each picture: 0 or 1, in the order of `attribute_values`."""
+        self._refuse_unknown()
+        return self._read["shows"]
+
+    def truth(self, block: str) -> Truth:
+        """What the judge says of each cell of the block's grid."""
+        self._refuse_unknown()
+        side = self.assets.grid(block)
+        return Truth(self._read[f"present.{side}"], self._read[f"valid.{side}"])
+
+    def objects(self, block: str) -> Bool[Tensor, "pictures side side"]:
+        """The cells of the block's grid in which the judge sees an object; of a picture without one, all cells."""
+        return objects_in(self.truth(block))
+
+    @property
+    def halves(self) -> tuple[Int[Tensor, " matched"], Int[Tensor, " scored"]]:
+        """Pictures in which a feature's meaning is looked for, and those in which it is scored."""
+        return torch.arange(0, len(self), 2), torch.arange(1, len(self), 2)
+
+    @cached_property
+    def scores(self) -> dict[str, tuple[Float[Tensor, "n_f values"], Float[Tensor, "n_f values"]]]:
+        """By block, `reading_scores` of all features for all values in each of the two halves; of a feature that never fires 0."""
+        inputs = {"reading": self.make().name}
+        read = load_file(cached("reading_scores", inputs, self._score) / "scores.safetensors")
+        return {block: (read[f"{block}.matched"], read[f"{block}.scored"]) for block in self.assets.blocks}
+
+    def _score(self, folder: Path) -> None:
+        found = {}
+        for block in self.assets.blocks:
+            for name, half in zip(("matched", "scored"), self.halves, strict=True):
+                found[f"{block}.{name}"] = reading_scores(self.activations(block, half), self.truth(block).take(half))
+        save_file(found, folder / "scores.safetensors")
+
+    def meaning(self, block: str) -> Meaning:
+        """The value that each feature reads, found in the first half of the pictures and scored in the second."""
+        return find_meaning(*self.scores[block])
+
+    def live(self, block: str) -> Int[Tensor, " live"]:
+        """The features that fire in both halves, and have a unit of strength (random directions have none)."""
+        fires = torch.stack([(self.means(block)[half] > 0).any(0) for half in self.halves]).all(0)
+        if self.control is None:
+            fires &= self.assets.statistics()[block].mean > 0
+        return fires.nonzero().flatten()
+
+    def _refuse_unknown(self) -> None:
+        if not self.assets.known:
+            raise ValueError("nothing knows what is true of SDXL's pictures: only the pocket world has a judge")
+
+
+def objects_in(truth: Truth) -> Bool[Tensor, "pictures side side"]:
+    """The cells in which an object is; of a picture without one, all cells."""
+    shapes = torch.tensor([name == "shape" for name, _ in attribute_values()])
+    there = truth.present[..., shapes].any(-1)
+    there |= ~there.any(1, keepdim=True)
+    return there.unflatten(1, (round(there.shape[1] ** 0.5),) * 2)
+
+
+def _shrunk(pictures: Float[Tensor, "pictures 3 height width"]) -> Tensor:
+    """In 8 bits, at most MAX_SHOWN pixels wide."""
+    if pictures.shape[-1] > MAX_SHOWN:
+        pictures = F.interpolate(pictures, scale_factor=MAX_SHOWN / pictures.shape[-1], mode="area")
+    return (pictures * 255).round().to(torch.uint8)

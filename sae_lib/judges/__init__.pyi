@@ -1,0 +1,23 @@
+from .attributes import (
+    Truth as Truth,
+    attribute_values as attribute_values,
+    judge_and_truth as judge_and_truth,
+    judge_edit as judge_edit,
+    judge_truth as judge_truth,
+    load_judge as load_judge,
+    see_values as see_values,
+    values_in as values_in,
+)
+from .clip import (
+    Clip as Clip,
+    load_clip as load_clip,
+)
+from .grounding import (
+    GroundedSAM as GroundedSAM,
+    load_grounded_sam as load_grounded_sam,
+)
+from .perceptual import (
+    LPIPS as LPIPS,
+    EncoderDistance as EncoderDistance,
+    load_perceptual as load_perceptual,
+)

@@ -1,0 +1,175 @@
+"""Judges that say what a picture shows, independently of the models that drew it."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from sae_lib.pocket.judge import Judgement
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from jaxtyping import Int
+
+
+class Truth(NamedTuple):
+    """Which attribute values show at each cell, and at which cells that can be said."""
+
+    present: Bool[Tensor, "scenes cells values"]
+    valid: Bool[Tensor, "scenes cells values"]
+    """False where a cell is doubtful: it counts neither as a hit nor as a miss."""
+
+    @classmethod
+    def from_shares(
+        cls, families: Sequence[Float[Tensor, "scenes _ height width"]], grid: int, majority: float = 0.75
+    ) -> "Truth":
+        """From each attribute's values as shares of a pixel (probabilities, or 0 and 1), the values along axis 1.
+
+        A value's share of a cell is its mean over the cell's pixels; what the values of an attribute leave to 1 is the
+        share that has none of them. A cell shows the value of at least half of it. It is doubtful for the whole
+        attribute where no value, nor their absence, has a share of `majority`: a border, or a judge in doubt.
+
+        Raises ValueError unless 0.5 <= majority <= 1, and for pictures that the grid does not divide.
+        """
+        if not 0.5 <= majority <= 1:
+            raise ValueError(f"majority is {majority}; wanted 0.5 to 1")
+        present, valid = [], []
+        for shares in families:
+            if shares.shape[-1] % grid or shares.shape[-2] % grid:
+                raise ValueError(f"pictures of {list(shares.shape[-2:])} pixels do not fall into {grid} x {grid} cells")
+            cells = F.adaptive_avg_pool2d(shares.float(), grid).flatten(2).movedim(1, -1)
+            none = 1 - cells.sum(-1, keepdim=True)
+            sure = torch.cat([cells, none], -1).amax(-1, keepdim=True) >= majority
+            present.append(cells >= 0.5)
+            valid.append(sure.expand_as(cells))
+        return cls(torch.cat(present, -1), torch.cat(valid, -1))
+
+    def take(self, scenes: Int[Tensor, " taken"]) -> "Truth":
+        """The truth of some scenes, in that order."""
+        return Truth(self.present[scenes], self.valid[scenes])
+
+    @property
+    def base_rate(self) -> Float[Tensor, " values"]:
+        """Share of the valid cells that show each value: what a unit that knows nothing scores."""
+        shown = (self.present & self.valid).sum((0, 1)).double()
+        return shown / self.valid.sum((0, 1)).clamp(min=1)
+
+
+def load_judge(scale: str = "pocket", device: str | torch.device = "cpu") -> nn.Module:
+    """The judge of a scale: at pocket scale the dense attribute judge (`sae_lib.pocket.judge.judge_images` reads pictures with it).
+
+    Raises ValueError at sdxl scale, where nothing knows the truth.
+    """
+    if scale not in ("pocket", "smoke"):
+        raise ValueError(f"there is no judge at scale {scale!r}: only the pocket world has ground truth")
+    from sae_lib.pocket import weights
+
+    return weights.load("judge").to(device, memory_format=torch.channels_last)
+
+
+def attribute_values() -> list[tuple[str, str]]:
+    """The pocket world's attribute values, as (attribute, value), in the order of `see_values`."""
+    from sae_lib.pocket.world import ATTRIBUTES
+
+    return [(name, value) for name, values in ATTRIBUTES.items() for value in values]
+
+
+def see_values(judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"]) -> Float[Tensor, "pictures values"]:
+    """Which attribute values the judge sees, on any object or in the scene: 0 or 1, and 0 where it abstains."""
+    from sae_lib.pocket.judge import judge_images
+
+    return values_in(judge_images(judge, pictures))
+
+
+def values_in(judgements: "Sequence[Judgement]") -> Float[Tensor, "pictures values"]:
+    """Which attribute values there are in what the judge sees, on any object or in the scene: 0 or 1, and 0 where it abstains."""
+    from sae_lib.pocket.judge import NONE
+    from sae_lib.pocket.statements import nearest_position
+
+    places = {pair: place for place, pair in enumerate(attribute_values())}
+    seen = torch.zeros(len(judgements), len(places))
+    for row, judgement in zip(seen, judgements, strict=True):
+        found = set(judgement.scene.items())
+        for thing in judgement.objects:
+            found |= {*thing.attributes.items(), ("position", nearest_position(thing.centre))}
+        row[[places[pair] for pair in found if pair[1] != NONE]] = 1
+    return seen
+
+
+def judge_truth(judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"], grid: int) -> Truth:
+    """What is true of each cell of the pictures by the judge: its probabilities; a position is that of the object there."""
+    return judge_and_truth(judge, pictures, [grid])[1][grid]
+
+
+def judge_and_truth(
+    judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"], grids: Iterable[int]
+) -> "tuple[list[Judgement], dict[int, Truth]]":
+    """What the judge sees in the pictures, and `judge_truth` by grid, from one look at each."""
+    from sae_lib.pocket.judge import judge_parts
+
+    truths, judgements = {grid: [] for grid in sorted(grids)}, []
+    for judged, logits in judge_parts(judge, pictures):
+        shares = _shares(judged, logits)
+        for grid, parts in truths.items():
+            parts.append(Truth.from_shares(shares, grid))
+        judgements += judged
+    return judgements, {grid: Truth(*map(torch.cat, zip(*parts, strict=True))) for grid, parts in truths.items()}
+
+
+def _shares(judgements: "list[Judgement]", logits: dict[str, Tensor]) -> list[Tensor]:
+    """Of each attribute, its values' shares of every pixel."""
+    from sae_lib.pocket.statements import nearest_position
+    from sae_lib.pocket.world import ANCHORS, ATTRIBUTES
+
+    is_object, shares = logits["object"].sigmoid(), {}
+    positions = torch.zeros(len(judgements), len(ANCHORS), *is_object.shape[-2:])
+    for row, judgement in zip(positions, judgements, strict=True):
+        for thing in judgement.objects:
+            row[list(ANCHORS).index(nearest_position(thing.centre)), thing.mask] = 1
+    for name in ATTRIBUTES:
+        there = {"background": 1 - is_object, "style": torch.ones_like(is_object)}.get(name, is_object)
+        shares[name] = there * (positions if name == "position" else logits[name].softmax(1))
+    shares["pose"] = shares["pose"] * (1 - logits["shape"].softmax(1)[:, :1])  # a circle has none
+    return list(shares.values())
+
+
+def judge_edit(case, before: "Judgement", after: "Judgement", region: Bool[Tensor, "64 64"]) -> tuple[bool, float]:
+    """Whether a pocket edit did what it was asked for, and how much of the rest it changed.
+
+    before, after: what the judge sees in the original and in the edited picture.
+
+    Success: of the objects that lie in the region for the most part (over half of their pixels), one has the new value;
+    an added one is there, a deleted shape is nowhere, and no object in the region has a shape that the judge abstains from. A
+    background or style is the scene's. What the judge abstains from is no new value. Rest: of the attributes of
+    the objects outside the region in the original, and of the scene, the share that is no longer what it was; an
+    object that is gone has lost them all.
+    """
+    from sae_lib.pocket.judge import NONE
+
+    truth = case.truth
+
+    def inside(thing) -> bool:
+        return bool((thing.mask & region).sum() > 0.5 * thing.mask.sum())
+
+    kept = {name: before.scene[name] == after.scene[name] for name in before.scene if name != truth.attribute}
+    if truth.attribute in after.scene:
+        done = after.scene[truth.attribute] == truth.value
+        others = before.objects
+    else:
+        others = [thing for thing in before.objects if not inside(thing)]
+        name = "shape" if truth.attribute == "object" else truth.attribute
+        if case.category == 3:
+            left = [thing.attributes["shape"] for thing in after.objects if inside(thing)]
+            done = NONE not in left and all(thing.attributes["shape"] != truth.value for thing in after.objects)
+        else:
+            done = any(thing.attributes[name] == truth.value for thing in after.objects if inside(thing))
+    rest = list(kept.values())
+    for thing in others:
+        same = max(after.objects, key=lambda other: (other.mask & thing.mask).sum().item(), default=None)
+        there = same is not None and (same.mask & thing.mask).any()
+        rest += [bool(there) and same.attributes[name] == value for name, value in thing.attributes.items()]
+    return done, 1 - sum(rest) / len(rest)

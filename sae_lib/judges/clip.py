@@ -1,0 +1,87 @@
+"""CLIP: how well pictures and texts go together, on a scale of cosines. The authors' at sdxl scale, a small one of our own else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+from transformers import CLIPModel, CLIPTokenizer
+
+from sae_lib.models.scales import get_scale
+
+RETRIEVAL, SCORES = "openai/clip-vit-base-patch32", "openai/clip-vit-large-patch14"
+"""The authors' CLIPs on the Hub: of their search over features [code], and of RIEBench's scores [riebench]."""
+
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Embeddings of pictures and of texts; their dot products are the cosines that CLIP scores are made of."""
+
+    model: CLIPModel
+    tokenizer: CLIPTokenizer
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    """What the model takes off each colour; by default OpenAI's."""
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+    @torch.inference_mode()
+    def embed_images(self, pictures: Float[Tensor, "..."]) -> Float[Tensor, "pictures dimensions"]:
+        """Unit vectors of pictures with values in [0, 1], on the CPU; does not depend on the batch.
+
+        Pictures are brought to the model's size (bicubic, shorter side, centre) and to its mean and deviation.
+        Raises ValueError for another shape.
+        """
+        if pictures.ndim != 4 or pictures.shape[1] != 3:
+            raise ValueError(f"CLIP wants pictures [pictures, 3, height, width], got {list(pictures.shape)}")
+        parts = [self._embed(part) for part in pictures.split(_AT_ONCE)]
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts dimensions"]:
+        """Unit vectors of texts, cut to the model's longest. Raises ValueError if there are none."""
+        if not texts:
+            raise ValueError("no texts: wanted at least one")
+        length = self.model.config.text_config.max_position_embeddings
+        words = self.tokenizer(
+            list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        return F.normalize(self.model.get_text_features(**words.to(self.model.device)).pooler_output, dim=-1).cpu()
+
+    def _embed(self, pictures: Tensor) -> Tensor:
+        size = self.model.config.vision_config.image_size
+        x = pictures.to(self.model.device, torch.float32)
+        if min(x.shape[-2:]) != size:
+            x = F.interpolate(
+                x, scale_factor=size / min(x.shape[-2:]), mode="bicubic", antialias=True, align_corners=False
+            ).clamp(0, 1)
+        top, left = ((side - size) // 2 for side in x.shape[-2:])
+        x = x[..., top : top + size, left : left + size]
+        mean, std = (x.new_tensor(each).view(3, 1, 1) for each in (self.mean, self.std))
+        found = self.model.get_image_features(pixel_values=(x - mean) / std)
+        return F.normalize(found.pooler_output, dim=-1).cpu()
+
+
+def load_clip(scale: str = "pocket", source: str = "", device: str | torch.device = "cpu") -> Clip:
+    """The CLIP of a scale.
+
+    pocket and smoke (and what a rehearsal measures with): ours, trained on rendered scenes and their captions alone, so
+    that it knows nothing of the diffusion models. sdxl: `source`, a folder or a name on the Hub, by default that of the
+    authors' search.
+
+    Raises ValueError for an unknown scale, ConnectionError if the model is neither here nor to be had.
+    """
+    get_scale(scale)
+    if scale != "sdxl" or source == "pocket":
+        from sae_lib.pocket import weights
+
+        return Clip(weights.load("clip").to(device), weights.load("tokenizer"), (0.5,) * 3, (0.5,) * 3)
+    name = source or RETRIEVAL
+    try:
+        return Clip(CLIPModel.from_pretrained(name).eval().to(device), CLIPTokenizer.from_pretrained(name))
+    except OSError as error:
+        raise ConnectionError(
+            f"CLIP {name!r} is not on this machine and cannot be fetched: download it from the Hub, or give its folder. {error}"
+        ) from error

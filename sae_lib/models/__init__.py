@@ -1,0 +1,5 @@
+"""Stage 1, the diffusion models: pipelines of each scale, the U-Net's blocks by the paper's codes, prompts, noise and counts."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,108 @@
+"""SDXL's parts with random weights, for rehearsals: true shapes, speed and memory, no science."""
+
+import os
+import re
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+PARAMETERS = {"unet": 2.57e9, "vae": 0.084e9, "text_encoder": 0.123e9, "text_encoder_2": 0.695e9}
+"""Of SDXL, by part."""
+_LATENT_SIZES = {"turbo": 64, "base": 128}
+
+
+def _width_divisor(source: str) -> int:
+    match = re.fullmatch(r"random(?:/(\d+))?", source)
+    if match is None or int(match[1] or 1) not in (1, 2, 4, 8, 16):
+        raise ValueError(
+            f"unknown source {source!r}; choose 'random' or 'random/2', '/4', '/8' or '/16', a folder or a Hub id"
+        )
+    return int(match[1] or 1)
+
+
+def _random_pipeline(name: str, divisor: int, device: torch.device, dtype: torch.dtype) -> StableDiffusionXLPipeline:
+    """SDXL's configuration with seeded random weights, every width divided; pictures shrink too where the divisor is above 1.
+
+    The tokenizer is the pocket world's: SDXL's vocabulary cannot be shipped, and random weights know no words.
+    """
+    from sae_lib.pocket.models import assemble_pipeline, build_tokenizer
+
+    _refuse_if_too_large(sum(PARAMETERS.values()) / divisor**2, device, dtype)
+    latent_size = _LATENT_SIZES[name] // (4 if divisor > 1 else 1)
+    tokenizer, default = build_tokenizer(), torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.random.fork_rng(), torch.device(device):
+            torch.manual_seed(0)
+            unet, vae = _random_unet(latent_size, divisor), _random_vae(latent_size, divisor)
+            text_encoders = _random_text_encoders(divisor, tokenizer)
+    finally:
+        torch.set_default_dtype(default)
+    return assemble_pipeline(name, unet.eval(), vae.eval(), *(each.eval() for each in text_encoders), tokenizer)
+
+
+def _random_unet(latent_size: int, divisor: int) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=latent_size,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(320 // divisor, 640 // divisor, 1280 // divisor),
+        layers_per_block=2,
+        transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=(5, 10, 20),
+        cross_attention_dim=2048 // divisor,
+        norm_num_groups=32 // divisor,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256 // divisor,
+        projection_class_embeddings_input_dim=2816 // divisor,
+    )
+
+
+def _random_vae(latent_size: int, divisor: int) -> AutoencoderKL:
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=tuple(width // divisor for width in (128, 256, 512, 512)),
+        layers_per_block=2,
+        latent_channels=4,
+        norm_num_groups=32 // divisor,
+        sample_size=8 * latent_size,
+        scaling_factor=0.13025,
+        force_upcast=False,
+    )
+
+
+def _random_text_encoders(divisor: int, tokenizer: CLIPTokenizer) -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
+    def config(width: int, layers: int, heads: int, activation: str) -> CLIPTextConfig:
+        return CLIPTextConfig(
+            vocab_size=49408,
+            hidden_size=width // divisor,
+            intermediate_size=4 * width // divisor,
+            projection_dim=width // divisor,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            hidden_act=activation,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+
+    first = CLIPTextModel(config(768, layers=12, heads=12, activation="quick_gelu"))
+    return first, CLIPTextModelWithProjection(config(1280, layers=32, heads=20, activation="gelu"))
+
+
+def _refuse_if_too_large(parameters: float, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuse weights that do not fit into the device's free memory. Raises MemoryError."""
+    need = parameters * dtype.itemsize / 1e9
+    free = (
+        torch.cuda.mem_get_info(device)[0] / 1e9
+        if device.type == "cuda"
+        else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    )
+    if need > free:
+        raise MemoryError(
+            f"the weights need {need:.1f} GB and {device} has {free:.1f} GB free: use a larger device, a 16-bit dtype, or scale='pocket'"
+        )

@@ -1,0 +1,259 @@
+"""SAEPaint without its widget: an edit is data, a painter draws it and writes the lines of code that draw the same."""
+
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from threading import Condition
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_lib.activations.drawing import draw_pictures
+from sae_lib.activations.recording import Recording, record, replay
+from sae_lib.activations.steps import follow_steps
+from sae_lib.activations.updates import capture_updates, to_maps, to_vectors
+from sae_lib.assets import MODELS, Assets
+from sae_lib.features.feature import FeatureId, strength_unit
+from sae_lib.features.interventions import Intervention, add_features, during, intervene
+from sae_lib.models.blocks import PAPER_BLOCKS, select_blocks
+from sae_lib.paint.edits import Edit, Layer
+
+_KEPT_PICTURES = 32
+OnStep = Callable[[int, int], None]
+"""Told before each denoising step how many are done, and of how many. What it raises ends the drawing."""
+
+
+class Drawn(NamedTuple):
+    """An edit's pictures, values in [0, 1]."""
+
+    before: Float[Tensor, "3 height width"]
+    after: Float[Tensor, "3 height width"]
+    notes: tuple[str, ...]
+    """Sentences about what was not as asked: tokens that were cut, words that the model never learnt."""
+
+
+class Painter:
+    """Draws edits with some assets, one at a time however many threads ask.
+
+    Nothing is loaded before it is needed; what needs a model or an SAE raises whatever loading it raises.
+    """
+
+    def __init__(self, assets: Assets):
+        self.assets = assets
+        self._pictures: OrderedDict[Edit, Tensor] = OrderedDict()
+        self._recorded: tuple[Edit, Recording] | None = None
+        self._asked, self._changed = 0, Condition()
+
+    def grids(self, model: str) -> dict[str, int]:
+        """By block, the cells along each side of its grid in one of the models."""
+        name, _ = self.assets.call(model)
+        return {block: self.assets.grid(block, name) for block in self.assets.blocks}
+
+    def fitted(self, edit: Edit) -> Edit:
+        """The edit with each mask on the grid of its feature's block."""
+        grids = self.grids(edit.model)
+        layers = tuple(each.on_grid(grids[self._known(each.feature).block]) for each in edit.layers)
+        return replace(edit, layers=layers)
+
+    def amount(self, feature: FeatureId, strength: float) -> float:
+        """A strength in units of activation. Raises ValueError for a feature that is not there, or never fired."""
+        return strength * strength_unit(self.assets.statistics()[self._known(feature).block], feature.feature)
+
+    def _known(self, feature: FeatureId) -> FeatureId:
+        if feature.block not in self.assets.blocks:
+            blocks = ", ".join(self.assets.blocks)
+            raise ValueError(f"{feature}: no SAE of block {feature.block!r} is loaded; there are {blocks}")
+        return feature
+
+    def draw(self, edit: Edit, on_step: OnStep | None = None) -> Drawn:
+        """The picture without the layers and with them. The last pictures are kept: undoing is exact and costs nothing.
+
+        A drawing that ends early, by an exception of `on_step` or another, leaves no trace.
+
+        Raises ValueError for a feature that is not there, a mask of another grid, or steps that the model has not;
+        MemoryError if the GPU's is too small.
+        """
+        wanted = [replace(edit, layers=()), edit]
+        with self._ahead(), self.assets.lock, self._guarded():
+            pictures = {each: self._pictures.get(each) for each in wanted}
+            missing = [each for each, picture in pictures.items() if picture is None]
+            for done, each in enumerate(missing):
+                pictures[each] = self._draw(each, on_step, done, len(missing))
+            self._keep(pictures)
+            return Drawn(*(pictures[each] for each in wanted), self.notes(edit))
+
+    @contextmanager
+    def _ahead(self) -> Iterator[None]:
+        with self._changed:
+            self._asked += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._asked -= 1
+                self._changed.notify_all()
+
+    def give_way(self) -> None:
+        """Waits until no edit is being drawn or wants to be: what nobody's stroke waits for, a card say, asks this first."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._asked)
+
+    def _draw(self, edit: Edit, on_step: OnStep | None, done: int, count: int) -> Float[Tensor, "3 height width"]:
+        name, settings = self.assets.call(edit.model, edit.seed, 1)
+        if edit.layers:
+            self.assets.saes()  # before the pipeline: where one model is held at a time, they ask for Turbo
+        pipe = self.assets.pipe(name)
+        with ExitStack() as stack:
+            if on_step:
+                total = count * settings.steps
+                tell = lambda step: on_step(done * settings.steps + step.index, total)
+                stack.enter_context(follow_steps(pipe, tell))
+            for layer in edit.layers:
+                stack.enter_context(intervene(pipe, {layer.feature.block: self._intervention(layer, name)}))
+            recording = stack.enter_context(self._replayed(edit, pipe))
+            picture = draw_pictures(pipe, [edit.prompt], settings)[0]
+        if recording:
+            self._recorded = edit, recording
+        return picture
+
+    def _replayed(self, edit: Edit, pipe) -> AbstractContextManager[Recording | None]:
+        """A picture without layers is recorded, and strokes on it are begun where they change something. Not in base, whose many guided
+        steps would take gigabytes at sdxl scale."""
+        plain = replace(edit, layers=())
+        if edit.model == MODELS[2]:
+            return nullcontext()
+        if edit == plain:
+            return record(pipe)
+        if self._recorded and self._recorded[0] == plain:
+            first = min(each.steps[0] if each.steps else 0 for each in edit.layers)
+            return replay(pipe, self._recorded[1], [each.feature.block for each in edit.layers], first)
+        return nullcontext()
+
+    def _intervention(self, layer: Layer, name: str) -> Intervention:
+        (block, number), amount = layer.feature, self.amount(layer.feature, layer.strength)
+        side = self.assets.grid(block, name)
+        if layer.mask is not None and (len(layer.mask), len(layer.mask[0])) != (side, side):
+            raise ValueError(
+                f"{layer.feature}: its mask has {len(layer.mask)} x {len(layer.mask[0])} cells and the grid of {block} has "
+                f"{side} x {side}; `Layer.on_grid({side})` brings it there"
+            )
+        fn = add_features(self.assets.saes()[block], number, amount, layer.mask_tensor)
+        return during(fn, *layer.steps) if layer.steps else fn
+
+    def _keep(self, pictures: Mapping[Edit, Tensor]) -> None:
+        """As the newest; the oldest go."""
+        for edit, picture in pictures.items():
+            self._pictures.pop(edit, None)
+            self._pictures[edit] = picture
+        while len(self._pictures) > _KEPT_PICTURES:
+            self._pictures.popitem(last=False)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """A GPU out of memory as one sentence; the libraries' own words on long prompts unsaid, `notes` has them."""
+        loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+        levels = [logger.level for logger in loggers]
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise MemoryError(
+                "the GPU ran out of memory while drawing: close what else uses it, or choose Turbo in place of base"
+            ) from error
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+    def notes(self, edit: Edit) -> tuple[str, ...]:
+        """What the model will not read of the prompt."""
+        tokenizer, found = self.assets.pipe(self.assets.call(edit.model)[0]).tokenizer, []
+        room = tokenizer.model_max_length - 2  # less the two that begin and end every prompt
+        tokens = len(tokenizer(edit.prompt, add_special_tokens=False, verbose=False).input_ids)
+        if tokens > room:
+            found.append(
+                f"The prompt has {tokens:,} tokens and the model reads {room}: the last {tokens - room:,} were cut."
+            )
+        if self.assets.known:
+            words = dict.fromkeys(re.findall(r"\w+|[^\w\s]", edit.prompt.lower()))
+            strange = [word for word in words if len(tokenizer.tokenize(word)) != 1 or not word.isascii()]
+            if strange:
+                shown = ", ".join(word[:20] for word in strange[:4])
+                more = f" and {len(strange) - 4} more" if len(strange) > 4 else ""
+                found.append(f"The pocket model never learnt these words: {shown}{more}.")
+        return tuple(found)
+
+    def read(self, edit: Edit) -> dict[str, Float[Tensor, "n_f height width"]]:
+        """The features' activations in the edit's picture without its layers, by block; the mean over the steps."""
+        name, settings = self.assets.call(edit.model, edit.seed, 1)
+        saes, found = self.assets.saes(), {}
+        pipe = self.assets.pipe(name)
+        with self.assets.lock, self._guarded(), capture_updates(pipe, saes) as updates:
+            draw_pictures(pipe, [edit.prompt], settings)
+            for block, sae in saes.items():
+                update = updates[block][:, 0].to(sae.pre_bias)
+                found[block] = to_maps(sae.encode(to_vectors(update)), *update.shape[-2:]).mean(0).cpu()
+        return found
+
+    def code(self, edit: Edit) -> str:
+        """Lines of Python that draw the edit's picture bit for bit, on the same machine."""
+        assets = self.assets
+        name, settings = assets.call(edit.model, edit.seed, 1)
+        source = f", {assets.sources[name]!r}" if assets.sources[name] else ""
+        lines = [f"pipe = load_pipeline({name!r}, {assets.scale!r}{source})"]
+        if edit.layers:
+            lines += self._code_of_saes()
+        for number, layer in enumerate(edit.layers):
+            lines += _code_of(layer, number)
+        indent = ""
+        if edit.layers:
+            entered = [f"intervene(pipe, {{{each.feature.block!r}: layer_{i}}})" for i, each in enumerate(edit.layers)]
+            lines.append(f"with {', '.join(entered)}:")
+            indent = "    "
+        call = f"CallSettings({settings.steps}, {settings.guidance_scale}, seed={settings.seed})"
+        lines.append(f"{indent}drawn = draw_pictures(pipe, [{edit.prompt!r}], {call})")
+        text = "\n".join([*lines, "picture = as_image(drawn[0])", ""])
+        names = ", ".join(name for name in _NAMES if f"{name}(" in text)
+        return ("import torch\n\n" if "torch." in text else "") + f"from sae_lib import {names}\n\n{text}"
+
+    def _code_of_saes(self) -> list[str]:
+        """blocks are told where they are not the scale's own."""
+        assets, blocks = self.assets, ""
+        if assets.untrained:
+            if assets.blocks != PAPER_BLOCKS:
+                blocks = f", {','.join(assets.blocks)!r}"
+            return [f"saes, statistics = rehearsal_saes(pipe{blocks})"]
+        if assets.blocks != select_blocks("", assets.scale):
+            blocks = f", blocks={','.join(assets.blocks)!r}"
+        asked = f"'panel', {assets.scale!r}" + (f", {assets.sae_folder!r}" if assets.sae_folder else "")
+        return [
+            f"saes = load_saes({asked}, device=pipe.device{blocks})",
+            f"statistics = load_statistics({asked}{blocks})",
+        ]
+
+
+_NAMES = ("CallSettings", "add_features", "as_image", "draw_pictures", "during", "intervene", "load_pipeline")
+_NAMES += ("load_saes", "load_statistics", "rehearsal_saes", "strength_unit")
+
+
+def _code_of(layer: Layer, number: int) -> list[str]:
+    (block, feature), lines, mask = layer.feature, [], ""
+    if layer.mask is not None:
+        mask, cells = f", mask_{number}", layer.mask_tensor
+        rows, columns = (each.tolist() for each in cells.nonzero().T)
+        lines.append(f"mask_{number} = torch.zeros({cells.shape[0]}, {cells.shape[1]})")
+        values = [layer.mask[row][column] for row, column in zip(rows, columns, strict=True)]
+        if values:
+            value = "1" if set(values) == {1.0} else f"torch.tensor({values})"
+            lines.append(f"mask_{number}[{rows}, {columns}] = {value}")
+    amount = f"{layer.strength!r} * strength_unit(statistics[{block!r}], {feature})"
+    lines.append(f"layer_{number} = add_features(saes[{block!r}], {feature}, {amount}{mask})")
+    if layer.steps:
+        lines.append(f"layer_{number} = during(layer_{number}, {layer.steps[0]}, {layer.steps[1]})")
+    return lines

@@ -1,0 +1,226 @@
+"""The two widgets of notebook 20: they show what `painting` and `catalogue` compute, and compute nothing themselves.
+
+Everything between browser and kernel is a message, pictures as PNG bytes; no state is kept in the notebook.
+"""
+
+import io
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_lib.activations.drawing import as_image
+from sae_lib.assets import MODELS
+from sae_lib.companion.pictures import difference
+from sae_lib.companion.style import BLOCK_COLORS, BLOCK_MARKERS
+from sae_lib.features.feature import FeatureId
+from sae_lib.features.writing import Written
+from sae_lib.paint.catalogue import BETAS, TOP, Catalogue, Row, finest_grid
+from sae_lib.paint.edits import Edit
+
+_GLYPHS = {"v": "▼", "<": "◀", ">": "▶", "^": "▲", "o": "●", "s": "■", "D": "◆", "P": "✚", "X": "✖", "*": "★", "h": "⬢"}
+"""What Matplotlib draws for a marker, as a character."""
+
+
+def _file(name: str) -> str:
+    return (Path(__file__).parent / name).read_text()
+
+
+class Stale(Exception):
+    """The browser no longer waits for this answer: it was cancelled, or asked anew."""
+
+
+class LiveWidget(anywidget.AnyWidget):
+    """Answers the browser's messages `{"kind", "number", ...}` by the method `on_<kind>`, in a thread of its own.
+
+    So the kernel hears the next message, "cancel" above all, while a picture is drawn. Of each kind the last message
+    counts. What a method raises is sent as one sentence.
+    """
+
+    _css = _file("style.css")
+
+    def __init__(self, catalogue: Catalogue):
+        super().__init__()
+        self.catalogue, self.painter = catalogue, catalogue.painter
+        self._thread = ThreadPoolExecutor(1, "sae_lib widget")
+        self._last: dict[str, str] = {}
+        self._sending = threading.Lock()
+        self.on_msg(self._receive)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}: run this notebook to use it; the figure beside it shows what it does"
+
+    def _receive(self, _widget, message: dict[str, Any], _buffers) -> None:
+        kind, number = message.pop("kind"), message.pop("number")
+        if kind == "ping":
+            self.tell("pong", number)
+        elif kind == "cancel":
+            self._last.pop(message["of"], None)
+        else:
+            self._last[kind] = number
+            self._thread.submit(self._answer, kind, number, message)
+
+    def _answer(self, kind: str, number: str, message: Mapping[str, Any]) -> None:
+        def check(done: int = 0, count: int = 0) -> None:
+            if self._last.get(kind) != number:
+                raise Stale
+            if count:
+                self.tell("progress", number, done=done, count=count)
+
+        try:
+            check()
+            self.catalogue.prepare(check)
+            getattr(self, f"on_{kind}")(number, check, **message)
+        except Stale:
+            self.tell("stale", number)
+        except Exception as error:  # noqa: BLE001 - whatever it is: the notebook lives on, and the reader is told
+            self.tell("refused", number, sentence=str(error) or type(error).__name__)
+
+    def tell(self, kind: str, number: str, buffers: list[bytes] | None = None, **content: Any) -> None:
+        """A message to the browser, in answer to the one of that number."""
+        with self._sending:
+            self.send({"kind": kind, "number": number, **content}, buffers or [])
+
+    def described(self, row: Row) -> dict[str, Any]:
+        """A feature as a line of a list."""
+        told = {"id": str(row.id), "block": row.id.block, "meaning": row.meaning, "score": round(row.score, 3)}
+        return told | {"wrote": in_words(self.catalogue.written.get(row.id))}
+
+    def fired(
+        self, maps: Mapping[str, Float[Tensor, "n_f height width"]], cell: tuple[int, int] | None = None
+    ) -> list[dict[str, Any]]:
+        """The features active in a picture that was read, or at one cell."""
+        found = self.catalogue.firing(maps, cell)
+        return [
+            self.described(self.catalogue.row(each.id)) | {"strength": each.strength, "share": each.share}
+            for each in found
+        ]
+
+    def welcome(self, number: str, check: Callable, buffers: list[bytes] | None = None, **content: Any) -> None:
+        """What the browser needs first."""
+        assets = self.painter.assets
+        blocks = [
+            {
+                "name": name,
+                "color": BLOCK_COLORS[name],
+                "mark": _GLYPHS[BLOCK_MARKERS[name]],
+                "strength": self.catalogue.strength(name),
+            }
+            for name in assets.blocks
+        ]
+        first = {"blocks": blocks, "known": assets.known, "features": len(self.catalogue.rows)}
+        self.tell("welcome", number, buffers, **first | content)
+
+
+class PainterWidget(LiveWidget):
+    """SAEPaint: brush features onto a picture and see the model change its mind.
+
+    start: the edit that it opens with, by default `Catalogue.first_edit`.
+    """
+
+    _esm = _file("wire.js") + _file("painter.js")
+
+    def __init__(self, catalogue: Catalogue, start: Edit | None = None):
+        super().__init__(catalogue)
+        self._edit = start
+
+    @property
+    def edit(self) -> Edit | None:
+        """What was drawn last: `widget.painter.draw(widget.edit)` gives its pictures."""
+        return self._edit
+
+    def on_hello(self, number: str, check: Callable) -> None:
+        models = [{"name": name, "steps": self.painter.assets.call(name)[1].steps} for name in MODELS]
+        self._edit = self._edit or self.catalogue.first_edit
+        grids = self.painter.grids(self._edit.model)
+        self.welcome(number, check, models=models, edit=self._edit.to_json(), grids=grids)
+
+    def on_draw(self, number: str, check: Callable, edit: dict[str, Any]) -> None:
+        asked = self.painter.fitted(Edit.from_json(edit))
+        drawn = self.painter.draw(asked, check)
+        check()
+        self._edit = asked
+        pictures = [png(each) for each in (drawn.before, drawn.after, difference(drawn.before, drawn.after))]
+        meanings = {str(each.feature): self.catalogue.row(each.feature).meaning for each in asked.layers}
+        content = {"edit": asked.to_json(), "grids": self.painter.grids(asked.model)}
+        content |= {"notes": list(drawn.notes), "meanings": meanings}
+        self.tell("picture", number, pictures, code=self.painter.code(asked), **content)
+
+    def on_search(self, number: str, check: Callable, text: str) -> None:
+        found = [self.described(self.catalogue.row(each)) for each in self.catalogue.search(text)]
+        self.tell("features", number, found=found)
+
+    def on_active(self, number: str, check: Callable, edit: dict[str, Any]) -> None:
+        self.tell("features", number, found=self.fired(self.painter.read(Edit.from_json(edit))))
+
+
+class ExplorerWidget(LiveWidget):
+    """All features as cards, and those that fire in a picture of one's own.
+
+    start: the prompt and seed that it opens with, by default those of `Catalogue.first_edit`.
+    """
+
+    _esm = _file("wire.js") + _file("explorer.js")
+
+    def __init__(self, catalogue: Catalogue, start: Edit | None = None):
+        super().__init__(catalogue)
+        self._start = start
+
+    def on_hello(self, number: str, check: Callable) -> None:
+        rows = self.catalogue.rows
+        blocks, meanings = list(self.painter.assets.blocks), sorted({row.meaning for row in rows})
+        table = [
+            np.array([blocks.index(row.id.block) for row in rows], np.float32),
+            np.array([row.id.feature for row in rows], np.float32),
+            np.array([row.firing_rate for row in rows], np.float32),
+            np.array([row.score for row in rows], np.float32),
+            np.array([meanings.index(row.meaning) for row in rows], np.float32),
+        ]
+        start = self._start or self.catalogue.first_edit
+        content = {"meanings": meanings, "betas": BETAS, "top": TOP, "edit": start.to_json()}
+        content["wrote"] = {str(each): in_words(found) for each, found in self.catalogue.written.items()}
+        self.welcome(number, check, buffers=[each.tobytes() for each in table], **content)
+
+    def on_search(self, number: str, check: Callable, text: str) -> None:
+        found = self.catalogue.search(text, len(self.catalogue.rows))
+        self.tell("found", number, found=[str(each) for each in found])
+
+    def on_panels(self, number: str, check: Callable, features: list[str]) -> None:
+        for each in features:
+            check()
+            try:
+                panel = self.catalogue.panel(FeatureId.parse(each))
+            except ValueError as error:
+                self.tell("panel", number, feature=each, sentence=str(error))
+                continue
+            rows = [torch.cat(list(pictures), -1) for pictures in (panel.top, panel.strip)]
+            self.tell("panel", number, [png(each) for each in (panel.icon, *rows)], feature=each, top=len(panel.top))
+
+    def on_read(self, number: str, check: Callable, prompt: str, seed: int, cell: list[int] | None) -> None:
+        edit = Edit(prompt, int(seed))
+        drawn, maps = self.painter.draw(edit, check), self.painter.read(edit)
+        content = {"found": self.fired(maps, tuple(cell) if cell else None), "grid": finest_grid(maps), "cell": cell}
+        self.tell("read", number, [png(drawn.before)], notes=list(drawn.notes), **content)
+
+
+def in_words(found: Written | None) -> str:
+    """What a feature wrote when it was tried, as the end of its line."""
+    if found is None:
+        return "not tried"
+    if found.rise <= 0:
+        return "writes nothing"
+    return f"writes {found.gain:+.2f}" if found.gain > 0 else "writes but redraws"
+
+
+def png(picture: Float[Tensor, "3 height width"]) -> bytes:
+    """A picture with values in [0, 1] as a PNG file."""
+    with io.BytesIO() as file:
+        as_image(picture).save(file, "png")
+        return file.getvalue()

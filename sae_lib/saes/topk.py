@@ -1,0 +1,192 @@
+"""The k-sparse autoencoder of update vectors."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+
+_CPU_PIECE, _GPU_PIECE = 2**21, 2**28
+"""Pre-activations computed at a time: 8 MB and 1 GB in float32."""
+
+
+def top_k(x: Float[Tensor, "rows n"], k: int) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
+    """`x.topk(k)`, on a CPU in half the time: first the k groups with the highest maxima, then the k highest in them.
+
+    The k highest of a row lie in the k groups whose maxima are highest. Of equal values others may be chosen.
+    """
+    size = _group_size(x.shape[-1], k)
+    if x.device.type != "cpu" or size == 1:
+        return x.topk(k, dim=-1)
+    groups = x.shape[-1] // size
+    best = x.unflatten(-1, (size, groups)).amax(1).topk(k, dim=-1, sorted=False).indices
+    members = (best[:, None] + groups * torch.arange(size)[:, None]).flatten(1)
+    values, places = x.gather(1, members).topk(k, dim=-1)
+    return values, members.gather(1, places)
+
+
+def _group_size(n: int, k: int) -> int:
+    """The power of two that divides n and leaves the least to look through: n / size maxima, then k * size members.
+
+    1 for short rows, in which a single search takes less time than two.
+    """
+    if n < 128:
+        return 1
+    sizes = [2**power for power in range(9) if n % 2**power == 0 and n >= k * 2**power]
+    return min(sizes, key=lambda size: n / size + k * size, default=1)
+
+
+class TopKSAE(nn.Module):
+    """A TopK sparse autoencoder (paper: section 2; equations as in the authors' code).
+
+        s  = ENC(x) = ReLU(TopK_k(W_enc (x - b_pre) + b_act))
+        x' = DEC(s) = W_dec s + b_pre = b_pre + sum over features rho of s_rho f_rho
+
+    TopK keeps the k largest pre-activations of a vector and ReLU then drops the negative ones, so at most k activations
+    are non-zero. f_rho is column rho of W_dec, of unit length. Starts as the paper's does, but for b_pre (which wants
+    data): W_enc is torch's default for a linear layer, W_dec its transpose with unit columns, biases 0. generator: where W_enc is
+    drawn from; by default torch's own, which SAEs made in several threads at once would share.
+
+    Raises ValueError if k is not between 1 and n_f.
+    """
+
+    encoder: nn.Linear
+    """weight `[n_f, d_model]`, W_enc."""
+    decoder: nn.Linear
+    """weight `[d_model, n_f]`, W_dec."""
+    pre_bias: Float[Tensor, " d_model"]
+    """b_pre, taken off before encoding and put back after decoding."""
+    latent_bias: Float[Tensor, " n_f"]
+    """b_act."""
+    stats_last_nonzero: Int[Tensor, " n_f"]
+    """Training steps since the feature last had a kept pre-activation above 1e-3; 1 if it had one in the last step."""
+
+    def __init__(self, d_model: int, n_f: int, k: int, generator: torch.Generator | None = None):
+        if not 1 <= k <= n_f:
+            raise ValueError(f"k is {k}; wanted 1 <= k <= n_f = {n_f}")
+        super().__init__()
+        self.d_model, self.n_f, self.k = d_model, n_f, k
+        self.encoder = nn.utils.skip_init(nn.Linear, d_model, n_f, bias=False)
+        self.decoder = nn.utils.skip_init(nn.Linear, n_f, d_model, bias=False)
+        nn.init.kaiming_uniform_(self.encoder.weight, math.sqrt(5), generator=generator)  # as nn.Linear does
+        # Features lie one after the other in memory, so that reading k of them reads k pieces.
+        self.decoder.weight.data = self.encoder.weight.data.clone().T
+        self.pre_bias = nn.Parameter(torch.zeros(d_model))
+        self.latent_bias = nn.Parameter(torch.zeros(n_f))
+        self.register_buffer("stats_last_nonzero", torch.zeros(n_f, dtype=torch.long))
+        self.normalize_decoder_()
+
+    def pre_activations(self, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows n_f"]:
+        """W_enc (x - b_pre) + b_act, before TopK and ReLU. Raises ValueError for vectors of another width."""
+        if x.shape[-1] != self.d_model:
+            raise ValueError(f"got vectors of width {x.shape[-1]}, this SAE wants d_model = {self.d_model}")
+        return F.linear(x - self.pre_bias, self.encoder.weight, self.latent_bias)
+
+    def encode_sparse(
+        self, x: Float[Tensor, "*rows d_model"]
+    ) -> tuple[Float[Tensor, "*rows k"], Int[Tensor, "*rows k"]]:
+        """The k activations kept of each vector, largest first, and their features. Values may be 0 (ReLU)."""
+        values, indices = self.top_pre_activations(x)
+        return values.relu(), indices
+
+    def top_pre_activations(
+        self, x: Float[Tensor, "*rows d_model"]
+    ) -> tuple[Float[Tensor, "*rows k"], Int[Tensor, "*rows k"]]:
+        """TopK before ReLU. Some rows at a time, so that on a CPU TopK finds the products still in its cache."""
+        rows = max(1, (_CPU_PIECE if x.device.type == "cpu" else _GPU_PIECE) // self.n_f)
+        parts = [top_k(self.pre_activations(piece), self.k) for piece in x.reshape(-1, x.shape[-1]).split(rows)]
+        values, indices = (torch.cat(part).unflatten(0, x.shape[:-1]) for part in zip(*parts, strict=True))
+        return values, indices
+
+    def encode(self, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows n_f"]:
+        """The activations, dense: >= 0, at most k of a vector non-zero."""
+        values, indices = self.encode_sparse(x)
+        return self.to_dense(values, indices)
+
+    def to_dense(
+        self, values: Float[Tensor, "*rows kept"], indices: Int[Tensor, "*rows kept"]
+    ) -> Float[Tensor, "*rows n_f"]:
+        """Sparse activations written out: zero wherever `indices` does not point."""
+        return values.new_zeros(*values.shape[:-1], self.n_f).scatter(-1, indices, values)
+
+    def decode(self, activations: Float[Tensor, "*rows n_f"]) -> Float[Tensor, "*rows d_model"]:
+        """W_dec s + b_pre. Of all-zero activations it is b_pre."""
+        return self.decoder(activations) + self.pre_bias
+
+    def forward(self, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
+        """The reconstruction DEC(ENC(x))."""
+        return self.decode(self.encode(x))
+
+    @torch.no_grad()
+    def normalize_decoder_(self) -> None:
+        """Scales each decoder column to unit length, in place."""
+        self.decoder.weight /= self.decoder.weight.norm(dim=0)
+
+    def save(
+        self, folder: str | Path, training: dict[str, Any] | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Writes `model.safetensors` (parameters named as in the published checkpoints, in `dtype`) and `config.json`.
+
+        training: what else a reader must know (block, seed, learning rate ...), stored under that key. Each file
+        appears under its name only when it is complete, `config.json` last.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {
+            name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
+            for name, tensor in self.state_dict().items()
+        }
+        config = {"d_model": self.d_model, "n_f": self.n_f, "k": self.k, "training": training or {}}
+        save_file(tensors, folder / f"{WEIGHTS_FILE}.partial")
+        (folder / f"{CONFIG_FILE}.partial").write_text(json.dumps(config, indent=2) + "\n")
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            os.replace(folder / f"{name}.partial", folder / name)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        block: str | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "TopKSAE":
+        """Reads what `save` wrote; the parameters want no gradient.
+
+        block: where given, refuses an SAE that was trained on another block.
+
+        Raises FileNotFoundError for a missing file, and ValueError for a truncated or foreign one, for tensors of
+        another shape than `config.json` says, and for an SAE of another block.
+        """
+        folder = Path(folder)
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(
+                    f"no {name} in {folder}: not an SAE's folder, or not completely copied; train or copy it again"
+                )
+        try:
+            config = json.loads((folder / CONFIG_FILE).read_text())
+            d_model, n_f, k, training = (config[key] for key in ("d_model", "n_f", "k", "training"))
+            tensors = load_file(folder / WEIGHTS_FILE)
+        except (SafetensorError, json.JSONDecodeError, KeyError) as error:
+            raise ValueError(
+                f"the SAE in {folder} is truncated or of another format ({error!r}); train or copy it again"
+            ) from error
+        if block is not None and training.get("block") != block:
+            raise ValueError(f"the SAE in {folder} is for block {training.get('block')!r}, wanted {block!r}")
+        sae = cls(d_model, n_f, k)
+        shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+        wanted = {name: list(tensor.shape) for name, tensor in sae.state_dict().items()}
+        if shapes != wanted:
+            raise ValueError(f"the weights in {folder} have shapes {shapes}; its {CONFIG_FILE} says {wanted}")
+        sae.load_state_dict(tensors)
+        return sae.to(device, dtype).requires_grad_(False)

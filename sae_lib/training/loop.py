@@ -1,0 +1,216 @@
+"""The loop that trains several SAEs on one stream of update vectors, and goes on where it was stopped."""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from sae_lib.activations.processes import owned, world
+from sae_lib.saes.topk import TopKSAE
+from sae_lib.training.config import SAEConfig
+from sae_lib.training.resume import Position, load_state, remove_states, save_state
+from sae_lib.training.trainer import SAETraining
+
+PIECE = 65_536
+"""Vectors a block between two chances to save the state."""
+
+
+class _Batches:
+    """Cuts one block's vectors, arriving in chunks of any size, into batches; what is left over waits."""
+
+    def __init__(self, batch_size: int):
+        self.batch_size = batch_size
+        self.rest: Tensor | None = None
+
+    def cut(self, vectors: Float[Tensor, "vectors d_model"]) -> list[Tensor]:
+        if self.rest is not None:
+            vectors = torch.cat([self.rest, vectors])
+        *batches, last = vectors.split(self.batch_size)
+        self.rest = last
+        if len(last) == self.batch_size:
+            batches, self.rest = [*batches, last], None
+        return batches
+
+
+def train_saes(
+    stream: Sequence[Mapping[str, Tensor]],
+    configs: Iterable[SAEConfig],
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    log_interval: int = 100,
+    save_every: float = 600.0,
+    about: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[SAEConfig, TopKSAE]:
+    """Trains every SAE in one pass over the stream (paper: App. K), each as if it were alone.
+
+    stream: fills `{block: update_vectors [vectors, d_model]}` of any size, in the order of training (a `TrainingStream`,
+    or a list); they are cut into batches here. Of each block the first `init_batches` batches only set the loss scale and
+    b_pre; an incomplete last batch is dropped. In `folder` each SAE gets a folder of its own (`config.folder_name`) with
+    `model.safetensors`, `config.json`, `training.jsonl` and `statistics.safetensors` (over the last fill), written when
+    the stream ends. An SAE that is already there is loaded and not trained again; whether the stream is the same is for
+    the caller to know.
+
+    about: of each block what its vectors are, stored beside the weights as `diffusion.json` (`TrainingRun.describe`).
+
+    save_every: seconds after which the state is saved in `folder`. A run that died goes on there when it is called
+    again, and ends with the weights it would have had: the stream's fill is made again. With torch.distributed each
+    process trains the SAEs of the blocks it owns; all of them get all SAEs.
+
+    Raises ValueError if two configs share a folder name, if the folder holds an SAE or an unfinished run of other
+    settings, and for a stream that is empty or too short, lacks a block, has vectors of another width than d_model, or
+    holds NaN or infinity.
+    """
+    configs, folder = list(configs), Path(folder)
+    names = [config.folder_name for config in configs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two configs share a folder name in {names}; train them into different folders")
+    saes = {config: _load_finished(config, folder, device) for config in configs}
+    blocks = owned(list(dict.fromkeys(config.block for config in configs)))
+    missing = [config for config, sae in saes.items() if sae is None]
+    trainings = [SAETraining(config, log_interval) for config in missing if config.block in blocks]
+    if missing:
+        identity = {"configs": [asdict(config) for config in configs], "stream": getattr(stream, "description", None)}
+        _Run(trainings, folder, device, identity, save_every).train(stream)
+        for training in trainings:
+            saes[training.config] = training.save(folder, (about or {}).get(training.config.block))
+        if world()[1] > 1:
+            dist.barrier()
+            saes |= {config: _load_finished(config, folder, device) for config in missing}
+        remove_states(folder)
+    return saes
+
+
+class _Run:
+    """Trainings stepped together over a stream. On the CPU an SAE a core, since its products are too small to share one."""
+
+    def __init__(self, trainings: list[SAETraining], folder: Path, device, identity: Any, save_every: float):
+        self.trainings, self.folder, self.device = trainings, folder, torch.device(device)
+        self.identity, self.save_every, self.saved = identity, save_every, time.monotonic()
+        self.groups: dict[tuple[str, int], list[SAETraining]] = {}
+        for training in trainings:
+            self.groups.setdefault((training.config.block, training.config.batch_size), []).append(training)
+        self.cutters = {key: _Batches(key[1]) for key in self.groups}
+
+    def train(self, stream: Sequence[Mapping[str, Tensor]]) -> None:
+        first, done = self._go_on()
+        with tqdm(total=len(stream), initial=first, unit="fill", desc="training", disable=None) as bar:
+            for number in range(first, len(stream)):
+                fill = stream[number]
+                self._check(fill, number)
+                parts = list(pieces(fill, PIECE))
+                if not done:
+                    for training in self.trainings:
+                        training.start_fill(last=number + 1 == len(stream))
+                for piece in range(done, len(parts)):
+                    self._step(parts[piece])
+                    last = piece + 1 == len(parts)
+                    self._save_now_and_then((number + 1, 0) if last else (number, piece + 1))
+                done = 0
+                del fill, parts  # before the next one is made
+                bar.update()
+        for training in self.trainings:
+            if training.steps == 0:
+                config = training.config
+                raise ValueError(
+                    f"the stream is empty or too short for {config.folder_name}: wanted more than init_batches * batch_size"
+                    f" = {config.init_batches * config.batch_size} vectors of {config.block}: those are not trained on"
+                )
+
+    def _step(self, piece: Mapping[str, Tensor]) -> None:
+        on_cpu, threads = self.device.type == "cpu", torch.get_num_threads()
+        workers = {"initializer": torch.set_num_threads, "initargs": (1,)} if on_cpu else {}
+        try:
+            with ThreadPoolExecutor(threads if on_cpu else 1, **workers) as pool:
+                work = []
+                for (block, batch_size), group in self.groups.items():
+                    batches = self.cutters[block, batch_size].cut(piece[block].to(self.device))
+                    work += [pool.submit(training.take, batches) for training in group]
+                for each in work:
+                    each.result()
+        finally:
+            torch.set_num_threads(threads)  # MKL knows one number for all threads
+
+    def _check(self, fill: Mapping[str, Tensor], number: int) -> None:
+        for (block, _), group in self.groups.items():
+            _refuse_unfit(fill, block, {training.config.d_model for training in group}, number)
+
+    def _save_now_and_then(self, position: Position) -> None:
+        due = time.monotonic() - self.saved >= self.save_every
+        begun = all(training.sae is not None for training in self.trainings)
+        if world()[1] > 1:  # all processes or none
+            everyone: list[Any] = [None] * world()[1]
+            dist.all_gather_object(everyone, (due, begun))
+            due, begun = everyone[0][0], all(each[1] for each in everyone)
+        if not (due and begun):
+            return
+        tensors, told = {}, {}
+        for training in self.trainings:
+            name = training.config.folder_name
+            state, told[name] = training.state()
+            tensors |= {f"{name}/{part}": tensor for part, tensor in state.items()}
+        for (block, size), cutter in self.cutters.items():
+            if cutter.rest is not None:
+                tensors[f"rest/{block}/{size}"] = cutter.rest
+        save_state(self.folder, position, self.identity, tensors, told)
+        self.saved = time.monotonic()
+
+    def _go_on(self) -> Position:
+        found = load_state(self.folder, self.identity)
+        if found is None:
+            return 0, 0
+        position, tensors, told = found
+        for training in self.trainings:
+            name = training.config.folder_name
+            own = {part.removeprefix(f"{name}/"): x for part, x in tensors.items() if part.startswith(f"{name}/")}
+            training.restore(own, told[name], self.device)
+        for (block, size), cutter in self.cutters.items():
+            rest = tensors.get(f"rest/{block}/{size}")
+            cutter.rest = None if rest is None else rest.to(self.device)
+        return position
+
+
+def pieces(fill: Mapping[str, Tensor], rows: int) -> Iterator[dict[str, Tensor]]:
+    """A fill cut into as few equal pieces as have at most `rows` vectors a block."""
+    count = max((-(-len(x) // rows) for x in fill.values()), default=0)
+    cut = {block: x.tensor_split(count) for block, x in fill.items()}
+    for number in range(count):
+        yield {block: parts[number] for block, parts in cut.items()}
+
+
+def _refuse_unfit(fill: Mapping[str, Tensor], block: str, widths: set[int], number: int) -> None:
+    if block not in fill:
+        raise ValueError(
+            f"block {block!r} is missing from fill {number} of the stream, which has {', '.join(fill) or 'nothing'}"
+        )
+    vectors = fill[block]
+    if vectors.ndim != 2 or widths != {vectors.shape[-1]}:
+        wanted = ", ".join(map(str, sorted(widths)))
+        raise ValueError(
+            f"block {block!r}, fill {number}: got {list(vectors.shape)}, wanted [vectors, d_model = {wanted}]"
+        )
+    # The sum tells in a fifth of the time, unless it overflows.
+    if not vectors.sum(dtype=torch.float32).isfinite() and not vectors.isfinite().all():
+        raise ValueError(
+            f"block {block!r}, fill {number}: the vectors hold NaN or infinity; capture them again in float32"
+        )
+
+
+def _load_finished(config: SAEConfig, folder: Path, device: str | torch.device) -> TopKSAE | None:
+    path = folder / config.folder_name
+    if not path.exists():
+        return None
+    sae = TopKSAE.load(path, config.block, device)
+    there, asked = json.loads((path / "config.json").read_text())["training"], asdict(config)
+    different = [f"{name} {there.get(name)} (asked: {asked[name]})" for name in asked if there.get(name) != asked[name]]
+    if different:
+        raise ValueError(f"{path} holds an SAE with {', '.join(different)}; use another folder or remove it")
+    return sae

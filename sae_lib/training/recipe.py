@@ -1,0 +1,211 @@
+"""Which SAEs are trained, and on what: shared by the notebooks, the shell and the SAEs that are shipped."""
+
+import functools
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+from sae_lib.activations.denoising import CallSettings
+from sae_lib.activations.shards import DTYPES, write_shards
+from sae_lib.activations.stream import BUFFER, TrainingStream, positions_per_step
+from sae_lib.models.blocks import BLOCKS, grid_of, select_blocks, width_of
+from sae_lib.models.noise import NOISE_RULES
+from sae_lib.models.pipelines import HUB_IDS, LICENCES, POCKET_NAMES, load_pipeline
+from sae_lib.models.prompts import LAION, load_prompts
+from sae_lib.models.scales import get_scale
+from sae_lib.saes.sizes import KINDS, sae_size
+from sae_lib.saes.statistics import STATISTICS_FILE
+from sae_lib.saes.topk import TopKSAE
+from sae_lib.training.config import SAEConfig
+from sae_lib.training.loop import train_saes
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Which SAEs are trained, on which vectors of which model: what a notebook, a configuration file or a test asks for.
+
+    Raises ValueError for values that no run can have; `read` also for unknown fields and damaged files.
+    """
+
+    scale: str = "pocket"
+    """"smoke", "pocket" or "sdxl": the models, the paper's or the pocket's SAE settings, and the counts left open below."""
+    model: str = "turbo"
+    """"turbo" or "base"."""
+    source: str = ""
+    """sdxl: folder or Hub id of the model; "random" or "random/16" rehearses with random weights."""
+    dtype: str = ""
+    """Of the model: "float32", "float16" or "bfloat16"; by default float16 for sdxl on a GPU, else float32."""
+    prompts: int | None = None
+    """Training prompts; by default the scale's."""
+    prompt_source: str = ""
+    """sdxl: a file of prompts; by default the authors' data set."""
+    steps: int = 1
+    """Denoising steps of a prompt."""
+    guidance_scale: float = 0.0
+    """Guidance; above 1 the conditional half is used."""
+    noise: str = "prompt"
+    """Which generator a prompt's noise comes from: "prompt" or "batch of 50"."""
+    seed: int = 0
+    """Of the noise, of the vectors' order and, where `sae_seeds` is empty, of the SAEs' first weights."""
+    batch_size: int | None = None
+    """Prompts at a time; by default the scale's."""
+    blocks: str | tuple[str, ...] = ""
+    """Blocks whose updates are harvested, and trained on: "chosen", "paper" or codes (`select_blocks`); they may differ in grid and width."""
+    kinds: tuple[str, ...] = KINDS
+    """The SAEs of each block, by the names of `sae_size`, which fits them to the block's width; not used where `ks` are given."""
+    ks: tuple[int, ...] = ()
+    """Activations kept, in place of the kinds'."""
+    expansion_factors: tuple[int | float, ...] = (4,)
+    """n_f / d_model, where `ks` are given."""
+    sae_seeds: tuple[int, ...] = ()
+    """Of the SAEs' first weights; by default `seed`."""
+    vectors: int | None = None
+    """At most this many vectors of each block; sets the number of prompts where it is smaller."""
+    passes: int | None = None
+    """How often each vector is seen; by default the scale's."""
+    buffer: int = BUFFER
+    """Vectors of a block that are mixed at a time."""
+
+    def __post_init__(self):
+        get_scale(self.scale)
+        for name, valid in (("model", tuple(HUB_IDS)), ("noise", NOISE_RULES), ("dtype", ("", *DTYPES))):
+            if getattr(self, name) not in valid:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(map(repr, valid))}")
+        object.__setattr__(self, "blocks", select_blocks(self.blocks, self.scale))
+        for name in ("prompts", "steps", "batch_size", "vectors", "passes", "buffer"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1")
+
+    @classmethod
+    def read(cls, path: Path) -> "TrainingRun":
+        """From a JSON file with any of the fields."""
+        if not path.is_file():
+            raise FileNotFoundError(f"no configuration {path}: write a JSON file, {{}} for the pocket scale's run")
+        try:
+            given = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is no JSON ({error})") from error
+        known = [field.name for field in fields(cls)]
+        if not isinstance(given, dict) or set(given) - set(known):
+            unknown = ", ".join(sorted(set(given) - set(known))) if isinstance(given, dict) else type(given).__name__
+            raise ValueError(f"{path}: unknown field {unknown}; valid: {', '.join(known)}")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+
+    @property
+    def rehearsal(self) -> bool:
+        """Whether the model's weights are random."""
+        return self.source.startswith("random")
+
+    @property
+    def settings(self) -> CallSettings:
+        """How the model is run."""
+        batch = self.batch_size or get_scale(self.scale, self.rehearsal).harvest_batch
+        return CallSettings(self.steps, self.guidance_scale, self.seed, batch, self.noise)
+
+    @property
+    def all_passes(self) -> int:
+        """How often each vector is seen."""
+        return self.passes or get_scale(self.scale, self.rehearsal).passes
+
+    def load_pipeline(self, device: str | torch.device | None = None) -> StableDiffusionXLPipeline:
+        """The model."""
+        return load_pipeline(self.model, self.scale, self.source or None, device, DTYPES.get(self.dtype))
+
+    def load_prompts(self, pipe) -> list[str]:
+        """The training prompts."""
+        counts = get_scale(self.scale, self.rehearsal)
+        per_prompt = self.steps * min(positions_per_step(pipe, block) for block in self.blocks)
+        enough = math.inf if self.vectors is None else math.ceil(self.vectors / per_prompt)
+        wanted = self.prompts or (counts.train_prompts if self.vectors is None else enough)
+        source = self.prompt_source or ("pocket" if self.rehearsal else "")
+        return load_prompts_once(self.scale, min(wanted, enough), "train", source)
+
+    def stream(self, pipe) -> TrainingStream:
+        """The vectors."""
+        passes, vectors = self.all_passes, self.vectors
+        prompts = self.load_prompts(pipe)
+        return TrainingStream(pipe, prompts, self.blocks, self.settings, passes, vectors, self.seed, self.buffer)
+
+    def configs(self, pipe) -> list[SAEConfig]:
+        """The SAEs: `SAEConfig.paper` at sdxl scale, `SAEConfig.pocket` otherwise.
+
+        A rehearsal has the paper's values, with the batch so small that its few vectors make some steps.
+        """
+        prompts, configs = len(self.load_prompts(pipe)), []
+        for number in range(len(self._sizes(0)) if self.ks else len(self.kinds)):
+            for seed, block in itertools.product(self.sae_seeds or (self.seed,), self.blocks):
+                d_model = width_of(pipe, block)
+                vectors = prompts * self.steps * positions_per_step(pipe, block)
+                vectors = min(vectors, self.vectors or math.inf) * self.all_passes
+                k, n_f = self._sizes(d_model)[number]
+                make, changes = self._recipe(block, vectors)
+                configs.append(make(block, k, n_f=n_f, seed=seed, d_model=d_model, auxk=min(256, n_f // 2), **changes))
+        return list(dict.fromkeys(configs))
+
+    def _sizes(self, d_model: int) -> list[tuple[int, int]]:
+        """k and n_f of the SAEs of a block of that width."""
+        if self.ks:
+            return [(k, round(factor * d_model)) for k, factor in itertools.product(self.ks, self.expansion_factors)]
+        return [sae_size(kind, d_model, self.scale) for kind in self.kinds]
+
+    def _recipe(self, block: str, vectors: int) -> tuple[Callable[..., SAEConfig], dict[str, Any]]:
+        """Whose values an SAE gets, and which of them depend on how many vectors there are."""
+        if self.scale != "sdxl":
+            return SAEConfig.pocket, {"steps": vectors // SAEConfig.pocket(block).batch_size}
+        if self.rehearsal and vectors < 100 * SAEConfig.paper(block).batch_size:
+            batch = max(1, vectors // 16)
+            return SAEConfig.paper, {"batch_size": batch, "dead_vectors_threshold": 2 * batch}
+        return SAEConfig.paper, {}
+
+    def describe(self, pipe, block: str) -> dict[str, Any]:
+        """What an SAE's `diffusion.json` says: where its vectors come from, which no checkpoint format has fields for."""
+        side, size = grid_of(pipe, block), pipe.unet.config.sample_size * pipe.vae_scale_factor
+        ours, prompts = self.scale != "sdxl", self.load_prompts(pipe)
+        return {
+            "model": self.source or (POCKET_NAMES if ours else HUB_IDS)[self.model],
+            "revision": pipe.unet.config.get("_commit_hash"),
+            "licence": "MIT" if ours or self.rehearsal else LICENCES[self.model],
+            "hook": f"{BLOCKS[block]}.proj_out, output",
+            "block": block,
+            "vector": "update: what the block adds to its input, one vector a position",
+            "token_grid": [side, side],
+            "resolution": [size, size],
+            "scheduler": type(pipe.scheduler).__name__,
+            "steps": self.steps,
+            "guidance_scale": self.guidance_scale,
+            "half": "conditional" if self.settings.guided else "the only one",
+            "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+            "noise": {"rule": self.noise, "seed": self.seed},
+            "prompts": {
+                "source": self.prompt_source or ("the pocket world" if ours or self.rehearsal else LAION),
+                "count": len(prompts),
+                "sha256": hashlib.sha256("\n".join(prompts).encode()).hexdigest(),
+            },
+            "feature_statistics": STATISTICS_FILE,
+        }
+
+    def harvest(self, folder: Path, dtype: str = "float16") -> str:
+        """Writes the vectors into a store; gives one line that says so."""
+        pipe = self.load_pipeline()
+        stream = self.stream(pipe)
+        write_shards(stream, folder, dtype)
+        return (
+            f"{stream.fills} shards of {len(self.blocks)} blocks, {len(stream.prompts):,} prompts, {dtype}, in {folder}"
+        )
+
+    def train(self, folder: Path, pipe=None, stream: Sequence | None = None) -> dict[SAEConfig, TopKSAE]:
+        """Trains the SAEs into `folder`, on the model's own vectors or on another stream (a store's)."""
+        pipe = pipe or self.load_pipeline()
+        about = {block: self.describe(pipe, block) for block in self.blocks}
+        return train_saes(stream or self.stream(pipe), self.configs(pipe), folder, pipe.device, about=about)
+
+
+load_prompts_once = functools.cache(load_prompts)  # 1.5 million of them are streamed once

@@ -1,0 +1,150 @@
+"""The SAEs of a recipe, trained once and kept: in which settings, and beside which controls."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from safetensors.torch import load_file, save_file
+
+from sae_lib.activations.denoising import CallSettings
+from sae_lib.activations.stream import PermutedStream, TrainingStream
+from sae_lib.cache.artefact import cached
+from sae_lib.saes.controls import PCA
+from sae_lib.saes.sizes import KINDS, Kind, sae_size
+from sae_lib.saes.topk import TopKSAE
+from sae_lib.training.config import SAEConfig
+from sae_lib.training.loop import train_saes
+from sae_lib.training.trainer import LOG_FILE
+
+if TYPE_CHECKING:
+    from sae_lib.assets import Assets
+from sae_lib.training.recipe import TrainingRun, load_prompts_once
+
+_PERMUTED, _PCA, _PCA_PARTS = "permuted", "pca.safetensors", ("mean", "components")
+_PCA_PROMPTS = 1_000
+"""Training prompts that a PCA beside published SAEs is fitted on."""
+
+
+class Trained(NamedTuple):
+    """SAEs trained on one stream, with the controls made from the same vectors."""
+
+    folder: Path | None
+    """The artefact: one folder per SAE, as `train_saes` writes them. None of published ones."""
+    scale: str
+    saes: dict[SAEConfig, TopKSAE]
+    permuted: dict[str, TopKSAE]
+    """By block: an SAE of the last kind trained on the dimension-permuted updates. Empty unless asked for."""
+    pca: dict[str, PCA]
+    """By block: as many principal components of the stream's first fill as that SAE's k. Empty unless asked for."""
+
+    @property
+    def name(self) -> str:
+        """Names the SAEs in the inputs of what is made from them."""
+        if self.folder is not None:
+            return self.folder.name
+        weights = (sae.encoder.weight.numpy(force=True).tobytes() for sae in self.saes.values())
+        return "published-" + hashlib.sha256(b"".join(weights)).hexdigest()[:12]
+
+    def log(self, config: SAEConfig) -> list[dict[str, float]]:
+        """The rows of an SAE's training log; none of a published one."""
+        if self.folder is None:
+            return []
+        return [json.loads(row) for row in (self.folder / config.folder_name / LOG_FILE).read_text().splitlines()]
+
+    def configs(self, kind: Kind) -> dict[str, SAEConfig]:
+        """Of the SAEs of one kind, by block."""
+        return {c.block: c for c in self.saes if (c.k, c.n_f) == sae_size(kind, c.d_model, self.scale)}
+
+    def of_kind(self, kind: Kind) -> dict[str, TopKSAE]:
+        """The SAEs of one kind, by block."""
+        return {block: self.saes[config] for block, config in self.configs(kind).items()}
+
+
+def train_in_setting(
+    assets: "Assets",
+    model: str,
+    settings: CallSettings,
+    prompts: int,
+    kinds: Sequence[Kind] = KINDS,
+    controls: bool = False,
+) -> Trained:
+    """SAEs of the assets' blocks, trained on the updates of one setting, from the cache if they are there.
+
+    model: "turbo" or "base". settings: of the pipeline calls; its seed is also that of the vectors' order and of the SAEs' first
+    weights. prompts: how many training prompts; every position and step of them is seen `passes` times (see `Scale`). controls:
+    also an SAE of the last kind on dimension-permuted updates, and a PCA of as many components as that one keeps.
+
+    Raises what `load_prompts` and `train_saes` raise.
+    """
+    pipe = assets.pipe(model)
+    run = TrainingRun(
+        assets.scale,
+        model,
+        assets.sources[model],
+        prompts=prompts,
+        prompt_source=assets.prompt_source,
+        blocks=assets.blocks,
+        kinds=tuple(kinds),
+        **{name: getattr(settings, name) for name in ("steps", "guidance_scale", "noise", "seed", "batch_size")},
+    )
+    stream, configs = run.stream(pipe), run.configs(pipe)
+    last = {c for c in configs if (c.k, c.n_f) == sae_size(kinds[-1], c.d_model, assets.scale)}
+    permuted = [config for config in configs if controls and config in last]
+
+    inputs = {"run": asdict(run), "stream": stream.description, "controls": controls}
+    inputs |= {"configs": [asdict(config) for config in configs]}
+    folder = cached("saes", inputs, _maker(run, pipe, stream, permuted), resumable=True)
+    device = {"device": pipe.device}
+    saes = {config: TopKSAE.load(folder / config.folder_name, config.block, **device) for config in configs}
+    controlled = {c.block: TopKSAE.load(folder / _PERMUTED / c.folder_name, c.block, **device) for c in permuted}
+    tensors = load_file(folder / _PCA, str(pipe.device)) if controls else {}
+    pca = {block: PCA(*(tensors[f"{block}.{part}"] for part in _PCA_PARTS)) for block in controlled}
+    return Trained(folder, assets.scale, saes, controlled, pca)
+
+
+def _maker(run: TrainingRun, pipe, stream: TrainingStream, permuted: Sequence[SAEConfig]) -> Callable[[Path], None]:
+    """What fills the artefact. It is told no assets, so that other shipped SAEs do not make it anew."""
+
+    def make(folder: Path) -> None:
+        run.train(folder, pipe, stream)
+        if permuted:
+            train_saes(PermutedStream(stream), permuted, folder / _PERMUTED, pipe.device)
+            fits = PCA.fit_blocks([stream.in_order()], {config.block: config.k for config in permuted})
+            tensors = {f"{block}.{part}": getattr(fit, part) for block, fit in fits.items() for part in _PCA_PARTS}
+            save_file(tensors, folder / _PCA)
+
+    return make
+
+
+def trains_saes(assets: "Assets", saes: str = "trained") -> bool:
+    """Whether `one_step_saes` trains with these arguments, or loads published SAEs."""
+    return assets.scale != "sdxl" or saes == "trained" or assets.untrained
+
+
+def one_step_saes(assets: "Assets", seed: int = 0, saes: str = "trained") -> Trained:
+    """The SAEs of this companion: of one-step Turbo updates, two per block (`sae_size`), with their PCA.
+
+    saes: "trained" (from the cache if they are there, with permuted controls) or, at sdxl scale, "published": the
+    authors' from the Hub or from the assets' folder, and PCA from few training prompts. Other scales have no published SAEs, and
+    a rehearsal only those of a folder: they train in any case.
+
+    Raises ValueError for another word, and what `load_saes`, `load_prompts` and `train_saes` raise.
+    """
+    if saes not in ("published", "trained"):
+        raise ValueError(f"saes is {saes!r}; choose 'published' or 'trained'")
+    counts, turbo = assets.counts, assets.pipe()
+    settings = CallSettings(steps=1, guidance_scale=0.0, seed=seed, batch_size=counts.harvest_batch)
+    if trains_saes(assets, saes):
+        return train_in_setting(assets, "turbo", settings, counts.train_prompts, controls=True)
+    loaded = {}
+    for kind in KINDS:
+        for block, sae in assets.saes(kind).items():
+            changes = {"d_model": sae.d_model, "auxk": min(256, sae.n_f // 2)}
+            loaded[SAEConfig.paper(block, sae.k, sae.n_f, **changes)] = sae
+    prompts = load_prompts_once(assets.scale, min(_PCA_PROMPTS, counts.train_prompts), "train", assets.prompt_source)
+    stream = TrainingStream(turbo, prompts, assets.blocks, settings)
+    pca = PCA.fit_blocks([stream.in_order()], {block: sae.k for block, sae in assets.saes(KINDS[-1]).items()})
+    return Trained(None, assets.scale, loaded, {}, pca)

@@ -1,0 +1,398 @@
+"""The book's builder, on a repository of two small notebooks."""
+
+import json
+import re
+import shutil
+import tomllib
+
+import nbformat
+import pytest
+import torch
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+from notebooks.book import build as builder, colab, drawing, prose, records
+from notebooks.book.build import build
+from sae_lib import Catalogue, Painter
+from sae_lib.assets import Assets
+from sae_lib.cache.artefact import ROOT
+from sae_lib.features import reading
+from sae_lib.models.blocks import ATTENTION_BLOCKS
+from sae_lib.paint.catalogue import BETAS, TOP
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
+SAVE = 'save_figure(run, fig, "curve", {}, None, verdicts)'
+FIRST = """# 01 The first
+
+**Claim checked.** One is less than two (paper: Fig. 3, A). The rest is prose.
+
+| a | b |
+|---|---|
+| 1 | 2 |"""
+SEEN = "**What we see.** The curve `rises` from left to right. It never falls. " + "It goes on and on. " * 40
+LAST = "## 1.2 What is next\n\n[02](02_second.ipynb#the-end) and [the record](../figures/01_first/curve.json)."
+VERDICT = {
+    "claim": "it rises",
+    "value": 0.5,
+    "interval": [0.25, 0.75],
+    "published": 0.4,
+    "source": "digitised",
+    "id": "C1",
+}
+INDEX = [
+    {"id": "Figure 1", "title": "A curve", "version": "v5", "source": "digitised", "files": ["01_first/curve"]},
+    {"id": "Plot", "title": "The same", "version": "", "source": "", "files": ["01_first/curve"]},
+    {"id": "Figure 2", "title": "", "version": "v5", "source": "", "files": [], "status": "not identified"},
+]
+
+
+def picture():
+    return new_output("display_data", {"image/png": PNG, "text/plain": "<Figure>"})
+
+
+def printed(text):
+    return new_output("stream", text=text)
+
+
+def write(path, *cells):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=list(cells)), path)
+
+
+def code(source, *outputs, count=1):
+    return new_code_cell(source, outputs=list(outputs), execution_count=count)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A repository as small as one can be."""
+    root = tmp_path_factory.mktemp("repository")
+    (root / "README.md").write_text(
+        "# A companion\n\nWhat it is, see [two](notebooks/02_second.ipynb).\n\n![A sheet](figures/01_first/curve.png)\n\n## Later\nno\n"
+    )
+    figures = root / "figures" / "01_first"
+    figures.mkdir(parents=True)
+    Image.new("RGB", (30, 20)).save(figures / "curve.png")
+    (figures / "curve.pdf").write_bytes(b"%PDF")
+    words = ("holds on the pocket model", "fails on the pocket model", "undecided on the pocket model")
+    verdicts = [VERDICT | {"word": word} for word in words]
+    (figures / "curve.json").write_text(json.dumps({"result": {"verdicts": verdicts}}))
+    shutil.copytree(ROOT / "figures/99_scorecard", root / "figures/99_scorecard", ignore=shutil.ignore_patterns("sdxl"))
+    defaults = {"status": "made", "notebooks": []}
+    (root / "figures" / "index.json").write_text(json.dumps([defaults | row for row in INDEX]))
+    saved = new_output("execute_result", {"text/plain": "01_first/curve.png|pdf|json"})
+    first = (new_markdown_cell(FIRST), code("plot()", picture()), code(SAVE, saved), new_markdown_cell(SEEN))
+    write(root / "notebooks/01_first.ipynb", *first, new_markdown_cell(LAST))
+    second = (new_markdown_cell("# 02 The second\n\nNo claim here."), code("plot()", picture(), printed("a < b\n")))
+    write(root / "notebooks/02_second.ipynb", *second, new_markdown_cell("## The end\n\nDone."))
+    lesson = "# Lesson 1: Add\n\nAdd it.\n\n<details><summary>Hint</summary>\n\nTry *plus*.\n\n</details>"
+    write(root / "notebooks/workshop/1_add_exercise.ipynb", new_markdown_cell(lesson), code("1 +", count=None))
+    write(root / "notebooks/workshop/1_add_solution.ipynb", new_markdown_cell(lesson), code("1 + 1", printed("2")))
+    (root / "notebooks/workshop/INSTRUCTOR.md").write_text(
+        "# Instructor notes\n\nSee [1](1_add_exercise.ipynb), [all](../src/).\n"
+    )
+    (root / "notebooks/src").mkdir()
+    (root / "notebooks/src/01_first.py").write_text("# %%\n")
+    for name in ("pyproject.toml", "requirements.lock"):
+        shutil.copyfile(ROOT / name, root / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def book(made, tmp_path_factory):
+    return build(made, tmp_path_factory.mktemp("built") / "book").parent
+
+
+@pytest.fixture
+def root(made, tmp_path):
+    """A copy of the repository, to be spoilt."""
+    return shutil.copytree(made, tmp_path / "repository")
+
+
+def page(book, name):
+    return BeautifulSoup((book / name).read_text(), "html.parser")
+
+
+def test_every_link_and_picture_of_every_page_is_there(book):
+    for path in book.glob("*.html"):
+        soup = page(book, path.name)
+        for element in soup.select("a[href], img[src], script[src], link[href]"):
+            address, _, anchor = (element.get("href") or element.get("src")).partition("#")
+            assert (book / (address or path.name)).is_file(), (path.name, address)
+            if anchor and address.endswith((".html", "")):
+                assert page(book, address or path.name).find(id=anchor), (path.name, address, anchor)
+
+
+def test_links_between_notebooks_lead_to_the_chapters_and_their_anchors(book):
+    links = {link["href"] for link in page(book, "01_first.html").select("main a")}
+    assert {"02_second.html#the-end", "figures/01_first/curve.json", "notebooks/01_first.ipynb"} <= links
+
+
+def test_a_folder_of_the_repository_leads_to_the_downloads(book):
+    links = {link["href"] for link in page(book, "workshop_instructor.html").select("main .text a")}
+    assert {"workshop_1_add_exercise.html", "downloads.html"} <= links
+
+
+def test_the_first_page_takes_its_words_from_the_readme_and_the_notebooks(book):
+    soup = page(book, "index.html")
+    assert soup.h1.get_text() == "A companion" and soup.find("img", alt="A sheet")
+    assert "no" not in [p.get_text() for p in soup.select("main p")]
+    told = [line.get_text("|") for line in soup.select(".chapters a")]
+    assert told[0] == "01|The first|One is less than two (paper: Fig. 3, A)." and told[1].startswith("02|The second")
+
+
+def test_verdicts_are_counted_once_a_figure_and_misses_like_successes(book):
+    counts = [each.get_text(" ", strip=True) for each in page(book, "index.html").select(".counts a")]
+    assert counts == ["1 holds", "1 fails", "1 undecided"]
+    rows = page(book, "artefacts.html").select(".verdicts li")
+    assert [row["data-word"] for row in rows] == ["holds", "fails", "undecided"]
+    told = " ".join(rows[1].get_text(" ").split())
+    assert "fails on the pocket model it rises C1 0.5" in told and "0.25 to 0.75" in told and "0.4 (digitised)" in told
+
+
+def test_the_claims_are_told_as_the_committed_scorecard_tells_them(book):
+    claims = json.loads((ROOT / "figures/99_scorecard/scorecard.json").read_text())["result"]["claims"]
+    rows = page(book, "artefacts.html").select("#claims + .scroll tbody tr")
+    shown = [[cell.get_text() for cell in row.select("td")] for row in rows]
+    assert shown == [[id, c["statement"], c["word"], c["secondary tests"]] for id, c in claims.items()]
+
+
+def test_an_artefact_that_was_not_made_says_why(book):
+    assert page(book, "artefacts.html").find(id="figure-2").find(class_="missing").get_text() == "not identified"
+
+
+def test_a_figure_that_a_later_cell_finishes_is_shown_as_saved_with_what_we_see_as_its_alt_text(book):
+    (image,) = page(book, "01_first.html").select("figure img")
+    assert image["src"] == "figures/01_first/curve.png" and (image["width"], image["height"]) == ("30", "20")
+    start = "Figure 1: A curve; Plot: The same. The curve rises from left to right. It never falls."
+    assert image["alt"].startswith(start) and 100 < len(image["alt"]) < 400 and image["alt"].endswith("on.")
+    assert "png|pdf|json" not in page(book, "01_first.html").get_text()
+
+
+def test_a_picture_that_nobody_saved_is_a_file_and_is_named_by_its_section(book):
+    (image,) = page(book, "02_second.html").select("figure img")
+    assert (book / image["src"]).is_file() and image["alt"] == "Figure of section 02 The second."
+
+
+def test_no_page_asks_for_anything_from_elsewhere(book):
+    for path in book.glob("*.html"):
+        soup = page(book, path.name)
+        assert not [e for e in soup.select("[src], link[href]") if re.match("[a-z]+:", e.get("src") or e.get("href"))]
+    assert not re.search(r"url\(|@import|https?:", (book / "assets/book.css").read_text())
+    assert "http" not in (book / "assets/book.js").read_text()
+
+
+def test_code_folds_and_is_highlighted_and_output_is_escaped(book):
+    soup = page(book, "02_second.html")
+    assert soup.select_one("details.code summary").get_text() == "Code, 1 line"
+    assert (
+        soup.select_one(".highlight .n").get_text() == "plot" and soup.select_one("pre.output").get_text() == "a < b\n"
+    )
+
+
+def test_lessons_are_shown_without_outputs_and_lead_to_their_solutions_and_back(book):
+    exercise, solution = page(book, "workshop_1_add_exercise.html"), page(book, "workshop_1_add_solution.html")
+    assert exercise.select_one("main details:not(.code) em").get_text() == "plus" and not exercise.select(".output")
+    assert exercise.select_one(".tools a[href*=solution]") and solution.select_one(".tools a[href*=exercise]")
+    assert solution.h1.get_text() == "Lesson 1: Add (solution)" and solution.select_one(".output").get_text() == "2"
+
+
+def test_without_a_workshop_there_is_no_part_of_that_name(root, tmp_path):
+    shutil.rmtree(root / "notebooks/workshop")
+    first = build(root, tmp_path / "book")
+    assert "Workshop" not in first.read_text() and not list(first.parent.glob("workshop*"))
+
+
+def test_the_search_index_is_a_script_with_sections_artefacts_and_verdicts(book):
+    script = (book / "assets/search.js").read_text()
+    entries = json.loads(script.removeprefix("window.BOOK_INDEX = ").removesuffix(";\n"))
+    found = {address: text for address, _, _, text in entries}
+    assert {"01_first.html", "01_first.html#1-2-what-is-next", "artefacts.html#figure-2"} <= set(found)
+    assert "One is less than two" in found["01_first.html"] and "artefacts.html#only-fails" in found
+
+
+def test_pages_are_turned_in_the_order_of_the_contents(book):
+    soup = page(book, "01_first.html")
+    assert soup.select_one(".turn [rel=prev]")["href"] == "index.html"
+    assert soup.select_one(".turn [rel=next]")["href"] == "02_second.html"
+    assert soup.select_one("#contents [aria-current]")["href"] == "01_first.html"
+
+
+def test_a_book_replaces_the_one_before_as_a_whole_and_leaves_nothing_beside_it(made, book):
+    before = (book / "index.html").read_bytes()
+    (book / "stale.html").write_text("old")
+    build(made, book)
+    assert (book / "index.html").read_bytes() == before and not (book / "stale.html").exists()
+    assert [path.name for path in book.parent.iterdir()] == ["book"]
+
+
+def test_a_build_that_fails_leaves_the_book_that_was_there(root, tmp_path):
+    first = build(root, tmp_path / "book")
+    (root / "figures/index.json").write_text("{")
+    with pytest.raises(ValueError, match="index.json is missing or damaged .*: run make notebooks"):
+        build(root, tmp_path / "book")
+    assert first.is_file() and not list(tmp_path.glob(".unfinished*"))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '[{"id": "Figure 1"}]', "[1]"])
+def test_a_damaged_index_is_told_of(root, content):
+    (root / "figures/index.json").write_text(content)
+    with pytest.raises(ValueError, match="figures/index.json is missing or damaged"):
+        records.read_index(root / "figures")
+
+
+def test_a_damaged_record_is_told_of(root, tmp_path):
+    (root / "figures/01_first/curve.json").write_text("{}")
+    with pytest.raises(ValueError, match="figures/01_first/curve.json is damaged"):
+        build(root, tmp_path / "book")
+
+
+def test_a_notebook_that_was_never_executed_is_refused(root, tmp_path):
+    write(root / "notebooks/03_third.ipynb", new_markdown_cell("# 03 Third"), code("1", count=None))
+    with pytest.raises(ValueError, match="03_third.ipynb was never executed, it has no outputs: run make notebooks"):
+        build(root, tmp_path / "book")
+
+
+def test_a_file_that_is_no_notebook_is_refused(root, tmp_path):
+    (root / "notebooks/03_third.ipynb").write_text("<html>")
+    with pytest.raises(ValueError, match="03_third.ipynb is no notebook"):
+        build(root, tmp_path / "book")
+
+
+def test_a_link_to_nothing_is_refused(root, tmp_path):
+    write(root / "notebooks/03_third.ipynb", new_markdown_cell("# 03 Third\n\n[four](04_fourth.ipynb)"))
+    with pytest.raises(ValueError, match="notebooks/03_third.ipynb: its link '04_fourth.ipynb' leads to no file"):
+        build(root, tmp_path / "book")
+
+
+def test_a_folder_that_cannot_be_written_is_told_of_in_one_sentence(made, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="the book cannot be written to .*: "):
+        build(made, tmp_path / "file" / "book")
+
+
+def test_a_repository_that_is_not_owner_and_name_is_refused(capsys):
+    for wrong in ("engine", "https://github.com/ada/engine", "ada/engine/x", "ada/eng ine", "/engine"):
+        assert builder.main([wrong]) == 2
+        assert f"REPOSITORY={wrong} is not owner/name" in capsys.readouterr().err
+    assert colab.check_repository("ada/engine.io") == "ada/engine.io" and colab.check_repository("") == ""
+
+
+def test_only_with_a_repository_chapters_lead_to_colab_and_binder(made, book, tmp_path):
+    assert not page(book, "01_first.html").select(".elsewhere") and not (book / "colab").exists()
+    soup = page(build(made, tmp_path / "book", "ada/engine").parent, "01_first.html")
+    one, other = soup.select(".elsewhere")
+    assert (
+        one["href"].endswith("/github/ada/engine/blob/gh-pages/colab/01_first.ipynb") and "untested" in one.get_text()
+    )
+    assert (
+        other["href"].endswith("/gh/ada/engine/HEAD?labpath=notebooks%2F01_first.ipynb")
+        and "untested" in other.get_text()
+    )
+    cell, *others = nbformat.read(tmp_path / "book/colab/01_first.ipynb", as_version=4).cells
+    assert "https://github.com/ada/engine" in cell.source and 'os.chdir("/content/engine/notebooks")' in cell.source
+    assert others == nbformat.read(made / "notebooks/01_first.ipynb", as_version=4).cells
+    compile(cell.source, "colab", "exec")
+
+
+def test_colab_keeps_its_torch_and_gets_the_locks_versions_of_what_is_missing(made):
+    packages = colab.packages_for_colab(made)
+    assert not [each for each in packages if each.startswith("torch")] and "diffusers==" in " ".join(packages)
+    direct = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {each.split("==")[0] for each in packages} == set(direct) - set(colab.NOT_INSTALLED)
+
+
+def test_sentences_end_where_a_capital_follows_and_not_after_an_abbreviation():
+    assert prose.sentences("See Fig. A of it. Then B? (C too.) d.") == ["See Fig. A of it.", "Then B?", "(C too.) d."]
+    assert (
+        prose.shortened("One two. Three. Four.", 15) == "One two. Three."
+        and prose.shortened("One two.", 3) == "One two."
+    )
+
+
+def test_headings_of_the_same_text_get_anchors_of_their_own():
+    soup = BeautifulSoup("<h1>A</h1><h2>B b</h2><h2>B b</h2>", "html.parser")
+    prose._give_anchors(soup)
+    assert [heading["id"] for heading in soup.find_all(["h1", "h2"])] == ["a", "b-b", "b-b-2"]
+
+
+# Colours
+
+
+def colors():
+    css = (ROOT / "notebooks/book/book.css").read_text()
+    found = re.findall(r"--(\w+): light-dark\((#\w{6}), (#\w{6})\)", css)
+    return {theme: {name: each[at] for name, *each in found} for at, theme in enumerate(("light", "dark"))}
+
+
+def luminance(color):
+    parts = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    """WCAG 2's ratio, 1 to 21."""
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_contrast_is_that_of_the_standards_examples():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21) and contrast("#777777", "#ffffff") == pytest.approx(
+        4.48, abs=0.01
+    )
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_can_be_read_on_its_ground_in_both_themes(theme):
+    pairs = {
+        "paper": ("ink", "quiet", "accent", "holds", "fails", "undecided"),
+        "side": ("ink", "quiet", "accent"),
+        "code": ("ink", "keyword", "string", "number", "comment", "name"),
+    }
+    of = colors()[theme]
+    low = {f"{name} on {ground}" for ground in pairs for name in pairs[ground] if contrast(of[ground], of[name]) < 4.5}
+    assert low == set()
+
+
+# The gallery
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory):
+    """Of 12 pictures, with a cache of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAE_LIB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setitem(reading.PICTURES, "smoke", 12)
+        yield Catalogue(Painter(Assets("smoke")))
+
+
+@pytest.mark.parametrize("block", ["up.1.2", "up.0.1"])
+def test_features_drawn_together_are_those_of_their_cards(catalogue, block):
+    features = [row.id for row in catalogue.live(block)[:3]]
+    for feature, strip in zip(features, drawing.draw_strips(catalogue, features), strict=True):
+        panel, half = catalogue.panel(feature), len(BETAS) // 2
+        rounding = {"rtol": 0, "atol": 1e-4}
+        torch.testing.assert_close(strip[0], panel.icon, **rounding)
+        torch.testing.assert_close(strip[1 : 1 + len(panel.top)], panel.top)
+        changed = strip[1 + TOP :]
+        torch.testing.assert_close(changed[half], catalogue.pictures[panel.rows[0]])
+        torch.testing.assert_close(torch.cat([changed[:half], changed[half + 1 :]]), panel.strip, **rounding)
+
+
+def test_a_drawn_block_becomes_a_page_with_a_card_for_each_live_feature(catalogue, made, tmp_path, monkeypatch):
+    alive = catalogue.live("up.1.2")
+    monkeypatch.setattr(catalogue, "live", lambda block: type(catalogue).live(catalogue, block)[:2])
+    monkeypatch.setattr(drawing, "Catalogue", lambda painter: catalogue)
+    for block in catalogue.assets.blocks:
+        drawing.draw_block("smoke", tmp_path, block)
+    soup = page(build(made, tmp_path / "book", drawn=tmp_path).parent, "gallery_up.1.2.html")
+    cards, rest = soup.select(".cards li"), catalogue.assets.saes()["up.1.2"].n_f - 2
+    assert len(cards) == 2 and f"{rest} more never fired" in " ".join(soup.get_text().split())
+    assert sorted(card["id"] for card in cards) == sorted(f"f{row.id.feature}" for row in alive[:2])
+    with Image.open(tmp_path / "book" / cards[0].img["src"]) as strip:
+        assert strip.size == (drawing.TILES * 64, 64)
+    assert f"gallery_up.1.2.html#{cards[0]['id']}" in (tmp_path / "book/assets/search.js").read_text()
+    pages = [link["href"] for link in page(tmp_path / "book", "gallery.html").select("main .doors a")]
+    assert pages == [f"gallery_{block}.html" for block in ATTENTION_BLOCKS if block in catalogue.assets.blocks]

@@ -1,0 +1,160 @@
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sae_lib.saes.exchange import export_saelens, export_sparsify, load_saelens, load_sdxl_unbox, load_sparsify
+from sae_lib.saes.topk import TopKSAE
+
+
+@pytest.fixture
+def sae():
+    torch.manual_seed(0)
+    sae = TopKSAE(8, 32, 4)
+    sae.pre_bias.data.normal_()
+    sae.latent_bias.data.normal_()
+    return sae.requires_grad_(False)
+
+
+def save_sdxl_unbox(sae, folder, **changes):
+    """As the authors' code does."""
+    folder.mkdir(exist_ok=True)
+    config = {"n_dirs_local": sae.n_f, "d_model": sae.d_model, "k": sae.k, "auxk": 256, "dead_steps_threshold": 2441}
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    torch.save({"state_dict": sae.state_dict()}, folder / "state_dict.pth")
+    torch.save(torch.rand(sae.n_f), folder / "mean.pt")
+    torch.save(torch.rand(sae.n_f), folder / "std.pt")
+
+
+def assert_same(first, second):
+    x = torch.randn(50, first.d_model)
+    assert torch.equal(first.encode(x), second.encode(x)) and torch.equal(first(x), second(x))
+
+
+def test_the_authors_checkpoint_is_read_with_its_statistics(sae, tmp_path):
+    save_sdxl_unbox(sae, tmp_path)
+    loaded, mean, std = load_sdxl_unbox(tmp_path)
+    assert_same(sae, loaded)
+    assert torch.equal(mean, torch.load(tmp_path / "mean.pt")) and std.shape == (32,)
+
+
+def test_the_authors_checkpoint_without_statistics_has_none(sae, tmp_path):
+    save_sdxl_unbox(sae, tmp_path)
+    (tmp_path / "mean.pt").unlink()
+    assert load_sdxl_unbox(tmp_path)[1] is None
+
+
+def test_a_saelens_export_comes_back_the_same_with_its_metadata(sae, tmp_path):
+    export_saelens(sae, tmp_path, {"vector": "update"})
+    loaded, metadata = load_saelens(tmp_path)
+    assert_same(sae, loaded)
+    assert metadata == {"vector": "update"}
+    assert {name: list(x.shape) for name, x in load_file(tmp_path / "sae_weights.safetensors").items()} == {
+        "W_enc": [8, 32],
+        "W_dec": [32, 8],
+        "b_enc": [32],
+        "b_dec": [8],
+    }
+
+
+def test_a_sparsify_export_comes_back_the_same(sae, tmp_path):
+    export_sparsify(sae, tmp_path)
+    assert_same(sae, load_sparsify(tmp_path))
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.mkdir, ("owned",)
+
+
+def test_a_pickle_that_holds_code_is_refused_and_not_run(sae, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_sdxl_unbox(sae, tmp_path)
+    torch.save({"state_dict": Malicious()}, tmp_path / "state_dict.pth")
+    with pytest.raises(ValueError, match="holds code where tensors should be .*nothing of it was run"):
+        load_sdxl_unbox(tmp_path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_truncated_pickle_is_refused(sae, tmp_path):
+    save_sdxl_unbox(sae, tmp_path)
+    content = (tmp_path / "state_dict.pth").read_bytes()
+    (tmp_path / "state_dict.pth").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="state_dict.pth is truncated"):
+        load_sdxl_unbox(tmp_path)
+
+
+def test_shapes_that_differ_from_the_configuration_are_refused(sae, tmp_path):
+    save_sdxl_unbox(sae, tmp_path, n_dirs_local=16)
+    with pytest.raises(
+        ValueError, match=r"do not fit its configuration: .*encoder.weight \[32, 8\] \(wanted \[16, 8\]\)"
+    ):
+        load_sdxl_unbox(tmp_path)
+
+
+def test_statistics_of_another_size_are_refused(sae, tmp_path):
+    save_sdxl_unbox(sae, tmp_path)
+    torch.save(torch.rand(5), tmp_path / "std.pt")
+    with pytest.raises(ValueError, match=r"std.pt holds \[5\], wanted one number for each of 32 features"):
+        load_sdxl_unbox(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("export", "load", "change", "message"),
+    [
+        (
+            export_saelens,
+            load_saelens,
+            {"architecture": "standard"},
+            "architecture 'standard'; this library computes 'topk'",
+        ),
+        (export_saelens, load_saelens, {"normalize_activations": "layer_norm"}, "normalize_activations 'layer_norm'"),
+        (
+            export_sparsify,
+            load_sparsify,
+            {"activation": "groupmax"},
+            "activation 'groupmax'; this library computes 'topk'",
+        ),
+        (export_sparsify, load_sparsify, {"transcode": True}, "transcode True"),
+    ],
+)
+def test_another_kind_of_sae_is_refused(sae, tmp_path, export, load, change, message):
+    export(sae, tmp_path)
+    config = json.loads((tmp_path / "cfg.json").read_text())
+    (tmp_path / "cfg.json").write_text(json.dumps(config | change))
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path)
+
+
+def test_weights_of_another_format_are_refused(sae, tmp_path):
+    export_saelens(sae, tmp_path)
+    save_file({"W_enc": torch.zeros(8, 32)}, tmp_path / "sae_weights.safetensors")
+    with pytest.raises(ValueError, match="lacks W_dec, b_enc, b_dec: it belongs to another format"):
+        load_saelens(tmp_path)
+
+
+@pytest.mark.parametrize("load", [load_sdxl_unbox, load_saelens, load_sparsify])
+def test_a_folder_without_a_configuration_is_refused(tmp_path, load):
+    with pytest.raises(FileNotFoundError, match="give the folder that holds it"):
+        load(tmp_path)
+
+
+def test_without_network_the_hub_s_saes_say_what_to_download_and_where_to_put_it():
+    with pytest.raises(
+        ConnectionError, match="hf download surokpro2/sdxl-saes --include 'unet.mid_block.attentions.0_k10"
+    ):
+        TopKSAE.from_hub("surokpro2/sdxl-saes", "mid.0")
+
+
+@pytest.mark.parametrize(
+    ("repository", "block", "message"),
+    [
+        ("somebody/saes", "mid.0", "unknown repository 'somebody/saes'"),
+        ("surokpro2/sdxl-saes", "mid.9", "unknown block"),
+    ],
+)
+def test_an_unknown_repository_or_block_is_refused(repository, block, message):
+    with pytest.raises(ValueError, match=message):
+        TopKSAE.from_hub(repository, block)
