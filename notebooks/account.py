@@ -64,9 +64,9 @@ def _watch_steps() -> None:
 
 def report() -> str:
     """The account so far, as JSON."""
-    from sae_lib.cache import artefact as store
+    from sae_lib.cache import artefact
 
-    folders = {name: tuple(getattr(store, name)) for name in ("made", "found")}
+    folders = {name: tuple(getattr(artefact, name)) for name in ("made", "found")}
     return json.dumps(Account(_peak_bytes() / 1e9, **counts, **folders)._asdict())
 
 

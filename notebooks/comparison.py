@@ -22,7 +22,7 @@ from pathlib import PurePosixPath
 from statistics import median
 from typing import Any, NamedTuple
 
-from sae_lib.cache import artefact as store
+from sae_lib.cache.artefact import ROOT
 
 Record = Mapping[str, Any]
 WITHIN = "every verdict's value is within its committed 95 % interval"
@@ -118,7 +118,7 @@ def committed_records(notebook: str) -> dict[str, dict[str, Any]]:
 def _git(*arguments: str) -> bytes | None:
     """What git prints in the clone's root; None where there is no git, no repository or not what was asked for."""
     try:
-        return subprocess.run(["git", *arguments], cwd=store.ROOT, capture_output=True, check=True).stdout
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
 

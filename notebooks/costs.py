@@ -9,7 +9,7 @@ from typing import NamedTuple
 from filelock import FileLock
 
 from notebooks.execution import Outcome
-from sae_lib.cache import artefact as store
+from sae_lib.cache.artefact import cache_root, write_if_changed
 
 COMMITTED = Path(__file__).resolve().with_name("costs.json")
 
@@ -57,7 +57,7 @@ def _costs(file: Path, scale: str) -> dict[str, Cost]:
 
 def measured_file() -> Path:
     """Where the times of this machine are kept."""
-    return store.cache_root() / "run_times.json"
+    return cache_root() / "run_times.json"
 
 
 def keep(scale: str, outcomes: Iterable[Outcome]) -> None:
@@ -114,4 +114,4 @@ def _write(file: Path, scale: str, entries: dict[str, dict]) -> None:
     everything = _read(file)
     of_scale = everything.get(scale, {})
     everything[scale] = {name: of_scale.get(name, {}) | entries.get(name, {}) for name in sorted({*of_scale, *entries})}
-    store.write_if_changed(file, (json.dumps(everything, indent=1) + "\n").encode())
+    write_if_changed(file, (json.dumps(everything, indent=1) + "\n").encode())

@@ -26,7 +26,7 @@ from papermill.engines import Engine, papermill_engines
 
 from notebooks import warm
 from notebooks.account import Account
-from sae_lib.cache import artefact as store
+from sae_lib.cache.artefact import ROOT, cache_root, write_if_changed
 from sae_lib.companion.run import refuse_unknown
 
 METADATA = {
@@ -91,10 +91,10 @@ def use_this_interpreter() -> None:
 
     Also builds matplotlib's font cache, which the first import on a machine otherwise announces in the notebook.
     """
-    kernel = store.cache_root() / "jupyter" / "kernels" / "python3" / "kernel.json"
+    kernel = cache_root() / "jupyter" / "kernels" / "python3" / "kernel.json"
     # The kernel listens on this machine's loopback only; at a lower level it warns of that for each notebook.
-    spec = get_kernel_dict(["--IPKernelApp.log_level=ERROR"]) | {"env": {"PYTHONPATH": str(store.ROOT)}}
-    store.write_if_changed(kernel, json.dumps(spec, indent=1).encode())
+    spec = get_kernel_dict(["--IPKernelApp.log_level=ERROR"]) | {"env": {"PYTHONPATH": str(ROOT)}}
+    write_if_changed(kernel, json.dumps(spec, indent=1).encode())
     os.environ["JUPYTER_PATH"] = str(kernel.parents[2])
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     importlib.import_module("matplotlib.font_manager")

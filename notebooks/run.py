@@ -40,7 +40,7 @@ from notebooks.execution import (
 from notebooks.jobs import LAST, Schedule, Stopped, count_jobs, in_order, most_at_once, seconds_left
 from notebooks.progress import clock, lines_for
 from notebooks.summary import summary
-from sae_lib.cache import artefact as store
+from sae_lib.cache.artefact import ROOT, cache_root, write_if_changed
 from sae_lib.companion.figures import with_palette
 from sae_lib.companion.run import Run, refuse_unknown
 
@@ -131,7 +131,7 @@ def build(sources: Sequence[Path], target_folder: Path, jobs: str | None = None)
     Returns the failures; a notebook that fails or is larger than MAX_BYTES leaves the one that was there.
     Raises ValueError for `jobs` that are none.
     """
-    there_before = {path.name for path in store.cache_root().glob("artefacts/*")}
+    there_before = {path.name for path in cache_root().glob("artefacts/*")}
     outcomes, _ = run_all(sources, "pocket", jobs, lambda source, on_cell: build_one(source, target_folder, on_cell))
     costs.keep("pocket", outcomes)
     if {source.stem for source in find_sources()} <= {outcome.name for outcome in outcomes}:
@@ -143,7 +143,7 @@ def build(sources: Sequence[Path], target_folder: Path, jobs: str | None = None)
 
 def build_one(source: Path, target_folder: Path, on_cell: Callable[[Step], Any] | None = None) -> Outcome:
     """Execute a notebook in the cache and store it in a folder, if it did not fail and is not too large."""
-    executed = store.cache_root() / "build" / f"{source.stem}.ipynb"
+    executed = cache_root() / "build" / f"{source.stem}.ipynb"
     outcome = execute(source, executed, {}, on_cell)
     if outcome.failure:
         return outcome
@@ -151,11 +151,11 @@ def build_one(source: Path, target_folder: Path, on_cell: Callable[[Step], Any] 
     if len(content) > MAX_BYTES:
         too_large = f"{source.stem} is {len(content):,} bytes, the limit is {MAX_BYTES:,}: draw less in it"
         return outcome._replace(failure=too_large)
-    store.write_if_changed(target_folder / f"{source.stem}.ipynb", content + b"\n")
+    write_if_changed(target_folder / f"{source.stem}.ipynb", content + b"\n")
     return outcome
 
 
-def readme_table(figures: Path = store.ROOT / "figures") -> str:
+def readme_table(figures: Path = ROOT / "figures") -> str:
     """Every artefact that is made as a row of markdown, then the count of those that are not, and why."""
     lines = ["| artefact | shows | notebook | figures | verdicts on the pocket model |", "|---|---|---|---|---|"]
     rows = index(figures)
@@ -174,7 +174,7 @@ def readme_table(figures: Path = store.ROOT / "figures") -> str:
     return "\n".join(lines)
 
 
-def speed_table(results: Path = store.ROOT / "figures" / "results") -> str:
+def speed_table(results: Path = ROOT / "figures" / "results") -> str:
     """What the benchmarks measured, as markdown; what was not run says so."""
     step, harvest = (json.loads((results / f"{name}.json").read_text())["result"] for name in ("sae_step", "harvest"))
     lines = [
@@ -195,7 +195,7 @@ def speed_table(results: Path = store.ROOT / "figures" / "results") -> str:
     return "\n".join(lines)
 
 
-def cards_table(record: Path = store.ROOT / "figures" / "90_speed" / "cards.json") -> str:
+def cards_table(record: Path = ROOT / "figures" / "90_speed" / "cards.json") -> str:
     """Memory and time of both ways to SDXL's figures, as markdown, from notebook 90's record."""
     told = json.loads(record.read_text())["result"]
     need = {way: sum(parts.values()) for way, parts in told["memory_gb"].items()}
@@ -231,7 +231,7 @@ def results_list() -> str:
     """What came out, from the committed records: each claim's word, and what features of each block write."""
     from sae_lib.companion.primaries import PRIMARY  # loads half of the library: only where the README is written
 
-    figures = store.ROOT / "figures"
+    figures = ROOT / "figures"
     claims = json.loads((figures / "99_scorecard" / "scorecard.json").read_text())["result"]["claims"]
     tested = {name: claim.text.partition(" (")[0] for name, claim in PRIMARY.items()}
     lines = [
@@ -263,19 +263,19 @@ README_PARTS = {
 }
 
 
-def write_index(path: Path = store.ROOT / "figures" / "index.json") -> None:
+def write_index(path: Path = ROOT / "figures" / "index.json") -> None:
     """Every artefact with its status, scales and verdicts."""
-    store.write_if_changed(path, (json.dumps(index(), indent=1) + "\n").encode())
+    write_if_changed(path, (json.dumps(index(), indent=1) + "\n").encode())
 
 
-def write_readme_tables(readme: Path = store.ROOT / "README.md") -> None:
+def write_readme_tables(readme: Path = ROOT / "README.md") -> None:
     """Put each part between its two marks in the README."""
     text = readme.read_text()
     for name, table in README_PARTS.items():
         start, end = f"<!-- {name}: written by `make notebooks` -->", f"<!-- /{name} -->"
         before, rest = text.split(start)
         text = f"{before}{start}\n{table()}\n{end}{rest.split(end)[1]}"
-    store.write_if_changed(readme, text.encode())
+    write_if_changed(readme, text.encode())
 
 
 def without_traces(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -338,7 +338,7 @@ def run_command(options: argparse.Namespace) -> list[str]:
         write_readme_tables()
         return failures
     parameters = {name: yaml.safe_load(value) for name, value in options.p}
-    return reproduce(sources, store.cache_root() / "reproduce", parameters, options.jobs)
+    return reproduce(sources, cache_root() / "reproduce", parameters, options.jobs)
 
 
 @contextmanager
@@ -347,7 +347,7 @@ def alone(command: str) -> Iterator[None]:
 
     Raises ValueError if another one runs.
     """
-    about = store.cache_root() / "running.json"
+    about = cache_root() / "running.json"
     about.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(about.with_suffix(".lock"), timeout=0)
     try:
@@ -360,7 +360,7 @@ def alone(command: str) -> Iterator[None]:
         ) from error
     words = {"command": f"notebooks/run.py {command}", "pid": os.getpid(), "since": time.strftime("%H:%M:%S")}
     try:
-        store.write_if_changed(about, json.dumps(words).encode())
+        write_if_changed(about, json.dumps(words).encode())
         yield
     finally:
         about.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from notebooks.comparison import Comparison, committed_records, compare, conclusion
 from notebooks.execution import Outcome, shown
 from notebooks.progress import clock
-from sae_lib.cache import artefact as store
+from sae_lib.cache.artefact import cache_root
 from sae_lib.companion.figures import figure_folder
 from sae_lib.companion.run import Run
 
@@ -59,11 +59,7 @@ def _conclusion(comparisons: Mapping[str, Comparison]) -> list[str]:
 
 def _left_over() -> list[str]:
     """A sentence about artefacts whose key is of an older kind: no run finds them again, and none is deleted unasked."""
-    told = [
-        each
-        for each in store.cache_root().glob("artefacts/*/inputs.json")
-        if "code" not in json.loads(each.read_text())
-    ]
+    told = [each for each in cache_root().glob("artefacts/*/inputs.json") if "code" not in json.loads(each.read_text())]
     if not told:
         return []
     size = sum(file.stat().st_size for each in told for file in each.parent.rglob("*") if file.is_file()) / 1e6

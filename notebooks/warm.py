@@ -23,7 +23,7 @@ from typing import Self
 
 from jupyter_client.provisioning import LocalProvisioner
 
-from sae_lib.cache import artefact as store  # importing sae_lib silences transformers, which misses torchvision
+from sae_lib.cache.artefact import ROOT  # importing sae_lib silences transformers, which misses torchvision
 
 LAUNCHER = "ipykernel_launcher"
 MAY_DIFFER = {"SAE_LIB_CACHE", "JUPYTER_PATH", "JPY_PARENT_PID", "PYTEST_CURRENT_TEST", "WARM_SERVER"}
@@ -79,7 +79,7 @@ class Server:
         ours, theirs = socket.socketpair()
         with ours, theirs:
             command = [*options, "notebooks.warm"]
-            process = subprocess.Popen(command, stdin=theirs, cwd=store.ROOT, env=env, start_new_session=True)
+            process = subprocess.Popen(command, stdin=theirs, cwd=ROOT, env=env, start_new_session=True)
             return cls(ours, process)
 
     def fork(self, command: list[str], cwd: str, env: dict[str, str]) -> "Process | None":

@@ -25,7 +25,7 @@ from notebooks.book.drawing import draw_gallery
 from notebooks.book.links import Links
 from notebooks.book.pages import Page, Writer, in_bytes
 from notebooks.book.prose import render, slug, text_of
-from sae_lib.cache import artefact as store
+from sae_lib.cache.artefact import ROOT, cache_root
 from sae_lib.paint.catalogue import BETAS, TOP
 
 HERE = Path(__file__).parent
@@ -270,8 +270,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         colab.check_repository(options.repository)
-        records.read_index(store.ROOT / "figures")
-        print(build(store.ROOT, store.cache_root() / "book", options.repository, draw_gallery()))
+        records.read_index(ROOT / "figures")
+        print(build(ROOT, cache_root() / "book", options.repository, draw_gallery()))
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

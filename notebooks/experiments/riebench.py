@@ -3,7 +3,7 @@
 450 cases by every method, at more settings than notebook 11 has time for; writes figures/results/riebench.json. A sweep that was killed goes on
 from the last cases. Also measures what batching saves: a few cases edited one by one, each setting with reference passes
 and masks of its own. `--small` runs a few cases of everything, and writes into the cache. `--choose` edits 27 other cases and prints, of each
-method, the settings that notebook 11 runs (`editors.POCKET_SETTINGS`).
+method, the settings that notebook 11 runs (`settings.POCKET_SETTINGS`).
 """
 
 import argparse

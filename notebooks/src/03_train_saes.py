@@ -113,7 +113,7 @@ larger_claim = Claim(
 # the others leave over. Equations, initialisation and order of steps are the authors'; what differs at pocket scale is
 # printed below the paper's values. There are two SAEs per block. The *panel* SAE is small: its features are looked at,
 # painted with and judged. Its k and n_f were chosen by a rule for each width of update, from a sweep on captions of their
-# own (`python -m sae_lib.pocket.train sizes`); at sdxl scale they are the paper's k = 10 and n_f = 4 d_model. The
+# own (`python -m notebooks.experiments.pocket.train sizes`); at sdxl scale they are the paper's k = 10 and n_f = 4 d_model. The
 # *transfer* SAE is that of Figure 3, k = d_model / 8 and n_f = 4 d_model. The vectors come from training prompts, one
 # step of Turbo each, mixed over prompts. They are fewer than the paper's and seen several times; `TrainingStream` says
 # how.

@@ -881,6 +881,6 @@ print(*causal_verdicts, *time_verdicts, *guidance_verdicts, *local_verdicts, sep
 # 1. `strength = 5`, then 40: which grows faster, the rise of features or the number of other values that change?
 # 2. `blocks = "paper"`: which lines of Figure 1 are left?
 # 3. In `captions_for`, lower `SURE` to 0.5: what does the judge say of smeared pictures?
-# 4. In `locality.most_active`, raise 0.5 of the maximum to 0.9: does the share of the change inside rise?
+# 4. In `sae_lib.features.locality.most_active`, raise 0.5 of the maximum to 0.9: does the share of the change inside rise?
 #
 # **Next:** [09](09_what_each_block_does.ipynb) asks what each block is for.

@@ -132,7 +132,7 @@ PainterWidget(catalogue)
 
 # %%
 def as_target(row):
-    """A card's feature and value, as `sae_lib.writing` takes them."""
+    """A card's feature and value, as `sae_lib.features` takes them."""
     names = [f"{value} ({name})" for name, value in attribute_values()]
     return Target(row.id, names.index(row.meaning), row.score)
 

@@ -19,18 +19,18 @@ from notebooks.workshop.lessons import (
     play,
     solution_version,
 )
-from sae_lib.cache import artefact as store
+from sae_lib.cache.artefact import cache_root, write_if_changed
 
 
 def build(lesson: Lesson) -> str:
     """Writes both versions; one sentence that says what failed, empty if nothing did. A solution that fails leaves what was there."""
-    executed = store.cache_root() / "workshop" / f"{lesson.name}.ipynb"
+    executed = cache_root() / "workshop" / f"{lesson.name}.ipynb"
     if failure := execute_notebook(lesson.name, solution_version(lesson), executed, FOLDER).failure:
         return failure
     solution = run.without_traces(nbformat.read(executed, as_version=4))
     for kind, notebook in {"solution": solution, "exercise": exercise_version(lesson)}.items():
         content = nbformat.writes(notebook).encode() + b"\n"
-        store.write_if_changed(FOLDER / f"{lesson.name}_{kind}.ipynb", content)
+        write_if_changed(FOLDER / f"{lesson.name}_{kind}.ipynb", content)
     return ""
 
 
@@ -50,7 +50,7 @@ def main(names: Sequence[str]) -> int:
             failures.append(build(lesson))
     if not names:
         heard = {lesson.name: list(play(lesson)) for lesson in lessons}
-        store.write_if_changed(FOLDER / "INSTRUCTOR.md", instructor_notes(lessons, heard).encode())
+        write_if_changed(FOLDER / "INSTRUCTOR.md", instructor_notes(lessons, heard).encode())
     print(*filter(None, failures), sep="\n")
     return int(any(failures))
 

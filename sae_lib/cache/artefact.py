@@ -61,7 +61,7 @@ def _record(name: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) 
 def cached(name: str, inputs: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False) -> Path:
     """Folder of the artefact `name` made from `inputs`; `make(folder)` fills it if no earlier run did.
 
-    The key is a hash of the name, the inputs, the code and the shipped weights that `make` reaches (`sae_lib.reach`), and
+    The key is a hash of the name, the inputs, the code and the shipped weights that `make` reaches (`cache.reach`), and
     the versions of the packages that compute. A changed parameter, weight or line that `make` runs gives another
     artefact; a comment, a docstring, a colour or a line that it does not run gives none. What the key cannot see must
     show in `inputs`: files and environment variables that `make` reads, values and functions that a library function got

@@ -21,7 +21,7 @@ from IPython.display import Image as Picture, display
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
-from sae_lib.cache import artefact as store
+from sae_lib.cache.artefact import ROOT, cache_root, write_if_changed
 from sae_lib.companion.run import Run
 from sae_lib.companion.style import ACCENT_COLORS, BLOCK_COLORS, CONTROL_COLOR
 from sae_lib.companion.verdicts import Verdict
@@ -49,8 +49,8 @@ class SavedFigure(NamedTuple):
 def figure_folder(run: Run) -> Path:
     """Where a run's figures go: into git (`figures/`) only if they allow a conclusion, else into the cache."""
     if run.compared_with is None:
-        return store.cache_root() / ("rehearsal" if run.rehearsal else "smoke") / "figures" / run.notebook
-    folder = store.ROOT / "figures" / run.notebook
+        return cache_root() / ("rehearsal" if run.rehearsal else "smoke") / "figures" / run.notebook
+    folder = ROOT / "figures" / run.notebook
     return folder / run.scale if run.compared_with == "published" else folder
 
 
@@ -86,14 +86,14 @@ def save_figure(
         png = _render(fig, "png", {"Software": None})
         if run.mark:
             fig.set_layout_engine("none")  # laid out once for both
-        store.write_if_changed(saved.png, with_palette(png) if run.compared_with == "pocket" else png)
-        store.write_if_changed(saved.pdf, _render(fig, "pdf", {"CreationDate": None}))
+        write_if_changed(saved.png, with_palette(png) if run.compared_with == "pocket" else png)
+        write_if_changed(saved.pdf, _render(fig, "pdf", {"CreationDate": None}))
     _show(fig, Picture(png) if run.mark else fig)
     if saved.json.is_file() and json.loads(saved.json.read_text())["result"] == result:
         saved.json.touch()  # its time says that this run found the same
     else:
         record = {"result": result, "run": _provenance(run, artefact)}
-        store.write_if_changed(saved.json, (json.dumps(record, indent=1) + "\n").encode())
+        write_if_changed(saved.json, (json.dumps(record, indent=1) + "\n").encode())
     return saved
 
 
@@ -120,7 +120,7 @@ def save_table(run: Run, name: str, rows: Sequence[Mapping[str, str]]) -> SavedT
     saved = SavedTable(*(figure_folder(run) / f"{name}.{kind}" for kind in SavedTable._fields))
     with io.StringIO(newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, *(row.values() for row in rows)])
-        store.write_if_changed(saved.csv, file.getvalue().encode())
+        write_if_changed(saved.csv, file.getvalue().encode())
     lines = [
         " & ".join(_in_latex(str(cell)) for cell in cells) + r" \\" for cells in [columns, *(r.values() for r in rows)]
     ]
@@ -133,7 +133,7 @@ def save_table(run: Run, name: str, rows: Sequence[Mapping[str, str]]) -> SavedT
         r"\bottomrule",
     ]
     marked = [f"% {run.mark}"] * bool(run.mark)
-    store.write_if_changed(saved.tex, ("\n".join([*marked, *body, r"\end{tabular}"]) + "\n").encode())
+    write_if_changed(saved.tex, ("\n".join([*marked, *body, r"\end{tabular}"]) + "\n").encode())
     return saved
 
 
@@ -250,7 +250,7 @@ def commit_hash() -> str:
     """Hash of the commit that is checked out, with "-dirty" if files differ from it; "unknown" outside git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, cwd=store.ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.strip()

@@ -221,7 +221,7 @@ def more_edits(
 ) -> Interval:
     """C7: how far the envelope of SAE features lies above another method's, over costs from 0 to `limit`; a bootstrap over cases.
 
-    reading: which cost and which gain, see `edit_sweep.READINGS`. cases: those that count.
+    reading: which cost and which gain, see `settings.READINGS`. cases: those that count.
     """
     ours, theirs = (sweep.points(sweep.of_method(name), reading)[cases] for name in ("SAE", other))
     return compare_frontiers(ours, theirs, limit, resamples, seed)
@@ -233,7 +233,7 @@ def spread_by_kind(
     """The standard deviation, over kinds of edit, of a block's mean share of the features selected, averaged over blocks, minus the
     same of shuffled kinds; samples of cases.
 
-    kinds: numbers of `riebench.CATEGORIES`; those without a case are left out.
+    kinds: numbers of `cases.CATEGORIES`; those without a case are left out.
     """
     numbers, sampling = kinds.long() - 1, (resamples, seed)
     orders = [torch.randperm(len(kinds), generator=torch.Generator().manual_seed(seed + i)) for i in range(20)]
@@ -276,7 +276,7 @@ def both_over_same_dose(both: Float[Tensor, " samples"], conditional: Float[Tens
     """C10: how much more often a value appears when its feature is added to one half of guidance and subtracted from the other than when
     it is added at the same dose.
 
-    both, conditional: by `metrics.bootstrap_trials`, of the same trials, after minus before of what `writing.measure_writing` gives.
+    both, conditional: by `intervals.bootstrap_trials`, of the same trials, after minus before of what `writing.measure_writing` gives.
     """
     return interval_of(both - conditional)
 

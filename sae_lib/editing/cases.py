@@ -1,6 +1,6 @@
 """RIEBench: pairs of prompts that differ by one edit. The authors' file, PIE-Bench, and edits of the pocket world whose truth is known.
 
-`python -m sae_lib.riebench PATH` prints the counts by category, and the defects.
+`python -m sae_lib riebench PATH` prints the counts by category, and the defects.
 """
 
 import json

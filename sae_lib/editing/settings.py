@@ -18,7 +18,7 @@ class Method:
     normalised: bool = False
     """Whether units are divided by their norm over the region before they are scored (neurons)."""
     absolute: bool = False
-    """Whether their shares are of the sum of absolute values (neurons): see `editing.scores`."""
+    """Whether their shares are of the sum of absolute values (neurons): see `transport.scores`."""
     subtract: bool = True
     """False: nothing is taken off, as in the results of v3 and v4."""
     shuffled_masks: bool = False

@@ -104,7 +104,7 @@ def add_features(
         new block_output = block_output + mask * amount * f_rho
 
     amounts: in units of activation; a strength is in multiples of the feature's mean, so amount = strength *
-    `features.strength_unit`. Features, amounts and masks may differ from picture to picture of a batch. mask: at the
+    `feature.strength_unit`. Features, amounts and masks may differ from picture to picture of a batch. mask: at the
     block's grid, None for everywhere. guidance: of a guided call "both" subtracts the same from the unconditional half
     (paper: App. B), "conditional" leaves that half alone.
 

@@ -326,7 +326,7 @@ def leave_out(scenes: int, groups: int = 16) -> Float[Tensor, "replicates scenes
 def scene_samples(
     replicates: Float[Tensor, "*rows replicates"], resamples: int = 1000, seed: int = 0
 ) -> Float[Tensor, "*rows samples"]:
-    """From a number with all scenes and with groups of them left out (`leave_out`), samples around it, for `metrics.interval_of`.
+    """From a number with all scenes and with groups of them left out (`leave_out`), samples around it, for `intervals.interval_of`.
 
         number + sqrt((g - 1) / g) sum over the g groups of z_i (without group i - their mean),   z_i normal
 

@@ -40,7 +40,7 @@ class Reading:
     how many pictures are done, and of how many.
 
     control: a seed; in place of the SAEs' features the same pictures are read with as many random directions, of which TopK keeps as
-    many (`transfer.untrained`). What these show too, features show because any sparse code of that size would.
+    many (`controls.untrained`). What these show too, features show because any sparse code of that size would.
     """
 
     def __init__(self, assets: Assets, later: bool = False, control: int | None = None):

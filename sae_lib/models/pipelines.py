@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from sae_lib.models.rehearsal import PARAMETERS, _random_pipeline, _refuse_if_too_large, _width_divisor
+from sae_lib.models.rehearsal import PARAMETERS, random_pipeline, refuse_if_too_large, width_divisor
 from sae_lib.models.scales import get_scale, set_up_torch
 
 HUB_IDS = {"turbo": "stabilityai/sdxl-turbo", "base": "stabilityai/stable-diffusion-xl-base-1.0"}
@@ -51,7 +51,7 @@ def load_pipeline(
             raise ValueError(f"source {source!r} is for scale 'sdxl'; the {scale} models are shipped with this package")
         pipe = _pocket_pipeline(name)
     elif source and source.startswith("random"):
-        pipe = _random_pipeline(name, _width_divisor(source), device, dtype)
+        pipe = random_pipeline(name, width_divisor(source), device, dtype)
     else:
         pipe = _published_pipeline(source or HUB_IDS[name], device, dtype)
     pipe.set_progress_bar_config(disable=True)
@@ -69,7 +69,7 @@ def _pocket_pipeline(name: str) -> StableDiffusionXLPipeline:
 
 
 def _published_pipeline(source: str, device: torch.device, dtype: torch.dtype) -> StableDiffusionXLPipeline:
-    _refuse_if_too_large(sum(PARAMETERS.values()), device, dtype)
+    refuse_if_too_large(sum(PARAMETERS.values()), device, dtype)
     settings: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "add_watermarker": False}
     if dtype == torch.float16:
         settings["variant"] = "fp16"

@@ -12,7 +12,7 @@ PARAMETERS = {"unet": 2.57e9, "vae": 0.084e9, "text_encoder": 0.123e9, "text_enc
 _LATENT_SIZES = {"turbo": 64, "base": 128}
 
 
-def _width_divisor(source: str) -> int:
+def width_divisor(source: str) -> int:
     match = re.fullmatch(r"random(?:/(\d+))?", source)
     if match is None or int(match[1] or 1) not in (1, 2, 4, 8, 16):
         raise ValueError(
@@ -21,28 +21,28 @@ def _width_divisor(source: str) -> int:
     return int(match[1] or 1)
 
 
-def _random_pipeline(name: str, divisor: int, device: torch.device, dtype: torch.dtype) -> StableDiffusionXLPipeline:
+def random_pipeline(name: str, divisor: int, device: torch.device, dtype: torch.dtype) -> StableDiffusionXLPipeline:
     """SDXL's configuration with seeded random weights, every width divided; pictures shrink too where the divisor is above 1.
 
     The tokenizer is the pocket world's: SDXL's vocabulary cannot be shipped, and random weights know no words.
     """
     from sae_lib.pocket.models import assemble_pipeline, build_tokenizer
 
-    _refuse_if_too_large(sum(PARAMETERS.values()) / divisor**2, device, dtype)
+    refuse_if_too_large(sum(PARAMETERS.values()) / divisor**2, device, dtype)
     latent_size = _LATENT_SIZES[name] // (4 if divisor > 1 else 1)
     tokenizer, default = build_tokenizer(), torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.random.fork_rng(), torch.device(device):
             torch.manual_seed(0)
-            unet, vae = _random_unet(latent_size, divisor), _random_vae(latent_size, divisor)
+            unet, vae = random_unet(latent_size, divisor), random_vae(latent_size, divisor)
             text_encoders = _random_text_encoders(divisor, tokenizer)
     finally:
         torch.set_default_dtype(default)
     return assemble_pipeline(name, unet.eval(), vae.eval(), *(each.eval() for each in text_encoders), tokenizer)
 
 
-def _random_unet(latent_size: int, divisor: int) -> UNet2DConditionModel:
+def random_unet(latent_size: int, divisor: int) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=latent_size,
         in_channels=4,
@@ -62,7 +62,7 @@ def _random_unet(latent_size: int, divisor: int) -> UNet2DConditionModel:
     )
 
 
-def _random_vae(latent_size: int, divisor: int) -> AutoencoderKL:
+def random_vae(latent_size: int, divisor: int) -> AutoencoderKL:
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -94,7 +94,7 @@ def _random_text_encoders(divisor: int, tokenizer: CLIPTokenizer) -> tuple[CLIPT
     return first, CLIPTextModelWithProjection(config(1280, layers=32, heads=20, activation="gelu"))
 
 
-def _refuse_if_too_large(parameters: float, device: torch.device, dtype: torch.dtype) -> None:
+def refuse_if_too_large(parameters: float, device: torch.device, dtype: torch.dtype) -> None:
     """Refuse weights that do not fit into the device's free memory. Raises MemoryError."""
     need = parameters * dtype.itemsize / 1e9
     free = (

@@ -1,4 +1,4 @@
-// SAEPaint. An edit is `{prompt, seed, model, layers: [{feature, strength, mask, steps}]}`, as sae_lib.painting reads it.
+// SAEPaint. An edit is `{prompt, seed, model, layers: [{feature, strength, mask, steps}]}`, as sae_lib.paint reads it.
 
 const TEMPLATE = `
 <div class="bar">

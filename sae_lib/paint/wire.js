@@ -1,5 +1,5 @@
 // What both widgets share: messages that are answered, the alert, pictures made of bytes, cells of a grid.
-// The kernel side is sae_lib/widgets/__init__.py.
+// The kernel side is sae_lib/paint/widgets.py.
 
 const GONE = "The kernel was restarted or is gone: run this cell again to go on. The pictures stay as they were.";
 const SILENT = "The kernel is busy with another cell, or was restarted. If this stays, run this cell again.";

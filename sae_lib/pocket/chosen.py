@@ -17,7 +17,7 @@ def load_choice() -> dict:
 
     Raises FileNotFoundError if nothing was chosen and ValueError if it was chosen for other weights, both with the way out.
     """
-    again = "choose with `python -m sae_lib.pocket.train blocks`"
+    again = "choose with `python -m notebooks.experiments.pocket.train blocks`"
     if not BLOCKS_FILE.exists():
         raise FileNotFoundError(f"no blocks were chosen for the pocket U-Net: {again}")
     record = json.loads(BLOCKS_FILE.read_text())
@@ -32,7 +32,7 @@ def load_sizes() -> dict[int, dict[str, int]]:
     """By width of a block, the `k` and `n_f` of the SAEs whose features are looked at. Raises FileNotFoundError if none were chosen."""
     if not SIZES_FILE.exists():
         raise FileNotFoundError(
-            "no sizes were chosen for the pocket SAEs: choose with `python -m sae_lib.pocket.train sizes`"
+            "no sizes were chosen for the pocket SAEs: choose with `python -m notebooks.experiments.pocket.train sizes`"
         )
     return {int(width): size for width, size in json.loads(SIZES_FILE.read_text())["chosen"].items()}
 

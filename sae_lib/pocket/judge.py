@@ -1,6 +1,6 @@
 """The dense attribute judge: for every pixel, object or background, and the class of each attribute; and where none fits, it abstains.
 
-Trained on rendered scenes alone, its second branch on broken and mixed ones (`sae_lib.pocket.broken`). Objects are the connected
+Trained on rendered scenes alone, its second branch on broken and mixed ones (`notebooks.experiments.pocket.broken`). Objects are the connected
 components of the object pixels, so that a colour binds to a shape.
 """
 
@@ -102,7 +102,7 @@ def judge_loss(logits: dict[str, Tensor], maps: dict[str, Tensor]) -> Tensor:
 def doubt_loss(doubt: Tensor, none: Tensor) -> Tensor:
     """Binary cross-entropy of the doubts `[batch, attributes, 64, 64]` where they are defined: a mean over each attribute's pixels, summed.
 
-    none: 1 where none of an attribute's values is there, 0 where one is, UNDEFINED where nothing is asked (`sae_lib.pocket.broken`).
+    none: 1 where none of an attribute's values is there, 0 where one is, UNDEFINED where nothing is asked (`notebooks.experiments.pocket.broken`).
     """
     asked = none != UNDEFINED
     each = F.binary_cross_entropy_with_logits(doubt, none.clamp(min=0).to(doubt), reduction="none") * asked

@@ -15,7 +15,7 @@ from sae_lib.saes.statistics import FeatureStatistics
 from sae_lib.saes.topk import CONFIG_FILE, TopKSAE
 
 SHIPPED = Path(__file__).parents[1] / "pocket" / "saes"
-"""The pocket models' SAEs, two per block, in 16 bit; `python -m sae_lib.pocket.train saes` makes them."""
+"""The pocket models' SAEs, two per block, in 16 bit; `python -m notebooks.experiments.pocket.train saes` makes them."""
 
 _HUB = {160: "wendlerc/sdxl-turbo-saes"}
 _HUB_DEFAULT = "surokpro2/sdxl-saes"

@@ -14,7 +14,7 @@ def sae_size(kind: str, d_model: int, scale: str = "pocket") -> tuple[int, int]:
     """k and n_f of an SAE of that kind for updates of width `d_model`.
 
     sdxl: the paper's k = 10 and n_f = 4 d_model (5,120) for panels, k = d_model / 8 (160) for transfer; a rehearsal's narrower
-    U-Net shrinks both. pocket and smoke: for panels what `sae_lib.pocket.sizes` chose by rule, for transfer the paper's formula.
+    U-Net shrinks both. pocket and smoke: for panels what `notebooks.experiments.pocket.sizes` chose by rule, for transfer the paper's formula.
 
     Raises ValueError for another kind or scale, and for a width for which nothing was chosen.
     """

@@ -40,8 +40,8 @@ class TransferStatistics:
 
     Positions of a prompt are averaged; since every prompt has equally many, means over prompts are means over all rows.
     Each method gives the values of each step, or pair of adjacent steps, of all prompts and of bootstrap samples of them
-    (`metrics.bootstrap`, the prompts drawn being the same in all methods and for all reconstructors: subtract and average
-    them sample by sample, then take `metrics.interval_of`).
+    (`intervals.bootstrap`, the prompts drawn being the same in all methods and for all reconstructors: subtract and average
+    them sample by sample, then take `intervals.interval_of`).
     """
 
     x: Float[Tensor, "steps prompts 2 d_model"]

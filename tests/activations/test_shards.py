@@ -91,7 +91,7 @@ def test_vectors_beyond_float16_are_refused(stream, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_found_before_it_is_full(stream, tmp_path, monkeypatch):
-    monkeypatch.setattr("sae_lib.shards.shutil.disk_usage", lambda path: namedtuple("usage", "free")(100))
+    monkeypatch.setattr("sae_lib.activations.shards.shutil.disk_usage", lambda path: namedtuple("usage", "free")(100))
     with pytest.raises(OSError, match=r"the rest of the shards needs .* GB and 1e-07 GB are free: free some"):
         write_shards(stream, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -8,14 +8,14 @@ import time
 
 import pytest
 
-from sae_lib.cache import artefact as store
+from sae_lib.cache import artefact
 
 
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SAE_LIB_CACHE", str(tmp_path))
     for name in ("made", "waited", "found"):
-        monkeypatch.setattr(store, name, [])
+        monkeypatch.setattr(artefact, name, [])
 
 
 def write_number(folder):
@@ -28,36 +28,36 @@ def kept(tmp_path):
 
 
 def test_the_second_call_finds_what_the_first_made():
-    folder = store.cached("number", {"seed": 0}, write_number)
-    assert store.cached("number", {"seed": 0}, write_number) == folder
+    folder = artefact.cached("number", {"seed": 0}, write_number)
+    assert artefact.cached("number", {"seed": 0}, write_number) == folder
     assert (folder / "number.txt").read_text() == "7" and (folder / "inputs.json").is_file()
-    assert (store.made, store.waited, store.found) == ([folder.name], [], [folder.name])
+    assert (artefact.made, artefact.waited, artefact.found) == ([folder.name], [], [folder.name])
 
 
 def test_the_order_of_the_inputs_does_not_matter():
-    folder = store.cached("number", {"a": 1, "b": 2}, write_number)
-    assert store.cached("number", {"b": 2, "a": 1}, write_number) == folder and len(store.made) == 1
+    folder = artefact.cached("number", {"a": 1, "b": 2}, write_number)
+    assert artefact.cached("number", {"b": 2, "a": 1}, write_number) == folder and len(artefact.made) == 1
 
 
 def test_another_input_name_or_maker_gives_another_artefact():
-    folders = {store.cached("number", {"seed": seed}, write_number) for seed in (0, 1)}
-    folders.add(store.cached("other", {"seed": 0}, write_number))
-    folders.add(store.cached("number", {"seed": 0}, lambda folder: write_number(folder)))
+    folders = {artefact.cached("number", {"seed": seed}, write_number) for seed in (0, 1)}
+    folders.add(artefact.cached("other", {"seed": 0}, write_number))
+    folders.add(artefact.cached("number", {"seed": 0}, lambda folder: write_number(folder)))
     assert len(folders) == 4
 
 
 @pytest.mark.parametrize("changed", [{"code": "other"}, {"weights": ("other",)}])
 def test_other_code_weights_or_versions_give_another_artefact(monkeypatch, changed):
-    folder, follow = store.cached("number", {}, write_number), store.reach.follow
-    monkeypatch.setattr(store.reach, "follow", lambda make, clone: follow(make, clone)._replace(**changed))
-    assert store.cached("number", {}, write_number) != folder
+    folder, follow = artefact.cached("number", {}, write_number), artefact.reach.follow
+    monkeypatch.setattr(artefact.reach, "follow", lambda make, clone: follow(make, clone)._replace(**changed))
+    assert artefact.cached("number", {}, write_number) != folder
 
 
 def test_another_version_of_torch_gives_another_artefact(monkeypatch):
-    folder = store.cached("number", {}, write_number)
-    monkeypatch.setattr(store, "_versions", lambda: {"torch": "0.1"})
-    assert store.cached("number", {}, write_number) != folder
-    assert set(json.loads((folder / "inputs.json").read_text())["versions"]) == set(store.COMPUTES)
+    folder = artefact.cached("number", {}, write_number)
+    monkeypatch.setattr(artefact, "_versions", lambda: {"torch": "0.1"})
+    assert artefact.cached("number", {}, write_number) != folder
+    assert set(json.loads((folder / "inputs.json").read_text())["versions"]) == set(artefact.COMPUTES)
 
 
 def test_a_make_that_raises_leaves_nothing(tmp_path):
@@ -66,8 +66,8 @@ def test_a_make_that_raises_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.cached("number", {}, fail)
-    assert not [name for name in kept(tmp_path) if not name.endswith(".lock")] and store.made == []
+        artefact.cached("number", {}, fail)
+    assert not [name for name in kept(tmp_path) if not name.endswith(".lock")] and artefact.made == []
 
 
 @pytest.mark.parametrize("resumable", [True, False])
@@ -81,9 +81,9 @@ def test_what_a_killed_make_left_is_handed_to_a_resumable_one_and_thrown_away_ot
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        store.cached("number", {}, make, resumable=True)
+        artefact.cached("number", {}, make, resumable=True)
     assert all(name.startswith(".unfinished-number-") for name in kept(tmp_path))
-    folder = store.cached("number", {}, make, resumable=resumable)
+    folder = artefact.cached("number", {}, make, resumable=resumable)
     assert died == [False, resumable] and kept(tmp_path) == [folder.name]
 
 
@@ -99,12 +99,12 @@ def slow(folder):
 
 
 def ask(answers, second):
-    root = store.cache_root()
+    root = artefact.cache_root()
     while second and not (root / "makes").exists():
         time.sleep(0.02)
     (root / ("second" if second else "first")).touch()
-    folder = store.cached("number", {}, slow)
-    answers.put(((folder / "number.txt").read_text(), len(store.made), len(store.waited), len(store.found)))
+    folder = artefact.cached("number", {}, slow)
+    answers.put(((folder / "number.txt").read_text(), len(artefact.made), len(artefact.waited), len(artefact.found)))
 
 
 def test_of_two_processes_one_makes_the_artefact_and_the_other_waits(tmp_path):
@@ -122,36 +122,36 @@ def test_of_two_processes_one_makes_the_artefact_and_the_other_waits(tmp_path):
 
 def test_a_thread_waits_for_another_that_makes_the_artefact(tmp_path):
     (tmp_path / "second").touch()
-    threads = [threading.Thread(target=store.cached, args=("number", {}, slow)) for _ in range(2)]
+    threads = [threading.Thread(target=artefact.cached, args=("number", {}, slow)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (tmp_path / "makes").read_text() == "made\n" and (len(store.made), len(store.waited)) == (1, 1)
+    assert (tmp_path / "makes").read_text() == "made\n" and (len(artefact.made), len(artefact.waited)) == (1, 1)
 
 
 def test_a_make_may_ask_for_another_artefact_and_not_for_its_own():
     def outer(folder):
-        store.cached("inner", {}, write_number)
+        artefact.cached("inner", {}, write_number)
 
-    assert store.cached("outer", {}, outer).is_dir() and len(store.made) == 2
+    assert artefact.cached("outer", {}, outer).is_dir() and len(artefact.made) == 2
 
     def itself(folder):
-        store.cached("itself", {}, itself)
+        artefact.cached("itself", {}, itself)
 
     with pytest.raises(RuntimeError, match="itself-[0-9a-f]{12} is asked for by its own maker"):
-        store.cached("itself", {}, itself)
+        artefact.cached("itself", {}, itself)
 
 
 @pytest.mark.parametrize("content", [None, "", "{}"])
 def test_a_damaged_artefact_is_refused(content):
-    file = store.cached("number", {}, write_number) / "inputs.json"
+    file = artefact.cached("number", {}, write_number) / "inputs.json"
     file.unlink()
     if content is not None:
         file.write_text(content)
     told = "is missing" if content is None else "is another"
     with pytest.raises(ValueError, match=rf"number-.* is half-made or of another version .*{told}.*`make fresh`"):
-        store.cached("number", {}, write_number)
+        artefact.cached("number", {}, write_number)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_full_disk_gets_one_clear_sentence_and_leaves_nothing_half_made(tmp_pa
         raise error
 
     with pytest.raises(OSError, match="the disk is full, number-.* MiB are free in .*SAE_LIB_CACHE") as caught:
-        store.cached("number", {}, make, resumable)
+        artefact.cached("number", {}, make, resumable)
     assert caught.value.errno == errno.ENOSPC
     left = [name for name in kept(tmp_path) if not name.endswith(".lock")]
     assert len(left) == resumable and all(name.startswith(".unfinished-") for name in left)
@@ -175,43 +175,43 @@ def test_a_disk_that_is_full_for_the_last_file_leaves_no_artefact(tmp_path, monk
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def make(folder):
-        monkeypatch.setattr(store.Path, "write_text", full)
+        monkeypatch.setattr(artefact.Path, "write_text", full)
 
     with pytest.raises(OSError, match="the disk is full"):
-        store.cached("number", {}, make)
+        artefact.cached("number", {}, make)
     assert [name for name in kept(tmp_path) if not name.endswith(".lock")] == []
 
 
 @pytest.mark.parametrize("name", ["", "With Capitals", "../elsewhere", "a/b"])
 def test_a_name_that_is_no_plain_name_is_refused(name):
     with pytest.raises(ValueError, match="artefact name"):
-        store.cached(name, {}, write_number)
+        artefact.cached(name, {}, write_number)
 
 
 def test_inputs_without_an_exact_json_form_are_refused():
     with pytest.raises(ValueError, match="not JSON compliant"):
-        store.cached("number", {"lr": float("nan")}, write_number)
+        artefact.cached("number", {"lr": float("nan")}, write_number)
     with pytest.raises(TypeError, match="not JSON serializable"):
-        store.cached("number", {"path": object()}, write_number)
+        artefact.cached("number", {"path": object()}, write_number)
 
 
 def test_a_cache_that_cannot_be_written_gets_one_clear_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(store.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(artefact.os, "access", lambda path, mode: False)
     with pytest.raises(PermissionError, match="no artefact can be kept in .*it may not be written.*SAE_LIB_CACHE"):
-        store.cached("number", {}, write_number)
+        artefact.cached("number", {}, write_number)
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("SAE_LIB_CACHE", str(tmp_path / "file"))
     with pytest.raises(PermissionError, match="Not a directory"):
-        store.cached("number", {}, write_number)
+        artefact.cached("number", {}, write_number)
 
 
 def test_a_file_is_written_only_if_its_content_differs(tmp_path):
     path = tmp_path / "folder" / "file"
-    assert [store.write_if_changed(path, content) for content in (b"1", b"1", b"2")] == [True, False, True]
+    assert [artefact.write_if_changed(path, content) for content in (b"1", b"1", b"2")] == [True, False, True]
     assert path.read_bytes() == b"2" and list(path.parent.iterdir()) == [path]
 
 
 def test_the_cache_is_in_the_clone_unless_the_variable_names_another(tmp_path, monkeypatch):
-    assert store.cache_root() == tmp_path
+    assert artefact.cache_root() == tmp_path
     monkeypatch.delenv("SAE_LIB_CACHE")
-    assert store.cache_root() == store.ROOT / ".cache"
+    assert artefact.cache_root() == artefact.ROOT / ".cache"

@@ -18,8 +18,8 @@ import torch
 
 from sae_lib.activations.denoising import CallSettings
 from sae_lib.assets import Assets
-from sae_lib.cache import artefact as store, reach
-from sae_lib.training import recipe as recipes
+from sae_lib.cache import artefact, reach
+from sae_lib.training import trained
 
 numbers = itertools.count()
 
@@ -49,17 +49,17 @@ def run_cells(*cells, **values):
     for cell in cells:
         values["In"].append(textwrap.dedent(cell))
         exec(compile(values["In"][-1], "<cell>", "exec"), values)  # noqa: S102 (the test's own cells)
-    return reach.follow(values["make"], store.CLONE)
+    return reach.follow(values["make"], artefact.CLONE)
 
 
 # The real library -----------------------------------------------------------------------------------------------------
 
 CELLS = [
     """\
-    from sae_lib.artefacts import ARTEFACTS
-    from sae_lib.denoising import CallSettings
-    from sae_lib.style import BLOCK_COLORS
-    from sae_lib.transfer import measure_transfer
+    from notebooks.artefacts import ARTEFACTS
+    from sae_lib.activations import CallSettings
+    from sae_lib.companion import BLOCK_COLORS
+    from sae_lib.saes import measure_transfer
     """,
     "prompts, saes, call = [], {}, CallSettings(1, 0.0)",
     "def make(folder):\n    measure_transfer(None, prompts, call, saes)",
@@ -70,44 +70,53 @@ CELLS = [
     "file, old, new, same",
     [
         (
-            "transfer.py",
+            "sae_lib/saes/transfer.py",
             "Raises ValueError if there are no prompts",
             "It raises ValueError if there are no prompts",
             True,
         ),
-        ("style.py", "#332288", "#332289", True),
+        ("sae_lib/companion/style.py", "#332288", "#332289", True),
         (
-            "artefacts.py",
+            "notebooks/artefacts.py",
             "ARTEFACTS: tuple[Artefact, ...] = (",
             "ARTEFACTS: tuple[Artefact, ...] = (Artefact(*'abcd'),",
             True,
         ),
-        ("transfer.py", "rows.square().mean(1)", "rows.abs().mean(1)", False),
+        ("sae_lib/saes/transfer.py", "rows.square().mean(1)", "rows.abs().mean(1)", False),
     ],
 )
 def test_of_the_library_only_a_line_that_a_maker_reaches_counts(monkeypatch, file, old, new, same):
-    before, read, text = run_cells(*CELLS), reach.read_text, (store.PACKAGE / file).read_text()
+    before, read, text = run_cells(*CELLS), reach.read_text, (artefact.ROOT / file).read_text()
     assert text.count(old) == 1
-    monkeypatch.setattr(reach, "read_text", lambda path: text.replace(old, new) if path.name == file else read(path))
+    monkeypatch.setattr(
+        reach, "read_text", lambda path: text.replace(old, new) if path == artefact.ROOT / file else read(path)
+    )
     assert (run_cells(*CELLS).code == before.code) is same
 
 
 def test_training_reaches_models_and_weights_and_nothing_that_draws(pipe, monkeypatch):
     asked = []
-    monkeypatch.setattr(recipes, "cached", lambda name, inputs, make, resumable: asked.append(make) or 1 / 0)
+    monkeypatch.setattr(trained, "cached", lambda name, inputs, make, resumable: asked.append(make) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         assets = Assets("smoke", blocks="mid.0")
         assets._pipes["turbo"] = pipe
-        recipes.train_in_setting(assets, "turbo", CallSettings(1, 0.0, batch_size=4), 4)
-    before = reach.follow(asked[0], store.CLONE)
+        trained.train_in_setting(assets, "turbo", CallSettings(1, 0.0, batch_size=4), 4)
+    before = reach.follow(asked[0], artefact.CLONE)
     modules = {name.split(":")[0].removeprefix("sae_lib.") for name in before.names}
-    assert {"sae", "training", "harvest", "losses", "pocket.weights", "pocket.models"} <= modules
-    assert not {"style", "figures", "widgets", "artefacts", "verdicts", "store", "reach"} & modules
+    assert {
+        "saes.topk",
+        "training.loop",
+        "training.losses",
+        "activations.stream",
+        "pocket.weights",
+        "pocket.models",
+    } <= modules
+    assert not [module for module in modules if module.split(".")[0] in ("cache", "companion", "paint", "notebooks")]
     files = {line.split()[1] for line in before.weights}
     assert "sae_lib/pocket/weights/unet/diffusion_pytorch_model.safetensors" in files
     assert not [file for file in files if file.startswith("sae_lib/pocket/saes")]
     monkeypatch.setattr(reach, "_sha256", lambda path: path.name)
-    assert reach.follow(asked[0], store.CLONE).weights != before.weights
+    assert reach.follow(asked[0], artefact.CLONE).weights != before.weights
 
 
 # A package ------------------------------------------------------------------------------------------------------------
@@ -310,7 +319,7 @@ def test_makers_of_every_kind_are_found(package, text):
 )
 def test_a_maker_without_source_is_refused(make):
     with pytest.raises((TypeError, ValueError), match="has no source|cannot be read"):
-        reach.follow(make, store.CLONE)
+        reach.follow(make, artefact.CLONE)
 
 
 def test_the_weights_below_a_reached_constant_count_and_the_package_itself_does_not(package, tmp_path):
@@ -351,12 +360,12 @@ def names_of(reached):
 
 def test_a_notebook_s_maker_reaches_cells_and_library():
     cells = [
-        "from sae_lib.scales import get_scale",
+        "from sae_lib.models import get_scale",
         "def half(x):\n    return get_scale(x)",
         "def make(folder):\n    half(1)",
     ]
     reached = run_cells(*cells, "def other():\n    return 1")
-    assert reached.names[:3] == ("notebook:make", "notebook:half", "sae_lib.scales:get_scale")
+    assert reached.names[:3] == ("notebook:make", "notebook:half", "sae_lib.models.scales:get_scale")
     assert reached.code == run_cells(*cells, "def other():\n    return 2").code
     assert reached.code != run_cells(cells[0], cells[1].replace("half(x)", "half(x, y=0)"), cells[2]).code
 
@@ -389,11 +398,14 @@ def test_of_a_record_the_attribute_counts_that_is_read():
 
 def test_the_class_of_a_value_is_reached():
     cells = [
-        "from sae_lib.denoising import CallSettings",
+        "from sae_lib.activations import CallSettings",
         "call = CallSettings(2, 0.0)",
         "def make(folder):\n    call.guided",
     ]
-    assert "sae_lib.denoising:CallSettings" in run_cells(cells[0], cells[1], "def make(folder):\n    return call").names
+    assert (
+        "sae_lib.activations.denoising:CallSettings"
+        in run_cells(cells[0], cells[1], "def make(folder):\n    return call").names
+    )
     assert reach.spell(CallSettings(2, 0.0)) != reach.spell(CallSettings(3, 0.0))
 
 
@@ -450,10 +462,10 @@ def test_a_loop_does_not_reach_what_its_own_names_were_before():
 
 def test_an_import_under_a_condition_is_followed():
     cells = [
-        "if True:\n    from sae_lib.scales import get_scale\n    a = [1]",
+        "if True:\n    from sae_lib.models import get_scale\n    a = [1]",
         "def make(folder):\n    return get_scale('smoke')",
     ]
-    assert "sae_lib.scales:get_scale" in run_cells(*cells).names
+    assert "sae_lib.models.scales:get_scale" in run_cells(*cells).names
 
 
 def test_a_cell_that_ran_twice_counts_once():
@@ -468,20 +480,20 @@ def test_cells_of_a_runner_that_keeps_no_history_are_found_where_tracebacks_find
         name = f"/nowhere/kernel/{number}.py"
         monkeypatch.setitem(linecache.cache, name, (len(cell), None, cell.splitlines(keepends=True), name))
         exec(compile(cell, name, "exec"), values)  # noqa: S102 (the test's own cells)
-    assert reach.follow(values["make"], store.CLONE) == run_cells(*cells)
+    assert reach.follow(values["make"], artefact.CLONE) == run_cells(*cells)
 
 
 def test_a_cell_that_is_no_python_is_passed_over():
     values = {"__name__": "__main__", "In": ["", "%matplotlib inline", "def make(folder):\n    return 1"]}
     exec(values["In"][-1], values)  # noqa: S102 (the test's own cell)
-    assert names_of(reach.follow(values["make"], store.CLONE)) == ["make"]
+    assert names_of(reach.follow(values["make"], artefact.CLONE)) == ["make"]
 
 
 def test_what_comes_after_the_call_in_its_cell_has_not_happened():
     codes = []
     for after in ("", "a.append(2)", "a = [3]"):
         cell = f"a = [1]\ndef make(folder):\n    return a\nask(make)\n{after}\n"
-        run_cells(cell, ask=lambda make: codes.append(reach.follow(make, store.CLONE).code))
+        run_cells(cell, ask=lambda make: codes.append(reach.follow(make, artefact.CLONE).code))
     assert len(set(codes)) == 1
 
 
@@ -489,7 +501,7 @@ def test_a_maker_under_a_condition_and_the_call_in_the_same_block_are_found():
     codes = []
     for number in (1, 2, 1):
         cell = f"if True:\n    def make(folder):\n        return [{number}]\n    ask(make)\n"
-        run_cells(cell, ask=lambda make: codes.append(reach.follow(make, store.CLONE).code))
+        run_cells(cell, ask=lambda make: codes.append(reach.follow(make, artefact.CLONE).code))
     assert codes[0] == codes[2] != codes[1]
 
 
@@ -497,7 +509,7 @@ def test_a_lambda_in_the_very_statement_that_asks_is_found():
     codes = []
     for number in (1, 2):
         cell = f"a = [1]\nb = ask(\n    lambda folder: (a, [{number}]),\n)\na = [2]\n"
-        run_cells("make = lambda folder: 1", cell, ask=lambda make: codes.append(reach.follow(make, store.CLONE)))
+        run_cells("make = lambda folder: 1", cell, ask=lambda make: codes.append(reach.follow(make, artefact.CLONE)))
     assert codes[0].code != codes[1].code and names_of(codes[0])[1:] == ["a"]
 
 
@@ -526,7 +538,7 @@ def test_values_are_spelt_the_same_in_every_process():
 
 
 def test_the_order_of_hashes_does_not_matter():
-    code = "from sae_lib import reach, store, scales; print(reach.follow(scales.get_scale, store.CLONE).code)"
+    code = "from sae_lib.cache import artefact, reach; from sae_lib.models import get_scale; print(reach.follow(get_scale, artefact.CLONE).code)"
     told = {"capture_output": True, "text": True}
     command = [sys.executable, "-c", code]
     seeds = [os.environ | {"PYTHONHASHSEED": seed} for seed in "12"]

@@ -10,7 +10,6 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
-from sae_lib.cache import artefact as store
 from sae_lib.companion import style
 from sae_lib.companion.figures import save_figure, save_table, with_interval
 from sae_lib.companion.run import Run
@@ -20,7 +19,7 @@ from sae_lib.intervals import Interval
 
 @pytest.fixture(autouse=True)
 def empty_clone(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "ROOT", tmp_path)
+    monkeypatch.setattr("sae_lib.companion.figures.ROOT", tmp_path)
     monkeypatch.setenv("SAE_LIB_CACHE", str(tmp_path / "cache"))
 
 
@@ -62,9 +61,9 @@ def test_the_record_holds_result_verdicts_and_what_made_it(tmp_path):
 
 
 def test_the_record_is_rewritten_only_when_the_result_changes(monkeypatch):
-    monkeypatch.setattr("sae_lib.figures.commit_hash", lambda: "first")
+    monkeypatch.setattr("sae_lib.companion.figures.commit_hash", lambda: "first")
     path = save_figure(run_at("pocket"), draw(), "fig3", {"n": 1}).json
-    monkeypatch.setattr("sae_lib.figures.commit_hash", lambda: "second")
+    monkeypatch.setattr("sae_lib.companion.figures.commit_hash", lambda: "second")
     save_figure(run_at("pocket"), draw(), "fig3", {"n": 1})
     assert json.loads(path.read_text())["run"]["commit"] == "first"
     save_figure(run_at("pocket"), draw(), "fig3", {"n": 2})
@@ -91,8 +90,8 @@ def test_a_figure_without_a_conclusion_is_marked_once(run, marked):
 @pytest.mark.parametrize(("run", "times"), [(run_at("pocket"), 0), (run_at("smoke"), 1)])
 def test_a_notebook_shows_a_figure_without_a_conclusion_as_it_was_saved(run, times, monkeypatch):
     shown = []
-    monkeypatch.setattr("sae_lib.figures.get_ipython", object)
-    monkeypatch.setattr("sae_lib.figures.display", shown.append)
+    monkeypatch.setattr("sae_lib.companion.figures.get_ipython", object)
+    monkeypatch.setattr("sae_lib.companion.figures.display", shown.append)
     fig = plt.figure()
     saved = save_figure(run, fig, "fig3", {})
     assert [picture.data for picture in shown] == [saved.png.read_bytes()] * times
@@ -102,8 +101,8 @@ def test_a_notebook_shows_a_figure_without_a_conclusion_as_it_was_saved(run, tim
 
 def test_a_notebook_shows_a_figure_that_its_first_cell_closed_where_it_is_saved(monkeypatch):
     shown = []
-    monkeypatch.setattr("sae_lib.figures.get_ipython", object)
-    monkeypatch.setattr("sae_lib.figures.display", shown.append)
+    monkeypatch.setattr("sae_lib.companion.figures.get_ipython", object)
+    monkeypatch.setattr("sae_lib.companion.figures.display", shown.append)
     fig = plt.figure()
     plt.close(fig)
     save_figure(run_at("pocket"), fig, "fig3", {})

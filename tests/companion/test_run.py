@@ -46,7 +46,7 @@ def test_pocket_and_smoke_compute_with_one_thread_and_sdxl_with_all_that_there_w
 
 def test_the_number_of_threads_does_not_depend_on_the_environment():
     script = (
-        "import torch; from sae_lib.scales import set_up_torch; set_up_torch('pocket'); print(torch.get_num_threads())"
+        "import torch; from sae_lib.models import set_up_torch; set_up_torch('pocket'); print(torch.get_num_threads())"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "4"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)

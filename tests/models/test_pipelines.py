@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sae_lib.models import pipelines
+from sae_lib.models import pipelines, rehearsal
 from sae_lib.models.blocks import BLOCKS, find_block
 from sae_lib.models.pipelines import load_pipeline
 
@@ -28,7 +28,7 @@ def test_a_rehearsal_draws_the_same_weights_each_time_and_leaves_the_generator_a
 
 def test_the_full_configuration_counts_sdxls_parameters():
     with torch.device("meta"):
-        unet, vae = pipelines._random_unet(128, divisor=1), pipelines._random_vae(128, divisor=1)
+        unet, vae = rehearsal.random_unet(128, divisor=1), rehearsal.random_vae(128, divisor=1)
     assert sum(p.numel() for p in unet.parameters()) == 2_567_463_684  # SDXL 1.0's published U-Net
     assert sum(p.numel() for p in vae.parameters()) == 83_653_863
 
@@ -74,6 +74,6 @@ def test_too_little_memory_or_disk_is_refused_before_anything_is_built(monkeypat
     monkeypatch.setattr(pipelines.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1e9}))
     with pytest.raises(OSError, match="1.0 GB of disk are free and stabilityai/sdxl-turbo takes some 7 GB"):
         load_pipeline("turbo", "sdxl", device="cpu")
-    monkeypatch.setattr(pipelines.os, "sysconf", lambda _: 1000)
+    monkeypatch.setattr(rehearsal.os, "sysconf", lambda _: 1000)
     with pytest.raises(MemoryError, match="the weights need 13.9 GB and cpu has 0.0 GB free"):
         load_pipeline("turbo", "sdxl", "random", "cpu")

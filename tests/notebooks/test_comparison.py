@@ -8,7 +8,6 @@ import pytest
 
 from notebooks import comparison
 from notebooks.comparison import Comparison, compare, conclusion
-from sae_lib.cache import artefact as store
 from sae_lib.cache.artefact import ROOT
 
 CLAIM = "It is large"
@@ -35,7 +34,7 @@ def git(*arguments, folder):
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """A repository with two records of 04_a, one more in a folder below, and one of 05_b."""
-    monkeypatch.setattr(store, "ROOT", tmp_path)
+    monkeypatch.setattr(comparison, "ROOT", tmp_path)
     figures = ("04_a/one", "04_a/two", "04_a/sdxl/three", "05_b/four")
     for place, name in enumerate(figures):
         path = tmp_path / "figures" / f"{name}.json"
@@ -183,12 +182,12 @@ def test_records_are_found_in_a_clone_that_is_a_folder_of_another_repository(rep
     (repository / "inside").mkdir()
     git("mv", "figures", "inside/figures", folder=repository)
     git("commit", "-q", "-m", "moved", folder=repository)
-    monkeypatch.setattr(store, "ROOT", repository / "inside")
+    monkeypatch.setattr(comparison, "ROOT", repository / "inside")
     assert comparison.committed_records("05_b") == {"four": record(number=3)}
 
 
 def test_without_git_without_a_repository_or_without_a_commit_there_is_nothing_to_compare_with(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "ROOT", tmp_path)
+    monkeypatch.setattr(comparison, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
 
     def told():

@@ -20,7 +20,7 @@ from notebooks import costs, execution, jobs, machine, progress, run, summary
 from notebooks.account import Account
 from notebooks.costs import Cost
 from notebooks.execution import Outcome, Step
-from sae_lib.cache import artefact as store
+from sae_lib.cache.artefact import ROOT, cache_root
 
 DRIVER = """
 import functools, pathlib, sys
@@ -287,12 +287,12 @@ def test_two_jobs_overlap_one_does_not_and_both_write_the_same_files(tmp_path, e
         assert run.build(sources, folder, count) == []
         stored[count] = {path.name: path.read_bytes() for path in folder.glob("*")}
         spans[count] = sorted(
-            tuple(map(float, path.read_text().split())) for path in store.cache_root().glob("build/*.times")
+            tuple(map(float, path.read_text().split())) for path in cache_root().glob("build/*.times")
         )
     assert stored["1"] == stored["2"] and len(stored["1"]) == 2
     assert spans["1"][0][1] < spans["1"][1][0] and spans["2"][0][1] > spans["2"][1][0]
     assert "01_a done in 0:0" in capsys.readouterr().out
-    assert not list(store.cache_root().glob("build/.unfinished*"))
+    assert not list(cache_root().glob("build/.unfinished*"))
 
 
 def test_a_notebook_that_fails_stops_no_other_and_the_table_says_where_to_look(tmp_path, empty_cache, capsys):
@@ -360,7 +360,7 @@ def endless(tmp_path):
     """Starts a run of a notebook that never ends, in a process that ignores Ctrl-C as a background job does."""
     write_sources(tmp_path / "src", **{"01_endless": ENDLESS})
     (tmp_path / "driver.py").write_text(DRIVER)
-    environment = os.environ | {"SAE_LIB_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(store.ROOT)}
+    environment = os.environ | {"SAE_LIB_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(tmp_path / "driver.py"), str(tmp_path / "src"), "reproduce"]
     started = []
 

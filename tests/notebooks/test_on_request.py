@@ -9,7 +9,7 @@ import pytest
 from notebooks.on_request import GENERATORS, REQUESTS, draw_request, read_requests
 from sae_lib.__main__ import main
 from sae_lib.assets import Assets
-from sae_lib.cache import artefact as store
+from sae_lib.cache.artefact import cache_root
 from sae_lib.features import reading
 
 STORED = json.loads(REQUESTS.read_text())
@@ -46,7 +46,7 @@ def test_there_is_an_example_of_each_generator():
 @pytest.mark.parametrize("example", STORED["examples"], ids=lambda example: example["generator"])
 def test_every_example_is_drawn_and_recorded(example, assets, tmp_path):
     if example["generator"] == "table":
-        folder = store.cache_root() / "smoke" / "figures" / "07_reading_features"
+        folder = cache_root() / "smoke" / "figures" / "07_reading_features"
         folder.mkdir(parents=True)
         rows = ["metric,block,of,n,mean (95 % interval),by chance", "specificity,mid.0,features,3,1 (0 to 2),0"]
         (folder / "metrics.csv").write_text("\n".join([*rows, "colour,mid.0,features,3,5 (4 to 6),1\n"]))
@@ -103,7 +103,7 @@ def test_arguments_that_do_not_fit_the_run_are_refused(assets, tmp_path, change,
 
 
 def test_a_table_without_the_column_is_refused(assets, tmp_path):
-    folder = store.cache_root() / "smoke" / "figures" / "05_a"
+    folder = cache_root() / "smoke" / "figures" / "05_a"
     folder.mkdir(parents=True)
     (folder / "b.csv").write_text("block,n\nmid.0,3\n")
     arguments = {"of": "05_a/b", "columns": ["block", "mean"]}

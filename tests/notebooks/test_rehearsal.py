@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from notebooks import run
-from sae_lib.cache import artefact as store
+from sae_lib.cache.artefact import cache_root
 from tests.saes.test_checkpoints import write_published
 
 SOURCES = run.find_sources()
@@ -23,7 +23,7 @@ def folder(empty_cache, tmp_path_factory):
 def test_the_notebook_runs_at_sdxl_scale_with_random_weights(source, folder):
     copy = folder / source.name.replace(".py", ".ipynb")
     assert not run.execute(source, copy, {"scale": "sdxl", "source": "random/16"}).failure
-    figures = list((store.cache_root() / "rehearsal" / "figures" / source.stem).glob("*.json"))
+    figures = list((cache_root() / "rehearsal" / "figures" / source.stem).glob("*.json"))
     assert figures
     outputs = [output for cell in nbformat.read(copy, as_version=4).cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.get("name") == "stderr"]

@@ -10,7 +10,7 @@ import papermill
 import pytest
 
 from notebooks import run
-from sae_lib.cache import artefact as store
+from sae_lib.cache.artefact import ROOT
 
 SOURCE = """\
 # %% [markdown]
@@ -25,10 +25,7 @@ k: int = 2  # a parameter of its own
 # %%
 from matplotlib.figure import Figure
 
-from sae_lib.figures import save_figure
-from sae_lib.runs import start_run
-from sae_lib.store import cached
-from sae_lib.verdicts import Claim
+from sae_lib import Claim, cached, save_figure, start_run
 
 run = start_run("00_sample", globals())
 
@@ -155,8 +152,8 @@ def test_the_command_line_says_what_is_wrong_and_returns_2(capsys):
 
 
 def test_the_readme_lists_every_artefact():
-    assert run.readme_table() in (store.ROOT / "README.md").read_text(), "run make notebooks"
+    assert run.readme_table() in (ROOT / "README.md").read_text(), "run make notebooks"
 
 
 def test_the_readme_quotes_what_the_benchmarks_measured():
-    assert run.speed_table() in (store.ROOT / "README.md").read_text(), "run make notebooks"
+    assert run.speed_table() in (ROOT / "README.md").read_text(), "run make notebooks"

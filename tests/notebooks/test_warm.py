@@ -14,7 +14,7 @@ import pytest
 
 from notebooks import run, warm
 from notebooks.execution import in_own_loop
-from sae_lib.cache import artefact as store
+from sae_lib.cache.artefact import ROOT, cache_root
 from tests.notebooks.test_jobs import DRIVER, ENDLESS, is_gone, write_sources
 from tests.notebooks.test_notebooks import nbval
 
@@ -117,7 +117,7 @@ def outputs(notebook):
 
 
 def test_a_forked_kernel_shows_what_any_other_shows(tmp_path, warm_kernels, monkeypatch):
-    monkeypatch.setenv("SAE_LIB_CACHE", str(store.cache_root() / "of_later"))
+    monkeypatch.setenv("SAE_LIB_CACHE", str(cache_root() / "of_later"))
     forked, shown = [], {}
     _, notebook = execute(tmp_path / "a", STATE, lambda step: forked.append(is_forked(step.pid)))
     shown["warm"] = outputs(notebook)
@@ -193,7 +193,7 @@ def test_the_first_kernel_of_a_process_starts_no_server(tmp_path, empty_cache, m
 @pytest.mark.parametrize(("number", "patience"), [(signal.SIGINT, 0.0), (signal.SIGKILL, 5.0)])
 def test_neither_server_nor_kernel_outlives_a_run_that_is_interrupted_or_killed(tmp_path, number, patience):
     write_sources(tmp_path / "src", **{"01_endless": ENDLESS})
-    environment = os.environ | {"SAE_LIB_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(store.ROOT)}
+    environment = os.environ | {"SAE_LIB_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
     program = f"from notebooks import warm\nwarm.Provisioner.several, warm.GPUS = True, ()\n{DRIVER}"
     command = [sys.executable, "-c", program, str(tmp_path / "src"), "reproduce"]
     pid = tmp_path / "cache/reproduce/pid"

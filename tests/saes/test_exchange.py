@@ -5,7 +5,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae_lib.saes.exchange import export_saelens, export_sparsify, load_saelens, load_sdxl_unbox, load_sparsify
+from sae_lib.saes.exchange import (
+    export_saelens,
+    export_sparsify,
+    load_from_hub,
+    load_saelens,
+    load_sdxl_unbox,
+    load_sparsify,
+)
 from sae_lib.saes.topk import TopKSAE
 
 
@@ -145,7 +152,7 @@ def test_without_network_the_hub_s_saes_say_what_to_download_and_where_to_put_it
     with pytest.raises(
         ConnectionError, match="hf download surokpro2/sdxl-saes --include 'unet.mid_block.attentions.0_k10"
     ):
-        TopKSAE.from_hub("surokpro2/sdxl-saes", "mid.0")
+        load_from_hub("surokpro2/sdxl-saes", "mid.0")
 
 
 @pytest.mark.parametrize(
@@ -157,4 +164,4 @@ def test_without_network_the_hub_s_saes_say_what_to_download_and_where_to_put_it
 )
 def test_an_unknown_repository_or_block_is_refused(repository, block, message):
     with pytest.raises(ValueError, match=message):
-        TopKSAE.from_hub(repository, block)
+        load_from_hub(repository, block)

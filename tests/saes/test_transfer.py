@@ -5,6 +5,7 @@ import torch
 
 from sae_lib.activations.denoising import CallSettings, stream_updates
 from sae_lib.activations.updates import capture_updates, permute_dimensions, to_vectors
+from sae_lib.intervals import interval_of
 from sae_lib.models.noise import prompt_generator
 from sae_lib.saes import metrics
 from sae_lib.saes.controls import PCA, RawUpdates, untrained
@@ -143,8 +144,8 @@ def test_of_what_a_control_leaves_the_share_explained_is_0_for_the_control_and_1
 def test_two_reconstructors_are_compared_on_the_same_prompts():
     (good, *_), (bad, *_) = hand_made(noise=0.1), hand_made(noise=0.5)
     gap = good.explained_variance()[0] - bad.explained_variance()[0]
-    low, high = metrics.interval_of(gap)[1:]
-    separate = [metrics.interval_of(statistics.explained_variance()[0]) for statistics in (good, bad)]
+    low, high = interval_of(gap)[1:]
+    separate = [interval_of(statistics.explained_variance()[0]) for statistics in (good, bad)]
     assert 0 < low <= gap[0] <= high
     assert high - low < sum(interval.high - interval.low for interval in separate)
 

@@ -12,7 +12,7 @@ from sae_lib.models.blocks import PAPER_BLOCKS
 from sae_lib.models.scales import SCALES
 from sae_lib.saes.checkpoints import rehearsal_saes
 from sae_lib.saes.sizes import sae_size
-from sae_lib.training import recipe as recipes
+from sae_lib.training import recipe
 from sae_lib.training.recipe import TrainingRun
 from sae_lib.training.trained import one_step_saes, train_in_setting
 
@@ -38,7 +38,7 @@ def sdxl():
 
 
 def test_configs_are_the_paper_s_at_sdxl_scale_and_the_pocket_s_elsewhere(pipe, sdxl, monkeypatch):
-    monkeypatch.setattr(recipes, "_prompts", lambda scale, count, *_: [""] * count)
+    monkeypatch.setattr(recipe, "load_prompts_once", lambda scale, count, *_: [""] * count)
     paper = TrainingRun("sdxl").configs(sdxl)
     assert [config.block for config in paper] == [*PAPER_BLOCKS, *PAPER_BLOCKS]
     assert {(c.k, c.n_f, c.batch_size, c.lr, c.auxk) for c in paper} == {(k, 5120, 4096, 1e-4, 256) for k in (10, 160)}
@@ -151,7 +151,8 @@ def test_one_step_saes_come_with_their_controls_and_are_not_trained_twice(assets
     assert all(len(trained.pca[block].components) == sae.k for block, sae in trained.permuted.items())
     transfer = trained.of_kind("transfer")["mid.0"].decoder.weight
     assert not torch.equal(trained.permuted["mid.0"].decoder.weight, transfer)
-    monkeypatch.setattr(recipes, "train_saes", None)
+    for module in ("recipe", "trained"):
+        monkeypatch.setattr(f"sae_lib.training.{module}.train_saes", None)
     again = one_step_saes(assets)
     assert again.folder == trained.folder
     assert torch.equal(again.of_kind("transfer")["mid.0"].decoder.weight, transfer)
@@ -179,7 +180,7 @@ def test_the_stage_ships_two_saes_of_each_chosen_block_and_of_the_paper_s_and_re
     pipe, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setitem(SCALES, "pocket", SCALES["smoke"])
-    monkeypatch.setattr(recipes, "load_pipeline", lambda *_: pipe)
+    monkeypatch.setattr(recipe, "load_pipeline", lambda *_: pipe)
     folder = tmp_path / "weights" / "saes"
     folder.mkdir(parents=True)
     (folder / "old").touch()

@@ -46,11 +46,11 @@ for line in sys.stdin:
 
 HARVEST = """
 import sys, torch, torch.distributed as dist
-from sae_lib.denoising import CallSettings
-from sae_lib.harvest import TrainingStream
+from sae_lib.activations import CallSettings
+from sae_lib.activations import TrainingStream
 from sae_lib.pocket.models import build_pipeline
 from sae_lib.training import SAEConfig, train_saes
-from sae_lib.processes import world
+from sae_lib.activations.processes import world
 
 torch.set_num_threads(1)
 if int(sys.argv[2]) > 1:

@@ -276,7 +276,7 @@ def test_a_death_while_writing_leaves_nothing_behind(tmp_path, monkeypatch):
     def full_disk(*args, **kwargs):
         raise OSError("no space left")
 
-    monkeypatch.setattr("sae_lib.training.json.dumps", full_disk)
+    monkeypatch.setattr("sae_lib.training.trainer.json.dumps", full_disk)
     with pytest.raises(OSError, match="no space"):
         train_saes(stream_of("mid.0"), [tiny_config()], tmp_path)
     assert list(tmp_path.iterdir()) == []

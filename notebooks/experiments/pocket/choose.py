@@ -66,7 +66,7 @@ def choose_blocks(pairs: int, seed: int, device: str) -> None:
 
     path = order_blocks(share_of)
     record = {
-        "command": f"python -m sae_lib.pocket.train blocks --steps {pairs} --seed {seed}",
+        "command": f"python -m notebooks.experiments.pocket.train blocks --steps {pairs} --seed {seed}",
         "unet": hash_of_unet(),
         "rule": {"mean": WANTED_MEAN, "least": WANTED_LEAST, "most": MOST},
         "pairs": pairs,

@@ -1,4 +1,4 @@
-"""How good the pocket models are: `python -m sae_lib.pocket.quality` recomputes the model card's tables.
+"""How good the pocket models are: `python -m notebooks.experiments.pocket.quality` recomputes the model card's tables.
 
 The judge is measured on held-out renders, whole ones and broken ones, where the truth is exact; then the judge measures the models: the
 share of a caption's stated attributes that it finds on the stated object, on captions of scenes that no model was trained on. What it
@@ -50,7 +50,7 @@ VARIED = (40, 4)
 """Captions and seeds on which the variation of what a caption leaves open is measured."""
 
 CARD = Path(__file__).parent / "MODEL_CARD.md"
-_START, _END = "<!-- quality: written by `python -m sae_lib.pocket.quality` -->", "<!-- /quality -->"
+_START, _END = "<!-- quality: written by `python -m notebooks.experiments.pocket.quality` -->", "<!-- /quality -->"
 
 
 @torch.inference_mode()
@@ -91,7 +91,7 @@ def judge_abstentions(
 ) -> dict[str, tuple[int, int]]:
     """`{attribute: (abstained, asked)}` over the objects that the judge sees, and the scenes; "all" for the total.
 
-    none: where each attribute is none of its values (`sae_lib.pocket.broken`); asked is then only where that is so of most pixels
+    none: where each attribute is none of its values (`notebooks.experiments.pocket.broken`); asked is then only where that is so of most pixels
     (`broken`), or where most have a value. Without it everything is asked.
     """
     abstained, asked = Counter(), Counter()
@@ -214,7 +214,7 @@ def main() -> None:
     text = as_markdown(tables, arguments.count, arguments.seed)
     print(text)
     record = {
-        "command": f"python -m sae_lib.pocket.quality --count {arguments.count} --seed {arguments.seed}",
+        "command": f"python -m notebooks.experiments.pocket.quality --count {arguments.count} --seed {arguments.seed}",
         "tables": tables,
     }
     results.parent.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,7 @@ def choose_sizes(prompts: int, seed: int, device: str) -> None:
             )
             print(measured[-1], flush=True)
     record = {
-        "command": f"python -m sae_lib.pocket.train sizes --steps {prompts} --seed {seed}",
+        "command": f"python -m notebooks.experiments.pocket.train sizes --steps {prompts} --seed {seed}",
         "rule": {"explained_variance": WANTED_VARIANCE, "pictures": PICTURES, "passes": PASSES},
         "chosen": {
             str(width): best_setting([row for row in measured if row["d_model"] == width])

@@ -1,4 +1,4 @@
-"""Train the pocket models: `python -m sae_lib.pocket.train [stage ...]`, stages vae, text, judge, doubt, clip, base, pairs,
+"""Train the pocket models: `python -m notebooks.experiments.pocket.train [stage ...]`, stages vae, text, judge, doubt, clip, base, pairs,
 turbo, blocks, sizes, saes.
 
 Every stage starts from the shipped weights where there are any, with a fresh optimiser, so that quality accumulates over
