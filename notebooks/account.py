@@ -1,4 +1,5 @@
-"""What a notebook costs, counted inside its kernel: the runner calls `start` before the first cell and `report` after the last.
+"""What a notebook costs, counted inside its kernel: the runner calls `start` before the first cell and
+`report` after the last.
 
 Both calls are silent: neither the notebook's history, its cells nor its outputs show them.
 """
@@ -36,7 +37,8 @@ def start() -> None:
 
 
 def _watch(info) -> None:
-    """Begins with the first cell that names the library: a notebook without it does not wait for what the library imports."""
+    """Begins with the first cell that names the library: a notebook without it does not wait for
+    what the library imports."""
     if "sae_lib" in (info.raw_cell or "") and not watched:
         watched.append(True)
         _watch_rows()

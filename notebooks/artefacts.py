@@ -1,7 +1,7 @@
 """Every figure and table that is known of the paper, and what this repository has of it: the one list.
 
-The README's table, `figures/index.json` and the scorecard are made from it; a test fails where one of its files is missing,
-or where a figure in `figures/` belongs to none.
+The README's table, `figures/index.json` and the scorecard are made from it; a test fails where one of its files is
+missing, or where a figure in `figures/` belongs to none.
 """
 
 import json
@@ -13,8 +13,9 @@ from typing import Any
 from sae_lib.cache.artefact import ROOT
 
 NO_FLUX, UNKNOWN, FORM_KNOWN = "not run: no FLUX path yet", "not identified", "form known, content unknown"
-"""Why an artefact has no file: FLUX's, those of which nobody outside has said what they show, and among them those whose forms are
-known as a group: `notebooks/on_request.py` draws one as soon as somebody with the paper says what it shows."""
+"""Why an artefact has no file: FLUX's, those of which nobody outside has said what they show, and among them
+those whose forms are known as a group: `notebooks/on_request.py` draws one as soon as somebody with the
+paper says what it shows."""
 
 
 @dataclass(frozen=True)

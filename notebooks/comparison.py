@@ -1,7 +1,7 @@
 """What a reproducer reads at the end: the results of this run beside those that git has, in a sentence or two.
 
-A result holds its numbers under keys, one number or lists of numbers under each. The numbers under one key are compared
-together:
+A result holds its numbers under keys, one number or lists of numbers under each. The numbers under one key
+are compared together:
 
     difference = max |fresh - committed| / max(|fresh|, |committed|)      both maxima over all numbers under the key
 
@@ -80,8 +80,9 @@ class Comparison:
     def word(self) -> str:
         """The first that is true of: not compared, new, verdict changed, missing, differs, close, equal.
 
-        close: the verdicts' words are as committed and their values within the committed 95 % intervals. differs: a value
-        is outside. Both say nothing of numbers that no verdict rests on: the median and the largest difference do.
+        close: the verdicts' words are as committed and their values within the committed 95 % intervals.
+        differs: a value is outside. Both say nothing of numbers that no verdict rests on: the median and the
+        largest difference do.
         """
         if not self.comparable or not (self.figures or self.new or self.missing):
             return "not compared"
@@ -226,7 +227,8 @@ def _difference(pairs: Sequence[tuple[float, float]]) -> float:
 
 
 def conclusion(comparisons: Mapping[str, Comparison]) -> str:
-    """What all comparisons, by the notebook's name, come to: a few sentences, the last with the command that undoes the run."""
+    """What all comparisons, by the notebook's name, come to: a few sentences, the last with the
+    command that undoes the run."""
     compared = {name: comparison for name, comparison in comparisons.items() if comparison.word != "not compared"}
     if not compared:
         return "Results not compared: git has those of the pocket scale with the shipped models only."

@@ -71,8 +71,8 @@ def keep(scale: str, outcomes: Iterable[Outcome]) -> None:
 def commit(outcomes: Iterable[Outcome], there_before: Collection[str], file: Path = COMMITTED) -> None:
     """Write what notebooks took at pocket scale into the committed file, rounded so that it seldom changes.
 
-    A notebook that found one of the artefacts that were `there_before` the run took less than it costs: its entry
-    stays as it was.
+    A notebook that found one of the artefacts that were `there_before` the run took less than it costs: its
+    entry stays as it was.
     """
     fresh = [each for each in outcomes if not each.failure and not set(each.account.found) & set(there_before)]
     _write(file, "pocket", {outcome.name: _rounded(outcome) for outcome in fresh})

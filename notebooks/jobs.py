@@ -15,8 +15,8 @@ from notebooks.costs import Cost
 from notebooks.execution import Outcome, Step, in_own_loop
 
 BEFORE = {"03_train_saes": "04_transfer"}
-"""Notebooks that make early what another needs late: 03 begins with the one-step SAEs, 04 trains its own first. The first
-to want an artefact makes it, and the other waits: so the one starts before the other, and no later."""
+"""Notebooks that make early what another needs late: 03 begins with the one-step SAEs, 04 trains its own first. The
+first to want an artefact makes it, and the other waits: so the one starts before the other, and no later."""
 LAST = "99_"
 """A notebook whose name starts so reads the figures of all others: it starts when they have ended."""
 

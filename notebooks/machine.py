@@ -11,14 +11,16 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def cores(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """Cores that this process may use: those it may run on, or the whole ones of a container's quota if that is less."""
+    """Cores that this process may use: those it may run on, or the whole ones of a container's
+    quota if that is less."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [_quota(folder) for folder in _groups("cpu", root, membership)]
     return max(1, int(min([allowed, *(quota for quota in quotas if quota)])))
 
 
 def free_gb(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> float:
-    """Memory that may still be had, in 10^9 bytes: the machine's, or what is left of a container's limit if that is less."""
+    """Memory that may still be had, in 10^9 bytes: the machine's, or what is left of a container's
+    limit if that is less."""
     rooms = [_room(folder) for folder in _groups("memory", root, membership)]
     return max(0, min([psutil.virtual_memory().available, *(room for room in rooms if room is not None)])) / 1e9
 

@@ -1,8 +1,8 @@
 """Figures and tables of the paper of which nobody outside has said what they show: who has the PDF enters them in
 `figures/requests.json`, and `python notebooks/on_request.py "Figure 19"` draws them.
 
-The file holds `requests`, each an artefact's id, the generator that draws its form, and the generator's arguments; and one of
-each generator as an example, which the tests draw.
+The file holds `requests`, each an artefact's id, the generator that draws its form, and the generator's arguments; and
+one of each generator as an example, which the tests draw.
 """
 
 import argparse
@@ -72,7 +72,8 @@ def case_study(
     count: int = 6,
     amounts: list | tuple = (),
 ) -> Figure:
-    """One grid of `case_study`: "maps", "modulation" or "icons", of the most active features or those asked for; amounts: beta or gamma."""
+    """One grid of `case_study`: "maps", "modulation" or "icons", of the most active features or those asked for;
+    amounts: beta or gamma."""
     if grid not in GRIDS:
         raise ValueError(f"unknown grid {grid!r}; choose one of {', '.join(GRIDS)}")
     study = study_prompt(assets, block, prompt, noise, count, features)
@@ -103,7 +104,8 @@ def turned_on(
     model: str = MODELS[0],
     spans: list | tuple = (None,),
 ) -> Figure:
-    """Each feature turned on everywhere, in units of its mean activation; spans: [start, end) of the steps, a column each, null for all."""
+    """Each feature turned on everywhere, in units of its mean activation; spans: [start, end) of the steps, a
+    column each, null for all."""
     ids, (name, call) = [FeatureId.parse(each) for each in features], assets.call(model, noise_seed(assets))
     for each in ids:
         refuse_block(assets, each.block)
@@ -116,7 +118,8 @@ def turned_on(
 
 
 def transfer_curves(assets: Assets, saes: str | int = "transfer", prompts: int = 0) -> Figure:
-    """Figure 3's two panels; saes: "panel", "transfer", or a k of which there are SAEs; prompts: 0 for the scale's count."""
+    """Figure 3's two panels; saes: "panel", "transfer", or a k of which there are SAEs; prompts: 0
+    for the scale's count."""
     fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.6))
     texts = assets.prompts(prompts or assets.counts.transfer_prompts)
     for model, style in zip(MODELS[1:], ("-", "--"), strict=True):
@@ -152,7 +155,8 @@ def ablations(assets: Assets, prompts: list, noise: int = 42) -> Figure:
 
 
 def table(assets: Assets, of: str, columns: list, where: dict | None = None) -> list[dict[str, str]]:
-    """Rows and columns of a table that a notebook has saved: of, "07_reading_features/metrics"; where: {column: value}."""
+    """Rows and columns of a table that a notebook has saved: of, "07_reading_features/metrics";
+    where: {column: value}."""
     notebook, name = of.split("/")
     path = figure_folder(Run(notebook, {"scale": assets.scale, "source": assets.source})) / f"{name}.csv"
     rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
@@ -171,8 +175,8 @@ GENERATORS: dict[str, Callable[..., Figure | list[dict[str, str]]]] = {
 def read_requests(path: Path = REQUESTS) -> dict[str, Request]:
     """The file's requests by artefact.
 
-    Raises ValueError for a damaged file, an artefact that is none or whose content is known, two entries of one artefact, and a
-    generator or arguments that there are not; FileNotFoundError without the file.
+    Raises ValueError for a damaged file, an artefact that is none or whose content is known, two entries of one
+    artefact, and a generator or arguments that there are not; FileNotFoundError without the file.
     """
     try:
         entries = [Request(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))["requests"]]

@@ -1,7 +1,9 @@
-"""The dated register of the rules that turn numbers into words: `python notebooks/register.py` enters those that are new.
+"""The dated register of the rules that turn numbers into words: `python notebooks/register.py`
+enters those that are new.
 
-A rule is a claim's text with its bounds in one notebook. `rules.json` says of each when it was entered, at which commit, and whether its
-numbers had been looked at before: a rule that is written after a look proves less. Nothing is ever taken out; a rule that changes is entered again.
+A rule is a claim's text with its bounds in one notebook. `rules.json` says of each when it was entered, at which
+commit, and whether its numbers had been looked at before: a rule that is written after a look proves less. Nothing is
+ever taken out; a rule that changes is entered again.
 """
 
 import argparse
@@ -16,8 +18,8 @@ FOLDER = Path(__file__).resolve().parent
 REGISTER = FOLDER / "rules.json"
 FIGURES = FOLDER.parent / "figures"
 LOOKS = ("before", "after other blocks", "after")
-""""before": no number of it had been seen. "after other blocks": the test, or one like it, had been seen on other blocks or other SAEs,
-and not yet on these. "after": its own numbers had been seen."""
+""""before": no number of it had been seen. "after other blocks": the test, or one like it, had been seen on other
+blocks or other SAEs, and not yet on these. "after": its own numbers had been seen."""
 
 
 class Rule(NamedTuple):

@@ -329,7 +329,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_command(options: argparse.Namespace) -> list[str]:
-    """What the command line asks for; the failures, one sentence each. Raises ValueError for what it must not ask for."""
+    """What the command line asks for; the failures, one sentence each. Raises ValueError for
+    what it must not ask for."""
     sources = find_sources(options.names)
     use_this_interpreter()
     if options.command == "build":

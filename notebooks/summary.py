@@ -58,7 +58,8 @@ def _conclusion(comparisons: Mapping[str, Comparison]) -> list[str]:
 
 
 def _left_over() -> list[str]:
-    """A sentence about artefacts whose key is of an older kind: no run finds them again, and none is deleted unasked."""
+    """A sentence about artefacts whose key is of an older kind: no run finds them again, and
+    none is deleted unasked."""
     told = [each for each in cache_root().glob("artefacts/*/inputs.json") if "code" not in json.loads(each.read_text())]
     if not told:
         return []

@@ -1,9 +1,9 @@
 """Kernels that need not import torch and diffusers: each is forked from one process that has imported them already.
 
-That process, the server, is `python -m notebooks.warm` with the options and the environment of the kernel for which it is
-started: the second, since a run of one notebook would gain nothing. The first kernel starts as kernels usually do. So does
-one with another environment, and each where there are no pidfds (elsewhere than on Linux), where there is a GPU, or where
-the server has died.
+That process, the server, is `python -m notebooks.warm` with the options and the environment of the kernel for which it
+is started: the second, since a run of one notebook would gain nothing. The first kernel starts as kernels usually do.
+So does one with another environment, and each where there are no pidfds (elsewhere than on Linux), where there is a
+GPU, or where the server has died.
 """
 
 import ctypes
@@ -27,7 +27,8 @@ from sae_lib.cache.artefact import ROOT  # importing sae_lib silences transforme
 
 LAUNCHER = "ipykernel_launcher"
 MAY_DIFFER = {"SAE_LIB_CACHE", "JUPYTER_PATH", "JPY_PARENT_PID", "PYTEST_CURRENT_TEST", "WARM_SERVER"}
-"""Variables that no library reads when it is imported: only by these may a kernel's environment differ from the server's."""
+"""Variables that no library reads when it is imported: only by these may a kernel's environment
+differ from the server's."""
 SECONDS_TO_IMPORT = 300
 DIES_WITH_PARENT = 1
 """Linux's PR_SET_PDEATHSIG."""

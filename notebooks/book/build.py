@@ -1,4 +1,5 @@
-"""Build the book, a static site of the executed notebooks: `make book`, or `python -m notebooks.book.build [owner/name]`.
+"""Build the book, a static site of the executed notebooks: `make book`, or `python
+-m notebooks.book.build [owner/name]`.
 
 With the repository's name chapters also get links that run them elsewhere (`colab.py`).
 """

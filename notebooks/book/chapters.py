@@ -39,8 +39,8 @@ class Chapter:
 def page_of(source: str) -> str:
     """The page that shows a file of the repository.
 
-    >>> page_of("notebooks/04_transfer.ipynb"), page_of("notebooks/workshop/1_saes_exercise.ipynb")
-    ('04_transfer.html', 'workshop_1_saes_exercise.html')
+    >>> page_of("notebooks/04_transfer.ipynb"), page_of("notebooks/workshop/1_saes_exercise.ipynb") ('04_transfer.html',
+    'workshop_1_saes_exercise.html')
     """
     parts = Path(source).with_suffix("").parts
     return "_".join(parts[1:]).lower() + ".html"

@@ -1,7 +1,7 @@
 """The gallery's pictures: one strip of tiles for every feature that fires, drawn many at once and kept in the cache.
 
-A strip is what `Catalogue.panels` gives for a feature's card, side by side: the icon, the top pictures under their maps, and
-the first of them modulated, with itself unchanged in the middle.
+A strip is what `Catalogue.panels` gives for a feature's card, side by side: the icon, the top pictures under their
+maps, and the first of them modulated, with itself unchanged in the middle.
 """
 
 import json

@@ -19,7 +19,8 @@ KINDS = {"png": "PNG", "pdf": "PDF", "json": "record"}
 
 
 def take_out(notebook: nbformat.NotebookNode, stem: str, book: Path) -> None:
-    """Mark every picture of a notebook with the name of its figure and its file below `book`; `finish_figures` reads it.
+    """Mark every picture of a notebook with the name of its figure and its file below `book`;
+    `finish_figures` reads it.
 
     A cell's picture is the figure that it saves. A figure that the next code cell finishes and saves is shown as saved:
     what Jupyter showed was not finished. A picture that nobody saves becomes a file of its own.

@@ -25,7 +25,8 @@ def render(markdown: str, source: str, links: Links) -> BeautifulSoup:
 
 
 def finish(html: str, source: str, links: Links) -> BeautifulSoup:
-    """Rendered HTML with the book's links, an id at each heading, boxes around what may be wide, pictures to enlarge."""
+    """Rendered HTML with the book's links, an id at each heading, boxes around what may be
+    wide, pictures to enlarge."""
     soup = BeautifulSoup(html, "html.parser")
     for element in soup.select("style, script, a.anchor-link"):
         element.decompose()

@@ -1,9 +1,10 @@
 """RIEBench's pocket counterpart in full: `python notebooks/experiments/riebench.py`, or `make riebench`.
 
-450 cases by every method, at more settings than notebook 11 has time for; writes figures/results/riebench.json. A sweep that was killed goes on
-from the last cases. Also measures what batching saves: a few cases edited one by one, each setting with reference passes
-and masks of its own. `--small` runs a few cases of everything, and writes into the cache. `--choose` edits 27 other cases and prints, of each
-method, the settings that notebook 11 runs (`settings.POCKET_SETTINGS`).
+450 cases by every method, at more settings than notebook 11 has time for; writes
+figures/results/riebench.json. A sweep that was killed goes on from the last cases. Also measures what batching
+saves: a few cases edited one by one, each setting with reference passes and masks of its own. `--small` runs a
+few cases of everything, and writes into the cache. `--choose` edits 27 other cases and prints, of each method,
+the settings that notebook 11 runs (`settings.POCKET_SETTINGS`).
 """
 
 import argparse
@@ -33,7 +34,8 @@ CHOSEN = 3
 
 
 def summarise(sweep: Sweep, blocks: Sequence[str]) -> dict:
-    """Each setting's means with intervals over the cases, overall and by category; SAE's gap to every other method, by the judge."""
+    """Each setting's means with intervals over the cases, overall and by category; SAE's gap to every other
+    method, by the judge."""
     settings, categories = {}, {}
     for setting, told in sweep.scores.items():
         told = told | {f"gain {of}": sweep.gain(setting, of) for of in ("text", "image")}
@@ -88,7 +90,8 @@ def sweep_of(cases: Sequence[Case]) -> Sweep:
 
 
 def choose() -> list[Setting]:
-    """Of each method the settings whose envelope is highest on cases that are not judged, in the units of `POCKET_SETTINGS`."""
+    """Of each method the settings whose envelope is highest on cases that are not judged, in the
+    units of `POCKET_SETTINGS`."""
     sweep, chosen = sweep_of(pocket_cases(3, seed=1)), []
     units = dict(zip(settings_of(Assets("pocket"), POCKET_SETTINGS_FULL), POCKET_SETTINGS_FULL, strict=True))
     for setting in (*sweep.scores,):

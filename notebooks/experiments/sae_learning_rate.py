@@ -1,7 +1,8 @@
-"""Which learning rate the pocket SAEs want: `python notebooks/experiments/sae_learning_rate.py` (some 5 minutes on two cores).
+"""Which learning rate the pocket SAEs want: `python notebooks/experiments/sae_learning_rate.py` (some 5
+minutes on two cores).
 
-Trains the SAEs of Figure 3 (k = 16, the paper's four blocks) at each rate on the pocket scale's vectors, measures them on held-out
-prompts, and writes figures/results/sae_learning_rate.json, which notebook 03 draws.
+Trains the SAEs of Figure 3 (k = 16, the paper's four blocks) at each rate on the pocket scale's vectors, measures them
+on held-out prompts, and writes figures/results/sae_learning_rate.json, which notebook 03 draws.
 """
 
 import argparse

@@ -1,9 +1,10 @@
 """Explained variance over the whole grid of Fig. 2: `python notebooks/experiments/sae_sweep.py`, or `make sweep`.
 
-Trains one SAE for each k, expansion factor, block (the paper's four, of one width) and seed on one-step updates by the pocket scale's recipe (a seed is
-that of the noise, the order and the first weights), measures it on held-out prompts, and writes
-figures/results/sae_sweep.json, which notebook 06 draws. Each seed's SAEs are kept in the cache: a run that was killed goes on where it was.
-`--small` runs a few steps of everything, to see that it works, and writes into the cache.
+Trains one SAE for each k, expansion factor, block (the paper's four, of one width) and seed on one-step updates by
+the pocket scale's recipe (a seed is that of the noise, the order and the first weights), measures it on held-out
+prompts, and writes figures/results/sae_sweep.json, which notebook 06 draws. Each seed's SAEs are kept in the cache:
+a run that was killed goes on where it was. `--small` runs a few steps of everything, to see that it works, and
+writes into the cache.
 """
 
 import argparse

@@ -23,7 +23,8 @@ from sae_lib.cache.artefact import cache_root, write_if_changed
 
 
 def build(lesson: Lesson) -> str:
-    """Writes both versions; one sentence that says what failed, empty if nothing did. A solution that fails leaves what was there."""
+    """Writes both versions; one sentence that says what failed, empty if nothing did. A solution that fails
+    leaves what was there."""
     executed = cache_root() / "workshop" / f"{lesson.name}.ipynb"
     if failure := execute_notebook(lesson.name, solution_version(lesson), executed, FOLDER).failure:
         return failure

@@ -1,7 +1,8 @@
-"""One check an exercise: it asks the learner's function small questions whose answers are known, and says *what* is wrong.
+"""One check an exercise: it asks the learner's function small questions whose answers are known, and
+says *what* is wrong.
 
-Each raises `NotYet` with one sentence, or prints that it found nothing. The typical mistakes of each exercise stand beside the right
-answer; `tests/notebooks/test_workshop.py` tries them all.
+Each raises `NotYet` with one sentence, or prints that it found nothing. The typical mistakes of each exercise stand
+beside the right answer; `tests/notebooks/test_workshop.py` tries them all.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,5 @@
-"""What every lesson uses: how it starts, a row of pictures, and `ask`, which calls a learner's function and says what is wrong."""
+"""What every lesson uses: how it starts, a row of pictures, and `ask`, which calls a learner's function
+and says what is wrong."""
 
 import _thread
 import copy
@@ -39,7 +40,8 @@ class NotYet(Exception):
 
 
 def start() -> None:
-    """Seeds, one thread, quiet progress bars, the house style; a sentence about what would spoil the lesson on this laptop."""
+    """Seeds, one thread, quiet progress bars, the house style; a sentence about what would spoil the
+    lesson on this laptop."""
     seed_everything(0)
     set_up_torch("pocket")
     silence_progress_bars()
@@ -90,8 +92,8 @@ class _Heard(io.TextIOBase):
 def ask(function: Callable, *arguments: Any) -> Any:
     """What a learner's function gives for copies of the arguments.
 
-    Raises NotYet if it is no function, is not written yet, takes longer than SECONDS, raises, gives nothing, or changes
-    what it was given.
+    Raises NotYet if it is no function, is not written yet, takes longer than SECONDS, raises, gives nothing, or
+    changes what it was given.
     """
     if not callable(function):
         raise NotYet(f"The check wants a function and got {function!r}: give it the function's name, without brackets.")
@@ -118,7 +120,8 @@ def _in_time(function: Callable, arguments: tuple) -> Any:
 
     timer = threading.Timer(SECONDS, stop)
     timer.daemon = True
-    # Where the parent ignores interrupts, as a shell's background jobs do, Python would too, and the loop would never end.
+    # Where the parent ignores interrupts, as a shell's background jobs do, Python would too, and the
+    # loop would never end.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer.start()
     try:
@@ -142,8 +145,8 @@ def _in_time(function: Callable, arguments: tuple) -> Any:
 def expect(function: Callable, arguments: Sequence[Any], wanted: Any, known: Mapping[str, Any] | None = None) -> None:
     """Asks the function and compares; wanted is a tensor, a number, a word or a tuple of these.
 
-    known: the results of typical mistakes, each under the sentence that it deserves. Raises NotYet with that sentence, or
-    with one about the type, device, shape or the first wrong value.
+    known: the results of typical mistakes, each under the sentence that it deserves. Raises NotYet with that sentence,
+    or with one about the type, device, shape or the first wrong value.
     """
     got, name = ask(function, *arguments), function.__name__
     if isinstance(wanted, tuple):

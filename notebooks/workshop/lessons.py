@@ -1,10 +1,11 @@
 """A lesson's one source, and what is made of it: the exercise and the solution version, and what a learner would hear.
 
-Tags of the source's cells: `exercise` (its solution stands between two marks), `check`, `hint`, `mistake` (a typical wrong answer,
-whose first line says what the check must say of it) and `instructor`. The last two are in neither version.
+Tags of the source's cells: `exercise` (its solution stands between two marks), `check`, `hint`, `mistake`
+(a typical wrong answer, whose first line says what the check must say of it) and `instructor`. The last two
+are in neither version.
 
-Differs from nbgrader, which makes two versions of one source as well: that wants a course database, and knows neither folded hints and
-solutions nor wrong answers that are tried.
+Differs from nbgrader, which makes two versions of one source as well: that wants a course database, and knows neither
+folded hints and solutions nor wrong answers that are tried.
 """
 
 import hashlib
@@ -156,7 +157,8 @@ class Heard(NamedTuple):
 
 
 def play(lesson: Lesson) -> Iterator[Heard]:
-    """Takes the exercise version as a learner would who checks the empty cell, makes every typical mistake, and then unfolds the solution.
+    """Takes the exercise version as a learner would who checks the empty cell, makes every typical mistake, and then
+    unfolds the solution.
 
     Of the other cells only the first is executed, the imports: no check needs more. Raises whatever it raises.
     """
@@ -196,7 +198,8 @@ def _execute(code: str, namespace: dict) -> None:
 
 
 def instructor_notes(lessons: list[Lesson], heard: dict[str, list[Heard]]) -> str:
-    """The teacher's page: a timetable, and of each lesson its goals, what goes wrong and what the check then says, what to skip."""
+    """The teacher's page: a timetable, and of each lesson its goals, what goes wrong and what the check
+    then says, what to skip."""
     lines = [INTRODUCTION, "", "## Timetable", "", "| from | minutes | |", "|---|---|---|"]
     at = 0
     for title, minutes in timetable(lessons):

@@ -1,4 +1,5 @@
-"""What notebooks share and the paper has not: a run's parameters, figures with their records, the house style, verdicts and the primary test of each claim."""
+"""What notebooks share and the paper has not: a run's parameters, figures with their records, the house style, verdicts
+and the primary test of each claim."""
 
 import lazy_loader
 

@@ -1,4 +1,5 @@
-"""One prompt's features (authors' example notebook): which are most active, where, what scaling them does, and what each draws alone."""
+"""One prompt's features (authors' example notebook): which are most active, where, what scaling them does, and
+what each draws alone."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -52,7 +53,8 @@ def refuse_block(assets: Assets, block: str) -> None:
 def study_prompt(
     assets: Assets, block: str, prompt: str, noise: int = 42, count: int = 10, features: Sequence[int] = ()
 ) -> CaseStudy:
-    """The `count` features of a block with the highest mean activation over positions (authors' rule), or those that are asked for.
+    """The `count` features of a block with the highest mean activation over positions (authors' rule), or
+    those that are asked for.
 
     Raises ValueError for a block that the assets have not, for a feature that its SAE has not, and if none is active.
     """
@@ -73,7 +75,8 @@ def study_prompt(
 def draw_modulated(
     assets: Assets, study: CaseStudy, betas: Sequence[float], features: Sequence[FeatureId] = ()
 ) -> Float[Tensor, "features betas 3 height width"]:
-    """The picture with beta S_rho f_rho added to the block's output, S_rho the study's map (paper: the causal experiment).
+    """The picture with beta S_rho f_rho added to the block's output, S_rho the study's map (paper:
+    the causal experiment).
 
     features: others that are added in place of the study's own, where those are active and as strongly: a control.
     """
@@ -138,7 +141,8 @@ def show_features(
     labels: Mapping[FeatureId, str],
     amounts: Sequence[float],
 ) -> Figure:
-    """`show_grid` with a feature's number and label beside each row, and "Strength x" above each column (authors' other figures)."""
+    """`show_grid` with a feature's number and label beside each row, and "Strength x" above each column
+    (authors' other figures)."""
     names = ["\n".join(filter(None, (str(each.feature), labels.get(each, "")))) for each in study.ids]
     color = BLOCK_COLORS[study.ids[0].block]
     return show_grid(pictures, names, [f"Strength {amount:g}" for amount in amounts], color)

@@ -32,7 +32,8 @@ PACKAGES = ("torch", "diffusers", "transformers", "numpy", "matplotlib")
 
 
 _QUICK = {"savefig.dpi": "figure", "pdf.fonttype": 3}
-"""How a figure is saved that allows no conclusion: no reader compares it, and to cut fonts to size is most of a PDF's time."""
+"""How a figure is saved that allows no conclusion: no reader compares it, and to cut fonts to size is
+most of a PDF's time."""
 
 
 class SavedFigure(NamedTuple):
@@ -108,7 +109,8 @@ class SavedTable(NamedTuple):
 
 
 def save_table(run: Run, name: str, rows: Sequence[Mapping[str, str]]) -> SavedTable:
-    """Save a table beside the run's figures, as CSV and as LaTeX (`\\usepackage{booktabs}`); the rows' keys are the columns.
+    """Save a table beside the run's figures, as CSV and as LaTeX (`\\usepackage{booktabs}`); the rows'
+    keys are the columns.
 
     Raises ValueError for a name that is no plain lower-case name, without rows, for rows of different columns, and for
     a character for which LaTeX has no sign here.
@@ -161,7 +163,8 @@ _LATEX |= {
 
 
 def _in_latex(text: str) -> str:
-    """With the characters escaped that LaTeX would read as commands, or could not read; a minus before a digit is one."""
+    """With the characters escaped that LaTeX would read as commands, or could not read; a minus
+    before a digit is one."""
     text = re.sub(r"(?<![\w.])-(?=\d)", "−", text)
     written = "".join(_LATEX.get(each, each) for each in text)
     if not written.isascii():
@@ -183,8 +186,8 @@ def _render(fig: Figure, kind: str, metadata: dict[str, None]) -> bytes:
 
 
 def _show(fig: Figure, picture: Picture | Figure) -> None:
-    """In a notebook, show a figure that an earlier cell began and closed. An open one is shown at the end of its cell, where it would be
-    drawn once more: so where there is a picture of it already, that is shown in its place."""
+    """In a notebook, show a figure that an earlier cell began and closed. An open one is shown at the end of its cell,
+    where it would be drawn once more: so where there is a picture of it already, that is shown in its place."""
     is_open = getattr(fig, "number", None) in plt.get_fignums()
     if get_ipython() is not None and hasattr(fig, "number") and not (is_open and picture is fig):
         plt.close(fig)

@@ -18,8 +18,8 @@ from sae_lib.activations.drawing import MAX_SHOWN
 def difference(
     before: Float[Tensor, "3 height width"], after: Float[Tensor, "3 height width"]
 ) -> Float[Tensor, "3 height width"]:
-    """Where two pictures differ: mean absolute difference of the colours, dark for none, yellow for half of the range or
-    more (the colours of viridis, on one scale for all pictures)."""
+    """Where two pictures differ: mean absolute difference of the colours, dark for none, yellow for half of the range
+    or more (the colours of viridis, on one scale for all pictures)."""
     change = (after - before).abs().mean(0).mul(2).clamp(max=1)
     return _colored(change, "viridis")
 
@@ -27,10 +27,11 @@ def difference(
 def lay_over(
     picture: Float[Tensor, "3 height width"], activation_map: Float[Tensor, "rows columns"]
 ) -> Float[Tensor, "3 height width"]:
-    """A picture under an activation map: blown up cell by cell, the brighter and the more opaque the more active, with a
-    thin border around the cells where it is active.
+    """A picture under an activation map: blown up cell by cell, the brighter and the more opaque the more active, with
+    a thin border around the cells where it is active.
 
-    Where the map is 0 the picture is untouched, and no cell is covered by more than 35 %, so that its colours can be told.
+    Where the map is 0 the picture is untouched, and no cell is covered by more than 35 %, so that
+    its colours can be told.
     """
     blown = F.interpolate(activation_map[None, None], picture.shape[-2:])[0, 0]
     scaled = blown / blown.max().clamp(min=1e-9)
@@ -67,8 +68,8 @@ def show_lines(
 ) -> Figure:
     """A figure of pictures line by line, in groups side by side.
 
-    heads: above each line what it shows in bold, the colour of that, and a caption. signs: under each picture. groups, columns: above
-    the groups, and under the last line. width: inches.
+    heads: above each line what it shows in bold, the colour of that, and a caption. signs: under each picture. groups,
+    columns: above the groups, and under the last line. width: inches.
     """
     lines, wide, many = pictures.shape[:3]
     gaps = [0.15 if place % (many + 1) == many else 1 for place in range(wide * (many + 1) - 1)]

@@ -1,8 +1,9 @@
-"""The one test that decides each of the paper's claims on the pocket models: its sentence with its bounds, and how measurements become the number
-that is judged.
+"""The one test that decides each of the paper's claims on the pocket models: its sentence with its bounds, and how
+measurements become the number that is judged.
 
-Every function gives a number with its 95 % interval. Its control is subtracted, so that a model in which nothing happens gives 0. What a
-notebook draws as well is taken as samples, by `writing.samples_by_block` say, so that they are drawn once.
+Every function gives a number with its 95 % interval. Its control is subtracted, so that a model in which
+nothing happens gives 0. What a notebook draws as well is taken as samples, by `writing.samples_by_block` say,
+so that they are drawn once.
 """
 
 from collections.abc import Mapping
@@ -24,10 +25,12 @@ ABOVE_ZERO = 1e-6
 """The bound of a claim that there is a difference: one of exactly zero does not hold."""
 
 LEAST_GAIN = 0.01
-"""In explained variance. Where training on the target gains less than this over the floor, it counts as this: a share of nothing says nothing."""
+"""In explained variance. Where training on the target gains less than this over the floor, it counts as this: a share
+of nothing says nothing."""
 
 UNSEEN = 1e-4
-"""A perceptual distance about as large as that of rounding a picture to 8 bits (notebook 08), below which there was nothing to lose."""
+"""A perceptual distance about as large as that of rounding a picture to 8 bits (notebook 08), below which
+there was nothing to lose."""
 
 PRIMARY = {
     claim.id: claim
@@ -133,7 +136,8 @@ PRIMARY = {
 
 
 def rise_over_random(rises: Mapping[str, Float[Tensor, "samples kinds"]]) -> Interval:
-    """C1: how much more often a value appears when the feature that reads it is turned on than with a random one, mean over blocks.
+    """C1: how much more often a value appears when the feature that reads it is turned on than with a random
+    one, mean over blocks.
 
     rises: by block, after minus before, of what `writing.measure_writing` gives.
     """
@@ -152,7 +156,8 @@ def share_of_ceiling(
 ) -> Interval:
     """C2: of what training on the target setting gains over the floor, the share that one-step SAEs have.
 
-    Explained variance of the one-step SAEs, of SAEs trained on the target, and of the best SAE without knowledge; blocks and steps are averaged.
+    Explained variance of the one-step SAEs, of SAEs trained on the target, and of the best SAE without knowledge;
+    blocks and steps are averaged.
     """
     one, most, least = (each.nanmean((0, 1)) for each in (one_step, ceiling, floor))
     return interval_of((one - least) / (most - least).clamp(min=LEAST_GAIN))
@@ -161,7 +166,8 @@ def share_of_ceiling(
 def growth_with_k(
     trained: Float[Tensor, "sizes blocks samples"], blank: Float[Tensor, "sizes blocks samples"]
 ) -> Interval:
-    """C3: the smallest step along a line of growing k, of the share that is explained of what untrained SAEs leave over; blocks averaged.
+    """C3: the smallest step along a line of growing k, of the share that is explained of what untrained SAEs leave
+    over; blocks averaged.
 
     trained, blank: explained variance of trained SAEs and of untrained ones of the same size.
     """
@@ -182,7 +188,8 @@ def first_over_rest(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """C5: how much further ablating the first blocks moves a picture than ablating the rest, mean minus mean; a bootstrap over prompts."""
+    """C5: how much further ablating the first blocks moves a picture than ablating the rest, mean minus mean; a
+    bootstrap over prompts."""
     count = first.shape[1]
     return bootstrap_interval(
         torch.cat([first, rest], 1),
@@ -219,7 +226,8 @@ def more_edits(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """C7: how far the envelope of SAE features lies above another method's, over costs from 0 to `limit`; a bootstrap over cases.
+    """C7: how far the envelope of SAE features lies above another method's, over costs from 0 to `limit`; a
+    bootstrap over cases.
 
     reading: which cost and which gain, see `settings.READINGS`. cases: those that count.
     """
@@ -230,8 +238,8 @@ def more_edits(
 def spread_by_kind(
     kinds: Int[Tensor, " cases"], shares: Float[Tensor, "cases blocks"], resamples: int = 1000, seed: int = 0
 ) -> Float[Tensor, " samples"]:
-    """The standard deviation, over kinds of edit, of a block's mean share of the features selected, averaged over blocks, minus the
-    same of shuffled kinds; samples of cases.
+    """The standard deviation, over kinds of edit, of a block's mean share of the features selected, averaged over
+    blocks, minus the same of shuffled kinds; samples of cases.
 
     kinds: numbers of `cases.CATEGORIES`; those without a case are left out.
     """
@@ -265,18 +273,19 @@ def spread_over_untrained(trained: Float[Tensor, " samples"], blank: Float[Tenso
 def early_over_late(amplitudes: Mapping[str, Float[Tensor, "samples spans 2"]]) -> Interval:
     """C9: (early - late) / (early + late), minus the same of random directions, mean over blocks.
 
-    amplitudes: by block, of what `writing.measure_timing` gives; early and late are those of the first and of the last span of steps. A
-    quotient, so that a push that is as early as a random one and only larger gives 0.
+    amplitudes: by block, of what `writing.measure_timing` gives; early and late are those of the first and of the last
+    span of steps. A quotient, so that a push that is as early as a random one and only larger gives 0.
     """
     early = {b: (e[:, 0] - e[:, -1]) / (e[:, 0] + e[:, -1]).clamp(min=1e-9) for b, e in amplitudes.items()}
     return mean_of_blocks({block: each[:, 0] - each[:, 1] for block, each in early.items()})
 
 
 def both_over_same_dose(both: Float[Tensor, " samples"], conditional: Float[Tensor, " samples"]) -> Interval:
-    """C10: how much more often a value appears when its feature is added to one half of guidance and subtracted from the other than when
-    it is added at the same dose.
+    """C10: how much more often a value appears when its feature is added to one half of guidance and subtracted from
+    the other than when it is added at the same dose.
 
-    both, conditional: by `intervals.bootstrap_trials`, of the same trials, after minus before of what `writing.measure_writing` gives.
+    both, conditional: by `intervals.bootstrap_trials`, of the same trials, after minus before of
+    what `writing.measure_writing` gives.
     """
     return interval_of(both - conditional)
 
@@ -291,8 +300,8 @@ def caption_gains(
 ) -> Float[Tensor, "samples 2"]:
     """The mean gain of SAE features, and of random directions; samples of units and captions.
 
-    gains: 1 where a unit is active and another that fires as often is not, -1 the other way round, 0 elsewhere, in a picture whose
-    caption holds the unit's words. of_features: False of a random direction.
+    gains: 1 where a unit is active and another that fires as often is not, -1 the other way round, 0 elsewhere, in a
+    picture whose caption holds the unit's words. of_features: False of a random direction.
     """
     columns = torch.stack([of_features * gains, of_features, ~of_features * gains, ~of_features], 1)
     sums = bootstrap_trials(columns, units, captions, resamples, seed).clamp(min=-1)
@@ -307,7 +316,8 @@ def caption_gain_over_random(gains: Float[Tensor, "samples 2"]) -> Interval:
 def inside_over_next(
     measured: Mapping[str, Float[Tensor, "samples amounts areas measures"]], measure: str = MEASURES[0]
 ) -> Interval:
-    """C13: one of `locality.MEASURES` in the area where a feature acts, minus the same in the next picture's area, mean over blocks.
+    """C13: one of `locality.MEASURES` in the area where a feature acts, minus the same in the next picture's
+    area, mean over blocks.
 
     measured: by block, of what `locality.measure_modulation` gives.
     """
@@ -316,7 +326,8 @@ def inside_over_next(
 
 
 def over_yardstick(means: Float[Tensor, "*samples 3"]) -> Float[Tensor, "*samples"]:
-    """Distance of the SAE's picture over that of the nearer of the two without knowledge: SAE, block skipped, untrained SAE.
+    """Distance of the SAE's picture over that of the nearer of the two without knowledge: SAE, block
+    skipped, untrained SAE.
 
     1 where that one is UNSEEN as well: a block with nothing to lose preserves nothing.
     """
@@ -325,5 +336,6 @@ def over_yardstick(means: Float[Tensor, "*samples 3"]) -> Float[Tensor, "*sample
 
 
 def distance_left(distances: Float[Tensor, "prompts blocks 3"], resamples: int = 1000, seed: int = 0) -> Interval:
-    """C14: `over_yardstick` of the pictures' perceptual distances to the original, blocks averaged; a bootstrap over prompts."""
+    """C14: `over_yardstick` of the pictures' perceptual distances to the original, blocks averaged; a
+    bootstrap over prompts."""
     return interval_of(bootstrap(distances, lambda means: over_yardstick(means).mean(-1), resamples, seed))

@@ -24,7 +24,8 @@ BLOCK_COLORS = {
     "up.1.1": "#999933",
     "up.1.2": "#D55E00",
 }
-"""Of the attention blocks in the order of the forward pass: Okabe and Ito's, and of Tol's "muted" where those are used up."""
+"""Of the attention blocks in the order of the forward pass: Okabe and Ito's, and of Tol's "muted"
+where those are used up."""
 BLOCK_MARKERS = dict(zip(BLOCK_COLORS, "v<Pos^DX>*h", strict=True))
 MODEL_LINES = {"turbo": "-", "base": "--"}
 CONTROL_COLOR = "#767676"

@@ -119,9 +119,11 @@ class Claim:
 
 
 def margin(value: float, interval: Sequence[float], at_least: float | None, at_most: float | None) -> tuple[float, ...]:
-    """How far a value and the ends of its 95 % interval are inside a rule, in half-widths of the interval: below -1 it fails, above 1 it holds.
+    """How far a value and the ends of its 95 % interval are inside a rule, in half-widths of the interval: below -1 it
+    fails, above 1 it holds.
 
-    Of two bounds the nearer one counts. An interval without width counts as wide as a thousandth of its distance from the rule.
+    Of two bounds the nearer one counts. An interval without width counts as wide as a thousandth of its
+    distance from the rule.
     """
     sides = [(at_least, 1.0), (at_most, -1.0)]
     bound, sign = min(((b, s) for b, s in sides if b is not None), key=lambda side: side[1] * (value - side[0]))
@@ -131,7 +133,8 @@ def margin(value: float, interval: Sequence[float], at_least: float | None, at_m
 
 
 def holm(p_values: Mapping[str, float], level: float = 0.05) -> dict[str, bool]:
-    """Which of several tests are significant when all are asked at once (Holm 1979): by falling significance until one is not."""
+    """Which of several tests are significant when all are asked at once (Holm 1979): by falling
+    significance until one is not."""
     found, rest = dict.fromkeys(p_values, False), len(p_values)
     for name in sorted(p_values, key=p_values.__getitem__):
         if p_values[name] > level / rest:
@@ -141,9 +144,11 @@ def holm(p_values: Mapping[str, float], level: float = 0.05) -> dict[str, bool]:
 
 
 def decide(margins: Mapping[str, float], level: float = 0.05) -> dict[str, str]:
-    """The words of several primary tests, asked at once, from the values' `margin`: "holds" or "fails" where Holm's procedure allows it.
+    """The words of several primary tests, asked at once, from the values' `margin`: "holds" or "fails" where
+    Holm's procedure allows it.
 
-    A margin of 1 is half of a 95 % interval, 1.96 standard errors; both directions are asked, so each test counts once with its two-sided p.
+    A margin of 1 is half of a 95 % interval, 1.96 standard errors; both directions are asked, so each test counts once
+    with its two-sided p.
     """
     p_values = {name: 2 * (1 - _normal(1.959964 * abs(each))) for name, each in margins.items()}
     return {

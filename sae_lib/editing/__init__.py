@@ -1,4 +1,5 @@
-"""Stage 6, RIEBench: edit cases, masks, the bases that an edit is counted in, the edits, the sweep over settings and how methods are compared."""
+"""Stage 6, RIEBench: edit cases, masks, the bases that an edit is counted in, the edits, the sweep over settings and
+how methods are compared."""
 
 import lazy_loader
 

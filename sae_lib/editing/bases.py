@@ -1,4 +1,5 @@
-"""What an edit is counted in: SAE features, neurons, principal components, or the update itself (paper: eqs 8 and 9)."""
+"""What an edit is counted in: SAE features, neurons, principal components, or the update itself
+(paper: eqs 8 and 9)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,8 +36,8 @@ class SAEFeatures:
     saes: Mapping[str, TopKSAE]
     """By block, in the order of selection."""
     shuffled: Mapping[str, Tensor] | None = None
-    """A control: by block, each feature's number is given another feature's decoder column. Number, place and norm of what is
-    added stay, its direction is a random feature's."""
+    """A control: by block, each feature's number is given another feature's decoder column. Number, place and norm of
+    what is added stay, its direction is a random feature's."""
 
     def sites(self, maps):
         return list(self.saes)
@@ -88,7 +89,8 @@ class WholeUpdate:
 
 @dataclass(frozen=True)
 class PrincipalComponents:
-    """All principal components of each block's updates; each counts as two units, one per sign, so that coefficients are >= 0."""
+    """All principal components of each block's updates; each counts as two units, one per sign, so that
+    coefficients are >= 0."""
 
     mean: Mapping[str, Float[Tensor, " d_model"]]
     components: Mapping[str, Float[Tensor, "d_model components"]]

@@ -1,4 +1,5 @@
-"""RIEBench: pairs of prompts that differ by one edit. The authors' file, PIE-Bench, and edits of the pocket world whose truth is known.
+"""RIEBench: pairs of prompts that differ by one edit. The authors' file, PIE-Bench, and edits of the pocket world
+whose truth is known.
 
 `python -m sae_lib riebench PATH` prints the counts by category, and the defects.
 """
@@ -94,8 +95,8 @@ class Truth:
 def read_cases(source: str) -> tuple[list[Case], list[str]]:
     """The cases of a benchmark, and a sentence for each record that is none.
 
-    source: path or address of RIEBench's JSON; or PIE-Bench, by its name on the Hub (`PIE_BENCH`) or the folder of a copy.
-    Brackets in prompts are removed, as the authors do before use. Raises FileNotFoundError, ConnectionError, and
+    source: path or address of RIEBench's JSON; or PIE-Bench, by its name on the Hub (`PIE_BENCH`) or the folder of a
+    copy. Brackets in prompts are removed, as the authors do before use. Raises FileNotFoundError, ConnectionError, and
     ValueError for what is neither.
     """
     if Path(source).is_dir() or (source.count("/") == 1 and not Path(source).suffix):
@@ -136,8 +137,8 @@ def _read_json(source: str) -> list[Any]:
 def _read_pie_bench(source: str) -> list[dict[str, str]]:
     """PIE-Bench's records in RIEBench's form. Its mask phrases are ours to make, from the words that an edit exchanges.
 
-    Backgrounds and styles have RIEBench's phrases. Elsewhere the first pair of "blended words" names the original's and the
-    edit's object; a record without one has no phrase, which is its defect. Its random edits are of no category.
+    Backgrounds and styles have RIEBench's phrases. Elsewhere the first pair of "blended words" names the original's and
+    the edit's object; a record without one has no phrase, which is its defect. Its random edits are of no category.
     """
     from datasets import load_dataset
 
@@ -192,8 +193,8 @@ def pocket_cases(per_category: int, seed: int = 0) -> list[Case]:
     """Edits of held-out scenes of the pocket world, equally many of each category, category after category.
 
     Both captions state every attribute, in the same words but for the edit. Two objects of a scene never have the same
-    shape, so that a shape names an object, and the masks are asked for by it. A longer list begins, in each category, with
-    the shorter one.
+    shape, so that a shape names an object, and the masks are asked for by it. A longer list begins, in each category,
+    with the shorter one.
     """
     return [_pocket_case(category, place, seed) for category in CATEGORIES for place in range(per_category)]
 

@@ -117,7 +117,8 @@ def stack_masks(found: Sequence[CaseMasks], device: str | torch.device = "cpu") 
 
 
 def draw_injected_edit(editor: Editor, cases: Sequence[Case]) -> Float[Tensor, "cases 3 picture_height picture_width"]:
-    """The original prompts' pictures while the editor's blocks read the edit prompts' tokens, everywhere: see INJECTION."""
+    """The original prompts' pictures while the editor's blocks read the edit prompts' tokens,
+    everywhere: see INJECTION."""
     parts, noise = [], editor.noise_of(cases)
     for start in range(0, len(cases), editor.call.batch_size):
         some = cases[start : start + editor.call.batch_size]
@@ -236,9 +237,9 @@ def _shuffle(masks: Bool[Tensor, "cases side side"], seeds: Sequence[int]) -> Bo
 def score_pictures(editor: Editor, ready: Prepared, pictures: Tensor) -> dict[str, Float[Tensor, " cases"]]:
     """Each case's scores of some pictures.
 
-    distance, distance to edited: perceptual, to the pictures of the two prompts. text original, text edited: CLIP's cosine
-    with the prompts; image original, image edited: with the two pictures. Pocket: success and rest, as `judge_edit` says, in the region
-    that both masks cover on the coarsest grid.
+    distance, distance to edited: perceptual, to the pictures of the two prompts. text original, text edited: CLIP's
+    cosine with the prompts; image original, image edited: with the two pictures. Pocket: success and rest, as
+    `judge_edit` says, in the region that both masks cover on the coarsest grid.
     """
     told = dict(zip(("distance", "distance to edited"), ready.distances(pictures), strict=True))
     own = editor.clip.embed_images(pictures)
@@ -257,11 +258,12 @@ PCA_PROMPTS = 256
 
 
 def load_editor(assets: Assets, seed: int = 42, batch: int = 0, dilate: bool = True) -> Editor:
-    """Four-step Turbo with SAEs of an eighth of their width kept (paper: k = 160), the neurons, and the controls' bases.
+    """Four-step Turbo with SAEs of an eighth of their width kept (paper: k = 160), the neurons,
+    and the controls' bases.
 
-    Units of the assets' blocks are moved, in the order of the assets; of the paper's four in the authors' order. seed: of the noise (the
-    authors' 42) and of the random features. batch: cases at a time, 0 for the scale's; the neurons of one take 0.8 GB per pass at
-    sdxl scale. Raises what the assets' loaders raise.
+    Units of the assets' blocks are moved, in the order of the assets; of the paper's four in the authors' order. seed:
+    of the noise (the authors' 42) and of the random features. batch: cases at a time, 0 for the scale's; the neurons of
+    one take 0.8 GB per pass at sdxl scale. Raises what the assets' loaders raise.
     """
     pipe, loaded = assets.pipe(), assets.saes("transfer")
     blocks = AUTHORS_ORDER if set(assets.blocks) == set(AUTHORS_ORDER) else assets.blocks

@@ -1,4 +1,5 @@
-"""Comparing ways to edit: the best similarity at each distance, and how many units an effect takes (RIEBench, paper: Fig. 5)."""
+"""Comparing ways to edit: the best similarity at each distance, and how many units an effect takes
+(RIEBench, paper: Fig. 5)."""
 
 import itertools
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ GRID = 26
 def envelope(
     distance: Float[Tensor, " settings"], similarity: Float[Tensor, " settings"]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The upper concave hull of a method's settings, from the leftmost to the rightmost: its corners' distances and similarities.
+    """The upper concave hull of a method's settings, from the leftmost to the rightmost: its corners'
+    distances and similarities.
 
     Between two settings it is a straight line, which half of the cases edited with one and half with the other would
     reach. Of one or two settings it is these.
@@ -42,7 +44,8 @@ def _cross(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> float:
 
 
 def similarity_at(grid: np.ndarray, distance: Tensor, similarity: Tensor) -> np.ndarray:
-    """What a method reaches where a distance of so much is allowed: the envelope of its settings and of the untouched picture at (0, 0).
+    """What a method reaches where a distance of so much is allowed: the envelope of its settings and of the
+    untouched picture at (0, 0).
 
     Behind its highest point it goes on level: who may change more need not.
     """
@@ -58,11 +61,12 @@ def compare_frontiers(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """How far one method's envelope lies above another's, on average over allowed distances from 0 to `limit`; a bootstrap over cases.
+    """How far one method's envelope lies above another's, on average over allowed distances from 0 to `limit`; a
+    bootstrap over cases.
 
     first, second: of each case and setting the distance to the original and the similarity gained. In each resample the
-    cases drawn are averaged, setting by setting, then the envelopes are taken and compared (`similarity_at`). Give both methods
-    equally many settings: the more there are, the higher an envelope by luck alone.
+    cases drawn are averaged, setting by setting, then the envelopes are taken and compared (`similarity_at`). Give both
+    methods equally many settings: the more there are, the higher an envelope by luck alone.
 
     Raises ValueError if the limit is not above 0, or other cases are given for the two.
     """
@@ -89,8 +93,8 @@ def choose_settings(points: Float[Tensor, "settings 2"], count: int, limit: floa
 
     Of choices that reach the same the one whose settings reach most one by one.
 
-    points: of each setting the distance and the similarity, means over cases that are not judged afterwards. Raises ValueError if there
-    are fewer settings.
+    points: of each setting the distance and the similarity, means over cases that are not judged afterwards. Raises
+    ValueError if there are fewer settings.
     """
     if not 1 <= count <= len(points):
         raise ValueError(f"{count} settings were asked for and there are {len(points)}")
@@ -105,7 +109,8 @@ def choose_settings(points: Float[Tensor, "settings 2"], count: int, limit: floa
 
 
 def best_of_other_half(values: Float[Tensor, "cases settings"]) -> Int[Tensor, " cases"]:
-    """Of each case the setting whose mean over the *other* half of the cases is highest; halves are the even and the odd places.
+    """Of each case the setting whose mean over the *other* half of the cases is highest; halves are the
+    even and the odd places.
 
     What a case then shows had no part in the choice. Raises ValueError if there are fewer than two cases.
     """
@@ -137,9 +142,9 @@ class UnitsNeeded(NamedTuple):
 def units_needed(first: Columns, second: Columns, resamples: int = 1000, seed: int = 0) -> UnitsNeeded:
     """How many units two methods need for the largest gain that both reach; a bootstrap over cases.
 
-    In each resample the cases drawn are averaged, of each count of units the best strength is taken, and so is the smaller
-    one of the two methods' largest gains; a count is read off where a method first reaches it, between two counts on a
-    logarithmic scale. Resamples in which that gain is not above 0 are left out.
+    In each resample the cases drawn are averaged, of each count of units the best strength is taken, and so is the
+    smaller one of the two methods' largest gains; a count is read off where a method first reaches it, between two
+    counts on a logarithmic scale. Resamples in which that gain is not above 0 are left out.
 
     Raises ValueError if it is not above 0 on all cases, for another number of columns than of units, or other cases.
     """

@@ -1,4 +1,5 @@
-"""Where in a picture is what a phrase names: grounded masks, and their places on a block's grid (RIEBench, paper.md 4.2)."""
+"""Where in a picture is what a phrase names: grounded masks, and their places on a block's grid
+(RIEBench, paper.md 4.2)."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -89,7 +90,8 @@ def find_masks(
     sides: Iterable[int],
     dilate: bool = True,
 ) -> dict[int, Found]:
-    """`find_mask` on several grids, by their sides; the picture is looked at once. Raises NothingFound if a cell is left on one grid only."""
+    """`find_mask` on several grids, by their sides; the picture is looked at once. Raises NothingFound if a cell is
+    left on one grid only."""
     sides = list(sides)
     if phrase == EVERYTHING:
         return {side: Found(torch.ones(side, side, dtype=torch.bool), 0) for side in sides}
@@ -117,8 +119,8 @@ def to_grid(mask: Bool[Tensor, "height width"], side: int, dilate: bool = True) 
         resize by Lanczos interpolation over 8 x 8 pixels around each cell's centre, keep what is above 0
         if nothing is left: the cell that the mask covers most
 
-    The blur is scaled to the picture: it moves a border by 15 pixels of 512, half a cell. Where the kernel's negative lobes
-    prevail the value is 0.
+    The blur is scaled to the picture: it moves a border by 15 pixels of 512, half a cell. Where the kernel's negative
+    lobes prevail the value is 0.
     """
     size = mask.shape[-1]
     field = mask.float()[None, None]

@@ -22,7 +22,8 @@ class Method:
     subtract: bool = True
     """False: nothing is taken off, as in the results of v3 and v4."""
     shuffled_masks: bool = False
-    """True: units are selected in as many cells as the masks have, but in random places; they are put where they belong."""
+    """True: units are selected in as many cells as the masks have, but in random places; they are
+    put where they belong."""
 
 
 METHODS = {
@@ -67,22 +68,25 @@ PAPER_SETTINGS = (
 REFERENCES = ORIGINAL, EDIT_PROMPT, INJECTION = tuple(
     Setting(name, 0, 0.0) for name in ("original", "edit prompt", "injection")
 )
-"""What every edit is compared with: the untouched picture; the edit prompt's own; and the original prompt's while the editor's blocks
-read the edit prompt's tokens, which shows what these blocks can make of an edit when nothing is selected or masked."""
+"""What every edit is compared with: the untouched picture; the edit prompt's own; and the original prompt's while
+the editor's blocks read the edit prompt's tokens, which shows what these blocks can make of an edit when nothing
+is selected or masked."""
 
 
 READINGS = {"judge": ("rest", "success"), "text": ("distance", "text edited"), "image": ("distance", "image edited")}
-"""Ways to read a sweep, each by the scores that say what an edit cost and what it did: by the judge (pocket), or by perceptual distance
-and CLIP's cosine with the edit prompt or with its picture."""
+"""Ways to read a sweep, each by the scores that say what an edit cost and what it did: by the judge (pocket), or by
+perceptual distance and CLIP's cosine with the edit prompt or with its picture."""
 
 
 def untrained_of(setting: Setting) -> Setting:
-    """Under which an untrained SAE's selection stands that has as many units as this setting; nothing is drawn with it."""
+    """Under which an untrained SAE's selection stands that has as many units as this setting;
+    nothing is drawn with it."""
     return Setting("untrained SAE", setting.units, 0.0)
 
 
 PER_UNITS = 2_048
-"""Features, and neurons, of the paper's four blocks in the pocket model: what the counts of the pocket settings are of."""
+"""Features, and neurons, of the paper's four blocks in the pocket model: what the counts of the
+pocket settings are of."""
 
 SIDE_EFFECTS = 0.1
 """By the judge, methods are compared where up to this share of the other attributes may change."""
@@ -112,8 +116,9 @@ POCKET_SETTINGS_FULL = (
     *(Setting("steering", 0, m) for m in _STRENGTHS),
     *(Setting(method, k, m) for method in ("neurons", "neurons, corrected", "neurons, mean") for k, m in _NEURONS),
 )
-"""What `make riebench` runs: eight settings of each method. Units are the paper's shares of the features and neurons (80 to 640 of
-20,480, 5,000 to 80,000 of 204,800), and twice as many features; where the paper's strengths stop at 2, these go to 4 and 8."""
+"""What `make riebench` runs: eight settings of each method. Units are the paper's shares of the features and
+neurons (80 to 640 of 20,480, 5,000 to 80,000 of 204,800), and twice as many features; where the paper's strengths
+stop at 2, these go to 4 and 8."""
 
 POCKET_SETTINGS = (
     *(Setting("SAE", k, m) for k, m in ((16, 2.0), (64, 1.0), (128, 1.0))),
@@ -126,8 +131,9 @@ POCKET_SETTINGS = (
     *(Setting("shuffled masks", k, m) for k, m in ((64, 2.0), (128, 1.0), (128, 2.0))),
     *(Setting("principal components", k, m) for k, m in ((16, 2.0), (64, 1.0), (128, 1.0))),
 )
-"""Of each method's eight settings the three that `frontiers.choose_settings` picks on 27 other cases (`pocket_cases(3, seed=1)`), by
-`python notebooks/experiments/riebench.py --choose`: equally many for each method, and chosen on a split."""
+"""Of each method's eight settings the three that `frontiers.choose_settings` picks on 27 other cases
+(`pocket_cases(3, seed=1)`), by `python notebooks/experiments/riebench.py --choose`: equally many for each method,
+and chosen on a split."""
 
 REHEARSAL_SETTINGS = (
     Setting("SAE", 8, 2.0),
@@ -144,8 +150,8 @@ REHEARSAL_SETTINGS = (
 
 
 def settings_of(assets: Assets, pocket: Sequence[Setting] = POCKET_SETTINGS) -> tuple[Setting, ...]:
-    """The sweep of a scale. At pocket scale the units are the same shares of the features of the assets' blocks as `pocket`'s are of
-    PER_UNITS."""
+    """The sweep of a scale. At pocket scale the units are the same shares of the features of the assets' blocks as
+    `pocket`'s are of PER_UNITS."""
     if assets.scale == "smoke" or assets.rehearsal:
         return REHEARSAL_SETTINGS
     if assets.scale == "sdxl":

@@ -18,8 +18,9 @@ from sae_lib.editing.settings import ORIGINAL, READINGS, REFERENCES, Setting
 def run_sweep(editor: Editor, cases: Sequence[Case], settings: Sequence[Setting], folder: Path) -> "Sweep":
     """Every setting on every case; what is in the folder already is not done again, so that a killed sweep goes on.
 
-    The reference passes, the masks and what is scored of the references are made once per case, never once per setting. A
-    case without masks, or of which one method makes no finite picture (16 bit), is counted as failed for all, with the reason.
+    The reference passes, the masks and what is scored of the references are made once per case, never once per
+    setting. A case without masks, or of which one method makes no finite picture (16 bit), is counted as failed for
+    all, with the reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(cases), editor.at_once):
@@ -48,8 +49,8 @@ class Sweep(NamedTuple):
     scores: dict[Setting, dict[str, Float[Tensor, " cases"]]]
     """By setting and name of the score; see `score_pictures`. REFERENCES are there too."""
     selected: dict[Setting, dict[str, Float[Tensor, " cases"]]]
-    """Of SAE settings, by block: how many features were added. `untrained_of` a setting is there too: how many of an untrained SAE's
-    features would have been."""
+    """Of SAE settings, by block: how many features were added. `untrained_of` a setting is there too: how many of an
+    untrained SAE's features would have been."""
 
     def of_method(self, name: str) -> list[Setting]:
         """A method's settings, by their number of units."""
@@ -61,7 +62,8 @@ class Sweep(NamedTuple):
         return self.scores[setting][score] - self.scores[ORIGINAL][score]
 
     def points(self, settings: Sequence[Setting], reading: str) -> Float[Tensor, "cases settings 2"]:
-        """Of each case and setting the cost and the gain; the untouched picture comes first, for it is a setting of every method."""
+        """Of each case and setting the cost and the gain; the untouched picture comes first, for it is a
+        setting of every method."""
         cost = READINGS[reading][0]
         return torch.stack(
             [torch.stack([self.scores[s][cost], self.gain(s, reading)], 1) for s in (ORIGINAL, *settings)], 1

@@ -40,8 +40,8 @@ def run_pass(
 ) -> Pass:
     """Draws the prompts and keeps the blocks' updates and, if asked, all neurons of these blocks, at every step.
 
-    indices: whose noise; the two passes of a case share theirs. blocks: in the order of selection; they may differ in grid and width.
-    Raises what `draw_pictures` raises, and ValueError for an unknown block.
+    indices: whose noise; the two passes of a case share theirs. blocks: in the order of selection; they may differ in
+    grid and width. Raises what `draw_pictures` raises, and ValueError for an unknown block.
     """
     kept: dict[str, list[Tensor]] = {site: [] for site in feed_forwards(pipe, blocks)} if neurons else {}
     updates_of: dict[str, list[Tensor]] = {block: [] for block in blocks}
@@ -75,14 +75,16 @@ def scores(
     normalised: bool = False,
     absolute: bool = False,
 ) -> Float[Tensor, "cases all_units"]:
-    """How much more of a unit's activity there is in the source's region than in the target's (eq. 8), all sites in a row.
+    """How much more of a unit's activity there is in the source's region than in the target's (eq.
+    8), all sites in a row.
 
         score_rho = mu_rho(source) / sum of mu(source) - mu_rho(target) / sum of mu(target)
         mu = mean over the region's positions on the site's grid, at step 0 (aggregate "first") or over all steps ("mean")
 
-    normalised: each unit is first divided, step by step, by its L2 norm over the region (eq. 9, neurons). absolute: the sums
-    are of |mu|. Neurons have both signs: their plain sum (authors' code) nearly cancels, and where it is below 0 it turns the
-    order round. Of features, which are never below 0, both are the same. A region where nothing is active counts as 0.
+    normalised: each unit is first divided, step by step, by its L2 norm over the region (eq. 9, neurons). absolute:
+    the sums are of |mu|. Neurons have both signs: their plain sum (authors' code) nearly cancels, and where it is
+    below 0 it turns the order round. Of features, which are never below 0, both are the same. A region where nothing
+    is active counts as 0.
 
     Raises ValueError for another aggregate.
     """
@@ -134,12 +136,13 @@ def transport(
     masks: Masks,
     subtract: bool = True,
 ) -> Change:
-    """The change of an edit (authors' code): chosen source units into the source's region, chosen target units out of the target's.
+    """The change of an edit (authors' code): chosen source units into the source's region, chosen target
+    units out of the target's.
 
         change = sum over chosen source units of F_src f   in mask 1   -   sum over chosen target units of F_tgt f   in mask 2
 
-    chosen: None for all units (steering). subtract: False leaves the second sum out, as the results of v3 and v4 were
-    made.
+    chosen: None for all units (steering). subtract: False leaves the second sum out, as the results
+    of v3 and v4 were made.
     """
     changed: dict[str, Tensor] = {}
     cases = len(next(iter(masks.values()))[0])

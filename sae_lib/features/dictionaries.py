@@ -1,7 +1,9 @@
-"""What the features of SAEs are compared with: other dictionaries of the same updates, each with as many units active per cell.
+"""What the features of SAEs are compared with: other dictionaries of the same updates, each with as many
+units active per cell.
 
-Those that need no training: random directions, neurons, principal components. Those that are trained, by one recipe on as many vectors: other
-seeds, SAEs half of which stays random (the sanity checks of arXiv:2602.14111), SAEs of dimension-permuted updates and of an untrained U-Net.
+Those that need no training: random directions, neurons, principal components. Those that are trained, by one recipe on
+as many vectors: other seeds, SAEs half of which stays random (the sanity checks of arXiv:2602.14111), SAEs of
+dimension-permuted updates and of an untrained U-Net.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,8 +45,8 @@ from sae_lib.training.loop import train_saes
 from sae_lib.training.recipe import TrainingRun
 
 UNTRAINED = ("random directions", "neurons", "principal components")
-"""As sparse as the shipped SAE, whose rivals they are. Random directions are an SAE of its size before its first step; the others are scaled to equal
-variance and enter with both signs."""
+"""As sparse as the shipped SAE, whose rivals they are. Random directions are an SAE of its size before its first step;
+the others are scaled to equal variance and enter with both signs."""
 FROZEN = {"SAE, random decoder": "decoder", "SAE, random encoder": "encoder"}
 PERMUTED, BLANK = "SAE, permuted updates", "SAE, untrained U-Net"
 SANITY = (*FROZEN, PERMUTED, BLANK)
@@ -64,10 +66,11 @@ Units = Callable[[Int[Tensor, " rows"]], Float[Tensor, "rows cells units"]]
 
 
 class Dictionaries:
-    """The SAEs of three seeds, and where something knows the truth also the dictionaries of NAMES, of the assets' blocks.
+    """The SAEs of three seeds, and where something knows the truth also the dictionaries of NAMES,
+    of the assets' blocks.
 
-    reading: whose pictures they are read in, None where nothing knows the truth. prompts, passes: what is trained on, by default the scale's. Everything is made when it is first
-    asked for, and kept in the cache.
+    reading: whose pictures they are read in, None where nothing knows the truth. prompts, passes: what is trained on,
+    by default the scale's. Everything is made when it is first asked for, and kept in the cache.
     """
 
     def __init__(
@@ -189,7 +192,8 @@ class Dictionaries:
         return other_scenes(rows, torch.Generator().manual_seed(self.seed))
 
     def meanings(self, name: str, permutations: int = 500) -> tuple[Path, dict[str, dict[str, Tensor]]]:
-        """By block, of a dictionary's live units: `live` (their numbers), `value`, `score` and `margin` (`find_meaning`), and `p` by `chance_scores`."""
+        """By block, of a dictionary's live units: `live` (their numbers), `value`, `score` and `margin`
+        (`find_meaning`), and `p` by `chance_scores`."""
         halves = self.reading.halves
 
         def make(folder: Path) -> None:
@@ -209,7 +213,8 @@ class Dictionaries:
         return folder, _by_first(load_file(folder / "meanings.safetensors"))
 
     def compare(self) -> tuple[Path, dict[str, int], dict[str, dict[str, Float[Tensor, "values replicates"]]]]:
-        """`compare_reading` of all NAMES in each block: how many candidates there were, and by block and name the scores."""
+        """`compare_reading` of all NAMES in each block: how many candidates there were, and by
+        block and name the scores."""
 
         def make(folder: Path) -> None:
             found = {}
@@ -227,8 +232,8 @@ class Dictionaries:
     def probe(
         self, names: Sequence[str], sizes: Sequence[int]
     ) -> dict[str, dict[str, Float[Tensor, "values replicates"]]]:
-        """By block, how well each value is read by `LINEAR`, a `linear_probe` on the raw update, and by `sparse_probes` of few units
-        of some dictionaries, "NAME, SIZE"."""
+        """By block, how well each value is read by `LINEAR`, a `linear_probe` on the raw update, and by `sparse_probes`
+        of few units of some dictionaries, "NAME, SIZE"."""
 
         def make(folder: Path) -> None:
             found, (match, score) = {}, self.reading.halves
@@ -248,8 +253,9 @@ class Dictionaries:
         return _by_first(load_file(cached("reading_probes", inputs, make) / "probes.safetensors"))
 
     def stability(self) -> tuple[Path, dict[str, dict[str, dict[str, Tensor]]]]:
-        """By "trained" or "untrained" and block: `all`, each feature's mean cosine with its partners in the two other seeds; and where the truth is known, of
-        the live ones, `stable` (the same), `score` (`find_meaning`) and `rate` (share of cells in which they fire)."""
+        """By "trained" or "untrained" and block: `all`, each feature's mean cosine with its partners in the two other
+        seeds; and where the truth is known, of the live ones, `stable` (the same), `score` (`find_meaning`) and `rate`
+        (share of cells in which they fire)."""
 
         def make(folder: Path) -> None:
             found = {}

@@ -1,4 +1,5 @@
-"""Single features: their names, their unit of strength, where they are active, how alike what excites them is, and the search by text."""
+"""Single features: their names, their unit of strength, where they are active, how alike what excites them is,
+and the search by text."""
 
 from typing import NamedTuple
 
@@ -62,10 +63,11 @@ def match_rates(
     others: Float[Tensor, " others"],
     forbidden: Bool[Tensor, "features others"] | None = None,
 ) -> Int[Tensor, " features"]:
-    """For each feature the place of a partner among the others that fires about as often: a control of equal firing rate.
+    """For each feature the place of a partner among the others that fires about as often: a control
+    of equal firing rate.
 
-    No other is the partner of two features; of all such pairings the one with the smallest sum of |log(rate / partner's rate)|.
-    forbidden: pairs that may not be, such as a feature with itself.
+    No other is the partner of two features; of all such pairings the one with the smallest sum of |log(rate / partner's
+    rate)|. forbidden: pairs that may not be, such as a feature with itself.
 
     Raises ValueError for a rate that is not above 0, and where there are too few others to pair all.
     """
@@ -83,7 +85,8 @@ def match_rates(
 def alikeness(
     embedded: Float[Tensor, "pictures dimensions"], rows: Int[Tensor, "features pictures_each"]
 ) -> Float[Tensor, " features"]:
-    """Mean cosine over the pairs of each feature's pictures (ours, in the spirit of v1's specificity); embeddings are of unit length."""
+    """Mean cosine over the pairs of each feature's pictures (ours, in the spirit of v1's specificity);
+    embeddings are of unit length."""
     each, count = embedded[rows], rows.shape[1]
     return ((each @ each.mT).sum((1, 2)) - count) / (count * (count - 1))
 
@@ -91,7 +94,8 @@ def alikeness(
 def colour_spread(
     pictures: Float[Tensor, "pictures 3 height width"], maps: Float[Tensor, "pictures rows columns"]
 ) -> Float[Tensor, ""]:
-    """How many colours there are where a feature is active (ours, in the spirit of v1's colour metric): 0 for one, at most 765.
+    """How many colours there are where a feature is active (ours, in the spirit of v1's colour metric): 0
+    for one, at most 765.
 
         sum of S |pixel - mean colour|_1 / sum of S,   mean colour = sum of S pixel / sum of S,   pixels from 0 to 255
 
@@ -109,11 +113,13 @@ def search_features(
     top: Int[Tensor, "features top"],
     nearest: int = 300,
 ) -> Float[Tensor, " features"]:
-    """How well features fit a text, by their top pictures (authors' `retrieval.py`); embeddings are CLIP's, of unit length.
+    """How well features fit a text, by their top pictures (authors' `retrieval.py`); embeddings are
+    CLIP's, of unit length.
 
         score = mean cosine of the feature's hits * (number of its hits / number of its top pictures)
 
-    hits: those of its top pictures that are among the `nearest` to the text, of all features' top pictures. 0 without a hit.
+    hits: those of its top pictures that are among the `nearest` to the text, of all features' top
+    pictures. 0 without a hit.
     """
     cosines = (pictures @ text)[top]
     hits = cosines >= cosines.flatten().topk(min(nearest, cosines.numel())).values[-1]

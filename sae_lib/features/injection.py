@@ -1,7 +1,8 @@
-"""Where the caption enters: the tokens of another caption in single blocks' cross-attention (LocoGen, arXiv:2405.01008).
+"""Where the caption enters: the tokens of another caption in single blocks'
+cross-attention (LocoGen, arXiv:2405.01008).
 
-The paper chose its blocks by ablation. What an ablation breaks need not be what a block writes. A block that reads another
-caption's tokens shows it directly, and gives out an update of a kind that the layers behind it know.
+The paper chose its blocks by ablation. What an ablation breaks need not be what a block writes. A block that reads
+another caption's tokens shows it directly, and gives out an update of a kind that the layers behind it know.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,11 +23,11 @@ Tokens = Float[Tensor, "_ tokens d_text"]
 
 @contextmanager
 def inject_prompt(pipe, prompts: Mapping[str, str | Sequence[str]]) -> Iterator[None]:
-    """Inside the context, each named block's cross-attention reads another prompt's tokens: one prompt for every picture of a
-    call, or one each.
+    """Inside the context, each named block's cross-attention reads another prompt's tokens: one prompt for every
+    picture of a call, or one each.
 
-    All else stays as it was: the other blocks' tokens and the pooled embedding, which reaches the ResNets. Of a guided call only
-    the conditional half is told. The hooks are gone on exit, also after an exception.
+    All else stays as it was: the other blocks' tokens and the pooled embedding, which reaches the ResNets. Of a guided
+    call only the conditional half is told. The hooks are gone on exit, also after an exception.
 
     Raises ValueError for a block without cross-attention, and from the pipeline call for another number of pictures.
     """
@@ -107,7 +108,8 @@ def _injected(pipe, prompts: Sequence[str], blocks: Iterable[str], others: Token
 def share_carried(
     found: Float[Tensor, "*shape"], floor: Float[Tensor, "*shape"], ceiling: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    """What some blocks carry of a caption's effect: 0 at `floor`, where no block reads it (what chance gives), 1 at `ceiling`, where all do.
+    """What some blocks carry of a caption's effect: 0 at `floor`, where no block reads it (what chance gives), 1 at
+    `ceiling`, where all do.
 
     0 too where the whole caption makes no difference.
     """
@@ -118,7 +120,8 @@ def share_carried(
 def share_of_way(
     start: Float[Tensor, "pairs ..."], moved: Float[Tensor, "pairs ..."], end: Float[Tensor, "pairs ..."]
 ) -> Float[Tensor, " pairs"]:
-    """How far `moved` went from `start` to `end`, in the direction of `end`: 0 for not at all (or no way to go), 1 for all the way.
+    """How far `moved` went from `start` to `end`, in the direction of `end`: 0 for not at all (or no way to
+    go), 1 for all the way.
 
     <moved - start, end - start> / |end - start|^2
     """

@@ -25,10 +25,10 @@ def intervene(pipe, interventions: Mapping[str, Intervention]) -> Iterator[None]
     """Inside the context, each named block gives out `fn(block_input, block_output, at)` instead of its own output.
 
     block_input is what the block's update is added to: its input, or, where a ResNet changes the width, the output of
-    its `conv_shortcut` (as in the authors' ablation). So block_output - block_input is the update at all 28 blocks. The
-    result is cast to the U-Net's dtype. When `at.guided`, the first half of the batch is unconditional. Contexts nest:
-    the inner function receives the outer one's output. The hooks are gone on exit, also after an exception; nothing is
-    kept between calls.
+    its `conv_shortcut` (as in the authors' ablation). So block_output - block_input is the update at all 28 blocks.
+    The result is cast to the U-Net's dtype. When `at.guided`, the first half of the batch is unconditional. Contexts
+    nest: the inner function receives the outer one's output. The hooks are gone on exit, also after an exception;
+    nothing is kept between calls.
 
     Raises ValueError for an unknown block, and, from the pipeline call, if `fn` returns anything but a tensor of the
     block output's shape.
@@ -77,8 +77,8 @@ def skip_block(block_input: Maps, block_output: Maps, at: Step) -> Maps:
 
 
 def reconstruct(sae: TopKSAE) -> Intervention:
-    """Replaces the block's update by the SAE's reconstruction of it, at every step and position (paper: Table 5, App.
-    L).
+    """Replaces the block's update by the SAE's reconstruction of it, at every step and position
+    (paper: Table 5, App. L).
 
         new block_output = block_input + DEC(ENC(block_output - block_input))
 
@@ -153,8 +153,8 @@ def modulate(
 def replace_with_feature(
     sae: TopKSAE, features: int | Int[Tensor, " pictures"], amounts: float | Float[Tensor, " pictures"]
 ) -> Intervention:
-    """The block gives out nothing but a feature: what the feature means to the rest of the network (paper: the icon drawn
-    with an empty prompt; there amount = gamma * k * the feature's mean, gamma 0.5, 1 or 1.5).
+    """The block gives out nothing but a feature: what the feature means to the rest of the network (paper: the icon
+    drawn with an empty prompt; there amount = gamma * k * the feature's mean, gamma 0.5, 1 or 1.5).
 
         new block_output = block_input + amount * f_rho        at every position
 

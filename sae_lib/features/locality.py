@@ -17,8 +17,8 @@ AREAS = ("own area", "next picture's area")
 """Where the change is looked for: the second says what one would find if changes were where objects usually are."""
 
 MEASURES = ("share", "difference")
-"""The share of the whole change that is inside minus the area's share of the picture; and the mean change of a pixel inside minus
-outside, the sum over its three colours of absolute differences (0 to 765)."""
+"""The share of the whole change that is inside minus the area's share of the picture; and the mean change of a pixel
+inside minus outside, the sum over its three colours of absolute differences (0 to 765)."""
 
 
 def inside_and_outside(
@@ -26,7 +26,8 @@ def inside_and_outside(
     after: Float[Tensor, "pictures 3 height width"],
     areas: Float[Tensor, "pictures rows columns"] | Bool[Tensor, "pictures rows columns"],
 ) -> Float[Tensor, "pictures areas measures"]:
-    """MEASURES of each picture in its own area and in the next picture's; a picture that did not change has 0 in all."""
+    """MEASURES of each picture in its own area and in the next picture's; a picture that did
+    not change has 0 in all."""
     change, found = (before - after).abs().sum(1) * 255, []
     for masks in (areas, areas.roll(1, 0)):
         inside = F.interpolate(masks[:, None].float(), change.shape[-2:])[:, 0]
@@ -40,7 +41,8 @@ def inside_and_outside(
 def most_active(
     maps: Float[Tensor, "pictures cells n_f"],
 ) -> tuple[Int[Tensor, " pictures"], Bool[Tensor, "pictures side side"]]:
-    """Of each picture the feature of the highest mean activation whose active area covers at most half of the grid, and that area.
+    """Of each picture the feature of the highest mean activation whose active area covers at most half of
+    the grid, and that area.
 
     Active is where a map is above half of its maximum.
     """
@@ -60,7 +62,8 @@ def quadrants(side: int, count: int) -> Float[Tensor, "count side side"]:
 def measure_modulation(
     later: Reading, block: str, rows: Sequence[int], betas: Sequence[float]
 ) -> tuple[Int[Tensor, " pictures"], Float[Tensor, "pictures betas areas measures"]]:
-    """Each picture's `most_active` feature of a block, scaled by its own map in one step of Turbo: the features, and what changed where."""
+    """Each picture's `most_active` feature of a block, scaled by its own map in one step of Turbo: the features,
+    and what changed where."""
     features, areas = most_active(later.activations(block, list(rows)))
     name, call = later.assets.call(MODELS[0], NOISE_SEED, len(rows))
     pipe, before, found = later.assets.pipe(name), later.unedited(MODELS[0], rows), []

@@ -1,7 +1,7 @@
 """What units mean: how well their activation maps predict the maps of known attributes, against chance and controls.
 
-A unit is anything with an activation at each cell of the block's grid: a feature, a neuron, a direction. The truth comes
-as tensors, from wherever it is known. Here is what units read; what they write is measured in `writing`.
+A unit is anything with an activation at each cell of the block's grid: a feature, a neuron, a direction. The truth
+comes as tensors, from wherever it is known. Here is what units read; what they write is measured in `writing`.
 """
 
 import math
@@ -30,8 +30,8 @@ def average_precision(scores: Float[Tensor, "scenes cells units"], truth: Truth)
         sum over thresholds of (recall - recall before) * precision,   a threshold at each distinct activation
 
     Cells of equal activation pass together (scikit-learn's definition), so that the many zeros of a sparse unit are one
-    threshold and not an order that is made up. 1 is perfect; the value's base rate is chance, see `above_chance`. A value
-    shown by no valid cell scores 0.
+    threshold and not an order that is made up. 1 is perfect; the value's base rate is chance, see `above_chance`. A
+    value shown by no valid cell scores 0.
 
     Raises ValueError for activations of another number of scenes or cells than the truth's.
     """
@@ -61,7 +61,8 @@ def resample_precision(
 ) -> Float[Tensor, " samples"]:
     """`above_chance` of one unit and value in samples of the scenes: weights say how often each was drawn.
 
-    Only thresholds at which cells that show the value pass add to an area: the cells between two of them are added up at once.
+    Only thresholds at which cells that show the value pass add to an area: the cells between two of them
+    are added up at once.
     """
     order, ends = _ranking(scores.flatten())
     weights = weights.T.float().contiguous()  # [scenes, samples]
@@ -121,11 +122,13 @@ class Meaning(NamedTuple):
     score: Float[Tensor, " units"]
     """On the half that had no part in the choice, so that no luck of the choice is in it."""
     margin: Float[Tensor, " units"]
-    """On that half, the score minus the highest of the unit's other values; negative where another value reads better."""
+    """On that half, the score minus the highest of the unit's other values; negative where
+    another value reads better."""
 
 
 def find_meaning(matched_on: Float[Tensor, "units values"], scored_on: Float[Tensor, "units values"]) -> Meaning:
-    """From `reading_scores` of the same units on two disjoint sets of scenes. Raises ValueError for fewer than 2 values."""
+    """From `reading_scores` of the same units on two disjoint sets of scenes. Raises ValueError
+    for fewer than 2 values."""
     if matched_on.shape[1] < 2:
         raise ValueError(f"{matched_on.shape[1]} value: wanted at least 2, to say which of them a unit means")
     value = matched_on.argmax(1)
@@ -143,8 +146,8 @@ def chance_scores(
 ) -> Float[Tensor, "permutations units"]:
     """What each unit would score for its own value by chance: its maps are paired with other scenes' truth, many times.
 
-    The null of one value, not of the best of all values: a value that was chosen in other scenes has been tried once. What scenes
-    have in common (where objects usually are) stays in it. The cells are ranked once per unit.
+    The null of one value, not of the best of all values: a value that was chosen in other scenes has been tried once.
+    What scenes have in common (where objects usually are) stays in it. The cells are ranked once per unit.
 
     Raises ValueError for fewer than two scenes.
     """
@@ -180,7 +183,8 @@ def p_values(
 
 
 def beyond_chance(p: Float[Tensor, " units"], level: float = 0.05) -> Bool[Tensor, " units"]:
-    """Which units are discoveries by Benjamini and Hochberg: of those that are named, a share of at most `level` by luck.
+    """Which units are discoveries by Benjamini and Hochberg: of those that are named, a share of at
+    most `level` by luck.
 
     All p-values up to the largest that is at most `level` times its rank, over their number.
     """
@@ -223,7 +227,8 @@ def expected_scores(
 ) -> Float[Tensor, "values samples"]:
     """Each value's score by the units that stand for it, in the given shares (`best_of`), in samples of the scenes.
 
-    Units of less than a hundredth are left out. An identity in place of shares scores unit i for value i: what probes want.
+    Units of less than a hundredth are left out. An identity in place of shares scores unit i for
+    value i: what probes want.
     """
     shares = torch.where(shares >= 0.01, shares, 0.0)
     shares, out = shares / shares.sum(0), torch.zeros(shares.shape[1], len(weights), dtype=torch.float64)
@@ -239,11 +244,12 @@ def compare_reading(
     halves: tuple[Int[Tensor, " matched"], Int[Tensor, " scored"]],
     groups: int = 16,
 ) -> tuple[int, dict[str, Float[Tensor, "values replicates"]]]:
-    """How well each value is read by its best unit, dictionary by dictionary, with the same number of candidates in all.
+    """How well each value is read by its best unit, dictionary by dictionary, with the same number
+    of candidates in all.
 
-    units: by name, activations in some scenes. The candidates are as many as the smallest dictionary has live units (those that fire in both
-    halves); a value's best of them is found in the first half of the scenes and scored in the second, with all of its scenes and with groups left
-    out (`scene_samples`).
+    units: by name, activations in some scenes. The candidates are as many as the smallest dictionary has live units
+    (those that fire in both halves); a value's best of them is found in the first half of the scenes and scored in the
+    second, with all of its scenes and with groups left out (`scene_samples`).
     """
     live, matched, weights = {}, {}, leave_out(len(halves[1]), groups)
     for name, activations in units.items():
@@ -271,7 +277,8 @@ def both_signs(x: Float[Tensor, "*cells units"]) -> Float[Tensor, "*cells signed
 
 
 def linear_probe(x: Float[Tensor, "scenes cells width"], truth: Truth) -> Float[Tensor, "width values"]:
-    """The direction that tells each value best at the cells that are sure, by ridge regression: the most that a linear reader finds."""
+    """The direction that tells each value best at the cells that are sure, by ridge regression: the most that
+    a linear reader finds."""
     weights = x.new_zeros(x.shape[-1], truth.present.shape[-1])
     for columns, spread, toward in _moments(x, truth):
         ridge = RIDGE * spread.diagonal().mean() * torch.eye(len(spread), dtype=spread.dtype)
@@ -284,8 +291,8 @@ def sparse_probes(
 ) -> Float[Tensor, "sizes units values"]:
     """`linear_probe`s that may use few units: for each value, one unit after the other (orthogonal matching pursuit).
 
-    Next comes the unit that correlates most with what the units so far leave unexplained. The single best unit need not be the one
-    that ranks cells best by itself. Where there are fewer units than a size wants, it takes them all.
+    Next comes the unit that correlates most with what the units so far leave unexplained. The single best unit need not
+    be the one that ranks cells best by itself. Where there are fewer units than a size wants, it takes them all.
     """
     probes = activations.new_zeros(len(sizes), activations.shape[-1], truth.present.shape[-1])
     for columns, spread, toward in _moments(activations, truth):
@@ -305,7 +312,8 @@ def sparse_probes(
 
 
 def _moments(x: Float[Tensor, "scenes cells width"], truth: Truth) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """For the values that are sure at the same cells: their numbers, x's covariance over those cells, and its covariance with them."""
+    """For the values that are sure at the same cells: their numbers, x's covariance over those cells, and its
+    covariance with them."""
     rows = x.flatten(0, 1).float()
     masks, which = truth.valid.flatten(0, 1).unique(dim=1, return_inverse=True)
     for number, mask in enumerate(masks.T):
@@ -318,7 +326,8 @@ def _moments(x: Float[Tensor, "scenes cells width"], truth: Truth) -> Iterator[t
 
 
 def leave_out(scenes: int, groups: int = 16) -> Float[Tensor, "replicates scenes"]:
-    """Weights of scenes for `resample_precision`: all, then all without one of `groups` groups (every `groups`-th scene)."""
+    """Weights of scenes for `resample_precision`: all, then all without one of `groups` groups
+    (every `groups`-th scene)."""
     left_out = torch.arange(scenes) % groups == torch.arange(groups)[:, None]
     return torch.cat([torch.ones(1, scenes), (~left_out).float()])
 
@@ -326,12 +335,13 @@ def leave_out(scenes: int, groups: int = 16) -> Float[Tensor, "replicates scenes
 def scene_samples(
     replicates: Float[Tensor, "*rows replicates"], resamples: int = 1000, seed: int = 0
 ) -> Float[Tensor, "*rows samples"]:
-    """From a number with all scenes and with groups of them left out (`leave_out`), samples around it, for `intervals.interval_of`.
+    """From a number with all scenes and with groups of them left out (`leave_out`), samples around
+    it, for `intervals.interval_of`.
 
         number + sqrt((g - 1) / g) sum over the g groups of z_i (without group i - their mean),   z_i normal
 
-    Their variance is the jackknife's. A bootstrap would flatter an average precision, in which a scene drawn twice has fewer rivals. The same
-    z in every call with that seed: numbers may be averaged or subtracted sample by sample.
+    Their variance is the jackknife's. A bootstrap would flatter an average precision, in which a scene drawn twice has
+    fewer rivals. The same z in every call with that seed: numbers may be averaged or subtracted sample by sample.
     """
     left = replicates[..., 1:].double()
     groups = left.shape[-1]
@@ -342,7 +352,8 @@ def scene_samples(
 
 
 def spearman(a: Float[Tensor, " n"], b: Float[Tensor, " n"], given: Float[Tensor, " n"] | None = None) -> float:
-    """Rank correlation; ties share their mean rank; 0 if one is constant. given: its rank is taken out of both first (partial)."""
+    """Rank correlation; ties share their mean rank; 0 if one is constant. given: its rank is taken out of
+    both first (partial)."""
     ranks = torch.stack([_ranks(x) for x in (a, b)])
     if given is not None and (third := _ranks(given)).any():
         third = third / third.norm()

@@ -1,4 +1,5 @@
-"""One reading of held-out pictures, kept in the cache: what was drawn, which features fire where, and what the judge says is true."""
+"""One reading of held-out pictures, kept in the cache: what was drawn, which features fire where, and what
+the judge says is true."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -35,12 +36,14 @@ Rows = Sequence[int] | slice | Tensor
 class Reading:
     """One-step Turbo pictures of held-out captions, read with the panel SAEs of the assets' blocks.
 
-    later: the captions after those of PICTURES, in place of them. Row i of a reading of later captions is prompt i of `prompts`, and its
-    noise is that of row `first + i`, so that no two readings share noise. Everything is made once and kept in the cache; nothing is made before it is asked for. `on_picture` is called before each batch with
-    how many pictures are done, and of how many.
+    later: the captions after those of PICTURES, in place of them. Row i of a reading of later captions is prompt i of
+    `prompts`, and its noise is that of row `first + i`, so that no two readings share noise. Everything is made once
+    and kept in the cache; nothing is made before it is asked for. `on_picture` is called before each batch with how
+    many pictures are done, and of how many.
 
-    control: a seed; in place of the SAEs' features the same pictures are read with as many random directions, of which TopK keeps as
-    many (`controls.untrained`). What these show too, features show because any sparse code of that size would.
+    control: a seed; in place of the SAEs' features the same pictures are read with as many random directions,
+    of which TopK keeps as many (`controls.untrained`). What these show too, features show because any sparse
+    code of that size would.
     """
 
     def __init__(self, assets: Assets, later: bool = False, control: int | None = None):
@@ -73,7 +76,8 @@ class Reading:
         return [self.first + row for row in rows]
 
     def unedited(self, model: str, rows: Sequence[int]) -> Float[Tensor, "rows 3 height width"]:
-        """Pictures of some rows as one of `MODELS` draws them, with the noise of the row: what an edit is compared with. Drawn once."""
+        """Pictures of some rows as one of `MODELS` draws them, with the noise of the row: what an edit is
+        compared with. Drawn once."""
         missing = [row for row in dict.fromkeys(rows) if (model, row) not in self._unedited]
         if missing:
             name, call = self.assets.call(model, NOISE_SEED)
@@ -167,7 +171,8 @@ class Reading:
 
     @cached_property
     def scores(self) -> dict[str, tuple[Float[Tensor, "n_f values"], Float[Tensor, "n_f values"]]]:
-        """By block, `reading_scores` of all features for all values in each of the two halves; of a feature that never fires 0."""
+        """By block, `reading_scores` of all features for all values in each of the two halves; of a
+        feature that never fires 0."""
         inputs = {"reading": self.make().name}
         read = load_file(cached("reading_scores", inputs, self._score) / "scores.safetensors")
         return {block: (read[f"{block}.matched"], read[f"{block}.scored"]) for block in self.assets.blocks}

@@ -1,8 +1,9 @@
-"""What features write: the best-read features of each block, turned on or off in pictures that had no part in choosing them.
+"""What features write: the best-read features of each block, turned on or off in pictures that had no
+part in choosing them.
 
-The order of things: `well_read` says which feature is tried for which value, `choose_strengths` how strongly its block's are
-turned on (both on the pictures of a `Reading`), `find_trials` in which later pictures; `measure_writing` and
-`measure_erasing` draw them, and `samples_by_block` says how sure one is of the outcome.
+The order of things: `well_read` says which feature is tried for which value, `choose_strengths` how strongly its
+block's are turned on (both on the pictures of a `Reading`), `find_trials` in which later pictures; `measure_writing`
+and `measure_erasing` draw them, and `samples_by_block` says how sure one is of the outcome.
 """
 
 import json
@@ -35,28 +36,30 @@ from sae_lib.saes.controls import untrained
 from sae_lib.saes.topk import TopKSAE
 
 KINDS = ("feature", "random feature")
-"""What is added: the feature, or another live one of the same block in the same place with the same norm. The other one may
-read the same value, so that as a control it is strict."""
+"""What is added: the feature, or another live one of the same block in the same place with the same norm. The other one
+may read the same value, so that as a control it is strict."""
 
 QUANTITIES = ("before", "after", "others changed", "distance")
-"""Of a trial: whether the judge sees the value in the unedited picture and in the edited one, how many other values came or
-went, and, where it is asked for, the perceptual distance between the two pictures."""
+"""Of a trial: whether the judge sees the value in the unedited picture and in the edited one, how many other values
+came or went, and, where it is asked for, the perceptual distance between the two pictures."""
 
 EVERYWHERE, AROUND = ("position", "style"), ("background",)
-"""Families whose features are turned on in the whole picture, since where an object stands cannot be said on the object's own cells; and
-around the objects. All others are turned on on the objects."""
+"""Families whose features are turned on in the whole picture, since where an object stands cannot be said on the
+object's own cells; and around the objects. All others are turned on on the objects."""
 
 STRENGTHS = (5.0, 10.0, 20.0)
 """Tried for each block, in units of a feature's mean activation; 10 is the authors' default for painting."""
 
 TRIED = {"smoke": (2, 1), "pocket": (20, 2)}
-"""Features of each block that are tried when its strength is chosen, the best-read ones, and in how many captions each, by scale."""
+"""Features of each block that are tried when its strength is chosen, the best-read ones, and in how many
+captions each, by scale."""
 
 TRIED_AGAIN = {"smoke": (2, 1), "pocket": (4, 8)}
 """Of those the ones that raised their value most, and in how many captions each is tried again."""
 
 NEARLY = 0.1
-"""Of the strengths whose rise is within this of the largest the smallest is chosen: a push changes other values, too."""
+"""Of the strengths whose rise is within this of the largest the smallest is chosen: a push
+changes other values, too."""
 
 
 class Target(NamedTuple):
@@ -104,14 +107,16 @@ class Trials(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What a feature wrote when it was tried in one step of Turbo, in pictures that do not show its value; means over these."""
+    """What a feature wrote when it was tried in one step of Turbo, in pictures that do not show its
+    value; means over these."""
 
     rise: float
     """How much more often its value is there, minus the same of random features in its place."""
     others: float
     """How many other values came or went."""
     gain: float
-    """The rise, less the other values that come or go for each value that the picture shows: 0 or less where it redraws the picture."""
+    """The rise, less the other values that come or go for each value that the picture shows: 0 or less where
+    it redraws the picture."""
     strength: float
     """At which it was turned on, in units of its mean activation."""
 
@@ -128,7 +133,8 @@ class Strengths(NamedTuple):
 
 
 def well_read(reading: Reading, per_block: int) -> list[Target]:
-    """Of each block the live features with the highest reading score, best first: found and scored in separate halves of the pictures."""
+    """Of each block the live features with the highest reading score, best first: found and scored in separate
+    halves of the pictures."""
     targets = []
     for block in reading.assets.blocks:
         meaning, live = reading.meaning(block), reading.live(block)
@@ -156,8 +162,8 @@ def find_trials(
 ) -> Trials:
     """Each target in pictures that do not show its value by the judge, other ones for each target as far as there are.
 
-    showing: in pictures that do show it and in which the feature is active, so that it can be turned off. among: only in these rows.
-    A value that all pictures show, or none, leaves a target with fewer trials, or without any.
+    showing: in pictures that do show it and in which the feature is active, so that it can be turned off. among: only
+    in these rows. A value that all pictures show, or none, leaves a target with fewer trials, or without any.
     """
     which, rows = [], []
     allowed = torch.arange(len(later)) if among is None else torch.tensor(list(among))
@@ -174,11 +180,11 @@ def find_trials(
 
 
 def choose_strengths(reading: Reading, features: int, captions: int, seed: int = 0) -> Strengths:
-    """For each block the smallest of STRENGTHS at which its best-read features raise their values nearly as much above random features
-    as at any of them (NEARLY).
+    """For each block the smallest of STRENGTHS at which its best-read features raise their values nearly as much above
+    random features as at any of them (NEARLY).
 
-    Measured in one step on the pictures in which the features were chosen, `features` of a block in `captions` pictures each (TRIED), and
-    kept in the cache.
+    Measured in one step on the pictures in which the features were chosen, `features` of a block in `captions` pictures
+    each (TRIED), and kept in the cache.
     """
     trials = find_trials(well_read(reading, features), reading, captions)
 
@@ -222,8 +228,8 @@ def _above_random(measured: Float[Tensor, "*trials kinds quantities"]) -> Float[
 
 
 def well_written(targets: Sequence[Target], strengths: Strengths) -> list[Target]:
-    """The targets that were tried when strengths were chosen: of each block those first that raised their value most, of these those that
-    changed the fewest other values, and of these the best read."""
+    """The targets that were tried when strengths were chosen: of each block those first that raised their value most,
+    of these those that changed the fewest other values, and of these the best read."""
     tried = [each for each in targets if each.id in strengths.by_feature]
     blocks = list(dict.fromkeys(each.id.block for each in tried))
 
@@ -237,11 +243,12 @@ def well_written(targets: Sequence[Target], strengths: Strengths) -> list[Target
 def tried_again(
     reading: Reading, ranked: Sequence[Target], per_block: int, captions: int, seed: int = 0
 ) -> dict[Target, Written]:
-    """The first of some ranked targets, tried in more captions of the same reading (TRIED_AGAIN): block by block, the largest gain first.
+    """The first of some ranked targets, tried in more captions of the same reading (TRIED_AGAIN): block by block,
+    the largest gain first.
 
-    ranked: such as from `well_written`. Of each block its first `per_block` are tried, and as many of those that read an object's
-    value, each at all of STRENGTHS: what is said of it is what it wrote where it gained most, or nearly (NEARLY) as much at a smaller
-    one. Kept in the cache.
+    ranked: such as from `well_written`. Of each block its first `per_block` are tried, and as many of those that read
+    an object's value, each at all of STRENGTHS: what is said of it is what it wrote where it gained most, or nearly
+    (NEARLY) as much at a smaller one. Kept in the cache.
     """
     values, tried = attribute_values(), {}
     for block in dict.fromkeys(each.id.block for each in ranked):
@@ -289,13 +296,15 @@ def write(
     saes: Mapping[str, TopKSAE] | None = None,
     seed: int = NOISE_SEED,
 ) -> Float[Tensor, "pictures 3 height width"]:
-    """Pictures in each of which one feature is turned on, whichever block it belongs to: pictures of several blocks share a call.
+    """Pictures in each of which one feature is turned on, whichever block it belongs to: pictures of
+    several blocks share a call.
 
-    model: one of `MODELS`. noise: whose noise each picture gets. amounts: in units of activation. masks: at each feature's own
-    grid, None for everywhere. guidance: see `add_features`. span: the steps during which it is on, None for all. saes: other
-    dictionaries than the assets' panel SAEs, such as a control's.
+    model: one of `MODELS`. noise: whose noise each picture gets. amounts: in units of activation. masks: at each
+    feature's own grid, None for everywhere. guidance: see `add_features`. span: the steps during which it is on, None
+    for all. saes: other dictionaries than the assets' panel SAEs, such as a control's.
 
-    Raises ValueError, from the pipeline call, for a mask of another block's grid, and what `add_features` and `during` raise.
+    Raises ValueError, from the pipeline call, for a mask of another block's grid, and what
+    `add_features` and `during` raise.
     """
     name, call = assets.call(model, seed)
     pipe, saes, masks, parts = assets.pipe(name), saes or assets.saes(), masks or [None] * len(prompts), []
@@ -327,10 +336,11 @@ def draw_changed(
     seed: int = NOISE_SEED,
     turn: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Float[Tensor, "pictures 3 height width"]:
-    """Pictures of one step of Turbo, each with its feature's block under `change(sae, features, amounts)`, such as `modulate`.
+    """Pictures of one step of Turbo, each with its feature's block under `change(sae, features,
+    amounts)`, such as `modulate`.
 
-    noise: whose noise each picture gets. saes: other dictionaries than the assets' panel SAEs, such as a control's. turn: entered for
-    each batch, by whoever shares the models with others.
+    noise: whose noise each picture gets. saes: other dictionaries than the assets' panel SAEs, such as a control's.
+    turn: entered for each batch, by whoever shares the models with others.
     """
     (name, call), drawn = assets.call(MODELS[0], seed), {}
     for block in dict.fromkeys(each.block for each in features):
@@ -354,19 +364,22 @@ def draw_icons(
     seed: int = NOISE_SEED,
     noise: int = 0,
 ) -> Float[Tensor, "features 3 height width"]:
-    """The features' icons (paper: the empty prompt, one step; the block gives out its input and the feature), all with one noise.
+    """The features' icons (paper: the empty prompt, one step; the block gives out its input and the
+    feature), all with one noise.
 
-    amounts: in units of activation, in the paper gamma * k * the feature's mean. noise: its number. saes: see `draw_changed`.
+    amounts: in units of activation, in the paper gamma * k * the feature's mean. noise: its number.
+    saes: see `draw_changed`.
     """
     empty = [""] * len(features), [noise] * len(features)
     return draw_changed(assets, replace_with_feature, features, amounts, *empty, saes, seed)
 
 
 def places_to_write(later: Reading, trials: Trials, model: str = MODELS[0]) -> list[Float[Tensor, "_ _"] | None]:
-    """Where each trial's feature is turned on: at its block's grid, where the judge sees an object in the model's own unedited picture,
-    or, for the families of AROUND, where it sees none.
+    """Where each trial's feature is turned on: at its block's grid, where the judge sees an object in the model's own
+    unedited picture, or, for the families of AROUND, where it sees none.
 
-    None for the whole picture: for the families of EVERYWHERE, where no cell would be left, and where nothing knows the truth.
+    None for the whole picture: for the families of EVERYWHERE, where no cell would be left, and where
+    nothing knows the truth.
     """
     if not later.assets.known:
         return [None] * len(trials.rows)
@@ -395,10 +408,11 @@ def draw_written(
     seed: int = 0,
     kinds: Sequence[str] = KINDS,
 ) -> dict[str, Float[Tensor, "trials 3 height width"]]:
-    """By kind, each trial's picture with its feature turned on, and with a random one in the same place with the same norm.
+    """By kind, each trial's picture with its feature turned on, and with a random one in the same
+    place with the same norm.
 
-    Where: see `places_to_write`. strength: in units of the feature's mean activation, one for all blocks or by block. kinds: those
-    of KINDS that are drawn.
+    Where: see `places_to_write`. strength: in units of the feature's mean activation, one for all blocks or by block.
+    kinds: those of KINDS that are drawn.
     """
     rows, ids = trials.rows.tolist(), [each.id for each in trials.chosen]
     features = {KINDS[0]: ids, KINDS[1]: random_features(later, ids, seed)}
@@ -421,10 +435,11 @@ def measure_writing(
     kinds: Sequence[str] = KINDS,
     distance: bool = False,
 ) -> Float[Tensor, "trials kinds quantities"]:
-    """What turning each trial's feature on does, beside a random live feature of the same block in the same place with the same norm.
+    """What turning each trial's feature on does, beside a random live feature of the same block in the same
+    place with the same norm.
 
-    Arguments: see `draw_written`. distance: measured as well, as a fourth quantity. Where nothing knows the truth, the judge's
-    quantities are nan.
+    Arguments: see `draw_written`. distance: measured as well, as a fourth quantity. Where nothing knows the truth, the
+    judge's quantities are nan.
     """
     before, found = _seen_before(later, trials, model), []
     for after in draw_written(later, trials, strength, model, guidance, seed, kinds).values():
@@ -438,7 +453,8 @@ def measure_writing(
 def measure_erasing(
     later: Reading, trials: Trials, seed: int = 0
 ) -> Float[Tensor, "trials kinds_and_ablation quantities"]:
-    """What turning each trial's feature off does in one step: its own activation map, times the feature, is taken off the update.
+    """What turning each trial's feature off does in one step: its own activation map, times the feature, is
+    taken off the update.
 
     Beside it a random live feature of the same block, taken off in the same places by as much; and the block's own
     ablation, which is the most that its features together can erase.
@@ -472,8 +488,8 @@ def measure_timing(
     model: str = MODELS[1],
     seed: int = 0,
 ) -> tuple[Float[Tensor, "trials spans 2"], float]:
-    """How far each trial's feature moves its picture when it is on during some steps only, beside a random direction of the same norm in
-    the same place; and how far rounding to 8 bits moves a picture, below which no eye sees a change.
+    """How far each trial's feature moves its picture when it is on during some steps only, beside a random direction of
+    the same norm in the same place; and how far rounding to 8 bits moves a picture, below which no eye sees a change.
 
     In amplitudes: square roots of the perceptual distance, which is a squared one.
     """
@@ -513,8 +529,9 @@ def samples_by_block(
 ) -> dict[str, Float[Tensor, "samples ..."]]:
     """By block the mean over its trials, then over samples of both features and captions (`bootstrap_trials`).
 
-    A caption has the same weight in all blocks, so that blocks may be averaged or subtracted sample by sample. Of a block with one feature
-    the samples vary with the captions alone. Raises ValueError for fewer than two features or captions in all.
+    A caption has the same weight in all blocks, so that blocks may be averaged or subtracted sample by sample. Of
+    a block with one feature the samples vary with the captions alone. Raises ValueError for fewer than two
+    features or captions in all.
     """
     blocks, flat = trials.blocks, values.flatten(1) if values.ndim > 1 else values[:, None]
     mine = torch.stack([torch.tensor([each.id.block == block for each in trials.chosen]) for block in blocks], 1)
@@ -553,7 +570,8 @@ class Effects(NamedTuple):
 
     strengths: Strengths
     trials: dict[str, Trials]
-    """"on": in later pictures that do not show the value; "off": in half as many that do, and in which the feature is active."""
+    """"on": in later pictures that do not show the value; "off": in half as many that do, and in which
+    the feature is active."""
     measured: dict[str, Float[Tensor, "trials kinds quantities"]]
     """By the same names: `measure_writing` with distances, and `measure_erasing`."""
     folder: Path
@@ -563,10 +581,12 @@ class Effects(NamedTuple):
 def effects_in_one_step(
     reading: Reading, later: Reading, features: int = 20, captions: int = 4, strength: float = 0.0, seed: int = 0
 ) -> Effects:
-    """The best-read features of each block, turned on and off in later pictures by one step of Turbo, from the cache if they are there.
+    """The best-read features of each block, turned on and off in later pictures by one step of Turbo, from the
+    cache if they are there.
 
-    reading: in which features and strengths are chosen. features: of each block. captions: in which each is turned on. strength: in
-    units of the mean activation, 0 for what `choose_strengths` says. Notebooks 08 and 09 ask the same, so that nothing is drawn twice.
+    reading: in which features and strengths are chosen. features: of each block. captions: in which each is turned on.
+    strength: in units of the mean activation, 0 for what `choose_strengths` says. Notebooks 08 and 09 ask the same, so
+    that nothing is drawn twice.
     """
     strengths = choose_strengths(reading, features, max(1, captions // 2), seed)
     if strength:

@@ -1,4 +1,5 @@
-"""SAEPaint and the feature explorer: edits as data, the painter that draws them, the catalogue of all features, and the two widgets."""
+"""SAEPaint and the feature explorer: edits as data, the painter that draws them, the catalogue of all
+features, and the two widgets."""
 
 import lazy_loader
 

@@ -1,4 +1,5 @@
-"""All features of some assets' SAEs, to look through: what they mean, how often they fire, what they look like, which fit a text."""
+"""All features of some assets' SAEs, to look through: what they mean, how often they fire, what they look
+like, which fit a text."""
 
 import re
 from collections import OrderedDict
@@ -41,7 +42,8 @@ TOP, BETAS = 4, (-10.0, -5.0, 5.0, 10.0)
 """Pictures on a card: those in which the feature is most active, and the first of them modulated."""
 
 DEFAULT_STRENGTH = 10.0
-"""In multiples of the mean activation, where nothing says how strongly a block's features are turned on: the authors' for painting."""
+"""In multiples of the mean activation, where nothing says how strongly a block's features are turned on: the
+authors' for painting."""
 
 _SHOWN, _KEPT_PANELS = 128, 400
 
@@ -55,7 +57,8 @@ class Row(NamedTuple):
     meaning: str
     """The attribute value that its map predicts best, "red (colour)"; empty where nothing knows the truth."""
     score: float
-    """How well it does so on pictures that had no part in the choice: 0 is chance, 1 perfect (`meaning.reading_scores`)."""
+    """How well it does so on pictures that had no part in the choice: 0 is chance,
+    1 perfect (`meaning.reading_scores`)."""
 
 
 class Panel(NamedTuple):
@@ -159,8 +162,8 @@ class Catalogue:
     def top_pictures(
         self, feature: FeatureId, count: int = TOP
     ) -> tuple[list[int], Float[Tensor, "pictures height width"]]:
-        """The captions' numbers in whose pictures it is most active, and its maps there, at most 15; those where it is not
-        are left out."""
+        """The captions' numbers in whose pictures it is most active, and its maps there, at most 15; those where
+        it is not are left out."""
         self.row(feature)
         means, rows = (each[:count, feature.feature] for each in self._top[feature.block])
         rows = rows[means > 0].tolist()
@@ -181,8 +184,8 @@ class Catalogue:
         gammas: Sequence[float] = (1.0,),
         top: int = TOP,
     ) -> list[Panel]:
-        """The pictures of some features' cards, in their order; those of a block are drawn together. A figure may ask for other
-        betas (modulation), gammas (icons) and numbers of top pictures.
+        """The pictures of some features' cards, in their order; those of a block are drawn together. A figure may ask
+        for other betas (modulation), gammas (icons) and numbers of top pictures.
 
         Raises ValueError for a feature that never fired.
         """
@@ -215,8 +218,9 @@ class Catalogue:
         return torch.stack([lay_over(self.pictures[row], each) for row, each in zip(rows, maps, strict=True)])
 
     def search(self, text: str, limit: int = 40) -> list[FeatureId]:
-        """Features that fit a text: by number ("down.2.1/17", "17"); by block and by words of the meaning, those first that write it
-        (`in_order_of_use`); and by CLIP, which compares the text with their top pictures. Of an empty text all, in the same order."""
+        """Features that fit a text: by number ("down.2.1/17", "17"); by block and by words of the meaning, those first
+        that write it (`in_order_of_use`); and by CLIP, which compares the text with their top pictures. Of an empty
+        text all, in the same order."""
         if numbered := re.fullmatch(r"(?:([\w.]+)/)?(\d+)", text.strip()):
             block, number = numbered[1], int(numbered[2])
             return [row.id for row in self.rows if row.id.feature == number and block in (None, row.id.block)]
@@ -245,10 +249,11 @@ class Catalogue:
         cell: tuple[int, int] | None = None,
         limit: int = 24,
     ) -> list[Firing]:
-        """The features that are active in a picture (`Painter.read`), the highest mean over its positions first; with a cell
-        (row, column) those active there, the strongest first. All in multiples of a feature's mean activation.
+        """The features that are active in a picture (`Painter.read`), the highest mean over its positions first; with a
+        cell (row, column) those active there, the strongest first. All in multiples of a feature's mean activation.
 
-        cell: of the finest of the blocks' grids; of a coarser grid the cell that holds it. Raises ValueError for one that is not there.
+        cell: of the finest of the blocks' grids; of a coarser grid the cell that holds it. Raises ValueError for
+        one that is not there.
         """
         found, finest = [], finest_grid(read)
         if cell and not all(0 <= at < finest for at in cell):
@@ -264,7 +269,8 @@ class Catalogue:
 
     @cached_property
     def _tries(self) -> tuple[Strengths, dict[Target, Written]]:
-        """What features wrote when strengths were chosen, and what those wrote that were tried again; of both nothing without a judge."""
+        """What features wrote when strengths were chosen, and what those wrote that were tried again; of both
+        nothing without a judge."""
         if not self.assets.known:
             return Strengths({}, {}, {}), {}
         with self.assets.lock:
@@ -277,10 +283,10 @@ class Catalogue:
     def best(self) -> dict[str, Row]:
         """By block, the feature to begin painting with.
 
-        Of the block's best-read features those are tried again that raise the value they read most above another live feature
-        in the same place (`writing.choose_strengths`), all in captions of this reading; the best is the one that then raises its
-        value most above the other, less the other values that come or go for each value that the picture shows. Without a judge: the
-        one that fires most often.
+        Of the block's best-read features those are tried again that raise the value they read most above another live
+        feature in the same place (`writing.choose_strengths`), all in captions of this reading; the best is the one
+        that then raises its value most above the other, less the other values that come or go for each value that the
+        picture shows. Without a judge: the one that fires most often.
         """
         live = {block: rows for block in self.assets.blocks if (rows := self.live(block))}
         often = {block: max(rows, key=lambda row: row.firing_rate) for block, rows in live.items()}
@@ -289,14 +295,14 @@ class Catalogue:
 
     @cached_property
     def written(self) -> dict[FeatureId, Written]:
-        """What each feature wrote that was tried as its block's brush: in more captions if it was tried again, else when strengths were
-        chosen. Nothing without a judge."""
+        """What each feature wrote that was tried as its block's brush: in more captions if it was tried again, else
+        when strengths were chosen. Nothing without a judge."""
         strengths, again = self._tries
         return strengths.by_feature | {each.id: found for each, found in again.items()}
 
     def strength(self, block: str) -> float:
-        """How strongly a block's features are turned on unless a reader says otherwise: as its best one gained most when tried again, and as the
-        authors do where it gained nothing."""
+        """How strongly a block's features are turned on unless a reader says otherwise: as its best one gained most
+        when tried again, and as the authors do where it gained nothing."""
         best = self.best.get(block)
         found = self.written.get(best.id) if best else None
         return found.strength if found and found.gain > 0 else DEFAULT_STRENGTH
@@ -309,10 +315,10 @@ class Catalogue:
     def first_edit(self) -> Edit:
         """Where a painter starts: the first held-out caption, and one of the features of `best` in an empty mask.
 
-        It is the one whose stroke shows most. Those go first that are brushed over objects, before those that are turned on
-        around them or everywhere; of these those whose value the judge sees afterwards and did not see before; of these the one with the
-        largest change of the picture inside the stroke, less the change outside. Without a judge: the one that,
-        everywhere, changes the picture most.
+        It is the one whose stroke shows most. Those go first that are brushed over objects, before those that are
+        turned on around them or everywhere; of these those whose value the judge sees afterwards and did not see
+        before; of these the one with the largest change of the picture inside the stroke, less the change outside.
+        Without a judge: the one that, everywhere, changes the picture most.
         """
         edit = Edit(self.prompts[0])
         plain, grids = self.painter.draw(edit).before, self.painter.grids(edit.model)
@@ -335,8 +341,9 @@ class Catalogue:
         return row.meaning.partition(" (")[2].removesuffix(")")
 
     def where(self, picture: Float[Tensor, "3 height width"], row: Row) -> tuple[tuple[float, ...], ...] | None:
-        """The cells of a feature's block where the judge sees objects, or for a background (`writing.AROUND`) where it sees none; None for
-        everywhere, where no object says where to paint (`writing.EVERYWHERE`), and without a judge."""
+        """The cells of a feature's block where the judge sees objects, or for a background
+        (`writing.AROUND`) where it sees none; None for everywhere, where no object says where to paint
+        (`writing.EVERYWHERE`), and without a judge."""
         if not self.assets.known or self.family(row) in EVERYWHERE:
             return None
         cells = self.objects(picture, row.id.block)
@@ -357,7 +364,8 @@ class Catalogue:
         return row.meaning in self.judged(after, row) and row.meaning not in self.judged(before, row)
 
     def judged(self, picture: Float[Tensor, "3 height width"], row: Row) -> list[str]:
-        """The values that the judge sees in a picture, of the family of the value that a feature reads, as in `Row.meaning`."""
+        """The values that the judge sees in a picture, of the family of the value that a feature
+        reads, as in `Row.meaning`."""
         judgements, _ = judge_and_truth(self.assets.judge, picture[None], [])
         there = values_in(judgements)[0].tolist()
         names = [(name, f"{value} ({name})") for name, value in attribute_values()]
@@ -369,8 +377,8 @@ class Catalogue:
 def in_order_of_use(rows: Iterable[Row], written: Mapping[FeatureId, Written]) -> list[Row]:
     """Features as somebody who paints should try them, since the best reader may write nothing.
 
-    First those that wrote the value they read, by what they gained; then those that were not tried, by how well they read; then, in
-    the same order, those that wrote nothing.
+    First those that wrote the value they read, by what they gained; then those that were not tried, by how well they
+    read; then, in the same order, those that wrote nothing.
     """
 
     def place(row: Row) -> tuple[int, float, float]:

@@ -76,7 +76,8 @@ class Edit:
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> "Edit":
-        """Reads `to_json`'s. Raises ValueError for a field that is missing or of another kind, or a value that is refused."""
+        """Reads `to_json`'s. Raises ValueError for a field that is missing or of another kind, or a
+        value that is refused."""
         try:
             layers = tuple(
                 Layer(

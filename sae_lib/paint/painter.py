@@ -99,7 +99,8 @@ class Painter:
                 self._changed.notify_all()
 
     def give_way(self) -> None:
-        """Waits until no edit is being drawn or wants to be: what nobody's stroke waits for, a card say, asks this first."""
+        """Waits until no edit is being drawn or wants to be: what nobody's stroke waits for, a card
+        say, asks this first."""
         with self._changed:
             self._changed.wait_for(lambda: not self._asked)
 
@@ -122,8 +123,8 @@ class Painter:
         return picture
 
     def _replayed(self, edit: Edit, pipe) -> AbstractContextManager[Recording | None]:
-        """A picture without layers is recorded, and strokes on it are begun where they change something. Not in base, whose many guided
-        steps would take gigabytes at sdxl scale."""
+        """A picture without layers is recorded, and strokes on it are begun where they change something. Not in base,
+        whose many guided steps would take gigabytes at sdxl scale."""
         plain = replace(edit, layers=())
         if edit.model == MODELS[2]:
             return nullcontext()

@@ -39,7 +39,8 @@ READ_PIXELS = """async image => {
 
 
 def write_copy(source: Path, target: Path, scale: str = "smoke", painters: int = 1, whole: bool = True) -> None:
-    """The notebook of a source, not executed; its cell that shows a painter as often as told, and what follows if whole."""
+    """The notebook of a source, not executed; its cell that shows a painter as often as told, and
+    what follows if whole."""
     notebook = run.read_source(source)
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
     parameters.source += f'\nscale = "{scale}"'
@@ -171,7 +172,8 @@ class Painter(Widget):
         self.page.mouse.up()
 
     def latency(self) -> float:
-        """Milliseconds from the end of the last stroke until its picture was on the screen, as the page measured them."""
+        """Milliseconds from the end of the last stroke until its picture was on the screen, as
+        the page measured them."""
         self.page.wait_for_function("root => root.dataset.latencyMs", arg=self.root.element_handle())
         return float(
             self.root.evaluate(
@@ -206,7 +208,8 @@ class Painter(Widget):
         return tuple(map(int, re.search(r"(\d+) cells of (\d+)", self.part("layer").inner_text()).groups()))
 
     def touched(self, *points: Point) -> np.ndarray:
-        """Which pixels lie in the cells that a straight stroke from one point to another, along a row or a column, paints."""
+        """Which pixels lie in the cells that a straight stroke from one point to another, along a
+        row or a column, paints."""
         grid, (height, width) = self.cells()[1], self.picture().shape[:2]
         (left, top), (right, bottom) = ([int(at * grid) for at in point] for point in (points[0], points[-1]))
         inside = np.zeros((grid, grid), bool)

@@ -1,4 +1,5 @@
-"""The explorer of notebook 20 in JupyterLab, at smoke scale with the real pocket model and all features of its blocks."""
+"""The explorer of notebook 20 in JupyterLab, at smoke scale with the real pocket model and all
+features of its blocks."""
 
 import re
 

@@ -11,7 +11,8 @@ ACROSS = ((0.2, 0.45), (0.8, 0.45))
 NOTEBOOK_ITSELF = (r"Cannot read properties of undefined \(reading 'schema'\)",)
 """Notebook 7.6.5 with JupyterLab 4.6.6 throws this at its start, with a notebook of one cell `1 + 1` too."""
 VOILA_ITSELF = ("fontawesome-free",)
-"""Voila 0.5.13's page asks a server elsewhere for icons that nothing here shows, and is told that there is no network."""
+"""Voila 0.5.13's page asks a server elsewhere for icons that nothing here shows, and is told
+that there is no network."""
 
 
 @pytest.fixture(scope="module")

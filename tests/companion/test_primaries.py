@@ -1,7 +1,9 @@
-"""Every primary test on a model that was built to have the effect, on the same without it, and on a dead one: only the first may hold.
+"""Every primary test on a model that was built to have the effect, on the same without it, and on a dead one:
+only the first may hold.
 
-What is measured is planted as early as seconds allow: known features in a block of the pipeline, a steering direction in the shipped Turbo, blocks that
-are skipped; and where a real measurement would take minutes, what it would have given.
+What is measured is planted as early as seconds allow: known features in a block of the pipeline, a steering
+direction in the shipped Turbo, blocks that are skipped; and where a real measurement would take minutes,
+what it would have given.
 """
 
 import json
@@ -84,7 +86,8 @@ def features_exchanged(sae):
     return mixed
 
 
-# --- explained variance: C2, C3, C4 -------------------------------------------------------------------------------------
+# --- explained variance: C2, C3, C4
+# -------------------------------------------------------------------------------------
 
 PROMPTS, BLOCK, WIDTH, ACTIVE = ["a red circle", "a blue square", "a green star", "a heart"], "mid.0", 128, 8
 DIRECTIONS = orthonormal(WIDTH)
@@ -170,7 +173,8 @@ def test_near_no_planted_feature_is_dead_but_silenced_ones_are_and_all_of_a_dead
     assert never_fires(pipe, sae, size=0.0) == "fails"
 
 
-# --- pictures of the shipped Turbo: C1, C5, C14 -------------------------------------------------------------------------
+# --- pictures of the shipped Turbo: C1, C5, C14
+# -------------------------------------------------------------------------
 
 BACKGROUNDS = [place for place, (name, _) in enumerate(attribute_values()) if name == "background"]
 WRITER, PRESERVED, SHAPES = "down.1.0", "up.0.2", ("circle", "square", "star", "heart")
@@ -226,7 +230,8 @@ def test_directions_that_write_a_background_raise_it_and_random_ones_or_none_do_
 
 
 def ablated(assets, blocks, dead=()):
-    """How far each block's ablation moves a model's pictures in which some blocks are dead already, [prompts, blocks]."""
+    """How far each block's ablation moves a model's pictures in which some blocks are dead
+    already, [prompts, blocks]."""
     skipped = dict.fromkeys(dead, skip_block)
     whole = draw(assets, skipped)
     return torch.stack([assets.distance(whole, draw(assets, skipped | {block: skip_block})) for block in blocks], 1)
@@ -256,7 +261,8 @@ def test_a_trained_sae_preserves_pictures_and_an_untrained_one_or_a_dead_block_d
     assert left(assets, sae, dead=True) == "fails"
 
 
-# --- reading: C6, C12 ---------------------------------------------------------------------------------------------------
+# --- reading: C6, C12
+# ---------------------------------------------------------------------------------------------------
 
 FAMILIES, GRID, SCENES = ("colour", "shape", "background"), 8, 60
 SIZES = [len(ATTRIBUTES[name]) for name in FAMILIES]
@@ -308,7 +314,8 @@ def test_blocks_read_what_enters_them_unless_it_enters_others_or_they_are_dead(s
 
 
 def captioned(scenes, sae, size=1.0):
-    """C12: the values that a scene shows are its caption; a unit's words are the value that its number stands for in both dictionaries."""
+    """C12: the values that a scene shows are its caption; a unit's words are the value that its number stands for
+    in both dictionaries."""
     cells, truth = scenes
     x, shows, trials = size * update_of(cells, FAMILIES, 0), truth.present.any(1), []
     for at, each in enumerate((sae, untrained(sae, 1))):
@@ -342,13 +349,15 @@ def test_captions_predict_nothing_of_units_that_are_never_active():
     assert word("C12", caption_gain_over_random(none)) == "fails"
 
 
-# --- RIEBench: C7, C8 ---------------------------------------------------------------------------------------------------
+# --- RIEBench: C7, C8
+# ---------------------------------------------------------------------------------------------------
 
 CASES = 90
 
 
 def sweep(**methods):
-    """A sweep in which methods make an edit in a share of the cases, and change another share of the rest; by name (success, rest)."""
+    """A sweep in which methods make an edit in a share of the cases, and change another share of the rest; by
+    name (success, rest)."""
 
     def told(success, rest, seed):
         done = torch.rand(CASES, generator=rng(seed)) < success
@@ -393,7 +402,8 @@ def test_blocks_depend_on_the_kind_of_edit_only_where_untrained_saes_depend_less
     assert depends(torch.zeros(CASES, 4), torch.zeros(CASES, 4)) == "fails"
 
 
-# --- writing: C9, C10, C13 ----------------------------------------------------------------------------------------------
+# --- writing: C9, C10, C13
+# ----------------------------------------------------------------------------------------------
 
 TARGETS = [Target(FeatureId(block, i), 0, 0.5) for block in ("up.1.2", "down.1.0") for i in range(10)]
 TRIALS = Trials(TARGETS, torch.arange(40) % 20, torch.arange(40) // 2)

@@ -1,4 +1,5 @@
-"""Selection and transport: hand-worked numbers, and a planted model in which few features, but many neurons, make an edit."""
+"""Selection and transport: hand-worked numbers, and a planted model in which few features, but many
+neurons, make an edit."""
 
 import pytest
 import torch
@@ -102,14 +103,16 @@ def test_a_random_features_change_has_the_features_norm_in_another_direction():
     torch.testing.assert_close(units, SAEFeatures.random(saes, 0).encode("mid.0", update))
 
 
-# --- a planted model: each block's update is a sum of attribute directions, and a picture is what can be read back -----
+# --- a planted model: each block's update is a sum of attribute directions, and a picture is what
+# can be read back -----
 
 D, SIDE, ATTRIBUTES = 32, 8, 12
 
 
 @pytest.fixture(scope="module")
 def planted():
-    """16 cases in which one of an object's three attributes is another one in the source; the same in features and in neurons."""
+    """16 cases in which one of an object's three attributes is another one in the source; the same in
+    features and in neurons."""
     generator = torch.Generator().manual_seed(0)
     directions = torch.linalg.qr(torch.randn(D, D, generator=generator)).Q[:, :ATTRIBUTES]
     rotation = torch.linalg.qr(torch.randn(D, D, generator=generator)).Q
@@ -177,7 +180,8 @@ def test_shuffled_masks_and_random_features_make_no_planted_edit(planted):
     assert features_success(planted, 1, masks, random=True) == 0.0
 
 
-# --- with a pipeline ---------------------------------------------------------------------------------------------------
+# --- with a pipeline
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_a_pass_keeps_updates_and_neurons_and_no_change_draws_the_same_picture(pipe):

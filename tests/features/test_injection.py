@@ -40,7 +40,8 @@ def test_in_all_blocks_only_the_pooled_embedding_is_left_of_the_first_prompt(pip
 
 
 def test_the_unconditional_half_is_left_alone(pipe, call):
-    """With guidance g the latent is free + g (told - free): at g = 2 another prompt moves it twice as far as without."""
+    """With guidance g the latent is free + g (told - free): at g = 2 another prompt moves it
+    twice as far as without."""
     moved = []
     for scale in (1.5, 2.5):
         plain = call(A, guidance_scale=scale)
@@ -94,7 +95,8 @@ def test_pairs_differ_in_one_value_and_in_no_other_word():
             assert sum(kind != "equal" for kind, *_ in changed) in (1, 2), (name, first, second)
 
 
-# --- the rule -----------------------------------------------------------------------------------------------------------
+# --- the rule
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_order_begins_with_the_block_that_carries_most_and_goes_on_jointly():

@@ -281,7 +281,8 @@ class PlantedUNet(nn.Module):
 
 @pytest.fixture(scope="module")
 def planted():
-    """Scenes, the truth, a pipeline with the planted block, the SAE that has exactly the planted features, activations."""
+    """Scenes, the truth, a pipeline with the planted block, the SAE that has exactly the
+    planted features, activations."""
     assert BLOCKS["mid.0"] == "unet.mid_block.attentions.0"
     generator = torch.Generator().manual_seed(0)
     maps = attribute_maps(sample_scenes(SCENES, 0, "test"))
@@ -354,7 +355,8 @@ HALVES = torch.arange(0, SCENES, 2), torch.arange(1, SCENES, 2)
 
 @pytest.fixture(params=["planted", "permuted features", "dead block"])
 def block(request, planted):
-    """A name, and update vectors [scenes, cells, d_model]: as planted; the scenes' maps exchanged; a block that adds noise alone."""
+    """A name, and update vectors [scenes, cells, d_model]: as planted; the scenes' maps exchanged; a block
+    that adds noise alone."""
     x, generator = planted.x.unflatten(0, (SCENES, -1)), torch.Generator().manual_seed(5)
     other = {
         "planted": lambda: x,

@@ -1,4 +1,5 @@
-"""What features write: which are tried and where, by numbers worked out by hand; and drawn by the shipped models, exactly what was asked."""
+"""What features write: which are tried and where, by numbers worked out by hand; and drawn by the shipped models,
+exactly what was asked."""
 
 from types import SimpleNamespace
 
@@ -39,7 +40,8 @@ RED, NIGHT, PASTEL = (VALUES.index(value) for value in ("red", "night", "pastel"
 
 
 class Stub(Reading):
-    """A reading of which only what the judge sees is known, and the features of two blocks: all active, all live but number 3."""
+    """A reading of which only what the judge sees is known, and the features of two blocks: all active,
+    all live but number 3."""
 
     def __init__(self, shows, means=None):
         self._given, self._means = torch.tensor(shows).float(), means
@@ -191,7 +193,8 @@ def test_the_first_of_a_first_try_are_tried_again_and_ordered_by_what_they_gain_
     assert asked == 3 * [[(0, 0), (0, 1), (1, 2), (1, 3), (2, 0), (2, 1)]]  # not the third of up.1.2
 
 
-# --- drawn by the shipped models ---------------------------------------------------------------------------------------
+# --- drawn by the shipped models
+# ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

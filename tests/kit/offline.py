@@ -1,6 +1,7 @@
 """Run a command where no network can be reached: `unshare --net --map-root-user python offline.py COMMAND ...`.
 
-Brings up loopback, which Jupyter's kernels need, and makes sure that there is nothing else before it starts the command.
+Brings up loopback, which Jupyter's kernels need, and makes sure that there is nothing else before
+it starts the command.
 """
 
 import errno

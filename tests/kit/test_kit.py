@@ -1,4 +1,5 @@
-"""The workshop kit with the network off: unpacked into an awkward folder, installed, its first lessons run, JupyterLab opened."""
+"""The workshop kit with the network off: unpacked into an awkward folder, installed, its first lessons
+run, JupyterLab opened."""
 
 import os
 import signal

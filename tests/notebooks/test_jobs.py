@@ -1,4 +1,5 @@
-"""Several notebooks at once: notebooks/jobs.py and what it stands on, on made-up numbers and on notebooks of seconds."""
+"""Several notebooks at once: notebooks/jobs.py and what it stands on, on made-up numbers and on
+notebooks of seconds."""
 
 import errno
 import io

@@ -131,7 +131,8 @@ def text_of(cell):
 
 
 class SmokeRuns:
-    """Copies of the notebooks executed at smoke scale, each when first asked for, each from an empty cache of its own."""
+    """Copies of the notebooks executed at smoke scale, each when first asked for, each from an
+    empty cache of its own."""
 
     def __init__(self, folder):
         self.folder, self.outcomes = folder, {}
@@ -155,7 +156,8 @@ def smoke_runs(empty_cache, tmp_path_factory):
 
 
 def nbval(copy, cache):
-    """Validate a copy in a process of its own, against a cache that is empty; its kernel is forked if there is a server."""
+    """Validate a copy in a process of its own, against a cache that is empty; its kernel is forked
+    if there is a server."""
     plugins = ["--disable-plugin-autoload", "-p", "nbval.plugin", "-p", "no:cacheprovider"]  # the others take seconds
     command = [sys.executable, "-m", "pytest", "-q", *plugins, "--nbval-lax", str(copy)]
     environment, lent = os.environ | {"SAE_LIB_CACHE": str(cache)}, ()

@@ -103,7 +103,8 @@ def is_forked(pid):
 
 
 def outputs(notebook):
-    """Pieces of each cell's outputs; of a picture its bytes. A kernel sends what is printed in pieces, now so and now so."""
+    """Pieces of each cell's outputs; of a picture its bytes. A kernel sends what is printed in
+    pieces, now so and now so."""
     told = []
     for cell in notebook.cells:
         streams = defaultdict(str)

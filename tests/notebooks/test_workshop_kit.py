@@ -1,4 +1,5 @@
-"""The workshop kit's builder, and what install.py says of a laptop on which it cannot work; tests/kit installs it for real."""
+"""The workshop kit's builder, and what install.py says of a laptop on which it cannot work; tests/kit
+installs it for real."""
 
 import ast
 import builtins

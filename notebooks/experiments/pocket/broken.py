@@ -1,7 +1,7 @@
 """Broken pictures: renders of which it is known, pixel by pixel, which attribute is none of the world's values.
 
-The judge learns from them when to abstain (stage `doubt`), and is measured on held-out ones. All are made in image space from renders of
-scenes that differ in what is broken, so that what is not broken stays as it was.
+The judge learns from them when to abstain (stage `doubt`), and is measured on held-out ones. All are made in image
+space from renders of scenes that differ in what is broken, so that what is not broken stays as it was.
 """
 
 import math
@@ -40,7 +40,8 @@ OFF_PALETTE = {
 """Colours that no object of the world has, RGB."""
 
 FAR = 0.25
-"""A colour at least this far from all of the palette's (Euclidean, RGB) is none of them; a mixture that is nearer is not labelled."""
+"""A colour at least this far from all of the palette's (Euclidean, RGB) is none of them; a mixture that is
+nearer is not labelled."""
 
 _GEOMETRY = {"shape", "size", "pose"}
 _SELDOM = {"colour", "material", "content"}
@@ -55,7 +56,8 @@ class Broken(NamedTuple):
 
     pictures: Float[Tensor, "scenes 3 64 64"]
     none: Int[Tensor, "scenes attributes 64 64"]
-    """In the order of `JUDGED`: 1 none of them, 0 one of them, `UNDEFINED` where the attribute is not read or nobody could say."""
+    """In the order of `JUDGED`: 1 none of them, 0 one of them, `UNDEFINED` where the attribute is not
+    read or nobody could say."""
 
 
 class _Broken(NamedTuple):
@@ -118,7 +120,8 @@ def whole(scenes: Sequence[Scene]) -> Broken:
     return Broken(render(list(scenes)), torch.stack([_areas(_grow(each), each.any(0)) for each in masks]))
 
 
-# --- what is broken -----------------------------------------------------------------------------------------------------
+# --- what is broken
+# -----------------------------------------------------------------------------------------------------
 
 
 def _case(scene: Scene, kind: str, rng: random.Random) -> _Case:
@@ -166,7 +169,8 @@ def _without(scene: Scene, target: int) -> Scene:
 
 
 def _mixed(case: _Case) -> dict[str, int]:
-    """What may be said of two scenes mixed: what differs is none; what cannot be read from a doubled outline is left open."""
+    """What may be said of two scenes mixed: what differs is none; what cannot be read from a doubled
+    outline is left open."""
     says = dict.fromkeys(case.changed, 1)
     if _GEOMETRY & set(case.changed):
         says = dict.fromkeys(_GEOMETRY, UNDEFINED) | says
@@ -267,7 +271,8 @@ def _bite(case: _Case) -> _Broken:
 
 
 def _recolour(case: _Case) -> _Broken:
-    """A colour that is none of the palette's: a picture is affine in its object's colour, so two renders give it in any."""
+    """A colour that is none of the palette's: a picture is affine in its object's colour, so two
+    renders give it in any."""
     name = case.rng.choice(list(OFF_PALETTE))
     red, blue = (torch.tensor(palette()[colour]) for colour in ("red", "blue"))
     wanted = torch.tensor([value + case.rng.uniform(-0.04, 0.04) for value in OFF_PALETTE[name]]).clamp(0, 1)
@@ -315,12 +320,13 @@ KINDS: dict[str, Callable[[_Case], _Broken]] = {
     "blotched": _blotch,
     "mottled": _mottle,
 }
-"""The ways to break a picture: two scenes cross-faded or cut together along a line, an outline between two shapes, a smooth random
-displacement, a hole, a colour off the palette, a size or a pose between the two that there are, two colours in one object, light and dark
-of no pattern."""
+"""The ways to break a picture: two scenes cross-faded or cut together along a line, an outline between two shapes, a
+smooth random displacement, a hole, a colour off the palette, a size or a pose between the two that there are, two
+colours in one object, light and dark of no pattern."""
 
 
-# --- pixels -------------------------------------------------------------------------------------------------------------
+# --- pixels
+# -------------------------------------------------------------------------------------------------------------
 
 
 def _overlap(one: Bool[Tensor, "64 64"], other: Bool[Tensor, "64 64"]) -> float:
@@ -372,6 +378,7 @@ def _labels(case: _Case, broken: _Broken) -> Tensor:
 
 
 def _areas(near: Bool[Tensor, "2 64 64"], covered: Bool[Tensor, "64 64"]) -> Int[Tensor, "attributes 64 64"]:
-    """0 where each attribute is read from: objects' on and near objects, the background's beside them, the style's everywhere."""
+    """0 where each attribute is read from: objects' on and near objects, the background's beside them,
+    the style's everywhere."""
     areas = {"background": ~covered, "style": torch.ones_like(covered)}
     return torch.stack([torch.where(areas.get(name, near.any(0)), 0, UNDEFINED) for name in JUDGED])

@@ -1,9 +1,11 @@
-"""Choose the blocks whose updates are decomposed (stage `blocks`), as the paper did by ablation: by what they do in *this* U-Net.
+"""Choose the blocks whose updates are decomposed (stage `blocks`), as the paper did by ablation: by what
+they do in *this* U-Net.
 
-The rule is ours and was fixed before it was first applied to these weights (2026-11-26). Blocks are ordered greedily on pairs of training
-captions: each time the block is added that raises most the share of the caption's effect that the set carries together,
-when all of it reads the other caption's tokens; the mean over families of statements decides. Chosen is the shortest prefix
-that carries `WANTED_MEAN` on average and `WANTED_LEAST` of every family, of at most `MOST` blocks.
+The rule is ours and was fixed before it was first applied to these weights (2026-11-26). Blocks are ordered greedily
+on pairs of training captions: each time the block is added that raises most the share of the caption's effect that
+the set carries together, when all of it reads the other caption's tokens; the mean over families of statements
+decides. Chosen is the shortest prefix that carries `WANTED_MEAN` on average and `WANTED_LEAST` of every family, of
+at most `MOST` blocks.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +28,8 @@ ShareOf = Callable[[Sequence[str]], Float[Tensor, " families"]]
 
 
 def order_blocks(share_of: ShareOf) -> list[tuple[str, Float[Tensor, " families"]]]:
-    """All attention blocks, each time the one whose addition raises the mean share most, with the share that the set then carries."""
+    """All attention blocks, each time the one whose addition raises the mean share most, with the share that
+    the set then carries."""
     path: list[tuple[str, Tensor]] = []
     while left := [block for block in ATTENTION_BLOCKS if block not in dict(path)]:
         shares = {block: share_of([*dict(path), block]) for block in left}
@@ -55,7 +58,8 @@ def shares_on(pipe, judge: Judge, captions: Sequence[Caption], settings: CallSet
 
 
 def choose_blocks(pairs: int, seed: int, device: str) -> None:
-    """Order the blocks of the shipped Turbo on pairs of training captions, and store the order with what it depends on."""
+    """Order the blocks of the shipped Turbo on pairs of training captions, and store the order
+    with what it depends on."""
     pipe, judge = load_pipeline("turbo", device=device), weights.load("judge").to(device)
     measure = shares_on(pipe, judge, load_pocket_captions(pairs), CallSettings(1, 0.0, seed, batch_size=16))
 

@@ -1,7 +1,7 @@
 """The loop that trains every pocket model: Muon and AdamW, warm-up and decay, a moving average of the weights.
 
-On a GPU a step's forward and backward pass is one CUDA graph: the pocket models are so small that starting their thousands
-of kernels one by one would take longer than computing them.
+On a GPU a step's forward and backward pass is one CUDA graph: the pocket models are so small that starting their
+thousands of kernels one by one would take longer than computing them.
 """
 
 import copy
@@ -36,11 +36,13 @@ def fit(
     ema: float = 0.999,
     save_every: float = 240.0,
 ) -> None:
-    """Minimise a loss over the modules' parameters (and `extra` ones that are thrown away), with warm-up and linear decay at the end.
+    """Minimise a loss over the modules' parameters (and `extra` ones that are thrown away), with warm-up and
+    linear decay at the end.
 
-    `loss_of` gets the tensors of one of `batches`, and is then a function of nothing else (on a GPU it is captured as a graph);
-    without `batches` it gets the step's number. Matrices and kernels are trained by Muon, everything else by AdamW. `save`
-    gets the averaged modules every `save_every` seconds and at the end. Raises RuntimeError if the loss is not finite.
+    `loss_of` gets the tensors of one of `batches`, and is then a function of nothing else (on a GPU it is captured
+    as a graph); without `batches` it gets the step's number. Matrices and kernels are trained by Muon, everything
+    else by AdamW. `save` gets the averaged modules every `save_every` seconds and at the end. Raises RuntimeError if
+    the loss is not finite.
     """
     box = nn.ModuleDict(modules).train()
     average = copy.deepcopy(box)
@@ -93,7 +95,8 @@ def fit(
 
 
 def _graph(backward: Callable[..., Tensor], box: nn.Module, example: tuple[Tensor, ...]) -> Callable[..., Tensor]:
-    """`backward` as a CUDA graph over copies of the example's tensors: replayed for each batch, gradients in the same place."""
+    """`backward` as a CUDA graph over copies of the example's tensors: replayed for each batch,
+    gradients in the same place."""
     inputs = [tensor.clone() for tensor in example]
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
@@ -125,8 +128,8 @@ def _follow(average: nn.Module, box: nn.Module, share: float) -> None:
 class Muon(torch.optim.Optimizer):
     """Muon for matrices and convolution kernels (as matrices of their outputs), all of one shape together.
 
-    The steps of `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, which goes matrix by matrix and does not take kernels: on a
-    GPU ten thousand small kernels a step, many times what the model itself needs.
+    The steps of `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, which goes matrix by matrix and does not take
+    kernels: on a GPU ten thousand small kernels a step, many times what the model itself needs.
     """
 
     def __init__(self, kernels: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
@@ -151,7 +154,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: Tensor, rounds: int = 5) -> Tensor:
-    """Matrices `[n, rows, columns]` with all singular values brought near 1: Newton-Schulz as in Muon (Jordan et al., 2024)."""
+    """Matrices `[n, rows, columns]` with all singular values brought near 1: Newton-Schulz as in Muon
+    (Jordan et al., 2024)."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.bfloat16() if matrices.is_cuda else matrices  # a CPU has no fast product of many small ones in 16 bit
     x = x.mT if tall else x
@@ -190,7 +194,8 @@ class _Made(IterableDataset):
 
 
 def made_batches(make: Callable[[list[Scene], random.Random], object], batch: int, seed: int, device: str) -> Iterator:
-    """What `make(scenes, rng)` makes of endless batches of training scenes, seeded; beside a GPU in a process for every other core."""
+    """What `make(scenes, rng)` makes of endless batches of training scenes, seeded; beside a GPU in a process
+    for every other core."""
     on_gpu = device.startswith("cuda")
     workers = max(0, len(os.sched_getaffinity(0)) - 2) if on_gpu else 0
     made = _Made(make, batch, seed)

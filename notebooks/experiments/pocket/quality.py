@@ -1,8 +1,8 @@
 """How good the pocket models are: `python -m notebooks.experiments.pocket.quality` recomputes the model card's tables.
 
-The judge is measured on held-out renders, whole ones and broken ones, where the truth is exact; then the judge measures the models: the
-share of a caption's stated attributes that it finds on the stated object, on captions of scenes that no model was trained on. What it
-abstains from is not found.
+The judge is measured on held-out renders, whole ones and broken ones, where the truth is exact; then the judge measures
+the models: the share of a caption's stated attributes that it finds on the stated object, on captions of scenes that no
+model was trained on. What it abstains from is not found.
 """
 
 import argparse
@@ -61,7 +61,8 @@ def see_through(vae, images: Tensor) -> Tensor:
 
 
 def judge_accuracy(judge: Judge, count: int, seed: int, vae=None) -> dict[str, tuple[int, int]]:
-    """`{attribute: (right, asked)}` on held-out renders, seen through the autoencoder if one is given; "object" is whether each is found."""
+    """`{attribute: (right, asked)}` on held-out renders, seen through the autoencoder if one is given; "object" is
+    whether each is found."""
     scenes = sample_scenes(count, seed, "test")
     images = render(scenes)
     if vae is not None:
@@ -91,8 +92,8 @@ def judge_abstentions(
 ) -> dict[str, tuple[int, int]]:
     """`{attribute: (abstained, asked)}` over the objects that the judge sees, and the scenes; "all" for the total.
 
-    none: where each attribute is none of its values (`notebooks.experiments.pocket.broken`); asked is then only where that is so of most pixels
-    (`broken`), or where most have a value. Without it everything is asked.
+    none: where each attribute is none of its values (`notebooks.experiments.pocket.broken`); asked is then only where
+    that is so of most pixels (`broken`), or where most have a value. Without it everything is asked.
     """
     abstained, asked = Counter(), Counter()
     none = torch.zeros(len(images), len(JUDGED), *images.shape[-2:]) if none is None else none
@@ -110,7 +111,8 @@ def judge_abstentions(
 def seed_variation(
     judge: Judge, name: str, settings: CallSettings, captions: int = VARIED[0], seeds: int = VARIED[1]
 ) -> dict[str, tuple[int, int]]:
-    """`{attribute: (pairs that differ, pairs)}` over pairs of seeds, for attributes that a caption of one object leaves open."""
+    """`{attribute: (pairs that differ, pairs)}` over pairs of seeds, for attributes that a caption of
+    one object leaves open."""
     chosen = [caption for caption in sample_captions(400, 7, "test") if len(caption.objects) == 1][:captions]
     pipe, texts = load_pipeline(name), [caption.text for caption in chosen]
     judged = [judge_images(judge, draw_pictures(pipe, texts, replace(settings, seed=100 + at))) for at in range(seeds)]
@@ -131,8 +133,8 @@ def seed_variation(
 
 
 def clip_accuracy(clip: Clip, count: int, seed: int, vae=None) -> dict[str, tuple[int, int]]:
-    """`{attribute: (right, asked)}` on held-out renders of one object: of an attribute's values in words, the nearest to the
-    picture; "all" is whether the nearest of `AMONG` captions is the picture's own."""
+    """`{attribute: (right, asked)}` on held-out renders of one object: of an attribute's values in words, the nearest
+    to the picture; "all" is whether the nearest of `AMONG` captions is the picture's own."""
     rng, right, asked = random.Random(seed), Counter(), Counter()
     scenes = [scene for scene in sample_scenes(3 * count, seed, "test") if len(scene.objects) == 1][:count]
     embedded = clip.embed_images(render(scenes) if vae is None else see_through(vae, render(scenes)))
@@ -153,7 +155,8 @@ def clip_accuracy(clip: Clip, count: int, seed: int, vae=None) -> dict[str, tupl
 
 
 def measure(count: int, seed: int, before: dict, only: str = "") -> dict[str, dict[str, tuple[int, int]]]:
-    """Every table of the model card; those whose title does not hold `only` are taken over from `before`, if they are there."""
+    """Every table of the model card; those whose title does not hold `only` are taken over from
+    `before`, if they are there."""
     judge, vae = weights.load("judge"), weights.load("vae")
 
     @functools.cache

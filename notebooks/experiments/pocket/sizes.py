@@ -1,9 +1,10 @@
 """Choose how large the SAEs are whose features are looked at (stage `sizes`): one k and one n_f per width of a block.
 
-The rule was fixed before the sweep was first run (2026-11-26), and it never looks at what features write. Of the settings
-that explain at least `WANTED_VARIANCE` of the held-out updates in every chosen block of a width, the one is taken that reads best: the
-score of each attribute value's best feature, minus that of the best of as many random directions of which as many are kept, on
-average over values and blocks. The feature is found on one half of the pictures and scored on the other.
+The rule was fixed before the sweep was first run (2026-11-26), and it never looks at what features write. Of the
+settings that explain at least `WANTED_VARIANCE` of the held-out updates in every chosen block of a width, the one is
+taken that reads best: the score of each attribute value's best feature, minus that of the best of as many random
+directions of which as many are kept, on average over values and blocks. The feature is found on one half of the
+pictures and scored on the other.
 """
 
 import tempfile
@@ -38,7 +39,8 @@ _FIRST_PICTURE = 30_000
 
 
 def choose_sizes(prompts: int, seed: int, device: str) -> None:
-    """Train SAEs of all settings on one-step updates of the chosen blocks, measure them, and store the choice with what it rests on."""
+    """Train SAEs of all settings on one-step updates of the chosen blocks, measure them, and store the choice
+    with what it rests on."""
     blocks = tuple(load_choice()["chosen"])
     run = TrainingRun("pocket", seed=seed, prompts=prompts, passes=PASSES, blocks=blocks)
     pipe = run.load_pipeline(device)
@@ -65,7 +67,8 @@ def choose_sizes(prompts: int, seed: int, device: str) -> None:
 
 
 def best_setting(measured: Sequence[Mapping]) -> dict[str, int]:
-    """The k and n_f of one width that the rule takes. Raises ValueError if no setting explains enough in every block."""
+    """The k and n_f of one width that the rule takes. Raises ValueError if no setting explains
+    enough in every block."""
     by_setting: dict[tuple[int, int], list[Mapping]] = {}
     for row in measured:
         by_setting.setdefault((row["k"], row["n_f"]), []).append(row)
@@ -122,7 +125,8 @@ def _measure(
 
 
 def _reading(activations: Float[Tensor, "pictures cells units"], truth: Truth) -> float:
-    """Mean over values of the score, in one half of the pictures, of the unit that reads the value best in the other half."""
+    """Mean over values of the score, in one half of the pictures, of the unit that reads the value
+    best in the other half."""
     halves = torch.arange(len(activations)).chunk(2)
     matched, scored = (reading_scores(activations[half].cpu(), truth.take(half)) for half in halves)
     return round(scored.gather(0, matched.argmax(0)[None]).mean().item(), 4)

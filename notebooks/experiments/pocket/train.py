@@ -1,8 +1,8 @@
-"""Train the pocket models: `python -m notebooks.experiments.pocket.train [stage ...]`, stages vae, text, judge, doubt, clip, base, pairs,
-turbo, blocks, sizes, saes.
+"""Train the pocket models: `python -m notebooks.experiments.pocket.train [stage ...]`, stages vae, text, judge, doubt,
+clip, base, pairs, turbo, blocks, sizes, saes.
 
-Every stage starts from the shipped weights where there are any, with a fresh optimiser, so that quality accumulates over
-runs; each writes an exponential moving average of its weights, atomically, every few minutes.
+Every stage starts from the shipped weights where there are any, with a fresh optimiser, so that quality accumulates
+over runs; each writes an exponential moving average of its weights, atomically, every few minutes.
 """
 
 import argparse
@@ -22,11 +22,13 @@ from sae_lib.pocket.judge import Judge, calibrate, doubt_loss, judge_loss
 from sae_lib.pocket.models import build_text_encoders, build_tokenizer, build_vae
 from sae_lib.pocket.world import OBJECT_ATTRIBUTES, SCENE_ATTRIBUTES, attribute_maps, render, sample_scenes
 
-# --- vae ---------------------------------------------------------------------------------------------------------------
+# --- vae
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def train_vae(steps: int, seed: int, device: str, batch: int = 32) -> None:
-    """Autoencoder on rendered scenes: mean absolute error of pixels and of 4x4 averages, a small KL term; then the latents' scale is measured.
+    """Autoencoder on rendered scenes: mean absolute error of pixels and of 4x4 averages, a small KL term; then the
+    latents' scale is measured.
 
     Once a U-Net is shipped only the decoder is trained: the latents must stay what that U-Net knows.
     """
@@ -55,14 +57,16 @@ def train_vae(steps: int, seed: int, device: str, batch: int = 32) -> None:
     fit({"vae": vae}, loss_of, steps, lr=2e-3, save=save)
 
 
-# --- text --------------------------------------------------------------------------------------------------------------
+# --- text
+# --------------------------------------------------------------------------------------------------------------
 
 _SLOT_CLASSES = {name: len(values) + 1 for name, values in OBJECT_ATTRIBUTES.items()}
 _GLOBAL_CLASSES = {"objects": 2, "relation": 3} | {name: len(values) + 1 for name, values in SCENE_ATTRIBUTES.items()}
 
 
 def caption_targets(captions: list[Caption]) -> Tensor:
-    """What each caption states, int64 `[captions, 2 * 7 + 4]`: a class for each attribute of each named object, then the scene's; the last class is "open"."""
+    """What each caption states, int64 `[captions, 2 * 7 + 4]`: a class for each attribute of each named object, then
+    the scene's; the last class is "open"."""
     rows = []
     for caption in captions:
         row = []
@@ -82,7 +86,8 @@ def caption_targets(captions: list[Caption]) -> Tensor:
 
 
 class Readout(nn.Module):
-    """Reads the statements of a caption from its tokens (by attention, as a U-Net would) and from its pooled embedding; thrown away after training."""
+    """Reads the statements of a caption from its tokens (by attention, as a U-Net would) and from its pooled embedding;
+    thrown away after training."""
 
     def __init__(self, tokens: int = 192, pooled: int = 128) -> None:
         super().__init__()
@@ -98,7 +103,8 @@ class Readout(nn.Module):
 
 
 def train_text(steps: int, seed: int, device: str, batch: int = 256) -> None:
-    """Both CLIP text encoders, so that a caption's statements can be read from its tokens and from its pooled embedding."""
+    """Both CLIP text encoders, so that a caption's statements can be read from its tokens and from
+    its pooled embedding."""
     first, second = (
         weights.load_or(name, lambda at=at: build_text_encoders()[at]).to(device)
         for at, name in enumerate(weights.TEXT_ENCODERS)
@@ -148,12 +154,14 @@ def token_ids(tokenizer, texts: list[str]) -> Tensor:
 
 
 def encode_ids(encoders, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """What the SDXL pipeline makes of captions: penultimate hidden states of both encoders `[texts, 40, 192]`, pooled embedding `[texts, 128]`."""
+    """What the SDXL pipeline makes of captions: penultimate hidden states of both encoders `[texts, 40, 192]`, pooled
+    embedding `[texts, 128]`."""
     outputs = [encoder(ids, output_hidden_states=True) for encoder in encoders]
     return torch.cat([output.hidden_states[-2] for output in outputs], -1), outputs[1].text_embeds
 
 
-# --- judge -------------------------------------------------------------------------------------------------------------
+# --- judge
+# -------------------------------------------------------------------------------------------------------------
 
 
 def train_judge(steps: int, seed: int, device: str, batch: int = 32) -> None:
@@ -175,8 +183,8 @@ def train_judge(steps: int, seed: int, device: str, batch: int = 32) -> None:
 
 
 def train_doubt(steps: int, seed: int, device: str, batch: int = 24) -> None:
-    """When the judge abstains: half of the pictures are broken, half are whole, and half of either are seen through the autoencoder, so
-    that ordinary blur is no reason. What the judge reads stays as it is."""
+    """When the judge abstains: half of the pictures are broken, half are whole, and half of either are seen through the
+    autoencoder, so that ordinary blur is no reason. What the judge reads stays as it is."""
     judge = weights.load_or("judge", Judge).to(device)
     judge.reads.requires_grad_(False)
     vae = weights.load("vae").eval()

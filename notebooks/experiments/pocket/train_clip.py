@@ -1,4 +1,5 @@
-"""A small CLIP of rendered scenes and their captions: it measures pictures and texts, and no other pocket model knows it."""
+"""A small CLIP of rendered scenes and their captions: it measures pictures and texts, and no other
+pocket model knows it."""
 
 import random
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ from sae_lib.pocket.world import ATTRIBUTES, IMAGE_SIZE, OBJECT_ATTRIBUTES, Scen
 
 _VALUES = [(name, value) for name, values in ATTRIBUTES.items() for value in values]
 _KINDS = ((0.4, 0.8), (0.7, 0.25), (1.0, None))
-"""Captions: up to this share of them state each attribute with this chance; None: one attribute in words, nothing else."""
+"""Captions: up to this share of them state each attribute with this chance; None: one attribute
+in words, nothing else."""
 
 
 def build_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -50,7 +52,8 @@ def describe(scene: Scene, rng: random.Random) -> Caption:
 
 
 def true_of(captions: Sequence[Caption], scenes: Sequence[Scene]) -> Tensor:
-    """Which captions are true of which scenes, boolean `[captions, scenes]`: all that is stated is there, each named object another one."""
+    """Which captions are true of which scenes, boolean `[captions, scenes]`: all that is stated is there, each
+    named object another one."""
     asked, there = torch.zeros(len(captions), 2, len(_VALUES)), torch.zeros(len(scenes), 2, len(_VALUES))
     asked_of_scene, there_in_scene = torch.zeros(len(captions), len(_VALUES)), torch.zeros(len(scenes), len(_VALUES))
     number = {pair: place for place, pair in enumerate(_VALUES)}
@@ -83,7 +86,8 @@ def contrastive_loss(similarity: Tensor, true: Tensor) -> Tensor:
 
 
 def train_clip(steps: int, seed: int, device: str, batch: int = 128) -> None:
-    """Pictures beside what is said of them; an eighth of the renders are seen through the autoencoder, as the models' pictures are."""
+    """Pictures beside what is said of them; an eighth of the renders are seen through the autoencoder, as the
+    models' pictures are."""
     from notebooks.experiments.pocket.fitting import fit, mixed_precision, scene_batches
 
     tokenizer = weights.load("tokenizer") if weights.is_shipped("tokenizer") else build_tokenizer()

@@ -24,7 +24,8 @@ PASSES = 2
 
 
 def train_shipped_saes(prompts: int, seed: int, device: str, folder: Path = SHIPPED) -> None:
-    """Two SAEs of each chosen block and of each of the paper's four, from `prompts` training prompts; replaces `folder` as a whole."""
+    """Two SAEs of each chosen block and of each of the paper's four, from `prompts` training prompts;
+    replaces `folder` as a whole."""
     blocks = tuple(dict.fromkeys((*select_blocks("chosen", "pocket"), *PAPER_BLOCKS)))
     run = TrainingRun("pocket", seed=FIRST_SEED + seed, prompts=prompts, passes=PASSES, blocks=blocks)
     folder.parent.mkdir(parents=True, exist_ok=True)

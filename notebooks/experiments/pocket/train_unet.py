@@ -1,8 +1,8 @@
 """Train the pocket U-Nets: the base model on scenes, and the turbo model by distillation from base.
 
-Distillation: the base model's probability-flow ODE is solved with guidance from noise to picture (`make_pairs`); the turbo
-U-Net starts from base's weights and regresses, in one step, the end point from the start (t = 999) and from re-noised end
-points (t = 749, 499, 249), which are the timesteps of 1- to 4-step sampling.
+Distillation: the base model's probability-flow ODE is solved with guidance from noise to picture (`make_pairs`); the
+turbo U-Net starts from base's weights and regresses, in one step, the end point from the start (t = 999) and from
+re-noised end points (t = 749, 499, 249), which are the timesteps of 1- to 4-step sampling.
 """
 
 import hashlib
@@ -59,7 +59,8 @@ def _alphas(device: str) -> Tensor:
 
 
 def train_base(steps: int, seed: int, device: str, batch: int = 16, lr: float = 1e-3) -> None:
-    """Predict the noise in encoded scenes: each picture's error divided by the root of its signal-to-noise ratio; captions dropped to zeros (10 %) or to the empty prompt (5 %)."""
+    """Predict the noise in encoded scenes: each picture's error divided by the root of its signal-to-noise ratio;
+    captions dropped to zeros (10 %) or to the empty prompt (5 %)."""
     unet = weights.load_or("unet_base", build_unet)
     tokenizer = weights.load("tokenizer")
 
@@ -115,7 +116,8 @@ def _pairs_folder() -> Path:
 
 @torch.no_grad()
 def make_pairs(count: int, seed: int, device: str, batch: int = 64) -> None:
-    """Solve the base model's ODE for `count` captions and noises; files of `batch` pairs, finished ones kept, so that it resumes."""
+    """Solve the base model's ODE for `count` captions and noises; files of `batch` pairs, finished ones
+    kept, so that it resumes."""
     folder = _pairs_folder()
     folder.mkdir(parents=True, exist_ok=True)
     unet, condition = weights.load("unet_base").to(device), _Conditioning(device)
@@ -143,7 +145,8 @@ def make_pairs(count: int, seed: int, device: str, batch: int = 64) -> None:
 
 
 def solve(unet: nn.Module, noise: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
-    """End points `[batch, 4, 32, 32]` of the guided probability-flow ODE from unit noise (DPM-Solver++, second order)."""
+    """End points `[batch, 4, 32, 32]` of the guided probability-flow ODE from unit noise
+    (DPM-Solver++, second order)."""
     scheduler = DPMSolverMultistepScheduler.from_config(
         build_scheduler("base").config, timestep_spacing="trailing", algorithm_type="dpmsolver++"
     )
@@ -176,7 +179,8 @@ def _pair_batches(batch: int, seed: int, device: str) -> Iterator[tuple[Tensor, 
 
 
 def train_turbo(steps: int, seed: int, device: str, batch: int = 16, lr: float = 5e-4) -> None:
-    """Regress the ODE's end point in one step: from its own noise at t = 999, from its re-noised end point at t = 749, 499, 249."""
+    """Regress the ODE's end point in one step: from its own noise at t = 999, from its re-noised end point
+    at t = 749, 499, 249."""
     unet = weights.load("unet_turbo" if weights.is_shipped("unet_turbo") else "unet_base")
     unet, alphas = unet.to(device, memory_format=torch.channels_last), _alphas(device)
 

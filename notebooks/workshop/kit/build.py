@@ -70,7 +70,8 @@ ROOTS = {
     "tqdm": "progress bars",
     "transformers": "the pocket models' text encoders",
 }
-"""What lessons and notebooks import or start, and why; with all that these need, the kit's part of requirements.lock."""
+"""What lessons and notebooks import or start, and why; with all that these need, the kit's
+part of requirements.lock."""
 
 BESIDES_THE_LOCK = {"appnope": "1.0.0", "colorama": "0.4.6", "pywinpty": "3.1.2"}
 """What the roots need on macOS or Windows only, where requirements.lock was not made."""
@@ -117,7 +118,8 @@ LAPTOPS = {
 
 
 def laptop_like_this() -> str:
-    """The key in LAPTOPS of the machine that builds. Raises CannotBuild if it is of no kind that a kit can be made for."""
+    """The key in LAPTOPS of the machine that builds. Raises CannotBuild if it is of no kind that
+    a kit can be made for."""
     system, machine = platform.system(), platform.machine()
     for name, laptop in LAPTOPS.items():
         if (laptop.system, laptop.machine) == (system, machine):
@@ -150,7 +152,8 @@ def closure(requires: Callable[[str], Iterable[str]], markers: Mapping[str, str]
 
 
 def asked_here(name: str) -> list[str]:
-    """What an installed package asks for; nothing where it is not installed: `refuse_gaps` asks the wheels afterwards."""
+    """What an installed package asks for; nothing where it is not installed: `refuse_gaps` asks
+    the wheels afterwards."""
     try:
         return importlib.metadata.requires(name) or []
     except importlib.metadata.PackageNotFoundError:

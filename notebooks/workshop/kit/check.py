@@ -1,4 +1,5 @@
-"""Whether what install.py installed works: imports, the pocket models, one picture; says the seconds and the memory it took."""
+"""Whether what install.py installed works: imports, the pocket models, one picture; says the seconds
+and the memory it took."""
 
 import time
 
@@ -17,7 +18,8 @@ from sae_lib.training import peak_memory_gb
 
 
 def main() -> None:
-    """Draw `first_picture.png` in the cache. Raises ValueError if it has hardly a colour: then the model did not work."""
+    """Draw `first_picture.png` in the cache. Raises ValueError if it has hardly a colour: then
+    the model did not work."""
     pipe, saes = load_pipeline("turbo"), load_saes()
     imported, settings = time.time() - start, {"num_inference_steps": 1, "guidance_scale": 0.0}
     picture = pipe("a red heart at sea", generator=torch.Generator().manual_seed(0), **settings).images[0]

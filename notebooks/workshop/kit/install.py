@@ -1,6 +1,7 @@
 """Install the workshop kit on this laptop, without the internet: `python install.py`, then `python start.py`.
 
-Everything goes into the folder .venv beside this file; to uninstall, delete the kit's folder. It can be run again at any time.
+Everything goes into the folder .venv beside this file; to uninstall, delete the kit's folder. It can be
+run again at any time.
 """
 
 # The standard library only, and no syntax that a Python which is too old would not read: it must say that it is.
@@ -185,7 +186,8 @@ def check_files(manifest, kit):
 
 
 def environment():
-    """The variables for a program of .venv: nothing of this laptop's own Python, pip or Jupyter settings, and no network."""
+    """The variables for a program of .venv: nothing of this laptop's own Python, pip or Jupyter
+    settings, and no network."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_", "JUPYTER_"))}
     kept.update(PIP_CONFIG_FILE=os.devnull, PYTHONUTF8="1", HF_HUB_OFFLINE="1", JUPYTER_PREFER_ENV_PATH="1")
     return kept
@@ -278,7 +280,8 @@ def install(kit):
 
 
 def start(kit, arguments):
-    """Open JupyterLab at the lessons, for this laptop alone; its exit status. Raises CannotInstall if nothing is installed."""
+    """Open JupyterLab at the lessons, for this laptop alone; its exit status. Raises CannotInstall if
+    nothing is installed."""
     reason = why_not_installed(read_manifest(kit), kit)
     if reason:
         raise CannotInstall(reason + " Run install.py, then start.py again.")
