@@ -8,8 +8,6 @@ the settings that notebook 11 runs (`settings.POCKET_SETTINGS`).
 """
 
 import argparse
-import json
-import platform
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,8 +17,8 @@ from pathlib import Path
 import torch
 
 from sae_lib.assets import Assets
-from sae_lib.cache.artefact import ROOT, cache_root, cached, write_if_changed
-from sae_lib.companion.figures import commit_hash
+from sae_lib.cache.artefact import cached
+from sae_lib.cache.results import result_path, save_result
 from sae_lib.editing.cases import CATEGORIES, Case, pocket_cases
 from sae_lib.editing.edit import load_editor
 from sae_lib.editing.frontiers import Columns, choose_settings, compare_frontiers, units_needed
@@ -130,15 +128,12 @@ def main() -> None:
         print(*choose(), sep="\n")
         return
     cases = pocket_cases(2 if options.small else 50)
-    output = cache_root() / "riebench_small.json" if options.small else ROOT / "figures" / "results" / "riebench.json"
+    output = result_path("riebench", options.small)
     start = time.perf_counter()
 
     result = summarise(sweep_of(cases), Assets("pocket").blocks) | {"saving": saving()}
     result |= {"seconds": time.perf_counter() - start, "seed": SEED}
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    run = {"command": COMMAND, "commit": commit_hash(), "device": device}
-    run |= {"torch": torch.__version__, "python": platform.python_version()}
-    write_if_changed(output, (json.dumps({"result": result, "run": run}, indent=1) + "\n").encode())
+    save_result(output, result, COMMAND)
     print(f"written: {output.name}")
 
 

@@ -7,15 +7,12 @@ on held-out prompts, and writes figures/results/sae_learning_rate.json, which no
 
 import argparse
 import json
-import platform
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from sae_lib.cache.artefact import ROOT, write_if_changed
-from sae_lib.companion.figures import commit_hash
+from sae_lib.cache.artefact import ROOT
+from sae_lib.cache.results import save_result
 from sae_lib.models.blocks import PAPER_BLOCKS
 from sae_lib.models.prompts import load_prompts
 from sae_lib.models.scales import get_scale
@@ -56,9 +53,7 @@ def main() -> None:
     parser.add_argument("--scale", choices=["smoke", "pocket"], default="pocket")
     parser.add_argument("--output", type=Path, default=ROOT / "figures" / "results" / "sae_learning_rate.json")
     options = parser.parse_args()
-    run = {"command": COMMAND, "scale": options.scale, "commit": commit_hash(), "torch": torch.__version__}
-    record = {"result": sweep(options.scale), "run": run | {"python": platform.python_version(), "device": "cpu"}}
-    write_if_changed(options.output, (json.dumps(record, indent=1) + "\n").encode())
+    save_result(options.output, sweep(options.scale), COMMAND, scale=options.scale)
 
 
 if __name__ == "__main__":

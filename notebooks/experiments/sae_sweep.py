@@ -8,16 +8,12 @@ writes into the cache.
 """
 
 import argparse
-import json
-import platform
 import time
 from dataclasses import asdict, replace
 from functools import partial
 
-import torch
-
-from sae_lib.cache.artefact import ROOT, cache_root, cached, write_if_changed
-from sae_lib.companion.figures import commit_hash
+from sae_lib.cache.artefact import cached
+from sae_lib.cache.results import result_path, save_result
 from sae_lib.models.blocks import PAPER_BLOCKS
 from sae_lib.models.prompts import load_prompts
 from sae_lib.models.scales import get_scale
@@ -73,10 +69,8 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="smoke's counts; the result goes into the cache")
     options = parser.parse_args()
     scale = "smoke" if options.small else "pocket"
-    output = cache_root() / "sae_sweep_small.json" if options.small else ROOT / "figures" / "results" / "sae_sweep.json"
-    run = {"command": COMMAND, "scale": scale, "commit": commit_hash(), "torch": torch.__version__}
-    record = {"result": sweep(scale), "run": run | {"python": platform.python_version(), "device": "cpu"}}
-    write_if_changed(output, (json.dumps(record, indent=1) + "\n").encode())
+    output = result_path("sae_sweep", options.small)
+    save_result(output, sweep(scale), COMMAND, scale=scale)
     print(f"written: {output.name}")
 
 

@@ -7,7 +7,6 @@ import json
 import math
 import platform
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
 from sae_lib.cache.artefact import ROOT, cache_root, write_if_changed
+from sae_lib.cache.results import commit_hash
 from sae_lib.companion.run import Run
 from sae_lib.companion.style import ACCENT_COLORS, BLOCK_COLORS, CONTROL_COLOR
 from sae_lib.companion.verdicts import Verdict
@@ -247,13 +247,3 @@ def _provenance(run: Run, artefact: Path | None) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "versions": {"python": platform.python_version(), **versions},
     }
-
-
-def commit_hash() -> str:
-    """Hash of the commit that is checked out, with "-dirty" if files differ from it; "unknown" outside git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()

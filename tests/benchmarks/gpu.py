@@ -22,7 +22,7 @@ from sae_lib.activations.denoising import CallSettings, run_updates
 from sae_lib.activations.shards import DTYPES
 from sae_lib.activations.stream import TrainingStream, positions_per_step
 from sae_lib.cache.artefact import ROOT, cache_root
-from sae_lib.companion.figures import commit_hash
+from sae_lib.cache.results import save_result
 from sae_lib.models.blocks import PAPER_BLOCKS
 from sae_lib.models.pipelines import load_pipeline
 from sae_lib.models.prompts import load_prompts
@@ -132,21 +132,13 @@ def main() -> None:
         sizes |= {"batch_size": 16, "init_batches": 2, "dead_vectors_threshold": 160}
     configs = [SAEConfig.paper(block, k=min(10, d_model // 10), **sizes) for block in PAPER_BLOCKS]
     device = torch.cuda.get_device_name() if pipe.device.type == "cuda" else platform.machine()
-    run = {
-        "command": "python tests/benchmarks/gpu.py",
-        "commit": commit_hash(),
-        "torch": torch.__version__,
-        "device": device,
-    }
     settings = {name: getattr(options, name) for name in ("source", "dtype", "batch", "rounds", "prompts")}
     result = {"settings": settings}
 
     def add(**parts) -> None:  # written part by part: the time on a GPU may end before the run does
         result.update(parts)
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(
-            json.dumps({"rehearsal: random weights, no science": True, "result": result, "run": run}, indent=1) + "\n"
-        )
+        command = "python tests/benchmarks/gpu.py"
+        save_result(options.output, result, command, device=device, rehearsal="random weights, no science")
 
     add(training=training_speed(configs, pipe.device, options.rounds))
     add(together=together(pipe, configs, options.prompts, options.batch))

@@ -7,7 +7,6 @@ On a GPU: `--source random --dtype bfloat16 --batch 50 --rounds 3`.
 """
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -19,7 +18,7 @@ from sae_lib.activations.denoising import CallSettings, run_updates
 from sae_lib.activations.shards import DTYPES
 from sae_lib.activations.updates import capture_updates
 from sae_lib.cache.artefact import ROOT
-from sae_lib.companion.figures import commit_hash
+from sae_lib.cache.results import save_result
 from sae_lib.models.blocks import PAPER_BLOCKS
 from sae_lib.models.noise import prompt_generator
 from sae_lib.models.pipelines import load_pipeline
@@ -84,10 +83,7 @@ def main() -> None:
         "latents": pipe.unet.config.sample_size,
     }
     device = torch.cuda.get_device_name() if pipe.device.type == "cuda" else platform.machine()
-    run = {"command": "python tests/benchmarks/harvest.py", "commit": commit_hash(), "torch": torch.__version__}
-    record = {"result": result, "run": run | {"device": device, "threads": torch.get_num_threads()}}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(record, indent=1) + "\n")
+    save_result(options.output, result, "python tests/benchmarks/harvest.py", device=device)
     for name, gain in gains.items():
         print(f"{name:28} {statistics.median(rates[name]):8.2f} pictures/s  {gain:5.2f} times the pipeline call")
 

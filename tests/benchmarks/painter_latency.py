@@ -7,18 +7,14 @@ waits for one of them. Writes figures/results/painter_latency.json.
 """
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import tempfile
 from pathlib import Path
 
-import torch
-
 from notebooks import run
 from sae_lib.cache.artefact import ROOT
-from sae_lib.companion.figures import commit_hash
+from sae_lib.cache.results import save_result
 from tests.browser.pages import Painter, open_notebook, write_copy
 from tests.browser.servers import open_browser, serve
 
@@ -59,17 +55,7 @@ def main() -> None:
         "worst": max(milliseconds),
         "settings": {"scale": options.scale, "model": "Turbo, 1 step", "front end": "JupyterLab"},
     }
-    about = {
-        "command": "make latency",
-        "commit": commit_hash(),
-        "torch": torch.__version__,
-        "chromium": chromium,
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps({"result": result, "run": about}, indent=1) + "\n")
+    save_result(options.output, result, "make latency", chromium=chromium, cores=os.cpu_count())
     print(f"{options.strokes} strokes: median {result['median']:.0f} ms, worst {result['worst']:.0f} ms")
 
 

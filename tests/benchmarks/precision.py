@@ -6,8 +6,6 @@ Beside both stands what another seed changes. Held-out prompts. Writes figures/r
 """
 
 import argparse
-import json
-import platform
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +16,7 @@ from sae_lib.activations.denoising import run_updates
 from sae_lib.activations.shards import DTYPES, ShardStream
 from sae_lib.activations.updates import to_vectors
 from sae_lib.cache.artefact import ROOT
-from sae_lib.companion.figures import commit_hash
+from sae_lib.cache.results import save_result
 from sae_lib.models.blocks import PAPER_BLOCKS
 from sae_lib.models.prompts import load_prompts
 from sae_lib.saes.metrics import explained_variance
@@ -76,10 +74,7 @@ def main() -> None:
         },
         "settings": {name: getattr(options, name) for name in ("prompts", "passes", "held_out")} | {"k": 16},
     }
-    about = {"command": "python tests/benchmarks/precision.py", "commit": commit_hash(), "torch": torch.__version__}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    record = {"result": result, "run": about | {"device": platform.machine()}}
-    options.output.write_text(json.dumps(record, indent=1) + "\n")
+    save_result(options.output, result, "python tests/benchmarks/precision.py")
     for question, rows in list(result.items())[:2]:
         print(question)
         for name, by_block in rows.items():

@@ -7,8 +7,6 @@ the encoder alone, which is the floor. Memory is measured in a process for each.
 """
 
 import argparse
-import json
-import platform
 import re
 import statistics
 import subprocess
@@ -21,6 +19,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from sae_lib.cache.results import save_result
 from sae_lib.training.config import SAEConfig
 from sae_lib.training.losses import normalized_mse, training_loss
 from sae_lib.training.trainer import SAETraining, count_silent_steps_, remove_parallel_gradient_
@@ -224,14 +223,7 @@ def main() -> None:
         "peak_memory_gb": {} if options.small else {name: round(peak_memory(name), 3) for name in METHODS},
         "many": many_at_once(config),
     }
-    run = {
-        "command": COMMAND,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "machine": platform.processor() or platform.machine(),
-    }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps({"result": result, "run": run}, indent=1) + "\n")
+    save_result(options.output, result, COMMAND)
     for name, ratio in ratios.items():
         print(
             f"{name:24} {statistics.median(seconds[name]) * 1e3:8.1f} ms  {ratio:5.2f} times ours  {result['peak_memory_gb'].get(name, float('nan')):6.2f} GB"

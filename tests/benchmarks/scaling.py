@@ -8,17 +8,14 @@ folder with the models loaded; those of processes are whole commands. Writes fig
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import torch
-
 from sae_lib.cache.artefact import ROOT
-from sae_lib.companion.figures import commit_hash
+from sae_lib.cache.results import save_result
 from sae_lib.training.recipe import TrainingRun
 
 
@@ -63,10 +60,7 @@ def main() -> None:
     }
     result = {name: {count: round(value, 2) for count, value in times.items()} for name, times in result.items()}
     settings = {"saes_by_prompts": 8, "prompts_by_saes": fixed, "prompts_by_processes": 2 * fixed, "scale": "pocket"}
-    run = {"command": "python tests/benchmarks/scaling.py", "commit": commit_hash(), "torch": torch.__version__}
-    run |= {"device": platform.machine(), "threads": torch.get_num_threads()}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps({"result": result | {"settings": settings}, "run": run}, indent=1) + "\n")
+    save_result(options.output, result | {"settings": settings}, "python tests/benchmarks/scaling.py")
     print(json.dumps(result, indent=1))
 
 
