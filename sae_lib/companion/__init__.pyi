@@ -25,6 +25,14 @@ from .pictures import (
     show_lines as show_lines,
     show_picture as show_picture,
 )
+from .plots import (
+    add_legend as add_legend,
+    draw_band as draw_band,
+    draw_dot as draw_dot,
+    picture_axes as picture_axes,
+    show_row as show_row,
+    write_under as write_under,
+)
 from .primaries import (
     ABOVE_ZERO as ABOVE_ZERO,
     PRIMARY as PRIMARY,
