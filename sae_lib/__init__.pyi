@@ -23,6 +23,7 @@ from .assets import (
 from .cache.artefact import (
     ROOT as ROOT,
     cached as cached,
+    cached_tensors as cached_tensors,
 )
 from .companion.figures import (
     save_figure as save_figure,

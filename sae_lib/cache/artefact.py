@@ -37,6 +37,8 @@ waited: list[str] = []
 found: list[str] = []
 """Of those that were there."""
 
+_TENSORS = "tensors.safetensors"
+
 _making = threading.local()
 reach.remember(PACKAGE)
 
@@ -51,7 +53,9 @@ def _versions() -> dict[str, str]:
     return {package: importlib.metadata.version(package) for package in COMPUTES}
 
 
-def _record(name: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> str:
+def _record(name: str, inputs: Mapping[str, Any], make: Callable) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
+        raise ValueError(f"artefact name {name!r}: wanted lower-case letters, digits, '_', '-' and '.'")
     reached = reach.follow(make, CLONE)
     weights = hashlib.sha256("\n".join(reached.weights).encode()).hexdigest() if reached.weights else "none"
     told = {"name": name, "inputs": inputs, "code": reached.code, "weights": weights, "versions": _versions()}
@@ -75,9 +79,26 @@ def cached(name: str, inputs: Mapping[str, Any], make: Callable[[Path], None], r
     read or what is found is damaged; TypeError if an input has no JSON form or `make` is no function; PermissionError if the cache's folder
     cannot be made; OSError if the disk is full; RuntimeError if `make` asks for the artefact that it makes.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
-        raise ValueError(f"artefact name {name!r}: wanted lower-case letters, digits, '_', '-' and '.'")
-    record = _record(name, inputs, make)
+    return _keep(name, _record(name, inputs, make), make, resumable)
+
+
+def cached_tensors(
+    name: str, inputs: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]
+) -> tuple[Path, dict[str, Any]]:
+    """`cached` for a maker that gives tensors by name: the artefact's folder, and the tensors.
+
+    Raises what `cached` raises.
+    """
+    from safetensors.torch import load_file, save_file
+
+    def save(folder: Path) -> None:
+        save_file({key: tensor.contiguous() for key, tensor in make().items()}, folder / _TENSORS)
+
+    folder = _keep(name, _record(name, inputs, make), save)
+    return folder, load_file(folder / _TENSORS)
+
+
+def _keep(name: str, record: str, make: Callable[[Path], None], resumable: bool = False) -> Path:
     folder = cache_root() / "artefacts" / f"{name}-{hashlib.sha256(record.encode()).hexdigest()[:12]}"
     if folder.is_dir():
         found.append(folder.name)

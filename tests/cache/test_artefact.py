@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+import torch
 
 from sae_lib.cache import artefact
 
@@ -22,6 +23,14 @@ def write_number(folder):
     (folder / "number.txt").write_text("7")
 
 
+def first_row():
+    return {"row": torch.eye(2).T[:1]}
+
+
+def second_row():
+    return {"row": torch.eye(2).T[1:]}
+
+
 def kept(tmp_path):
     """Names in the folder of artefacts, those of unfinished ones with a dot before them."""
     return sorted(path.name for path in (tmp_path / "artefacts").iterdir())
@@ -32,6 +41,15 @@ def test_the_second_call_finds_what_the_first_made():
     assert artefact.cached("number", {"seed": 0}, write_number) == folder
     assert (folder / "number.txt").read_text() == "7" and (folder / "inputs.json").is_file()
     assert (artefact.made, artefact.waited, artefact.found) == ([folder.name], [], [folder.name])
+
+
+def test_tensors_are_kept_by_name_and_another_maker_of_theirs_gives_another_artefact():
+    folders = []
+    for make, wanted in ((first_row, [[1, 0]]), (second_row, [[0, 1]])):
+        folder, tensors = artefact.cached_tensors("row", {}, make)
+        assert tensors["row"].tolist() == wanted
+        folders.append(folder.name)
+    assert artefact.made == folders and len(set(folders)) == 2
 
 
 def test_the_order_of_the_inputs_does_not_matter():
