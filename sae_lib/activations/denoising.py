@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
-from diffusers import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler
+from diffusers import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler, StableDiffusionXLPipeline
 from jaxtyping import Float
 from torch import Tensor
 
@@ -36,7 +36,11 @@ class CallSettings:
 
 
 def stream_updates(
-    pipe, prompts: Sequence[str], blocks: Iterable[str], settings: CallSettings, guidance: str = "conditional"
+    pipe: StableDiffusionXLPipeline,
+    prompts: Sequence[str],
+    blocks: Iterable[str],
+    settings: CallSettings,
+    guidance: str = "conditional",
 ) -> Iterator[tuple[range, dict[str, Float[Tensor, "steps ... batch d_model height width"]]]]:
     """`run_updates` over the prompts, batch by batch: the prompts' indices and their updates.
 
@@ -51,7 +55,7 @@ def stream_updates(
 
 @torch.inference_mode()
 def run_updates(
-    pipe,
+    pipe: StableDiffusionXLPipeline,
     prompts: Sequence[str],
     indices: Sequence[int],
     blocks: Iterable[str],
@@ -111,7 +115,7 @@ def _stop(_module, _args, _output):
     raise _Stopped
 
 
-def _schedule(pipe, steps: int) -> tuple[Tensor, Tensor]:
+def _schedule(pipe: StableDiffusionXLPipeline, steps: int) -> tuple[Tensor, Tensor]:
     """Timesteps and noise levels of a run, of a scheduler of its own: the pipeline's is left as it is."""
     known = (EulerDiscreteScheduler, EulerAncestralDiscreteScheduler)
     scheduler = pipe.scheduler
@@ -133,7 +137,7 @@ def _euler_step(scheduler, x: Tensor, predicted: Tensor, sigma: Tensor, target: 
     return x + ((target**2 - fresh**2).sqrt() - sigma) * predicted + fresh * noise.draw().to(x.device)
 
 
-def _conditioning(pipe, prompts: Sequence[str], guided: bool) -> dict:
+def _conditioning(pipe: StableDiffusionXLPipeline, prompts: Sequence[str], guided: bool) -> dict:
     """What the U-Net is told of the prompts, unconditional half first, with SDXL's numbers for size and crop."""
     told, free, pooled, pooled_free = pipe.encode_prompt(list(prompts), do_classifier_free_guidance=guided)
     if guided:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from diffusers import StableDiffusionXLPipeline
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -16,7 +17,10 @@ MAX_SHOWN = 256
 
 @torch.no_grad()
 def draw_pictures(
-    pipe, prompts: Sequence[str], settings: CallSettings, indices: Sequence[int] | None = None
+    pipe: StableDiffusionXLPipeline,
+    prompts: Sequence[str],
+    settings: CallSettings,
+    indices: Sequence[int] | None = None,
 ) -> Float[Tensor, "prompts 3 height width"]:
     """One picture a prompt, values in [0, 1], float32 on the CPU; the noise is that of `stream_updates`.
 

@@ -7,12 +7,15 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from sae_lib.activations.steps import Step, follow_steps
 from sae_lib.models.blocks import find_block
+
+if TYPE_CHECKING:
+    import diffusers
 
 _PARTS = re.compile(r"conv_in|.*\.(resnets|attentions|downsamplers|upsamplers)\.\d+")
 
@@ -36,7 +39,7 @@ class Recording:
 
 
 @contextmanager
-def record(pipe) -> Iterator[Recording]:
+def record(pipe: "diffusers.StableDiffusionXLPipeline") -> Iterator[Recording]:
     """Inside the context calls are recorded: a pocket model's take 1 MB for each picture and step, SDXL Turbo's 50 MB."""
     recording = Recording()
     with ExitStack() as hooks:
@@ -48,7 +51,9 @@ def record(pipe) -> Iterator[Recording]:
 
 
 @contextmanager
-def replay(pipe, recording: Recording, changed: Iterable[str], first_step: int = 0) -> Iterator[None]:
+def replay(
+    pipe: "diffusers.StableDiffusionXLPipeline", recording: Recording, changed: Iterable[str], first_step: int = 0
+) -> Iterator[None]:
     """Inside the context the recorded calls, made again in their order, compute only what a change can reach.
 
     changed: the blocks whose output is changed there, such as by `intervene`. first_step: the first step in which one of them is.
@@ -88,5 +93,5 @@ def _before(changed: set[str], ran: dict[str, Any]) -> dict[str, Any]:
     return dict(itertools.takewhile(lambda each: each[0] not in changed, ran.items()))
 
 
-def _parts(pipe) -> dict[str, nn.Module]:
+def _parts(pipe: "diffusers.StableDiffusionXLPipeline") -> dict[str, nn.Module]:
     return {name: module for name, module in pipe.unet.named_modules() if _PARTS.fullmatch(name)}

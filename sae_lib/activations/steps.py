@@ -3,6 +3,10 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import diffusers
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Step:
     """Whether the call uses classifier-free guidance: then the first half of the batch is unconditional."""
 
 
-def current_step(pipe, timestep) -> Step:
+def current_step(pipe: "diffusers.StableDiffusionXLPipeline", timestep) -> Step:
     """The step at which a running pipeline feeds its U-Net `timestep`; depends on nothing but the pipeline.
 
     Raises RuntimeError if the timestep is not in `scheduler.timesteps` (no pipeline call is running), or more than once
@@ -37,7 +41,7 @@ def current_step(pipe, timestep) -> Step:
 
 
 @contextmanager
-def follow_steps(pipe, on_step: Callable[[Step], None]) -> Iterator[None]:
+def follow_steps(pipe: "diffusers.StableDiffusionXLPipeline", on_step: Callable[[Step], None]) -> Iterator[None]:
     """Inside the context, `on_step(step)` is called before each of the U-Net's forward passes."""
 
     def tell(unet, args, kwargs):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 import torch
+from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
 from sae_lib.activations.denoising import CallSettings, run_updates
@@ -18,7 +19,7 @@ BUFFER = 640_000
 """Vectors a block of the paper's shuffling buffer (authors' code)."""
 
 
-def positions_per_step(pipe, block: str) -> int:
+def positions_per_step(pipe: StableDiffusionXLPipeline, block: str) -> int:
     """Update vectors that a prompt gives at one step in a block: 256 in the lowest level of SDXL Turbo at 512 px, 1,024 of SDXL base
     at 1,024 px, 64 of the pocket models; four times as many in the level above."""
     return grid_of(pipe, block) ** 2
@@ -46,7 +47,7 @@ class TrainingStream(Sequence):
 
     def __init__(
         self,
-        pipe,
+        pipe: StableDiffusionXLPipeline,
         prompts: Sequence[str],
         blocks: Iterable[str],
         settings: CallSettings,

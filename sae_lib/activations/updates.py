@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 
 from sae_lib.activations.steps import Step, follow_steps
 from sae_lib.models.blocks import find_block
+
+if TYPE_CHECKING:
+    import diffusers
 
 
 def to_vectors(maps: Float[Tensor, "*batch d_model height width"]) -> Float[Tensor, "vectors d_model"]:
@@ -85,7 +89,9 @@ class Updates(Mapping):
 
 
 @contextmanager
-def capture_updates(pipe, blocks: Iterable[str], guidance: str = "conditional") -> Iterator[Updates]:
+def capture_updates(
+    pipe: "diffusers.StableDiffusionXLPipeline", blocks: Iterable[str], guidance: str = "conditional"
+) -> Iterator[Updates]:
     """Records the update of each block, at each step, of the pipeline calls inside the context (paper: section 3).
 
         update = block_output - block_input

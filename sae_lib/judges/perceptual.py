@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from diffusers import StableDiffusionXLPipeline
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ _AT_ONCE = 16
 """Pictures; the distance does not depend on it."""
 
 
-def load_perceptual(scale: str, pipe, rehearsal: bool = False) -> "LPIPS | EncoderDistance":
+def load_perceptual(scale: str, pipe: StableDiffusionXLPipeline, rehearsal: bool = False) -> "LPIPS | EncoderDistance":
     """The perceptual distance of a scale, for pictures with values in [0, 1]; one number a pair, 0 for equal ones.
 
     sdxl: AlexNet LPIPS as the authors use (torchmetrics; wants the extra `.[sdxl]`). pocket, smoke and rehearsal: the

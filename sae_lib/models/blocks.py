@@ -1,8 +1,12 @@
 """The U-Net's 28 blocks: the paper's short codes and the modules they name (the one place where they are paired)."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from torch import nn
+
+if TYPE_CHECKING:
+    import diffusers
 
 BLOCKS = {
     "down.0.r0": "unet.down_blocks.0.resnets.0",
@@ -83,7 +87,7 @@ def select_blocks(blocks: str | Iterable[str], scale: str) -> tuple[str, ...]:
 _FEED_FORWARD = "/ff."
 
 
-def feed_forwards(pipe, blocks: Iterable[str]) -> list[str]:
+def feed_forwards(pipe: "diffusers.StableDiffusionXLPipeline", blocks: Iterable[str]) -> list[str]:
     """The codes of all feed-forward layers of some attention blocks: "mid.0/ff.0" is the GEGLU of `mid.0`'s first
     transformer layer, whose outputs are the paper's neurons."""
     return [
@@ -93,7 +97,7 @@ def feed_forwards(pipe, blocks: Iterable[str]) -> list[str]:
     ]
 
 
-def find_block(pipe, block: str) -> nn.Module:
+def find_block(pipe: "diffusers.StableDiffusionXLPipeline", block: str) -> nn.Module:
     """The module that a block's code, or one of `feed_forwards`, names in a pipeline with SDXL's U-Net.
 
     Raises ValueError for a code that is not in `BLOCKS`, or if the pipeline's U-Net has no such module.
@@ -107,18 +111,18 @@ def find_block(pipe, block: str) -> nn.Module:
         raise ValueError(f"block {block!r}: this pipeline has no {path}; wanted SDXL's U-Net ({error})") from error
 
 
-def grid_of(pipe, block: str) -> int:
+def grid_of(pipe: "diffusers.StableDiffusionXLPipeline", block: str) -> int:
     """Cells along each side of a block's maps: 16 for `mid.0` and its neighbours in SDXL Turbo at 512 px, 8 in the pocket models, and
     twice or four times as many in the levels above."""
     return pipe.unet.config.sample_size >> _level(pipe, block)
 
 
-def width_of(pipe, block: str) -> int:
+def width_of(pipe: "diffusers.StableDiffusionXLPipeline", block: str) -> int:
     """Dimensions of a block's update: 1,280 for `mid.0` and its neighbours in SDXL, 128 in the pocket models; fewer in the levels above."""
     return pipe.unet.config.block_out_channels[_level(pipe, block)]
 
 
-def _level(pipe, block: str) -> int:
+def _level(pipe: "diffusers.StableDiffusionXLPipeline", block: str) -> int:
     """How often the block's maps have been halved."""
     _refuse_unknown(block, block)
     lowest, (stage, number, *_) = len(pipe.unet.config.block_out_channels) - 1, block.split(".")

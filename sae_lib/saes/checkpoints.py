@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +13,9 @@ from sae_lib.saes.exchange import download_sdxl_unbox, load_sdxl_unbox
 from sae_lib.saes.sizes import Kind, sae_size
 from sae_lib.saes.statistics import FeatureStatistics
 from sae_lib.saes.topk import CONFIG_FILE, TopKSAE
+
+if TYPE_CHECKING:
+    import diffusers
 
 SHIPPED = Path(__file__).parents[1] / "pocket" / "saes"
 """The pocket models' SAEs, two per block, in 16 bit; `python -m notebooks.experiments.pocket.train saes` makes them."""
@@ -130,7 +133,10 @@ def _is_the_authors(folder: Path) -> bool:
 
 
 def rehearsal_saes(
-    pipe, blocks: str | Iterable[str] = PAPER_BLOCKS, kind: Kind = "panel", seed: int = 0
+    pipe: "diffusers.StableDiffusionXLPipeline",
+    blocks: str | Iterable[str] = PAPER_BLOCKS,
+    kind: Kind = "panel",
+    seed: int = 0,
 ) -> tuple[dict[str, TopKSAE], dict[str, FeatureStatistics]]:
     """Untrained SAEs of the blocks' widths, by block, and statistics in which every unit of strength is 1."""
     saes, statistics = {}, {}

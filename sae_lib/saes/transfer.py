@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from diffusers import StableDiffusionXLPipeline
 from jaxtyping import Float
 from torch import Tensor
 
@@ -91,7 +92,7 @@ def _explained_variance(moments: Float[Tensor, "resamples 2 2 d_model"]) -> Floa
 
 @torch.no_grad()
 def measure_transfer(
-    pipe,
+    pipe: StableDiffusionXLPipeline,
     prompts: Sequence[str],
     settings: CallSettings,
     reconstructors: Mapping[str, Mapping[str, Reconstructor]],
@@ -111,7 +112,7 @@ def measure_transfer(
 
 @torch.no_grad()
 def measure_halves(
-    pipe,
+    pipe: StableDiffusionXLPipeline,
     prompts: Sequence[str],
     settings: CallSettings,
     reconstructors: Mapping[str, Mapping[str, Mapping[str, Reconstructor]]],

@@ -119,7 +119,7 @@ class TrainingRun:
         """The model."""
         return load_pipeline(self.model, self.scale, self.source or None, device, DTYPES.get(self.dtype))
 
-    def load_prompts(self, pipe) -> list[str]:
+    def load_prompts(self, pipe: StableDiffusionXLPipeline) -> list[str]:
         """The training prompts."""
         counts = get_scale(self.scale, self.rehearsal)
         per_prompt = self.steps * min(positions_per_step(pipe, block) for block in self.blocks)
@@ -128,13 +128,13 @@ class TrainingRun:
         source = self.prompt_source or ("pocket" if self.rehearsal else "")
         return load_prompts_once(self.scale, min(wanted, enough), "train", source)
 
-    def stream(self, pipe) -> TrainingStream:
+    def stream(self, pipe: StableDiffusionXLPipeline) -> TrainingStream:
         """The vectors."""
         passes, vectors = self.all_passes, self.vectors
         prompts = self.load_prompts(pipe)
         return TrainingStream(pipe, prompts, self.blocks, self.settings, passes, vectors, self.seed, self.buffer)
 
-    def configs(self, pipe) -> list[SAEConfig]:
+    def configs(self, pipe: StableDiffusionXLPipeline) -> list[SAEConfig]:
         """The SAEs: `SAEConfig.paper` at sdxl scale, `SAEConfig.pocket` otherwise.
 
         A rehearsal has the paper's values, with the batch so small that its few vectors make some steps.
@@ -165,7 +165,7 @@ class TrainingRun:
             return SAEConfig.paper, {"batch_size": batch, "dead_vectors_threshold": 2 * batch}
         return SAEConfig.paper, {}
 
-    def describe(self, pipe, block: str) -> dict[str, Any]:
+    def describe(self, pipe: StableDiffusionXLPipeline, block: str) -> dict[str, Any]:
         """What an SAE's `diffusion.json` says: where its vectors come from, which no checkpoint format has fields for."""
         side, size = grid_of(pipe, block), pipe.unet.config.sample_size * pipe.vae_scale_factor
         ours, prompts = self.scale != "sdxl", self.load_prompts(pipe)
@@ -201,7 +201,9 @@ class TrainingRun:
             f"{stream.fills} shards of {len(self.blocks)} blocks, {len(stream.prompts):,} prompts, {dtype}, in {folder}"
         )
 
-    def train(self, folder: Path, pipe=None, stream: Sequence | None = None) -> dict[SAEConfig, TopKSAE]:
+    def train(
+        self, folder: Path, pipe: StableDiffusionXLPipeline | None = None, stream: Sequence | None = None
+    ) -> dict[SAEConfig, TopKSAE]:
         """Trains the SAEs into `folder`, on the model's own vectors or on another stream (a store's)."""
         pipe = pipe or self.load_pipeline()
         about = {block: self.describe(pipe, block) for block in self.blocks}

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
 from sae_lib.activations.denoising import CallSettings
@@ -105,7 +106,9 @@ def train_in_setting(
     return Trained(folder, assets.scale, saes, controlled, pca)
 
 
-def _maker(run: TrainingRun, pipe, stream: TrainingStream, permuted: Sequence[SAEConfig]) -> Callable[[Path], None]:
+def _maker(
+    run: TrainingRun, pipe: StableDiffusionXLPipeline, stream: TrainingStream, permuted: Sequence[SAEConfig]
+) -> Callable[[Path], None]:
     """What fills the artefact. It is told no assets, so that other shipped SAEs do not make it anew."""
 
     def make(folder: Path) -> None:

@@ -1,9 +1,11 @@
 """Numbers worked out by hand, and known features planted in a block: the measures must find what was put there."""
 
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
+from diffusers import StableDiffusionXLPipeline
 from torch import nn
 
 from sae_lib.activations.updates import capture_updates, to_vectors
@@ -297,9 +299,8 @@ def planted():
     unet = PlantedUNet()
     unet.mid_block.attentions[0].planted = update + 0.12 * torch.randn(update.shape, generator=generator)
     turbo = {"timesteps": torch.tensor([999.0])}
-    pipe = SimpleNamespace(
-        unet=unet, scheduler=SimpleNamespace(**turbo), num_timesteps=1, do_classifier_free_guidance=False
-    )
+    state = {"scheduler": SimpleNamespace(**turbo), "num_timesteps": 1, "do_classifier_free_guidance": False}
+    pipe = Mock(spec=StableDiffusionXLPipeline, unet=unet, **state)
     order = torch.randperm(D_MODEL, generator=generator)  # feature i is direction order[i]
     sae = TopKSAE(D_MODEL, D_MODEL, 3).requires_grad_(False)
     sae.decoder.weight.data, sae.encoder.weight.data = directions[:, order], directions[:, order].T.contiguous()

@@ -1,8 +1,10 @@
 import json
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
+from diffusers import StableDiffusionXLPipeline
 
 from notebooks.experiments.pocket import train_saes as stage
 from sae_lib.activations.denoising import CallSettings
@@ -34,7 +36,7 @@ def assets(pipe):
 def sdxl():
     """As much of SDXL Turbo as a run asks about before it is loaded."""
     unet = SimpleNamespace(config=SimpleNamespace(block_out_channels=(320, 640, 1280), sample_size=64))
-    return SimpleNamespace(unet=unet)
+    return Mock(spec=StableDiffusionXLPipeline, unet=unet)
 
 
 def test_configs_are_the_paper_s_at_sdxl_scale_and_the_pocket_s_elsewhere(pipe, sdxl, monkeypatch):
