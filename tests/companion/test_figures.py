@@ -19,6 +19,7 @@ from sae_lib.intervals import Interval
 
 @pytest.fixture(autouse=True)
 def empty_clone(tmp_path, monkeypatch):
+    monkeypatch.setattr("sae_lib.companion.figures.ROOT", tmp_path)
     monkeypatch.setattr("sae_lib.cache.results.ROOT", tmp_path)
     monkeypatch.setenv("SAE_LIB_CACHE", str(tmp_path / "cache"))
 
