@@ -1,10 +1,11 @@
 # %% [markdown]
 # # 01 The model and its blocks
 #
-# **Claim checked.** The paper decomposes what four of the U-Net's cross-attention transformer blocks add to their input
-# while SDXL Turbo draws a picture in one step (Fig. 10 shows where these blocks sit). That rests on two things, which this
-# notebook looks at: the U-Net has the blocks that the paper counts, the four of them at its lowest resolution; and one
-# step of Turbo draws what a caption says about as well as the many steps of the base model that it was distilled from.
+# **Claim checked.** The paper decomposes what four of the U-Net's cross-attention transformer blocks add to their
+# input while SDXL Turbo draws a picture in one step (Fig. 10 shows where these blocks sit). That rests on two things,
+# which this notebook looks at: the U-Net has the blocks that the paper counts, the four of them at its lowest
+# resolution; and one step of Turbo draws what a caption says about as well as the many steps of the base model that it
+# was distilled from.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
@@ -22,17 +23,17 @@
 # ## 1.1 Parameters and set-up
 #
 # Everything that can be set from outside stands in the next cell; an unknown name or a value of another type is
-# refused. At pocket scale the models are the ones shipped with this package: SDXL's own classes and block names, trained
-# on a small world of captioned scenes in which the truth about every picture is known. At sdxl scale they are the
-# paper's. There `source=random` builds the real configuration with random weights, which rehearses the code and allows
-# no conclusion.
+# refused. At pocket scale the models are the ones shipped with this package: SDXL's own classes and block names,
+# trained on a small world of captioned scenes in which the truth about every picture is known. At sdxl scale they are
+# the paper's. There `source=random` builds the real configuration with random weights, which rehearses the code and
+# allows no conclusion.
 
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
 source: str = ""  # sdxl: folder or Hub id of Turbo; "random" or "random/16" rehearses with random weights
 seed: int = 0  # of the noise and of the bootstrap
 base_source: str = ""  # sdxl: folder or Hub id of the base model
-prompt_file: str = ""  # sdxl: a text file with one prompt a line; empty for the authors' data set
+prompt_file: str = ""  # sdxl: a text file with one prompt per line; empty for the authors' data set
 captions: int = 32  # held-out captions that each model draws; smoke and rehearsal draw fewer
 shown: int = 6  # captions on the contact sheet
 batch: int = 8  # pictures drawn at once; does not change them
@@ -69,11 +70,12 @@ counts = get_scale(scale, run.rehearsal)
 
 # %% [markdown]
 # The rules that turn numbers into verdicts come first, before anything has been measured. Three of them count blocks in
-# the loaded U-Net and compare with the paper's count, exactly. The others are ours, since the paper shows pictures
-# here and no number. Does one-step Turbo draw its own caption: is a share of the attributes that captions state found that
-# lies at least a fifth above chance? And how much less is that than base's share? A loss of up to a tenth is called
-# "about as well". Two more ask of the judge itself, on pictures labelled by eye. All need a judge that knows the truth, so only the pocket models can be asked. There a claim holds
-# only if its whole 95 % interval satisfies the rule.
+# the loaded U-Net and compare with the paper's count, exactly. The others are ours, since the paper shows pictures here
+# and no number. Does one-step Turbo draw its own caption? It does if the judge finds a share of the stated attributes
+# that lies at least a fifth above chance. Does it draw it about as well as base? It does if its share is at most a
+# tenth below base's. Two more rules test the judge itself, on pictures labelled by eye. All four need a judge that
+# knows the truth, so they are asked of the pocket models alone. There a claim holds only if its whole 95 % interval
+# satisfies the rule.
 
 
 # %%
@@ -94,12 +96,13 @@ none_claim = Claim("Where the eye names none of the values, the judge abstains (
 # %% [markdown]
 # ## 1.2 Two models of one architecture
 #
-# Both pipelines are plain `StableDiffusionXLPipeline`s of diffusers; nothing is subclassed or patched. They share the two
-# text encoders, which turn the caption into the tokens that cross-attention reads, and the autoencoder, which maps
-# pictures to smaller latents and back. What differs is the U-Net and the scheduler. Base removes the noise in many small
-# steps and needs classifier-free guidance: each step runs the U-Net with and without the caption and exaggerates the
-# difference. Turbo was initialised from base's weights and distilled until it jumps from noise to picture in one to four
-# steps, without guidance. The last line below says how far the distillation moved the weights, relative to their size.
+# Both pipelines are plain `StableDiffusionXLPipeline`s of diffusers; nothing is subclassed or patched. They share the
+# two text encoders, which turn the caption into the tokens that cross-attention reads, and the autoencoder, which maps
+# pictures to smaller latents and back. What differs is the U-Net and the scheduler. Base removes the noise in many
+# small steps and needs classifier-free guidance: each step runs the U-Net with and without the caption and exaggerates
+# the difference. Turbo was initialised from base's weights and distilled until it jumps from noise to picture in one
+# to four steps, without guidance. The last line below says how far the distillation moved the weights, relative to
+# their size.
 
 # %%
 sources = {"turbo": source, "base": source if run.rehearsal else base_source}
@@ -119,11 +122,11 @@ print(f"|Turbo's weights - base's| / |base's| = {difference / length:.3f} (U-Net
 # %% [markdown]
 # ## 1.3 The same captions, drawn three ways
 #
-# Base draws with the settings of the paper's Fig. 3 (at pocket scale with a guidance of its own); Turbo in four steps and
-# in one. The captions are held out: no model was trained on their scenes. The noise of a picture belongs to its prompt,
-# not to the batch that it happens to be in: one generator a prompt. Where both models have latents of one size, as at
-# pocket scale, the three pictures of a row even start from the same noise, so that differences within a row come from
-# the model and the number of steps alone.
+# Base draws with the settings of the paper's Fig. 3 (at pocket scale with a guidance of its own); Turbo in four steps
+# and in one. The captions are held out: no model was trained on their scenes. The noise of a picture belongs to its
+# prompt, not to the batch that it happens to be in: one generator per prompt. Where both models have latents of one
+# size, as at pocket scale, the three pictures of a row even start from the same noise, so that differences within a row
+# come from the model and the number of steps alone.
 
 # %%
 prompts = load_prompts(
@@ -143,9 +146,9 @@ print({title: list(drawn.shape) for title, drawn in pictures.items()})
 #
 # At pocket scale a picture need not be judged by eye. A small network, trained on rendered scenes alone and used in no
 # training of the models, reads from every pixel whether it belongs to an object and which attributes that object has.
-# Each attribute that a caption *states* (colour, shape, place, how many objects, ...) is then either found on the stated
-# object or not; what a caption leaves open is not asked. The control says what chance would give: the same pictures,
-# judged by the next caption of the list instead of their own. Intervals are 95 % bootstraps over captions.
+# Each attribute that a caption *states* (colour, shape, place, how many objects, ...) is then either found on the
+# stated object or not; what a caption leaves open is not asked. The control says what chance would give: the same
+# pictures, judged by the next caption of the list instead of their own. Intervals are 95 % bootstraps over captions.
 
 # %%
 agreement, per_caption = {}, {}  # per attribute (found, stated); per caption [captions, 2]
@@ -159,8 +162,8 @@ if scale != "sdxl":
     judged[control] = pictures["Turbo, 1 step"], [*stated[1:], stated[0]]
     for title, (drawn, said) in judged.items():
         agreement[title] = caption_agreement(judge, drawn, said)
-        each = [caption_agreement(judge, one[None], [caption])["all"] for one, caption in zip(drawn, said, strict=True)]
-        per_caption[title] = torch.tensor(each)
+        pairs = zip(drawn, said, strict=True)
+        per_caption[title] = torch.tensor([caption_agreement(judge, one[None], [text])["all"] for one, text in pairs])
 
 # %%
 rows = min(shown, len(prompts))
@@ -174,15 +177,15 @@ for i, row in enumerate(axes):
         ax.set_title(title if i == 0 else "")
         if title in per_caption:
             ax.set_xlabel("{} of {} found".format(*per_caption[title][i].tolist()), fontsize=8, labelpad=2)
-found_and_stated = {title: each[:rows] for title, each in per_caption.items()}
+found_and_stated = {title: counts_of[:rows] for title, counts_of in per_caption.items()}
 save_figure(run, fig, "contact_sheet", {"prompts": prompts[:rows], "found_and_stated": found_and_stated, "seed": seed})
 
 # %% [markdown]
-# **What we see.** Each row is one caption, each column one way to draw it; the count below a picture is the judge's. Read
-# along a row to see what fewer steps cost. Read a caption against its pictures to see what is lost first: a count below
-# the full number says that something stated is missing, or sits on the wrong object. A few pictures prove little, so the
-# next figure pools all captions, splits the count by attribute and puts the control beside it. The first group, `all`,
-# carries the intervals; the number in brackets says how often the attribute is stated.
+# **What we see.** Each row is one caption, each column one way to draw it; the count below a picture is the judge's.
+# Read along a row to see what fewer steps cost. Read a caption against its pictures to see what is lost first: a count
+# below the full number says that something stated is missing, or sits on the wrong object. A few pictures prove little,
+# so the next figure pools all captions, splits the count by attribute and puts the control beside it. The first group,
+# `all`, carries the intervals; the number in brackets says how often the attribute is stated.
 
 
 # %%
@@ -192,7 +195,7 @@ def quotient(mean):
 
 
 sampling = {"resamples": counts.bootstrap, "seed": seed}
-shares = {title: bootstrap_interval(each, quotient, **sampling) for title, each in per_caption.items()}
+shares = {title: bootstrap_interval(rows_of, quotient, **sampling) for title, rows_of in per_caption.items()}
 verdicts = []
 for title, share in shares.items():
     print(f"{title:44} {share.value:.3f} (95 % {share.low:.3f} to {share.high:.3f}), {len(prompts)} captions")
@@ -224,18 +227,20 @@ if agreement:
     print(save_figure(run, fig, "agreement", result | {"seed": seed}, verdicts=verdicts))
 
 # %% [markdown]
-# **What we see.** The distance between a model's marker and the control's is what the caption contributed; the distance
-# between base and one-step Turbo is what the one step costs, attribute by attribute. The table above the figure says the
-# same for all attributes together, with its intervals. Attributes that stay low in all three columns are a limit of the
-# pocket models and not of the number of steps. At sdxl scale no judge knows the truth, and this section draws nothing.
+# **What we see.** The distance between a model's marker and the control's is what the caption contributed; the
+# distance between base and one-step Turbo is what the one step costs, attribute by attribute. The table above the
+# figure says the same for all attributes together, with its intervals. Attributes that stay low in all three columns
+# are a limit of the pocket models and not of the number of steps. At sdxl scale no judge knows the truth, and this
+# section draws nothing.
 #
 # ### Is the judge right about pictures that a model drew?
 #
-# It was trained on renders, whose truth is exact. What a model draws may be blurred, half one shape and half another, or of a colour
-# between two: there the judge should say *none of these*, and what it abstains from counts as not found. Whether it does so was
-# checked once **by eye**: a hundred pictures of one-step Turbo, half of them with a feature turned on, were labelled by looking at
-# them, without their captions and without the judge's answers. `by_eye.json` says who looked. The control compares the judge with the
-# next picture's labels. One pair of eyes errs too, on stripes and eyes of two pixels above all.
+# It was trained on renders, whose truth is exact. What a model draws may be blurred, half one shape and half another,
+# or of a colour between two: there the judge should say *none of these*, and what it abstains from counts as not found.
+# Whether it does so was checked once **by eye**: a hundred pictures of one-step Turbo, half of them with a feature
+# turned on, were labelled by looking at them, without their captions and without the judge's answers. `by_eye.json`
+# says who looked. The control compares the judge with the next picture's labels. One pair of eyes errs too, above all
+# on stripes and on drawn eyes of two pixels.
 
 # %%
 eye_verdicts, eye_shares = [], {}
@@ -243,7 +248,7 @@ if scale != "sdxl":
     from sae_lib.pocket import NAMED, SEEN, UNNAMED, compare_with_eye, count_answers, judge_images, load_by_eye
 
     labelled = load_by_eye()
-    seen = judge_images(judge, torch.stack([each.picture for each in labelled]))
+    seen = judge_images(judge, torch.stack([example.picture for example in labelled]))
     answers = compare_with_eye(labelled, seen)
     shifted = compare_with_eye([*labelled[1:], labelled[0]], seen)
     halves = {"unedited": answers[:50], "a feature turned on": answers[50:], "next picture's labels": shifted}
@@ -251,8 +256,8 @@ if scale != "sdxl":
     for side, kinds in asked.items():
         for title, part in {**halves, "all": answers}.items():
             counted = {name or "all": count_answers(part, *kinds, name) for name in ("", "number", *SEEN)}
-            enough = {name: each for name, each in counted.items() if each[:, 1].sum() >= 5}
-            eye_shares[side, title] = {n: bootstrap_interval(e, quotient, **sampling) for n, e in enough.items()}
+            enough = {name: pairs for name, pairs in counted.items() if pairs[:, 1].sum() >= 5}
+            eye_shares[side, title] = {name: bootstrap_interval(enough[name], quotient, **sampling) for name in enough}
     for side, claim in zip(asked, (eye_claim, none_claim), strict=True):
         share, chance = (eye_shares[side, title]["all"] for title in ("all", "next picture's labels"))
         eye_verdicts.append(claim.judge(run, share.value, share[1:]))
@@ -273,23 +278,23 @@ if eye_shares:
         ax.grid(False, axis="y")
     axes[0].set_yticks(range(len(names)), names)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-    result = {f"{side}, {title}": each for (side, title), each in eye_shares.items()}
+    result = {f"{side}, {title}": by_name for (side, title), by_name in eye_shares.items()}
     result = {"shares": result, "pictures": len(labelled), "labelled": "by eye, once", "seed": seed}
     save_figure(run, fig, "judge_by_eye", result, verdicts=eye_verdicts)
 
 # %% [markdown]
-# **What we see.** Left: how often the judge names the value that the eye names; what is missing is another value, or an abstention.
-# Right: where the eye can name none, how often the judge abstains as well; the rest is a value that it makes up. An attribute
-# without a marker had fewer than five cases. Every rate of the other notebooks that a judge measured inherits both errors; random
-# features, directions and other captions stand beside them and share the errors.
+# **What we see.** Left: how often the judge names the value that the eye names; otherwise it names another value, or
+# abstains. Right: where the eye can name none, how often the judge abstains as well; otherwise it makes a value up. An
+# attribute without a marker had fewer than five cases. Both errors are in every rate that a judge measures in the other
+# notebooks. The controls there (random features, directions, other captions) share them.
 #
 # ## 1.4 Where the blocks sit (paper: Fig. 10)
 #
 # SDXL's U-Net goes down two resolutions and up again. It is built of ResNets, which work position by position and on
-# their neighbours, and of cross-attention transformer blocks, which let positions look at each other and at the caption.
-# The codes are the paper's: `down.2.1` is the second attention block of the third down stage, `down.2.r1` the second
-# ResNet there. Nothing in the next figure is typed in: the order comes from the library's one table of codes, the module
-# classes are counted in the loaded U-Net, and the shapes are read off the updates of one real forward pass.
+# their neighbours, and of cross-attention transformer blocks, which let positions look at each other and at the
+# caption. The codes are the paper's: `down.2.1` is the second attention block of the third down stage, `down.2.r1` the
+# second ResNet there. Nothing in the next figure is typed in: the order comes from the library's one table of codes,
+# the module classes are counted in the loaded U-Net, and the shapes are read off the updates of one real forward pass.
 
 # %%
 turbo = pipes["turbo"]
@@ -348,31 +353,31 @@ ax.set(xlim=(-3.6, len(codes) - 0.4), ylim=(-len(sizes) + 0.35, 0.5))
 ax.axis("off")
 kinds = {"ResNet": "white", "attention block": "#DDDDDD", "one of the paper's four": BLOCK_COLORS["down.2.1"] + "66"}
 boxes = [
-    plt.Rectangle((0, 0), 1, 1, facecolor=fill, edgecolor=CONTROL_COLOR, label=kind) for kind, fill in kinds.items()
+    plt.Rectangle((0, 0), 1, 1, facecolor=face, edgecolor=CONTROL_COLOR, label=kind) for kind, face in kinds.items()
 ]
 skip = ax.plot([], "--", color=CONTROL_COLOR, label="skip connections")
 fig.legend(handles=[*boxes, *skip], loc="outside lower center", ncols=4, columnspacing=1)
 save_figure(run, fig, "unet", {"shapes": shapes, "layers": layers, "counted": counted}, verdicts=count_verdicts)
 
 # %% [markdown]
-# **What we see.** Left to right is the order of computation, top to bottom the resolution. White boxes are ResNets, grey
-# ones attention blocks, coloured ones the four attention blocks that the paper decomposes; `×` gives the transformer
-# layers inside a block. Dashed arrows are the skip connections, one a level where SDXL has one a ResNet. The coloured
-# blocks sit where the picture is smallest and the vectors are widest: each position there stands for a large patch of
-# the picture, which is why one can hope to read its vector as "what is here". `down.2.1` is the last block before the
-# bottom, `mid.0` the bottom itself, `up.0.0` and `up.0.1` the first two on the way up.
+# **What we see.** Left to right is the order of computation, top to bottom the resolution. White boxes are ResNets,
+# grey ones attention blocks, coloured ones the four attention blocks that the paper decomposes; `×` gives the
+# transformer layers inside a block. Dashed arrows are the skip connections, one per level; SDXL has one per ResNet. The
+# coloured blocks sit where the picture is smallest and the vectors are widest: each position there stands for a large
+# patch of the picture, which is why one can hope to read its vector as "what is here". `down.2.1` is the last block
+# before the bottom, `mid.0` the bottom itself, `up.0.0` and `up.0.1` the first two on the way up.
 #
 # These four names were found by ablating SDXL. Nothing says that the same names matter in another U-Net of the same
-# wiring. Notebook 05 therefore asks the pocket U-Net itself where its captions enter, and chooses blocks by a rule; from
-# notebook 02 on both sets are looked at.
+# wiring. Notebook 05 therefore asks the pocket U-Net itself where its captions enter, and chooses blocks by a rule;
+# from notebook 02 on both sets are looked at.
 #
 # ## 1.5 What an update is
 #
-# A transformer block reads its input, computes something, and adds it: D_out = D_in + ΔD. The last layer before that sum
-# is called `proj_out`, so its output *is* the update, and `capture_updates` records it there: subtracting two large
+# A transformer block reads its input, computes something, and adds it: D_out = D_in + ΔD. The last layer before that
+# sum is called `proj_out`, so its output *is* the update, and `capture_updates` records it there: subtracting two large
 # numbers in 16 bit would lose digits. The next cell checks this against the definition. It keeps each attention block's
-# input and output with an intervention that changes nothing, and compares their difference with the recorded update. What
-# remains is rounding.
+# input and output with an intervention that changes nothing, and compares their difference with the recorded update.
+# What remains is rounding.
 
 
 # %%
@@ -400,10 +405,10 @@ print(*(f"{block:9} {gaps[block]:35.1e} {largest[block]:18.2f}" for block in ATT
 # ### How large are the updates?
 #
 # An update matters to the picture only through the sum in which it stands, so its size is best read against the input
-# that it is added to. For each of the attention blocks we take the length of the update vector and of the input vector at
-# every position, average both over positions, and divide. To compare blocks of different width the lengths are also
-# given per dimension (length / √d, a root mean square). A large ratio does not say that a block matters: notebook 05 asks
-# that by leaving blocks out. Here is only where the U-Net writes much and where it writes little.
+# that it is added to. For each of the attention blocks we take the length of the update vector and of the input vector
+# at every position, average both over positions, and divide. To compare blocks of different width the lengths are also
+# given per dimension (length / √d, a root mean square). A large ratio does not say that a block matters: notebook 05
+# asks that by leaving blocks out. Here we only see where the U-Net writes much and where it writes little.
 
 
 # %%
@@ -418,8 +423,8 @@ with intervene(turbo, watch):
         for block, rows in parts.items():
             rows.append(torch.stack([size(updates[block][0]), size(seen[block][0])], 1))
 per_prompt = {block: torch.cat(rows) for block, rows in parts.items()}  # [prompts, 2]: update, input
-ratios = {block: bootstrap_interval(each, quotient, **sampling) for block, each in per_prompt.items()}
-means = {block: each.mean(0).tolist() for block, each in per_prompt.items()}
+ratios = {block: bootstrap_interval(sizes_of, quotient, **sampling) for block, sizes_of in per_prompt.items()}
+means = {block: sizes_of.mean(0).tolist() for block, sizes_of in per_prompt.items()}
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.9), sharey=True)
@@ -430,8 +435,8 @@ for y, block in enumerate(ATTENTION_BLOCKS):
     left.plot(means[block][1], y, "s", color=color, markerfacecolor="white")
     right.hlines(y, ratios[block].low, ratios[block].high, color=color, linewidth=3)
     right.plot(ratios[block].value, y, "o", color=color)
-for marker, fill, label in (("o", "black", "update"), ("s", "white", "block input")):
-    left.plot([], [], marker, color="black", markerfacecolor=fill, label=label)
+for marker, face, label in (("o", "black", "update"), ("s", "white", "block input")):
+    left.plot([], [], marker, color="black", markerfacecolor=face, label=label)
 left.set_xscale("log", base=2)
 left.xaxis.set_major_formatter("{x:g}")
 left.set_xlabel("size per dimension (RMS)")
@@ -442,11 +447,11 @@ fig.legend(loc="outside upper center", ncols=2)
 save_figure(run, fig, "update_sizes", {"rms_update_and_input": means, "ratio": ratios, "n": len(prompts), "seed": seed})
 
 # %% [markdown]
-# **What we see.** Top to bottom is the order of computation. On the left, the line between a full and a hollow marker is
-# the factor between update and input; on the right is the same factor as a ratio with its 95 % interval over prompts. A
-# block keeps its colour in all notebooks. Intervals that are narrow against the differences between blocks say
-# that the size is a property of the block more than of the prompt. Where a ratio is near one, the block rewrites its
-# input; where it is small, it makes a remark.
+# **What we see.** Top to bottom is the order of computation. On the left, the line between a full and a hollow marker
+# is the factor between update and input; on the right is the same factor as a ratio with its 95 % interval over
+# prompts. A block keeps its colour in all notebooks. Intervals that are narrow against the differences between blocks
+# say that the size is a property of the block more than of the prompt. Where a ratio is near one, the block rewrites
+# its input; where it is small, it makes a remark.
 #
 # ## 1.6 Headline numbers
 #
@@ -465,10 +470,10 @@ for block in ATTENTION_BLOCKS:
 # %% [markdown]
 # ## 1.7 Scorecard
 #
-# One line a claim: the word that its rule gave, the claim, this run's number with its interval (counts have none), and the
-# published number with its source where there is one. *audit* is a public third-party audit of the paper against its
-# code, *code* the authors' repository. Smoke and rehearsal give no verdict. The last four claims are asked of the pocket
-# models alone and are missing from the list elsewhere.
+# One line per claim: the word that its rule gave, the claim, this run's number with its interval (counts have none),
+# and the published number with its source where there is one. *audit* is a public third-party audit of the paper
+# against its code, *code* the authors' repository. Smoke and rehearsal give no verdict. The last four claims are asked
+# of the pocket models alone and are missing from the list elsewhere.
 
 # %%
 print(*count_verdicts, *verdicts, *eye_verdicts, sep="\n")
@@ -478,9 +483,11 @@ print(*count_verdicts, *verdicts, *eye_verdicts, sep="\n")
 #
 # - The pocket models share SDXL's classes, block names and wiring, not its size: `×` in the diagram shows how many
 #   transformer layers they have, and their captions know a few dozen words. What holds here need not hold there.
-# - The judge finds attributes that captions state. It is blind to what makes a picture good otherwise, and it errs itself
-#   on a small share of pictures: the model card gives its accuracy on renders, where the truth is exact, `judge_by_eye` on a hundred pictures.
-# - The fifth and the tenth in our two rules are our choice. Base's own score depends on its guidance and number of steps.
+# - The judge finds attributes that captions state. It is blind to what makes a picture good otherwise, and it errs
+#   itself on a small share of pictures: the model card gives its accuracy on renders, where the truth is exact,
+#   `judge_by_eye` on a hundred pictures.
+# - The fifth and the tenth in our two rules are our choice. Base's own score depends on its guidance and number
+#   of steps.
 # - Intervals are over captions; seeds and training runs are not resampled.
 # - The size of an update is not its importance.
 #

@@ -1,12 +1,13 @@
 # %% [markdown]
 # # 02 One-step activations
 #
-# **Claim checked.** The paper treats every position of every picture as one training vector for an SAE: the update that
-# a block adds there while SDXL Turbo draws in one step (paper, section on training; its harvest gives some hundreds of
-# millions of vectors a block). That presumes that a position's update is a meaningful unit: that it says something about
-# *this place of this picture*. This notebook collects such vectors and looks at them as data, before any SAE is trained:
-# how long they are and where, how they are spread over their dimensions, how many directions they use, and what
-# neighbours have in common. It looks at the blocks that notebook 05 chooses for the model, and at the paper's four.
+# **Claim checked.** The paper treats every position of every picture as one training vector for an SAE: the update
+# that a block adds there while SDXL Turbo draws in one step (paper, section on training; its harvest gives some
+# hundreds of millions of vectors per block). That presumes that a position's update is a meaningful unit: that it says
+# something about *this place of this picture*. This notebook collects such vectors and looks at them as data, before
+# any SAE is trained: how long they are and where, how they are spread over their dimensions, how many directions they
+# use, and what neighbours have in common. It looks at the blocks that notebook 05 chooses for the model, and at the
+# paper's four.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
@@ -26,22 +27,22 @@
 # The prompts are the first ones of the training stream that notebook 03 harvests in full, so what is seen here is what
 # the SAEs are trained on. The two claims below are ours: they put the premise, that a position is a meaningful unit,
 # into numbers with a control beside each. The first says that a position tells its surroundings from the rest of *its
-# own picture*: two positions an eighth of the picture apart correlate more, by at least a tenth, than two positions that
-# lie six eighths apart in the same picture. The control takes the second position from another picture, and is
-# subtracted. The second claim, which needs a judge that knows where the objects are, says that objects and background differ
-# more in their updates than any two areas of these shapes do: it explains at least a hundredth more of the variance than
-# the masks of another picture do.
+# own picture*: two positions an eighth of the picture apart correlate more, by at least a tenth, than two positions
+# that lie six eighths apart in the same picture. The control takes the second position from another picture, and is
+# subtracted. The second claim, which needs a judge that knows where the objects are, says that objects and background
+# differ more in their updates than any two areas of these shapes do: it explains at least a hundredth more of the
+# variance than the masks of another picture do.
 #
 # The first rule was changed on 2026-11-26, before the run with the chosen blocks: it used to compare neighbours with
-# positions of another picture, which holds best where all positions of a picture are equal, so it tested the opposite of
-# the premise.
+# positions of another picture, which holds best where all positions of a picture are equal, so it tested the opposite
+# of the premise.
 
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
 source: str = ""  # sdxl: folder or Hub id of Turbo; "random" or "random/16" rehearses with random weights
 seed: int = 0  # of the noise, the controls and the bootstrap
 blocks: str = ""  # "chosen" (default at pocket scale), "paper" (default at sdxl scale), or codes with commas
-prompt_file: str = ""  # sdxl: a text file with one prompt a line; empty for the authors' data set
+prompt_file: str = ""  # sdxl: a text file with one prompt per line; empty for the authors' data set
 count: int = 256  # prompts whose updates are looked at; smoke and rehearsal take fewer
 shown: int = 4  # pictures shown
 
@@ -86,11 +87,11 @@ object_claim = "{}: objects and background differ more than by chance (share of 
 #
 # One forward pass of the U-Net from pure noise, and each block has written its update once. `stream_updates` runs the
 # U-Net over the prompts in batches, as far as the last of these blocks and no further, and hands over what each block's
-# `proj_out` gave out (notebook 01 shows that this is output − input). A map keeps the U-Net's layout, channels first. `to_vectors` turns it
-# into rows for the SAE, channels last: one row per position, all positions of the first prompt, then the second, line by
-# line. The cell takes one row apart to show that nothing is mixed on the way, and that `to_maps` undoes it. Blocks differ
-# in grid and width: the lowest level of the U-Net has the coarsest grid and the widest vectors, the level above it twice
-# as many cells along each side and half the width.
+# `proj_out` gave out (notebook 01 shows that this is output − input). A map keeps the U-Net's layout, channels first.
+# `to_vectors` turns it into rows for the SAE, channels last: one row per position, all positions of the first prompt,
+# then the second, line by line. The cell takes one row apart to show that nothing is mixed on the way, and that
+# `to_maps` undoes it. Blocks differ in grid and in width: the lowest level of the U-Net has the coarsest grid and the
+# widest vectors, the level above it twice as many cells along each side and half the width.
 
 # %%
 pipe = assets.pipe()
@@ -120,10 +121,10 @@ print(f"row {row} of {first} is prompt {prompt}, line {i}, column {j}: {prompts[
 #
 # A picture depends on its noise, so the harvest is reproducible only if a prompt's noise is. The authors seed one
 # generator for each batch of 50 prompts [code]: what noise a prompt gets depends on how many prompts stand before it in
-# its batch, and another batch size gives other pictures. Here each prompt has a generator of its own, seeded by its index.
-# The check collects the same prompts twice, in one batch and in batches of another size, under both rules, and prints how
-# far the second update is from the first, relative to its length. Zero up to rounding is what one wants. Under the
-# authors' rule the prompts of the first batch keep their place and their noise; look at the ones after them.
+# its batch, and another batch size gives other pictures. Here each prompt has a generator of its own, seeded by its
+# index. The check collects the same prompts twice, in one batch and in batches of another size, under both rules, and
+# prints how far the second update is from the first, relative to its length. Zero up to rounding is what one wants.
+# Under the authors' rule the prompts of the first batch keep their place and their noise; look at the ones after them.
 
 
 # %%
@@ -152,12 +153,12 @@ for own_generators, rule in ((True, "one generator per prompt"), (False, "one ge
 # %% [markdown]
 # ## 2.3 How long are the vectors, and where?
 #
-# The length ‖ΔD_ij‖ says how much a block writes at a place. The first rows of the figure are pictures with their
-# maps of lengths, a column per block in the order of the forward pass; each block's map is divided by the block's mean length, so that all share one colour scale and 1 is
-# average. The last row is the mean over all prompts: what remains there belongs to the place alone, whatever the picture
-# shows. The table splits the variance of the lengths accordingly into the share that the place explains (variance of
-# the mean map), the share that the picture explains (variance of a picture's mean), and what is left: this place in this
-# picture.
+# The length ‖ΔD_ij‖ says how much a block writes at a place. The first rows of the figure are pictures with their maps
+# of lengths, a column per block in the order of the forward pass; each block's map is divided by the block's mean
+# length, so that all share one colour scale and 1 is average. The last row is the mean over all prompts: what remains
+# there belongs to the place alone, whatever the picture shows. The table splits the variance of the lengths in the same
+# way: a share that the place explains (variance of the mean map), a share that the picture explains (variance of a
+# picture's mean), and what is left: this place in this picture.
 
 # %%
 lengths = {block: maps[block].norm(dim=1) for block in both}  # [prompts, height, width]
@@ -193,18 +194,18 @@ result = {"mean_maps": {block: map_.mean(0) for block, map_ in relative.items()}
 save_figure(run, fig, "norms", result | {"prompts": len(prompts), "seed": seed})
 
 # %% [markdown]
-# **What we see.** Compare a map with its picture: bright places are where the block writes more than its average. Compare
-# the rows of one column: what changes from row to row follows the picture, what stays belongs to the place, and the last
-# row shows the latter alone. The table above gives the same split in numbers; its last column is the part that makes it
-# worth having a vector for each position rather than one for each picture.
+# **What we see.** Compare a map with its picture: bright places are where the block writes more than its average.
+# Compare the rows of one column: what changes from row to row follows the picture, what stays belongs to the place, and
+# the last row shows the latter alone. The table above gives the same split in numbers; its last column is the part that
+# makes it worth having a vector for each position rather than one for each picture.
 #
 # ## 2.4 Dimension by dimension
 #
 # Does a single dimension mean anything? In many transformers a few dimensions carry most of the length ("massive
-# activations"), which would let them rule the SAE's squared error. For each dimension we take its mean, its variance and
-# its kurtosis over all vectors. Kurtosis measures tails: 3 for a normal distribution, more when rare large values carry
-# much of the variance, less when the values lie between two ends. The control is drawn from a normal distribution with
-# the same number of vectors and dimensions, so it shows what the finite sample alone gives.
+# activations"), which would let them rule the SAE's squared error. For each dimension we take its mean, its variance
+# and its kurtosis over all vectors. Kurtosis measures tails: 3 for a normal distribution, more when rare large values
+# carry much of the variance, less when the values lie between two ends. The control is drawn from a normal distribution
+# with the same number of vectors and dimensions, so it shows what the finite sample alone gives.
 
 
 # %%
@@ -255,16 +256,16 @@ save_figure(run, fig, "dimensions", result | {"constant": constant, "prompts": l
 # **What we see.** Left: a curve that starts far above 1 and falls steeply belongs to a block with a few dimensions of
 # large variance; a flat one shares the work. Right: curves above the dotted control have heavier tails than a normal
 # distribution, which is what one expects where a direction is used rarely but strongly. The table's last column is the
-# share of the vectors' mean square that is the same at every position of every picture. The SAE need not spend features on
-# that part: its bias `pre_bias` is subtracted before encoding and added back after decoding.
+# share of the vectors' mean square that is the same at every position of every picture. The SAE need not spend features
+# on that part: its bias `pre_bias` is subtracted before encoding and added back after decoding.
 #
 # ## 2.5 How many directions?
 #
 # Dimensions are an arbitrary basis. Principal components ask for the directions of largest variance instead. With λ the
-# variances along them, the *participation ratio* (Σλ)² / Σλ² counts how many directions share the variance: 1 if a single
-# one has it all, d if all have the same. The control permutes each dimension over the vectors by itself: every dimension
-# keeps its values, and nothing ties them together any more. How far a block's curve lies above its control is what
-# the dimensions have in common, and what a linear code of few numbers can use. Blocks of one width share a panel.
+# variances along them, the *participation ratio* (Σλ)² / Σλ² counts how many directions share the variance: 1 if a
+# single one has it all, d if all have the same. The control permutes each dimension over the vectors by itself: every
+# dimension keeps its values, and nothing ties them together any more. How far a block's curve lies above its control is
+# what the dimensions have in common, and what a linear code of few numbers can use. Blocks of one width share a panel.
 
 
 # %%
@@ -309,21 +310,21 @@ result = {"cumulated": cumulated, "participation": participation, "participation
 save_figure(run, fig, "spectrum", result | {"prompts": len(prompts), "seed": seed})
 
 # %% [markdown]
-# **What we see.** A solid curve shows how much of a block's variance so many directions keep; its dotted partner is what
-# the dimensions would keep if they had nothing to do with each other. The table gives the participation ratio of both. A
-# small ratio does not make an SAE superfluous: PCA uses the *same* few directions for every vector, an SAE picks for each
-# vector its own few out of many. Which of the two keeps more at an equal number of coefficients is measured in notebook
-# 04, where PCA is one of the controls.
+# **What we see.** A solid curve shows how much of a block's variance so many directions keep; its dotted partner is
+# what the dimensions would keep if they had nothing to do with each other. The table gives the participation ratio of
+# both. A small ratio does not make an SAE superfluous: PCA uses the *same* few directions for every vector, an SAE
+# picks for each vector its own few out of many. Which of the two keeps more at an equal number of coefficients is
+# measured in notebook 04, where PCA is one of the controls.
 #
 # ## 2.6 What do neighbours have in common?
 #
 # If a vector tells what is at its place, it should resemble the vectors around it more than those at the other end of
 # its own picture. We subtract the mean vector and correlate: the mean inner product of two positions' vectors in one
 # picture, divided by the mean square length, as a function of their distance; at distance 0 it would be 1. The control
-# takes the second position from the next prompt's picture, at the same distance: it keeps what depends on the place alone.
-# *Near* is an eighth of the picture's width, *far* six eighths. A block whose curve starts high and stays high writes one
-# vector per picture, not one per place. What that does to a harvest is the last column of the table: to how many
-# independent vectors the n vectors of a picture are worth, n / (1 + (n − 1) ρ), where ρ is the mean correlation of two
+# takes the second position from the next prompt's picture, at the same distance: it keeps what depends on the place
+# alone. *Near* is an eighth of the picture's width, *far* six eighths. A block whose curve starts high and stays high
+# writes one vector per picture, not one per place. The last column of the table says what that does to a harvest: the n
+# vectors of a picture are worth only n / (1 + (n − 1) ρ) independent ones, where ρ is the mean correlation of two
 # different positions.
 
 
@@ -357,7 +358,7 @@ for block in both:
 local, verdicts = {}, []
 print("block     near    far   near - far   of control   a picture's vectors are worth")
 for block in both:
-    ends = [each[block][:, near[block]] - each[block][:, far[block]] for each in (same, other)]
+    ends = [curve[block][:, near[block]] - curve[block][:, far[block]] for curve in (same, other)]
     local[block] = bootstrap_interval(ends[0] - ends[1], **sampling)
     verdicts.append(Claim(near_claim.format(block), at_least=0.1).judge(run, local[block].value, local[block][1:]))
     there = (same[block].mean(0)[place[block]].item() for place in (near, far))
@@ -398,19 +399,20 @@ result = {"curves": curves, "near_minus_far": local, "independent_vectors": inde
 save_figure(run, fig, "neighbours", result | {"seed": seed}, verdicts=verdicts)
 
 # %% [markdown]
-# **What we see.** Look first at how far a coloured curve falls from left to right: the number in the panel says it, less
-# the control's fall. Where it falls, a vector speaks of its region; where it stays up at the far end, the vector says the
-# same all over the picture, however high it is, and a picture's many vectors are worth little more than one (last column of
-# the table). Where a curve starts low and stays level, most of a vector is neither its picture's nor its neighbours': it
-# belongs to the single cell, as a texture does, or to nothing, and only the test with objects below can tell. A grey curve
-# away from 0 is a pattern of places that every picture repeats. Bands are 95 % intervals over prompts.
+# **What we see.** Look first at how far a coloured curve falls from left to right: the number in the panel says it,
+# less the control's fall. Where it falls, a vector speaks of its region; where it stays up at the far end, the vector
+# says the same all over the picture, however high it is, and a picture's many vectors are worth little more than one
+# (last column of the table). Where a curve starts low and stays level, most of a vector is neither its picture's nor
+# its neighbours': it belongs to the single cell, as a texture does, or to nothing, and only the test with objects
+# below can tell. A grey curve away from 0 is a pattern of places that every picture repeats. Bands are 95 % intervals
+# over prompts.
 #
 # ### A picture of the vectors
 #
-# The three directions of largest variance, shown as red, green and blue, make a picture of a block's vectors: positions of
-# like colour have like vectors, and a colour means the same in all rows of a column (but not in two columns). At pocket
-# scale the objects that the judge finds stand beside them, each in a grey of its own. Drawn in the same noise, picture
-# and updates belong to the same forward pass.
+# The three directions of largest variance, shown as red, green and blue, make a picture of a block's vectors: positions
+# of like colour have like vectors, and a colour means the same in all rows of a column (but not in two columns). At
+# pocket scale the objects that the judge finds stand beside them, each in a grey of its own. Drawn in the same noise,
+# picture and updates belong to the same forward pass.
 
 # %%
 masks = None
@@ -418,10 +420,11 @@ if assets.known:
     from sae_lib.pocket import judge_images
 
     judged = draw_pictures(pipe, prompts[:64], one_step)
-    objects = [[found.mask for found in seen.objects] for seen in judge_images(assets.judge, judged)]
+    objects = [[thing.mask for thing in seen.objects] for seen in judge_images(assets.judge, judged)]
     nothing = torch.zeros(judged.shape[2:], dtype=torch.bool)
-    masks = torch.stack([torch.stack([nothing, *found]).any(0) for found in objects])
-    grey = [sum(((k + 1) * mask.float() for k, mask in enumerate(found[:2])), nothing.float()) for found in objects]
+    masks = torch.stack([torch.stack([nothing, *of_picture]).any(0) for of_picture in objects])
+    shades = [[(k + 1) * mask.float() for k, mask in enumerate(of_picture[:2])] for of_picture in objects]
+    grey = [sum(of_picture, nothing.float()) for of_picture in shades]
 colours = {}
 for block, basis in bases.items():
     leading, cells = basis.components[:3], side[block] ** 2
@@ -431,10 +434,10 @@ for block, basis in bases.items():
     colours[block] = to_maps(((three - low) / (high - low)).clamp(0, 1)[: shown * cells], side[block], side[block])
 
 # %% [markdown]
-# Three directions hold only part of the variance, so a map without an object in it would be no proof that the block does
-# not see the object. The next cells therefore ask with all dimensions. At pocket scale a position counts as object if
-# most of its pixels do. They compute the share of the vectors' variance that lies between the mean object vector and the
-# mean background vector, then the same with the masks of the next picture, and take the difference.
+# Three directions hold only part of the variance, so a map without an object in it would be no proof that the block
+# does not see the object. The next cells therefore ask with all dimensions, at pocket scale. They compute the share of
+# the vectors' variance that lies between the mean object vector and the mean background vector, then the same with the
+# masks of the next picture, and take the difference. A position counts as object if most of its pixels do.
 
 
 # %%
@@ -489,35 +492,37 @@ result = {"prompts": prompts[:shown], "share_of_variance": three_share, "objects
 save_figure(run, fig, "components", result, verdicts=object_verdicts)
 
 # %% [markdown]
-# **What we see.** Where a map's colours follow the outline of an object, the block's strongest directions tell this object
-# from its surroundings; where they follow its halves or its rim, they tell parts; where a whole map has one colour, they
-# tell pictures apart. The line printed with it says how much of each block's variance the three colours show. The lines
-# above the figure say how far objects stand out in all dimensions, beyond what the same masks find in another picture.
+# **What we see.** Where a map's colours follow the outline of an object, the block's strongest directions tell this
+# object from its surroundings; where they follow its halves or its rim, they tell parts; where a whole map has one
+# colour, they tell pictures apart. The line printed with it says how much of each block's variance the three colours
+# show. The lines above the figure say how far objects stand out in all dimensions, beyond what the same masks find in
+# another picture.
 
 # %% [markdown]
 # ## 2.7 What does a harvest cost?
 #
-# A harvest's size follows from four counts: pictures × positions = vectors per block, × dimensions × bytes = bytes per block.
-# The first line puts the counts of the authors' code [code] for four blocks into this formula; they store each block's
-# output beside its update, in 32 bit, which doubles the bytes. The second line is the same harvest with updates alone in
-# 16 bit. The third is this scale's, of all blocks above: those of the finer grid have four times as many vectors of half
-# the width. The first two lines are why vectors are better streamed from the model into the training than stored.
+# A harvest's size follows from four counts: pictures × positions = vectors per block, × dimensions × bytes = bytes per
+# block. The first line puts the counts of the authors' code [code] for four blocks into this formula; they store each
+# block's output beside its update, in 32 bit, which doubles the bytes. The second line is the same harvest with updates
+# alone in 16 bit. The third is the harvest at this scale, of all blocks above; those of the finer grid have four times
+# as many vectors of half the width. The first two lines are why vectors are better streamed from the model into the
+# training than stored.
 
 
 # %%
-def harvest(pictures, blocks, bytes_each, tensors):
+def harvest(pictures, blocks, bytes_per_number, tensors):
     """Vectors of all blocks, given as (positions, d_model), and their bytes."""
     vectors = [pictures * positions for positions, _ in blocks]
     numbers = sum(rows * d_model for rows, (_, d_model) in zip(vectors, blocks, strict=True))
-    return sum(vectors), numbers * bytes_each * tensors
+    return sum(vectors), numbers * bytes_per_number * tensors
 
 
 paper = {"pictures": 30_000 * 50, "blocks": [(16 * 16, 1280)] * 4}  # [code]
 here = {"pictures": counts.train_prompts, "blocks": [(side[block] ** 2, width[block]) for block in both]}
 harvests = {
-    "paper, output and update in 32 bit": harvest(**paper, bytes_each=4, tensors=2),
-    "paper, updates in 16 bit": harvest(**paper, bytes_each=2, tensors=1),
-    f"{scale}, updates in 32 bit": harvest(**here, bytes_each=4, tensors=1),
+    "paper, output and update in 32 bit": harvest(**paper, bytes_per_number=4, tensors=2),
+    "paper, updates in 16 bit": harvest(**paper, bytes_per_number=2, tensors=1),
+    f"{scale}, updates in 32 bit": harvest(**here, bytes_per_number=4, tensors=1),
 }
 for name, (rows, size) in harvests.items():
     print(f"{name:36} {rows:13,d} vectors   {size / 1e9:12,.3f} GB")
@@ -525,9 +530,9 @@ for name, (rows, size) in harvests.items():
 # %% [markdown]
 # ## 2.8 Headline numbers
 #
-# The cell that the tests execute again and compare: is a prompt's update its own, how many directions share the variance,
-# how much more near positions of a picture have in common than far ones, how much objects stand out, how large the
-# paper's harvest is.
+# The cell that the tests execute again and compare: is a prompt's update its own, how many directions share the
+# variance, how much more near positions of a picture have in common than far ones, how much objects stand out, how
+# large the paper's harvest is.
 
 # %% tags=["nbval-check-output"]
 own, per_batch = change["one generator per prompt"].max(), change["one generator per batch"].max()
@@ -543,10 +548,11 @@ print(f"paper's harvest: {harvests['paper, output and update in 32 bit'][0] / 1e
 # %% [markdown]
 # ## 2.9 Scorecard
 #
-# The claims of section 2.1, block by block. Both are premises of ours; the paper states no number for them, so on its own
-# models the word is *not published* and the numbers stand for themselves. A claim that fails here for a block says that
-# the block's vectors are a poor description of single places: its features speak of whole pictures, and its many training
-# vectors are worth little more than its pictures. Such a block needs more prompts, not more positions (notebook 03).
+# The claims of section 2.1, block by block. Both are premises of ours; the paper states no number for them, so on its
+# own models the word is *not published* and the numbers stand for themselves. A claim that fails here for a block says
+# that the block's vectors are a poor description of single places: its features speak of whole pictures, and its many
+# training vectors are worth little more than its pictures. Such a block needs more prompts, not more positions
+# (notebook 03).
 
 # %%
 print(*verdicts, *object_verdicts, sep="\n")
@@ -554,15 +560,15 @@ print(*verdicts, *object_verdicts, sep="\n")
 # %% [markdown]
 # ## 2.10 Limits
 #
-# - Variance is not meaning: a direction can carry much of the variance and change nothing in the picture, and the reverse.
-#   Notebooks 05 and 08 intervene.
+# - Variance is not meaning: a direction can carry much of the variance and change nothing in the picture, and the
+#   reverse. Notebooks 05 and 08 intervene.
 # - A few hundred prompts estimate means, variances and spectra well, single largest values and kurtosis less well.
-# - Object and background differ in place too: objects prefer the middle. The control with another picture's masks removes
-#   what is common to all pictures, but not every difference of size and position.
+# - Object and background differ in place too: objects prefer the middle. The control with another picture's masks
+#   removes what is common to all pictures, but not every difference of size and position.
 # - One step only: how updates change along a denoising run is the subject of notebook 04.
 # - The positions of the pocket model each cover a much larger part of a picture than SDXL's, most of all in its lowest
-#   level, so fewer distances and coarser objects can be told apart. Near and far are fixed shares of the picture for this
-#   reason, and still a coarse cell's neighbour is not the same as two fine cells' distance.
+#   level, so fewer distances and coarser objects can be told apart. Near and far are fixed shares of the picture for
+#   this reason, and still a coarse cell's neighbour is not the same as two fine cells' distance.
 #
 # ## 2.11 Exercises
 #

@@ -3,9 +3,9 @@
 #
 # **Claim checked.** A k-sparse autoencoder (SAE) trained on the updates that a block adds while SDXL Turbo draws in one
 # step explains most of their variance with a few features of an overcomplete dictionary, more of it the larger k is
-# (paper: Fig. 2, of which two points are measured here), and (near) no feature dies (the released SAEs' statistics). What
-# the features mean is looked at below, in pictures chosen by a rule; whether they cause what they show is for later
-# notebooks. SAEs are trained on the blocks that notebook 05 chooses for the model and on the paper's four.
+# (paper: Fig. 2, of which two points are measured here), and hardly any feature dies (the released SAEs' statistics).
+# What the features mean is looked at below, in pictures chosen by a rule; whether they cause what they show is for
+# later notebooks. SAEs are trained on the blocks that notebook 05 chooses for the model and on the paper's four.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
@@ -23,15 +23,15 @@
 # %% [markdown]
 # ## 3.1 Parameters and set-up
 #
-# Three claims get a verdict, by rules that stand here before anything is trained. The first two ask what the paper's Fig. 2
-# shows of k, at the two sizes that this companion uses. That a larger SAE explains more would be true of random features
-# too, and of principal components. So the number is the share that training explains *of what an untrained SAE of the same
-# k and n_f leaves over*: 0 if nothing was learnt, 1 if nothing is left. The first rule asks that it be at least a half for
-# the larger SAE, the second that it be larger for the larger SAE. The third claim is read off the released SAEs'
-# statistics: one feature of 20,480 has a mean activation of zero. How many features fire depends on how many vectors one
-# looks at, and we look at few, so the pocket rule allows one feature in twenty. At pocket scale a claim holds only if its
-# whole 95 % interval satisfies the rule. Intervals are bootstraps: of explained variance over held-out prompts, of a
-# share of features over blocks and features.
+# Three claims get a verdict, by rules that stand here before anything is trained. The first two ask what the paper's
+# Fig. 2 shows of k, at the two sizes that this companion uses. That a larger SAE explains more would be true of random
+# features too, and of principal components. So the number is the share that training explains *of what an untrained SAE
+# of the same k and n_f leaves over*: 0 if nothing was learnt, 1 if nothing is left. The first rule asks that it be at
+# least a half for the larger SAE, the second that it be larger for the larger SAE. The third claim is read off the
+# released SAEs' statistics: one feature of 20,480 has a mean activation of zero. How many features fire depends on how
+# many vectors one looks at, and we look at few, so the pocket rule allows one feature in twenty. At pocket scale a
+# claim holds only if its whole 95 % interval satisfies the rule. Intervals are bootstraps: of explained variance over
+# held-out prompts, of a share of features over blocks and features.
 #
 # The first two rules were changed on 2026-11-26, before the run with the chosen blocks: before, the larger k had to
 # explain more, which an untrained SAE does as well.
@@ -41,7 +41,7 @@ scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
 source: str = ""  # sdxl: folder or Hub id of Turbo; "random" or "random/16" rehearses with random weights
 seed: int = 0  # of the noise, the vectors' order, the SAEs' first weights and the bootstrap
 blocks: str = ""  # "chosen" (default at pocket scale), "paper" (default at sdxl scale), or codes with commas
-prompt_file: str = ""  # sdxl: a text file with one prompt a line; empty for the authors' data set
+prompt_file: str = ""  # sdxl: a text file with one prompt per line; empty for the authors' data set
 saes: str = "published"  # sdxl: the authors' SAEs, or "trained": here, on 1.5 million prompts
 sae_folder: str = ""  # sdxl, published: a folder with the authors' checkpoints; empty for the Hub
 batch: int = 0  # prompts per call while measuring; 0 for the scale's, fewer for a small GPU
@@ -108,22 +108,22 @@ larger_claim = Claim(
 # %% [markdown]
 # ## 3.2 What is trained, and on what
 #
-# An SAE reads one update vector and writes it as s = ReLU(TopK(W_enc (x − b_pre) + b_act)) and x' = W_dec s + b_pre. The
-# loss is the squared error in units of the vectors' variance, and a small term in which dead features try to explain what
-# the others leave over. Equations, initialisation and order of steps are the authors'; what differs at pocket scale is
-# printed below the paper's values. There are two SAEs per block. The *panel* SAE is small: its features are looked at,
-# painted with and judged. Its k and n_f were chosen by a rule for each width of update, from a sweep on captions of their
-# own (`python -m notebooks.experiments.pocket.train sizes`); at sdxl scale they are the paper's k = 10 and n_f = 4 d_model. The
-# *transfer* SAE is that of Figure 3, k = d_model / 8 and n_f = 4 d_model. The vectors come from training prompts, one
-# step of Turbo each, mixed over prompts. They are fewer than the paper's and seen several times; `TrainingStream` says
-# how.
+# An SAE reads one update vector and writes it as s = ReLU(TopK(W_enc (x − b_pre) + b_act)) and x' = W_dec s + b_pre.
+# The loss is the squared error in units of the vectors' variance, and a small term in which dead features try to
+# explain what the others leave over. Equations, initialisation and order of steps are the authors'; what differs at
+# pocket scale is printed below the paper's values. There are two SAEs per block. The *panel* SAE is small: its features
+# are looked at, painted with and judged. Its k and n_f were chosen by a rule for each width of update, from a sweep on
+# captions of their own (`python -m notebooks.experiments.pocket.train sizes`); at sdxl scale they are the paper's k =
+# 10 and n_f = 4 d_model. The *transfer* SAE is that of Figure 3, k = d_model / 8 and n_f = 4 d_model. The vectors come
+# from training prompts, one step of Turbo each, mixed over prompts. They are fewer than the paper's and seen several
+# times; `TrainingStream` says how.
 
 # %%
 turbo = assets.pipe()
 trained = one_step_saes(assets, seed, saes)
 configs = {kind: trained.configs(kind) for kind in KINDS}
 lasting = f"{counts.train_prompts:,} prompts, seen {counts.passes} times" if trained.folder else "published"
-print(f"{lasting}; {len(trained.saes)} SAEs, of each block two")
+print(f"{lasting}; {len(trained.saes)} SAEs, two per block")
 example = configs["panel"][both[0]]
 paper = type(example).paper(example.block)
 for name in ("batch_size", "lr", "auxk_coef", "init_batches"):
@@ -137,10 +137,10 @@ for block in both:
 # %% [markdown]
 # ## 3.3 Training
 #
-# `train_saes` logs the loss and three numbers of each hundredth batch (also its speed and memory): the explained variance (EV: the share of the
-# variance that the reconstruction keeps, averaged over dimensions), L0 (how many of the k kept activations are not zero)
-# and the share of dead features (silent for more than 3 % of the run's vectors; paper: 2.6 %). They are measured on vectors
-# that are about to be trained on, so from the second pass on they are not held out.
+# For every hundredth batch `train_saes` logs its loss, speed and memory, and three numbers: the explained variance (EV:
+# the share of the variance that the reconstruction keeps, averaged over dimensions), L0 (how many of the k kept
+# activations are not zero) and the share of dead features (silent for more than 3 % of the run's vectors; paper: 2.6
+# %). They are measured on vectors that are about to be trained on, so from the second pass on they are not held out.
 
 # %%
 logs = {config: trained.log(config) for config in trained.saes if trained.folder}
@@ -179,51 +179,52 @@ else:
     print("published SAEs come without a training log")
 
 # %% [markdown]
-# **What we see.** One line per SAE, full lines for the transfer SAEs, one batch per point, no average over batches. Blocks of
-# the finer grid give four times as many vectors, so their lines run longer (the axis is logarithmic). Curves that have
-# flattened say that the run is long enough for this number of vectors; an L0 below k says that some of the kept
-# pre-activations were negative and ReLU dropped them. Where dead features appear and go again, the auxiliary term is at
-# work.
+# **What we see.** One line per SAE, full lines for the transfer SAEs, one batch per point, no average over batches.
+# Blocks of the finer grid give four times as many vectors, so their lines run longer (the axis is logarithmic). Curves
+# that have flattened say that the run is long enough for this number of vectors; an L0 below k says that some of the
+# kept pre-activations were negative and ReLU dropped them. Where dead features appear and go again, the auxiliary term
+# is at work.
 #
 # ### Which learning rate?
 #
 # The paper's 1e-4 belongs to 94,000 steps of 4,096 vectors; a run of a few thousand steps of 512 is better served by a
-# larger one. One command made a sweep (it takes minutes, so its result is stored), measured on held-out prompts. It is
-# older than the choice of blocks: it was made on the paper's four blocks with k = d / 8, and each vector was seen
+# larger one. One command made a sweep (it takes minutes, so its result is stored), measured on held-out prompts. The
+# sweep is older than the choice of blocks. It used the paper's four blocks with k = d / 8, and each vector was seen
 # more often than above, as the printed line says. The rate was kept.
 
 # %%
 sweep = json.loads((ROOT / "figures" / "results" / "sae_learning_rate.json").read_text())
-told = sweep["result"]
-print(f"{sweep['run']['command']}: k = {told['k']}, blocks {', '.join(told['blocks'])}")
-print(f"{told['prompts']:,} prompts, each seen {told['passes']} times; this notebook: {lasting}")
+swept, rates = sweep["result"], sweep["result"]["learning_rates"]
+print(f"{sweep['run']['command']}: k = {swept['k']}, blocks {', '.join(swept['blocks'])}")
+print(f"{swept['prompts']:,} prompts, each seen {swept['passes']} times; this notebook: {lasting}")
 fig, (left, right) = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.4))
-for block, by_rate in sweep["result"]["blocks"].items():
+for block, by_rate in swept["blocks"].items():
     look = {"color": BLOCK_COLORS[block], "marker": BLOCK_MARKERS[block]}
-    rates = sweep["result"]["learning_rates"]
     left.plot(rates, by_rate["explained_variance"], label=block, **look)
     right.plot(rates, by_rate["dead_share"], **look)
 for ax, label in ((left, "explained variance, held out"), (right, "share of dead features")):
-    ax.axvline(sweep["result"]["chosen"], color=CONTROL_COLOR, linestyle="--", zorder=0)
+    ax.axvline(swept["chosen"], color=CONTROL_COLOR, linestyle="--", zorder=0)
     ax.set(xscale="log", xlabel="learning rate", ylabel=label)
     ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
     ax.minorticks_off()
 fig.legend(loc="outside upper center", ncols=4)
-save_figure(run, fig, "learning_rate", sweep["result"])
+save_figure(run, fig, "learning_rate", swept)
 
 # %% [markdown]
 # **What we see.** Each marker is one training run of the pocket models' SAEs; the dashed line marks the rate that
 # `SAEConfig.pocket` uses. Read the left panel for where the curves are highest, the right one for the rate at which
-# features begin to die: of rates that explain about equally much, the one that keeps more features alive is preferable.
-# Where a curve still rises at the largest rate, the sweep ends too early for that block: the best rate may lie beyond it.
+# features begin to die: of rates that explain about equally much, the one that keeps more features alive is
+# preferable. Where a curve still rises at the largest rate, the sweep ends too early for that block: the best rate may
+# lie beyond it.
 #
 # ## 3.4 How much do they explain?
 #
-# Measured on held-out prompts: scenes that neither a model nor an SAE was trained on, with noise of their own. Beside the
-# SAEs stand their controls. The *untrained* SAE has random features, the trained one's size and its b_pre. *PCA* keeps as
-# many numbers per vector as the transfer SAE, but the same directions for every vector. The *permuted* SAE was trained as
-# the transfer SAE on vectors whose dimensions had been permuted over the rows, each by itself: it knows each dimension's
-# values and no direction. The shipped SAEs were made by the same recipe from another seed and from more prompts.
+# Measured on held-out prompts: scenes that neither a model nor an SAE was trained on, with noise of their own. Beside
+# the SAEs stand their controls. The *untrained* SAE has random features, the trained one's size and its b_pre. *PCA*
+# keeps as many numbers per vector as the transfer SAE, but the same directions for every vector. The *permuted* SAE
+# was trained as the transfer SAE on vectors whose dimensions had been permuted over the rows, each by itself: it knows
+# each dimension's values and no direction. The shipped SAEs were made by the same recipe from another seed and from
+# more prompts.
 
 # %%
 held_out = assets.prompts(min(pictures, 5 * counts.transfer_prompts))
@@ -268,7 +269,7 @@ table = {name: {block: interval_of(samples[f"{block}/{name}"]) for block in both
 print(f"explained variance of {len(held_out)} held-out prompts (95 % intervals over prompts: in the record)")
 print(f"{'':20}", *(f"{block:>8}" for block in both))
 for name, row in table.items():
-    print(f"{name:20}", *(f"{each.value:8.3f}" for each in row.values()))
+    print(f"{name:20}", *(f"{interval.value:8.3f}" for interval in row.values()))
 learnt = {}
 for kind in KINDS:
     pairs = [(samples[f"{block}/SAE, {kind}"], samples[f"{block}/untrained, {kind}"]) for block in both]
@@ -286,8 +287,9 @@ for shift, name in enumerate(table):
     what, kind = name.split(", ")
     look = {"color": colors.get(what, CONTROL_COLOR), "markersize": 3.5}
     look |= {"markerfacecolor": look["color"] if kind == "transfer" else "white"}
-    ax.plot(places, [each.value for each in table[name].values()], markers[what], label=name, **look)
-    ax.vlines(places, *zip(*(each[1:] for each in table[name].values()), strict=True), color=look["color"], lw=1)
+    ax.plot(places, [interval.value for interval in table[name].values()], markers[what], label=name, **look)
+    ends = zip(*(interval[1:] for interval in table[name].values()), strict=True)
+    ax.vlines(places, *ends, color=look["color"], lw=1)
 ax.set(ylabel="explained variance, held out", ylim=(min(0, ax.get_ylim()[0]), 1))
 ax.set_xticks(range(len(both)), both)
 ax.grid(False, axis="x")
@@ -297,12 +299,12 @@ verdicts = [learnt_verdict, larger_verdict]
 save_figure(run, fig, "explained_variance", result | {"seed": seed}, measured_folder, verdicts)
 
 # %% [markdown]
-# **What we see.** Hollow markers are panel SAEs, full ones transfer SAEs; vertical bars are the intervals over the held-out
-# prompts named above the table, most of them shorter than the marker. The distance from an SAE to the grey markers is what
-# its learnt features are worth: to the *untrained* SAE of its size, what training brought at all; to the *permuted* SAE,
-# what is gained by knowing directions and not only sizes; to *PCA*, what is gained, or lost, by choosing other directions
-# for every vector, at the same count of numbers. The shipped SAEs should lie where ours do, or a little above since they
-# saw more prompts: what that changes for single features is in section 3.6.
+# **What we see.** Hollow markers are panel SAEs, full ones transfer SAEs; vertical bars are the intervals over the
+# held-out prompts named above the table, most of them shorter than the marker. The distance from an SAE to the grey
+# markers is what its learnt features are worth: to the *untrained* SAE of its size, what training brought at all; to
+# the *permuted* SAE, what is gained by knowing directions and not only sizes; to *PCA*, what is gained, or lost, by
+# choosing other directions for every vector, at the same count of numbers. The shipped SAEs should lie where ours do,
+# or a little above since they saw more prompts: what that changes for single features is in section 3.6.
 #
 # ## 3.5 How often do features fire?
 #
@@ -353,37 +355,37 @@ for ax, kind in zip(axes, KINDS, strict=True):
     ax.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
 axes[0].set_ylabel("share of positions\nwhere it fires")
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
-by_name = [{c.folder_name: value for c, value in each.items()} for each in (often, l0, silent)]
+by_name = [{c.folder_name: value for c, value in measured.items()} for measured in (often, l0, silent)]
 result = dict(zip(("share_of_positions", "l0", "never_fires"), by_name, strict=True))
 save_figure(run, fig, "firing", result | {"never": never, "prompts": len(held_out)}, trained.folder, [dead_verdict])
 
 # %% [markdown]
 # **What we see.** Features from left to right, the most frequent first; a dashed line is where all would lie if all
-# fired equally often (k / n_f, which depends on a block's width). A curve that starts far above it has features that are on almost everywhere: they code
-# what most positions have in common rather than something particular. A curve that ends before 100 % shows the features
-# that never fired here.
+# fired equally often (k / n_f, which depends on a block's width). A curve that starts far above it has features that
+# are on almost everywhere: they code what most positions have in common rather than something particular. A curve that
+# ends before 100 % shows the features that never fired here.
 #
 # ## 3.6 Which features survive another seed?
 #
 # An index means nothing outside its checkpoint: feature 7 of another training is another feature. What one may hope is
-# that the same *directions* come back. The shipped SAEs saw other noise, in another order, from other first weights, and
-# more prompts. For each of our features we look for the shipped feature of the same block and size whose decoder column
-# has the highest cosine with its own, and call it found again above 0.9. Several may find the same one. The control asks
-# the same of an untrained SAE's features: how close a random direction comes.
+# that the same *directions* come back. The shipped SAEs saw other noise, in another order, from other first weights,
+# and more prompts. For each of our features we look for the shipped feature of the same block and size whose decoder
+# column has the highest cosine with its own, and call it found again above 0.9. Several may find the same one. The
+# control asks the same of an untrained SAE's features: how close a random direction comes.
 #
 # How much is a matter of training data? Positions of one picture resemble each other, in some blocks so much that a
-# picture's 64 vectors are worth little more than one (notebook 02), so what counts there is the number of *prompts*. For
-# three blocks the panel SAE is therefore trained on fewer prompts too, each seen more often, so that the number of steps is the
-# same: of each width the first of the chosen blocks, and down.2.1, where the positions are nearly alike.
+# picture's 64 vectors are worth little more than one (notebook 02), so what counts there is the number of *prompts*.
+# For three blocks the panel SAE is therefore trained on fewer prompts too, each seen more often, so that the number of
+# steps is the same: of each width the first of the chosen blocks, and down.2.1, where the positions are nearly alike.
 
 # %%
-found = {}
+closest = {}
 for kind, others in shipped.items():
     for block in both:
         sae, other = trained.of_kind(kind)[block], others[block].decoder.weight
-        found[f"{block}, {kind}"] = (sae.decoder.weight.T @ other).max(1).values.cpu()
-        found[f"{block}, {kind}, control"] = (untrained(sae, seed).decoder.weight.T @ other).max(1).values.cpu()
-survival = {name: (cosines > 0.9).double().mean().item() for name, cosines in found.items()}
+        closest[f"{block}, {kind}"] = (sae.decoder.weight.T @ other).max(1).values.cpu()
+        closest[f"{block}, {kind}, control"] = (untrained(sae, seed).decoder.weight.T @ other).max(1).values.cpu()
+survival = {name: (cosines > 0.9).double().mean().item() for name, cosines in closest.items()}
 print(f"{'SAE':24} found again   control")
 for name, share in survival.items():
     if not name.endswith("control"):
@@ -412,7 +414,7 @@ for number in [*sixteenth, counts.train_prompts // 4] if shipped else []:
 if shipped:
     fig, axes = plt.subplots(1, 3, figsize=(TEXT_WIDTH, 2.8), sharey=True)
     levels = torch.linspace(0, 1, 101)
-    above = {name: (cosines[:, None] >= levels).double().mean(0) for name, cosines in found.items()}
+    above = {name: (cosines[:, None] >= levels).double().mean(0) for name, cosines in closest.items()}
     for name, shares in above.items():
         block, kind, *control = name.split(", ")
         look = {"color": CONTROL_COLOR, "linestyle": ":"} if control else {"color": BLOCK_COLORS[block], "label": block}
@@ -435,23 +437,24 @@ if shipped:
     save_figure(run, fig, "survival", result, trained.folder)
 
 # %% [markdown]
-# **What we see.** Left and middle: the share of features at least that near to a shipped one. A curve that stays high until
-# the dashed line has features that come back from another seed; a curve that falls early belongs to a dictionary that is
-# one of many equally good ones. The dotted controls fall where random directions lie. Right: the same share at the dashed
-# line, after training on fewer prompts. Where a line rises, prompts are what is missing, not steps; where it stays low
-# although prompts are added, the directions are not determined by the data. Explained variance hardly
-# differs between seeds (section 3.4): two SAEs can explain the same with different features. So a feature is a property
-# of a checkpoint, and what later notebooks say about single features they say about the shipped ones.
+# **What we see.** Left and middle: the share of features at least that near to a shipped one. A curve that stays high
+# until the dashed line has features that come back from another seed; a curve that falls early belongs to a dictionary
+# that is one of many equally good ones. The dotted controls fall where random directions lie. Right: the same share at
+# the dashed line, after training on fewer prompts. Where a line rises, prompts are what is missing, not steps; where it
+# stays low although prompts are added, the directions are not determined by the data. Explained variance hardly differs
+# between seeds (section 3.4): two SAEs can explain the same with different features. So a feature is a property of a
+# checkpoint, and what later notebooks say about single features they say about the shipped ones.
 #
 # ## 3.7 What excites a feature?
 #
 # Features are chosen by a rule and not by eye. They are those of the panel SAEs that later notebooks use, in the first
-# four of the chosen blocks. At pocket scale a feature has a *reading score*: how well its activation map predicts the map of an attribute
-# value in pictures that had no part in choosing the value, by the judge that knows the truth (notebook 07 explains it).
-# Of each block the features that fire are ordered by it, and the best, the median one and the worst are shown. At sdxl
-# scale nothing knows the truth, and the order is that of the number of pictures in which they fire. A feature's pictures are
-# those with its highest mean activation over the positions, as in the authors' code. Beside each picture it is shown again, lit
-# where the feature is active: brightness follows the activation, from dark (zero) to full (that picture's maximum).
+# four of the chosen blocks. At pocket scale a feature has a *reading score*: how well its activation map predicts the
+# map of an attribute value in pictures that had no part in choosing the value, by the judge that knows the truth
+# (notebook 07 explains it). Of each block the features that fire are ordered by it, and the best, the median one and
+# the worst are shown. At sdxl scale nothing knows the truth, and the order is that of the number of pictures in which
+# they fire. A feature's pictures are those with its highest mean activation over the positions, as in the authors'
+# code. Beside each picture it is shown again, lit where the feature is active: brightness follows the activation, from
+# dark (zero) to full (that picture's maximum).
 
 # %%
 reading = Reading(chosen)
@@ -500,11 +503,11 @@ for feature, captions in texts.items():
     print(f"{feature:14}", " | ".join(captions[:2]))
 
 # %% [markdown]
-# **What we see.** A row is a feature, three rows are a block: its best, its median and its worst reader, with the value that
-# it reads best and the score. Pictures stand from left to right by the strength of the response; below the figure are the
-# captions of the first two. A feature one would call interpretable lights the same kind of thing in every picture of its
-# row, and little else; the worst rows show that not every feature is one. Looking is not measuring. Notebook 07 does it
-# with a judge that knows the truth.
+# **What we see.** A row is a feature, three rows are a block: its best, its median and its worst reader, with the value
+# that it reads best and the score. Pictures stand from left to right by the strength of the response; below the figure
+# are the captions of the first two. A feature one would call interpretable lights the same kind of thing in every
+# picture of its row, and little else; the worst rows show that not every feature is one. Looking is not measuring.
+# Notebook 07 does it with a judge that knows the truth.
 #
 # ## 3.8 Headline numbers
 #
@@ -512,16 +515,16 @@ for feature, captions in texts.items():
 
 # %% tags=["nbval-check-output"]
 for name, row in table.items():
-    print(f"{name:20}", *(f"{block} {each.value:.2f}" for block, each in row.items()))
+    print(f"{name:20}", *(f"{block} {interval.value:.2f}" for block, interval in row.items()))
 for config in trained.saes:
     print(f"{config.folder_name:32} L0 {l0[config]:.1f}, never fires {silent[config]:.1%}")
 
 # %% [markdown]
 # ## 3.9 Scorecard
 #
-# One line a claim: the word that its rule gave, the claim, this run's number with its interval, and the published number
-# with its source where there is one. *checkpoint* means: from the statistics shipped with the released SAEs. Smoke and
-# rehearsal give no verdict.
+# One line per claim: the word that its rule gave, the claim, this run's number with its interval, and the published
+# number with its source where there is one. *checkpoint* means: from the statistics shipped with the released SAEs.
+# Smoke and rehearsal give no verdict.
 
 # %%
 print(learnt_verdict, larger_verdict, dead_verdict, sep="\n")
@@ -529,10 +532,10 @@ print(learnt_verdict, larger_verdict, dead_verdict, sep="\n")
 # %% [markdown]
 # ## 3.10 Limits
 #
-# - One training run per block and size. The intervals are over prompts; the seed is varied once, by the shipped SAEs, which
-#   also saw more prompts: the two cannot be told apart here but for the curve over prompts.
-# - The pocket SAEs see some hundred thousand different vectors several times; the paper's see 384 million once. In blocks
-#   whose positions are nearly alike these are worth hardly more than as many vectors as there are prompts.
+# - One training run per block and size. The intervals are over prompts; the seed is varied once, by the shipped SAEs,
+#   which also saw more prompts: the two cannot be told apart here but for the curve over prompts.
+# - The pocket SAEs see some hundred thousand different vectors several times; the paper's see 384 million once. In
+#   blocks whose positions are nearly alike these are worth hardly more than as many vectors as there are prompts.
 # - The two sizes of SAE differ in k and in n_f at once; notebook 06 changes one at a time.
 # - Explained variance is the paper's: every dimension counts alike, those of small variance too. It says nothing about
 #   what the reconstruction does to the picture (notebook 06).
@@ -542,7 +545,8 @@ print(learnt_verdict, larger_verdict, dead_verdict, sep="\n")
 # ## 3.11 Exercises
 #
 # Each changes one value.
-# 1. `seed = 1`: the shipped SAEs' own seed. How many features are found again now, and why not all, should some be missing?
+# 1. `seed = 1`: the shipped SAEs' own seed. How many features are found again now, and why not all, should some
+#    be missing?
 # 2. In section 3.7, put `topk(number, largest=False)` for the top pictures: what does a feature not like?
 # 3. `pictures = 40`: which intervals grow, and what happens to the share that never fires?
 # 4. In section 3.6, raise 0.9 to 0.99, then lower it to 0.5: which blocks' order changes?
