@@ -1,9 +1,10 @@
 # %% [markdown]
 # # 10 RIEBench: how an edit is made
 #
-# **What this shows.** RIEBench edits a generated picture by *transport*: the prompt of the edit is drawn as well, its features in
-# the edited region are put into the other pass, and that pass's own are taken out (paper: Fig. 4, eqs 8 and 9). This notebook takes
-# one edit apart, step by step, then shows one of each of the nine kinds by every method. Notebook 11 counts.
+# **What this shows.** RIEBench edits a generated picture by *transport*: the prompt of the edit is drawn as well, its
+# features in the edited region are put into the other pass, and that pass's own are taken out (paper: Fig. 4, eqs 8 and
+# 9). This notebook takes one edit apart, step by step, then shows one of each of the nine kinds by every method.
+# Notebook 11 counts.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
@@ -70,12 +71,13 @@ print(", ".join(f"{block}: {assets.grid(block)} x {assets.grid(block)} cells" fo
 # %% [markdown]
 # ## 10.2 Nine kinds of edit
 #
-# Two prompts, alike but for the edit, and a phrase for what the mask should show in each picture. The pocket cases are
-# written from held-out scenes: 50 of each kind, seeded. Of each kind the first whose masks can be found is shown below.
+# An edit has two prompts, alike but for what is edited, and for each picture a phrase that names what its mask should
+# show. The pocket cases are written from held-out scenes: 50 of each kind, seeded. The first case of each kind is
+# printed below.
 
 # %%
 for number, name in CATEGORIES.items():
-    first = next((each for each in cases if each.category == number), None)
+    first = next((edit for edit in cases if edit.category == number), None)
     if first is not None:
         print(f"{name}: “{first.original_prompt}” → “{first.editing_prompt}”")
         print(f"{'':18} masks: “{first.original_phrase}”, “{first.editing_phrase}”")
@@ -83,25 +85,26 @@ for number, name in CATEGORIES.items():
 # %% [markdown]
 # ## 10.3 Two passes and two masks
 #
-# The edit taken apart is the first change of a pose; section 10.6 shows the other kinds. Both prompts are drawn from the same
-# noise. In each picture the phrase is found (pocket: by the dense judge; sdxl: boxes by GroundingDINO, outlines by SAM 2.1), and
-# its outline is put on each block's own grid, half a cell wider than it is, as the authors do. Blocks of one edit may have
-# different grids: the same outline then covers four times as many cells of the finer one.
+# The edit taken apart is the first change of a pose; section 10.6 shows the other kinds. Both prompts are drawn from
+# the same noise. In each picture what the phrase names is found (pocket: by the dense judge; sdxl: boxes by
+# GroundingDINO, outlines by SAM 2.1). Its outline, widened by half a cell as the authors do, is put on each block's
+# own grid. Blocks of one edit may have different grids: the same outline then covers four times as many cells of the
+# finer one.
 
 
 # %%
-def first_with_masks(of):
-    """Both passes and the masks of the first of some cases that has masks; None if none has."""
-    found = (prepare(editor, [each])[0] for each in of)
-    return next((each for each in found if each is not None), None)
+def first_with_masks(edits):
+    """Both passes and the masks of the first of these cases that has masks; None if none has."""
+    prepared = (prepare(editor, [edit])[0] for edit in edits)
+    return next((passes for passes in prepared if passes is not None), None)
 
 
-wanted = [each for each in cases if each.id == case] if case else [each for each in cases if each.category == 5]
+wanted = [edit for edit in cases if edit.id == case] if case else [edit for edit in cases if edit.category == 5]
 if not wanted:
     raise ValueError(f"no case {case!r}; there are {cases[0].id!r} to {cases[-1].id!r}")
 ready = first_with_masks(wanted)
 if ready is None:
-    raise ValueError(f"none of {', '.join(each.id for each in wanted)} has masks: ask for another case")
+    raise ValueError(f"none of {', '.join(edit.id for edit in wanted)} has masks: ask for another case")
 (shown_case,), masks = ready.cases, ready.masks
 print(f"{shown_case.id}: “{shown_case.original_prompt}” → “{shown_case.editing_prompt}”")
 for side, (first, second) in masks.items():
@@ -110,16 +113,16 @@ for side, (first, second) in masks.items():
 # %% [markdown]
 # ## 10.4 Which features?
 #
-# The score of equation 8, for all features of all these blocks at once; the mean μ is taken over the cells of the block's own grid.
-# Sorted, it has two ends: features that the edit has and the original lacks, and the other way round. The k highest are added,
-# the k lowest taken off.
+# The score of equation 8 is computed for all features of all these blocks at once, with each mean μ over the cells of
+# the block's own grid. The highest scores belong to features that the edit has and the original lacks, the lowest to
+# those that the original has and the edit lacks. The k highest are added, the k lowest taken off.
 
 # %%
 source_units, target_units = encode_passes(editor.bases["SAE"], ready)
 score = scores(source_units, target_units, masks)
 k = min(16, score.shape[1] // 4)
 added, taken = select_units(score, k)
-widths = [each.shape[2] for each in source_units.values()]
+widths = [maps.shape[2] for maps in source_units.values()]
 ids = [(block, n) for block, width in zip(source_units, widths, strict=True) for n in range(width)]
 names = [f"{block}/{number}" for block, number in ids]
 order = score[0].argsort(descending=True, stable=True).tolist()
@@ -140,14 +143,15 @@ result = {"case": shown_case.id, "k": k, "added": [names[u] for u in order[:k]],
 save_figure(run, fig, "selection", result | {"scores": [score[0, u].item() for u in order[:k]]})
 
 # %% [markdown]
-# **What we see.** Colours are blocks. A few features carry most of the difference; where the bars stay long to the bottom, k features
-# are not all of it.
+# **What we see.** Colours are blocks. Where the bars soon grow short, a few features carry most of the difference;
+# where they stay long to the bottom, k features are not all of it.
 #
 # ## 10.5 Figure 4: transport, step by step
 #
-# The change is made once, from the two stored passes, and added at every step of the target's pass: the chosen source features in
-# mask 1, minus the chosen target features in mask 2. The upper row of results leaves the second half out: so were
-# the results of v3 and v4 made, because of an error in the code. First the test that a strength of zero changes nothing, bit for bit.
+# The change is made once, from the two stored passes, and added at every step of the target's pass: the chosen source
+# features in mask 1, minus the chosen target features in mask 2. The upper row of results leaves the second half out,
+# as the results of v3 and v4 did because of an error in the code. First comes a test: a strength of zero changes
+# nothing, bit for bit.
 
 # %%
 strengths = (1.0, 2.0, 4.0)
@@ -158,13 +162,13 @@ print("strength 0 leaves the picture as it was, bit for bit")
 
 
 def total(units, chosen, which):
-    """The chosen features' coefficients in the masks, summed over features and blocks, at the first step, on the finest grid."""
-    side, found = ready.finest, 0
-    for each, part in zip(units.values(), chosen[0].split(widths), strict=True):
-        inside = (each[0, 0] * part[:, None, None]).sum(0) * masks[each.shape[-1]][which][0]
-        times = side // each.shape[-1]
-        found = found + inside.repeat_interleave(times, 0).repeat_interleave(times, 1)
-    return found
+    """Sum of the chosen features' coefficients in the masks, over all blocks, at the first step, on the finest grid."""
+    summed = 0
+    for maps, part in zip(units.values(), chosen[0].split(widths), strict=True):
+        inside = (maps[0, 0] * part[:, None, None]).sum(0) * masks[maps.shape[-1]][which][0]
+        times = ready.finest // maps.shape[-1]
+        summed = summed + inside.repeat_interleave(times, 0).repeat_interleave(times, 1)
+    return summed
 
 
 # %%
@@ -174,8 +178,8 @@ rows = (
     ("source\n(edit prompt)", ready.source, source_units, added, "SAE, add only"),
     ("target\n(original)", ready.target, target_units, taken, "SAE"),
 )
-for which, (line, (title, each, units, chosen, method)) in enumerate(zip(axes, rows, strict=True)):
-    picture, side = each.pictures[0], each.pictures.shape[-1] // ready.finest
+for which, (line, (title, drawn, units, chosen, method)) in enumerate(zip(axes, rows, strict=True)):
+    picture, side = drawn.pictures[0], drawn.pictures.shape[-1] // ready.finest
     cells = masks[ready.finest][which][0].float().cpu().repeat_interleave(side, 0).repeat_interleave(side, 1)
     show_picture(line[0], picture)
     show_picture(line[1], picture * (0.35 + 0.65 * cells))
@@ -196,30 +200,31 @@ result = {"case": shown_case.id, "prompts": [shown_case.original_prompt, shown_c
 save_figure(run, fig, "figure4", result | {"strengths": strengths, "seed": seed})
 
 # %% [markdown]
-# **What we see.** From left to right: the two pictures of one noise, their masks on the finest grid (the rest darkened), how much of
-# the chosen features of all blocks there is in them (summed; brighter is more), and the edited picture as the edit is made more strongly. The
-# question is whether what the prompt asks for appears before the rest falls apart.
+# **What we see.** From left to right: the two pictures of one noise; their masks on the finest grid, with the rest
+# darkened; the sum of the chosen features' activations in these masks (brighter is more); and the edited picture at
+# three strengths. The question is whether what the prompt asks for appears before the rest falls apart.
 #
 # ## 10.6 One of each kind, by every method
 #
-# The paper's supplementary grids: from the original to the edit prompt's own picture, and between them the same edit by
-# SAE features, by neurons and by *all updates* (steering: these blocks' whole updates, nothing selected). *Tokens* shows what these
-# blocks could do at most: they read the edit prompt's tokens, everywhere and unmasked, all else reads the original's. Counts and strengths are those
-# of notebook 11. With RIEBench's file the authors' twelve examples, else the first of each kind that has masks: no
-# picture was looked at before.
+# The paper's supplementary grids: from the original to the edit prompt's own picture, and between them the same edit
+# by SAE features, by neurons and by *all updates* (steering: these blocks' whole updates, nothing selected). *Tokens*
+# shows what these blocks could do at most: they read the edit prompt's tokens, everywhere and unmasked, while the
+# other blocks read the original's. Counts and strengths are those of notebook 11. With RIEBench's file the rows are
+# the authors' twelve examples; otherwise they are the first case of each kind that has masks. No picture was looked
+# at before.
 
 # %%
 of_scale = settings_of(assets)
-columns = [each for each in of_scale if each.method in ("SAE", "neurons, corrected")][:: 1 if scale != "sdxl" else 4]
-columns.sort(key=lambda each: (each.method, each.units, each.strength))
+columns = [s for s in of_scale if s.method in ("SAE", "neurons, corrected")][:: 1 if scale != "sdxl" else 4]
+columns.sort(key=lambda setting: (setting.method, setting.units, setting.strength))
 columns += [Setting("steering", 0, 1.0)]
-groups = [[each] for each in cases if each.id in PAPER_EXAMPLES]
-groups = groups or [[each for each in cases if each.category == kind] for kind in CATEGORIES]
+groups = [[edit] for edit in cases if edit.id in PAPER_EXAMPLES]
+groups = groups or [[edit for edit in cases if edit.category == kind] for kind in CATEGORIES]
 lines, ready_ones = [], list(filter(None, map(first_with_masks, groups[:: 4 if small else 1])))
-for found in ready_ones:
-    pictures = [each.pictures[0] for _, each in edit_all(editor, found, columns)]
-    pictures += [draw_injected_edit(editor, found.cases)[0], found.source.pictures[0]]
-    lines.append((found.cases[0], [found.target.pictures[0], *pictures]))
+for passes in ready_ones:
+    pictures = [drawn.pictures[0] for _, drawn in edit_all(editor, passes, columns)]
+    pictures += [draw_injected_edit(editor, passes.cases)[0], passes.source.pictures[0]]
+    lines.append((passes.cases[0], [passes.target.pictures[0], *pictures]))
 
 # %%
 titles = [
@@ -229,44 +234,47 @@ titles = [
 titles += ["all\nupdates", "tokens", "edit\nprompt"]
 fig, axes = plt.subplots(len(lines), len(titles), figsize=(TEXT_WIDTH, 0.46 * len(lines) + 0.3), squeeze=False, dpi=100)
 fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
-for line, (each, pictures) in zip(axes, lines, strict=True):
+for line, (edit, pictures) in zip(axes, lines, strict=True):
     for ax, picture in zip(line, pictures, strict=True):
         show_picture(ax, picture)
-    name = CATEGORIES[each.category].replace(" ", "\n")
+    name = CATEGORIES[edit.category].replace(" ", "\n")
     line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
 for ax, title in zip(axes[0], titles, strict=True):
     ax.set_title(title, fontsize=7, pad=2)
-result = {"cases": [each.id for each, _ in lines], "columns": [str(setting) for setting in columns], "seed": seed}
+result = {"cases": [edit.id for edit, _ in lines], "columns": [str(setting) for setting in columns], "seed": seed}
 save_figure(run, fig, "grid", result | {"blocks": editor.blocks})
 
 # %% [markdown]
-# **What we see.** A row is an edit; above each column the units added, times the strength. The last column is what the edit prompt draws by
-# itself. Good is a column that has the asked-for change and everything else of the first. A row in which "tokens" and "all updates" show
-# no change is an edit that these blocks cannot make, whatever is selected; notebook 11 counts these.
+# **What we see.** A row is an edit; above each column the units added, times the strength. The last column is what the
+# edit prompt draws by itself. A good edit has the change that is asked for and keeps everything else of the first
+# column. A row in which "tokens" and "all updates" show no change is an edit that these blocks cannot make, whatever is
+# selected; notebook 11 counts these.
 #
 # ## 10.7 Neurons, and a sum that cancels
 #
-# Equation 8 divides by the sum of all means. Features are never below zero; neurons are, as often as not. Their sum nearly cancels,
-# and where it falls below zero, dividing by it turns the order round: the neurons *least* like the edit are added. That is
-# read from the authors' code; how often it happens in SDXL we cannot say. So notebook 11 judges two baselines: *neurons* as
-# published, and *neurons, corrected*, where absolute values are summed. Below, the sum as a share of the sum of absolute values.
+# Equation 8 divides by the sum of all means. Features are never below zero; neurons are, as often as not. Their sum
+# nearly cancels, and where it falls below zero, dividing by it turns the order round: the neurons *least* like the edit
+# are added. We read this off the authors' code; how often it happens in SDXL we cannot say. So notebook 11 judges two
+# baselines: *neurons* as published, and *neurons, corrected*, which divides by the sum of absolute values. The next
+# cell prints the sum as a share of the sum of absolute values.
 
 # %%
 neurons, turned = editor.bases["neurons"], 0
-for found in ready_ones:
+for passes in ready_ones:
     shares = []
-    for which, units in enumerate(encode_passes(neurons, found)):
-        own = {side: (both[which],) * 2 for side, both in found.masks.items()}
-        nothing = {site: torch.zeros_like(each) for site, each in units.items()}
+    for which, units in enumerate(encode_passes(neurons, passes)):
+        own = {side: (both[which],) * 2 for side, both in passes.masks.items()}
+        nothing = {site: torch.zeros_like(maps) for site, maps in units.items()}
         shares.append(scores(units, nothing, own, normalised=True, absolute=True).sum().item())
     turned += min(shares) < 0
-    print(f"{found.cases[0].id:15} source {100 * shares[0]:+5.1f} %, target {100 * shares[1]:+5.1f} %")
+    print(f"{passes.cases[0].id:15} source {100 * shares[0]:+5.1f} %, target {100 * shares[1]:+5.1f} %")
 print(f"below zero in {turned} of {len(ready_ones)} cases")
 
 # %% [markdown]
 # ## 10.8 When nothing is found
 #
-# A phrase that names nothing in its picture makes a case fail, for all methods, with its reason; notebook 11 counts these.
+# A phrase that names nothing in its picture makes a case fail, for all methods, with its reason; notebook 11
+# counts these.
 
 # %%
 try:

@@ -1,11 +1,12 @@
 # %% [markdown]
 # # 12 A prompt case study
 #
-# **What this shows.** One prompt, one block, and the features that are most active in its picture: where they are active, what
-# scaling them up and down does to this very picture, and what each draws alone. The authors' example notebook makes these
-# three grids for "a professor sloth wearing a tuxedo at a BBQ party" in down.2.1, and prints the ten features [code]; the case
-# studies of the paper's appendix have this form. At sdxl scale the prompt is theirs, and how many of the ten are found again is
-# checked. At pocket scale a rule takes the prompt, and each feature stands with the value that it reads (C1).
+# **What this shows.** For one prompt and one block it shows the features that are most active in the picture: where
+# they are active, what scaling them up and down does to this very picture, and what each draws alone. The authors'
+# example notebook makes these three grids for "a professor sloth wearing a tuxedo at a BBQ party" in down.2.1, and
+# prints the ten features [code]; the case studies of the paper's appendix have this form. At sdxl scale the prompt is
+# theirs, and it is checked how many of the ten are found again. At pocket scale a rule chooses the prompt, and beside
+# each feature stands the value that it reads (C1).
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
@@ -23,10 +24,12 @@
 # %% [markdown]
 # ## 12.1 Parameters and set-up
 #
-# No prompt, block or feature is taken for its looks. Block: the first of the scale's list, which notebook 05 orders by how
-# much of a caption each carries; at sdxl scale the paper's first. Prompt: at pocket scale the first later caption of two
-# objects, where *later* means that it had no part in finding what features read. Features: the ten with the highest mean
-# of S^ρ over positions; the grids show the first six, as the authors' do.
+# No prompt, block or feature is chosen for its looks.
+# - Block: the first of the scale's list, which notebook 05 orders by how much of a caption each block carries; at sdxl
+#   scale the paper's first.
+# - Prompt: at pocket scale the first later caption of two objects, where *later* means that it had no part in finding
+#   what features read.
+# - Features: the ten with the highest mean of S^ρ over positions; the grids show the first six, as the authors' do.
 
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
@@ -51,7 +54,7 @@ block, BETAS, GAMMAS, SHOWN = block or assets.blocks[0], (-10.0, -5.0, 5.0, 10.0
 reading, later = Reading(assets), Reading(assets, later=True)
 if not prompt and assets.known:
     captions = load_pocket_captions(later.first + len(later), "held-out")[later.first :]
-    prompt = next(each.text for each in captions if len(each.objects) == 2)
+    prompt = next(caption.text for caption in captions if len(caption.objects) == 2)
 prompt = prompt or (later.prompts[0] if run.rehearsal else SLOTH)  # a rehearsal's tokenizer is the pocket one
 sampling = {"resamples": assets.counts.bootstrap, "seed": seed}
 print(f"{block}, noise {seed}: “{prompt}”")
@@ -59,10 +62,11 @@ print(f"{block}, noise {seed}: “{prompt}”")
 # %% [markdown]
 # ## 12.2 The claim, as a rule
 #
-# At sdxl scale, with the authors' prompt, block, noise and SAE: of the ten features that their notebook prints at least nine
-# are among ours. One may differ, since the tenth and the eleventh may change places with the kind of number that the model
-# computes in. It is a count, no sample, and has no interval. The control is the same count for other captions' ten
-# features: some features are active in every picture. At pocket scale there is nothing published to find again.
+# At sdxl scale, with the authors' prompt, block, noise and SAE: of the ten features that their notebook prints at least
+# nine are among ours. One may differ, since the tenth and the eleventh may change places when the model computes in
+# another precision. The number is a count and not a sample, so it has no interval. The control is the same count for
+# other captions' ten features: some features are active in every picture. At pocket scale there is nothing published to
+# find again.
 
 # %%
 text = "The ten features that the authors' notebook prints for its prompt are among our ten"
@@ -71,34 +75,34 @@ found_again = Claim(text, 9, published=10.0, tolerance=1.0, source="code", contr
 # %% [markdown]
 # ## 12.3 Which features?
 #
-# Beside each feature the value that it reads, with its reading score in brackets (0 is chance, 1 perfect; notebook 07). A label with
-# a score near 0 says nothing.
+# Beside each feature stands the value that it reads, with the reading score in brackets (0 is chance, 1 perfect;
+# notebook 07). A label with a score near 0 says nothing.
 
 # %%
 study = study_prompt(assets, block, prompt, seed)
-numbers = [each.feature for each in study.ids]
+numbers = [name.feature for name in study.ids]
 labels, values = {}, attribute_values()
 if assets.known:
     meaning = reading.meaning(block)
-    labels = {e: f"{values[meaning.value[e.feature]][1]} ({meaning.score[e.feature]:.2f})" for e in study.ids}
+    labels = {n: f"{values[meaning.value[n.feature]][1]} ({meaning.score[n.feature]:.2f})" for n in study.ids}
 print("Top features:", numbers)
-for each, activation_map in zip(study.ids, study.maps, strict=True):
+for name, activation_map in zip(study.ids, study.maps, strict=True):
     active = (activation_map > 0).float().mean().item()
-    read = f"; reads {labels[each]}" if labels else ""
-    print(f"{each!s:12} mean activation {activation_map.mean():6.3f}, active in {active:4.0%} of the cells{read}")
+    read = f"; reads {labels[name]}" if labels else ""
+    print(f"{name!s:12} mean activation {activation_map.mean():6.3f}, active in {active:4.0%} of the cells{read}")
 
 # %%
 tops = later.means(block).topk(len(numbers), dim=1).indices  # [captions, features]
 shared = (tops[:, :, None] == torch.tensor(numbers)).any(2).float().sum(1)
-found = {"shared with another caption": bootstrap_interval(shared, **sampling)}
+measured = {"shared with another caption": bootstrap_interval(shared, **sampling)}
 if assets.known:
     read = meaning.value[tops]
     own, other = (seen.gather(1, read).mean(1) for seen in (later.shows, later.shows.roll(1, 0)))
     for name, share in {"value is seen": own, "seen in the next picture": other, "difference": own - other}.items():
-        found[name] = bootstrap_interval(share, **sampling)
+        measured[name] = bootstrap_interval(share, **sampling)
 print(f"of {len(numbers)} top features, over {len(later)} other captions:")
-for name, each in found.items():
-    print(f"{name:28} {each.value:5.2f} (95 % {each.low:.2f} to {each.high:.2f})")
+for name, share in measured.items():
+    print(f"{name:28} {share.value:5.2f} (95 % {share.low:.2f} to {share.high:.2f})")
 
 # %%
 verdicts, again = [], None
@@ -107,7 +111,7 @@ if (scale, prompt, block) == ("sdxl", SLOTH, "down.2.1"):
     print(f"of the authors' ten {again} are found again; of another caption's ten", end=" ")
     by_chance = (tops[:, :, None] == torch.tensor(PRINTED)).any(2).float().sum(1).mean().item()
     print(f"{by_chance:.2f} are in theirs")
-    found["printed ones in another caption's ten"] = by_chance
+    measured["printed ones in another caption's ten"] = by_chance
     verdicts = [found_again.judge(run, float(again), (float(again), float(again)))]
 print(*verdicts or ["no verdict: nothing is published for this prompt"], sep="\n")
 
@@ -115,41 +119,44 @@ print(*verdicts or ["no verdict: nothing is published for this prompt"], sep="\n
 shown = study._replace(ids=study.ids[:SHOWN], maps=study.maps[:SHOWN])
 fig = show_maps(shown, labels)
 result = {"prompt": prompt, "block": block, "features": numbers, "reads": list(labels.values()), "n": len(later)}
-result |= {"mean activation": study.maps.mean((1, 2)), "found": found, "found again": again, "seed": seed}
+result |= {"mean activation": study.maps.mean((1, 2)), "found": measured, "found again": again, "seed": seed}
 save_figure(run, fig, "top_features", result, later.make(), verdicts)
 
 # %% [markdown]
-# **What we see.** The same picture six times, each under one feature's map: yellow where it is active. A feature of a thing should
-# lie on the thing, a feature of the place around it. Above the picture its number, and at pocket scale what it reads in *other*
-# pictures, with how well. The numbers printed above ask over many captions what six panels cannot show: how often a top feature's
-# value is in the picture, beside the same for a picture of another caption, whose values are often the same by luck.
+# **What we see.** The same picture six times, each time under one feature's map: yellow where the feature is active. A
+# feature of a thing should lie on the thing, a feature of the place around it. Above each panel stand the feature's
+# number and, at pocket scale, the value that it reads in *other* pictures, with its score. The numbers printed above
+# show over many captions what six panels cannot: how often a top feature's value is in the picture, and, beside it, how
+# often it is in the picture of another caption, which often has the same values by luck.
 #
 # ## 12.4 Modulated
 #
-# A row per feature, a column per β. Its own map is scaled and added: β < 0 takes the feature away and goes on beyond that, β > 0
-# adds more of it. The control is printed below: a random live feature, added where the row's feature is active and as strongly.
+# There is a row per feature and a column per β. Each feature's own map is scaled by β and added: β = −1 would take the
+# feature away, lower β goes on beyond that, and β > 0 adds more of it. The control is printed below: a random live
+# feature, added where the row's feature is active and as strongly.
 
 # %%
 modulated = draw_modulated(assets, shown, BETAS)
 control = draw_modulated(assets, shown, BETAS, random_features(reading, shown.ids, seed))
-moved, by_control = (255 * (each - study.picture).abs().mean((-3, -2, -1)) for each in (modulated, control))
+moved, by_control = (255 * (drawn - study.picture).abs().mean((-3, -2, -1)) for drawn in (modulated, control))
 fig = show_features(modulated, shown, labels, BETAS)
 result = {"prompt": prompt, "features": numbers[:SHOWN], "betas": BETAS, "seed": seed}
 save_figure(run, fig, "modulation", result | {"pixel change": moved, "of a random feature": by_control})
 
 # %%
 print("pixel change of 255; in brackets a random feature's in the same place\nbeta", *(f"{b:+13g}" for b in BETAS))
-for each, row, other in zip(shown.ids, moved, by_control, strict=True):
-    print(f"{each!s:12}", *(f"{a:6.2f} ({b:5.2f})" for a, b in zip(row.tolist(), other.tolist(), strict=True)))
+for name, row, other in zip(shown.ids, moved, by_control, strict=True):
+    print(f"{name!s:12}", *(f"{a:6.2f} ({b:5.2f})" for a, b in zip(row.tolist(), other.tolist(), strict=True)))
 
 # %% [markdown]
-# **What we see.** The unedited picture is the one under the maps above. In a row the thing that the feature stands for should fade to the left
-# and grow to the right, and the rest should stay. Rows that look alike say that the push matters and the feature does not; so do
-# numbers like those in brackets. Rows without any change belong to features that the block reads and does not write with.
+# **What we see.** The unedited picture is the one under the maps above. In a row the thing that the feature stands for
+# should fade to the left and grow to the right, and the rest should stay. Rows that look alike say that the push
+# matters and the feature does not; so do numbers like those in brackets. Rows without any change belong to features
+# that the block reads and does not write with.
 #
 # ## 12.5 Alone
 #
-# The icons: no prompt, and the block gives out nothing but the feature, at every position.
+# The icons are drawn without a prompt, and the block adds nothing but the feature, at every position.
 
 # %%
 icons = draw_alone(assets, shown, GAMMAS)
@@ -163,8 +170,9 @@ result = {"prompt": "", "features": numbers[:SHOWN], "gammas": GAMMAS, "seed": s
 save_figure(run, fig, "icons", result | {"pixel change from icon to icon": apart})
 
 # %% [markdown]
-# **What we see.** A row per feature, stronger to the right. In SDXL an icon shows the thing itself, many times over. The pocket model's
-# pictures without a prompt hang on the noise, which all of them share: what differs from row to row is what the feature adds.
+# **What we see.** A row per feature, stronger to the right. In SDXL an icon shows the thing itself, many times over.
+# Without a prompt, the pocket model's pictures depend on the noise, which all of them share: what differs from row to
+# row is what the feature adds.
 #
 # ## 12.6 Headline numbers
 #
@@ -180,15 +188,19 @@ print(f"from icon to icon: {apart:.2f}")
 # %% [markdown]
 # ## 12.7 Limits
 #
-# - One prompt, one noise, one block: an example. What holds for many features and captions is counted in notebooks 07 and 08.
-# - The most active features are not those that matter most to the picture: mean activation says how loud, not how much depends on it.
-# - At pocket scale the label is the best of 31 values, also for a feature that reads none of them well: look at its score.
+# - One prompt, one noise, one block: an example. What holds for many features and captions is counted in notebooks 07
+#   and 08.
+# - The most active features are not those that matter most to the picture: mean activation says how loud, not how much
+#   depends on it.
+# - At pocket scale the label is the best of 31 values, also for a feature that reads none of them well: look at
+#   its score.
 # - The authors' ten are known from the stored output of their notebook, not from the paper.
 #
 # ## 12.8 Exercises
 #
 # 1. `block = "up.1.2"`: its grid is finer. Are the features of objects, or of parts?
 # 2. `prompt = "a red star at sea"`: which of the ten features stay if "red" becomes "blue"?
-# 3. `seed = 43`: another noise of the same prompt. How many of the ten are found again? That is what a rule on ten should allow for.
+# 3. `seed = 43`: another noise of the same prompt. How many of the ten are found again? That is what a rule on ten
+#    should allow for.
 #
 # **Next:** [20](20_paint_and_explore.ipynb) paints with features, live.
