@@ -79,7 +79,7 @@ def run_updates(
     modules = {block: find_block(pipe, block) for block in blocks}
     last = modules[max(modules, key=list(BLOCKS).index)]
     unet, (timesteps, sigmas) = pipe.unet, _schedule(pipe, settings.steps)
-    told = _conditioning(pipe, prompts, settings.guided)
+    told = conditioning(pipe, prompts, settings.guided)
     size = unet.config.sample_size
     noise = Noise(settings.noise, settings.seed, indices, (unet.config.in_channels, size, size))
     maps: dict[str, list[Tensor]] = {block: [] for block in modules}
@@ -137,7 +137,7 @@ def _euler_step(scheduler, x: Tensor, predicted: Tensor, sigma: Tensor, target: 
     return x + ((target**2 - fresh**2).sqrt() - sigma) * predicted + fresh * noise.draw().to(x.device)
 
 
-def _conditioning(pipe: StableDiffusionXLPipeline, prompts: Sequence[str], guided: bool) -> dict:
+def conditioning(pipe: StableDiffusionXLPipeline, prompts: Sequence[str], guided: bool) -> dict:
     """What the U-Net is told of the prompts, unconditional half first, with SDXL's numbers for size and crop."""
     told, free, pooled, pooled_free = pipe.encode_prompt(list(prompts), do_classifier_free_guidance=guided)
     if guided:

@@ -28,8 +28,13 @@ from .pictures import (
 from .plots import (
     add_legend as add_legend,
     draw_band as draw_band,
+    draw_curve as draw_curve,
     draw_dot as draw_dot,
+    draw_rows as draw_rows,
+    draw_table as draw_table,
+    look_of as look_of,
     picture_axes as picture_axes,
+    short as short,
     show_row as show_row,
     write_under as write_under,
 )

@@ -1,22 +1,72 @@
-"""What the notebooks' figures are put together from: numbers with their intervals, rows of pictures, legends."""
+"""What the notebooks' figures are put together from: numbers with intervals, tables, rows of pictures, legends."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.image import AxesImage
 from torch import Tensor
 
 from sae_lib.companion.pictures import show_picture
+from sae_lib.companion.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR
 from sae_lib.intervals import Interval
 
 
-def draw_dot(ax: Axes, number: Interval, y: float, marker: str, color: str, **look: Any) -> None:
-    """A number as a marker at height y, its interval as a bar."""
-    ax.hlines(y, *number[1:], color=color)
-    ax.plot(number.value, y, marker, color=color, **look)
+def draw_dot(
+    ax: Axes,
+    number: Interval,
+    y: float,
+    marker: str,
+    color: str,
+    upright: bool = False,
+    bar: float | None = None,
+    **look: Any,
+) -> None:
+    """A number as a marker at height y, its interval as a bar of width `bar`; upright: above the place y."""
+    (ax.vlines if upright else ax.hlines)(y, *number[1:], color=color, linewidth=bar)
+    ax.plot(*((y, number.value) if upright else (number.value, y)), marker, color=color, **look)
+
+
+def draw_rows(
+    ax: Axes,
+    numbers: Mapping[str, Sequence[Interval | None]],
+    looks: Sequence[Mapping[str, Any]],
+    upright: bool = False,
+) -> None:
+    """A row per name, the first on top, and in it a dot with its interval per look; None is a gap. upright: columns.
+
+    numbers: by the rows' names, such as blocks, in the order of the looks. looks: what `draw_dot` takes, and `shift`, by
+    how many rows the dots lie below the middle. A dot without a colour or a marker has its block's (`look_of`).
+    """
+    for place, (name, kinds) in enumerate(numbers.items()):
+        for number, kind in zip(kinds, looks, strict=False):
+            look = look_of(name) | dict(kind)
+            at = place + look.pop("shift", 0.0)
+            if number is not None:
+                draw_dot(ax, number, at, upright=upright, **look)
+    if upright:
+        ax.set_xticks(range(len(numbers)), list(numbers), rotation=90)
+    else:
+        ax.set_yticks(range(len(numbers)), list(numbers))
+        ax.yaxis.set_inverted(True)
+
+
+def look_of(block: str) -> dict[str, str]:
+    """A block's colour and marker; a grey cross for what is no attention block."""
+    return {"color": BLOCK_COLORS.get(block, CONTROL_COLOR), "marker": BLOCK_MARKERS.get(block, "x")}
+
+
+def draw_curve(
+    ax: Axes, x: Sequence[int | float], numbers: Sequence[Interval], line: str, color: str, **look: Any
+) -> None:
+    """Numbers as dots joined by a line, in matplotlib's format, each with its interval as an upright bar."""
+    ax.plot(x, [each.value for each in numbers], line, color=color, **look)
+    ax.vlines(x, *zip(*(each[1:] for each in numbers), strict=True), color=color)
 
 
 def draw_band(ax: Axes, x: Sequence[float], numbers: Sequence[Interval], alpha: float = 0.2, **look: Any) -> None:
@@ -67,3 +117,35 @@ def write_under(ax: Axes, text: str, **look: Any) -> None:
     """A line under a row of pictures, from the left edge of the first; columns stay as wide as they are."""
     ax.set_xlabel(" ", fontsize=8, labelpad=2)
     ax.text(0, -0.06, text, **{"transform": ax.transAxes, "va": "top", "fontsize": 8, "in_layout": False} | look)
+
+
+def draw_table(
+    ax: Axes,
+    values: Float[Tensor, "rows columns"],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    texts: Iterable[Sequence[str]],
+    bold: Bool[Tensor, "rows columns"] | None = None,
+    **imshow: Any,
+) -> AxesImage:
+    """A heat map with a text in each cell, white on dark colours; gives the image for a colour bar.
+
+    imshow: colours and range, by default blue from 0 to a quarter above the highest value.
+    """
+    highest = max(values.nan_to_num(0).max().item(), 0.1)
+    image = ax.imshow(values.numpy(), aspect="auto", **{"cmap": "Blues", "vmin": 0, "vmax": 1.25 * highest} | imshow)
+    shades = image.cmap(image.norm(image.get_array()))[..., :3] @ (0.299, 0.587, 0.114)
+    for y, line in enumerate(texts):
+        for x, text in enumerate(line):
+            color = "white" if shades[y, x] < 0.49 else "black"
+            weight = "bold" if bold is not None and bold[y, x] else "normal"
+            ax.text(x, y, text, ha="center", va="center", size=7, linespacing=1.0, color=color, weight=weight)
+    ax.set_xticks(range(len(columns)), columns, rotation=90)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.grid(False)
+    return image
+
+
+def short(number: float) -> str:
+    """Two digits behind the point and no zero before it, for a narrow cell: ".52", "−.03"."""
+    return re.sub(r"\b0\.", ".", f"{number:z.2f}").replace("-", "−")

@@ -48,10 +48,12 @@ from .meaning import (
     reading_scores as reading_scores,
     scene_samples as scene_samples,
     spearman as spearman,
+    spearman_samples as spearman_samples,
 )
 from .reading import (
     NOISE_SEED as NOISE_SEED,
     Reading as Reading,
+    Renders as Renders,
 )
 from .writing import (
     EVERYWHERE as EVERYWHERE,
@@ -72,6 +74,7 @@ from .writing import (
     places_to_write as places_to_write,
     random_features as random_features,
     samples_by_block as samples_by_block,
+    samples_by_family as samples_by_family,
     tried_again as tried_again,
     well_read as well_read,
     well_written as well_written,

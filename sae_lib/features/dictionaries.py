@@ -37,7 +37,7 @@ from sae_lib.features.meaning import (
     reading_scores,
     sparse_probes,
 )
-from sae_lib.features.reading import NOISE_SEED, Reading
+from sae_lib.features.reading import NOISE_SEED, Reading, Renders
 from sae_lib.models.pipelines import load_pipeline
 from sae_lib.saes.controls import PCA, untrained
 from sae_lib.saes.topk import TopKSAE
@@ -211,6 +211,26 @@ class Dictionaries:
 
         folder = cached("meanings", self._identity | {"name": name, "permutations": permutations}, make)
         return folder, _by_first(load_file(folder / "meanings.safetensors"))
+
+    def scores_on_renders(
+        self, renders: Renders, timestep: int, permutations: int = 500
+    ) -> tuple[Path, dict[str, dict[str, Float[Tensor, " live"]]]]:
+        """By "exact" or "judge" and block, how well the live shipped features read their values (`meanings`) on noised renders, by
+        either truth."""
+        folder, meanings = self.meanings("SAE", permutations)
+
+        def make(folder: Path) -> None:
+            found = {}
+            for block, x in renders.updates(timestep).items():
+                codes = self.assets.saes()[block].encode(x)[..., meanings[block]["live"]]
+                for whose, truth in zip(("exact", "judge"), renders.truths[self.assets.grid(block)], strict=True):
+                    points = reading_scores(codes, truth).gather(1, meanings[block]["value"][:, None])
+                    found[f"{whose}/{block}"] = points[:, 0]
+            save_file(found, folder / "exact.safetensors")
+
+        inputs = {"meanings": folder.name, "rendered": len(renders), "timestep": timestep, "seed": renders.seed}
+        folder = cached("exact_scores", inputs, make)
+        return folder, _by_first(load_file(folder / "exact.safetensors"))
 
     def compare(self) -> tuple[Path, dict[str, int], dict[str, dict[str, Float[Tensor, "values replicates"]]]]:
         """`compare_reading` of all NAMES in each block: how many candidates there were, and by

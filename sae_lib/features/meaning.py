@@ -362,6 +362,22 @@ def spearman(a: Float[Tensor, " n"], b: Float[Tensor, " n"], given: Float[Tensor
     return ((ranks[0] @ ranks[1]) / lengths.prod()).item() if lengths.min() > 1e-6 else 0.0
 
 
+def spearman_samples(
+    a: Float[Tensor, " n"],
+    b: Float[Tensor, " n"],
+    given: Float[Tensor, " n"] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Float[Tensor, " samples"]:
+    """`spearman` of all n, then of `resamples` samples of them, drawn with replacement: for `intervals.interval_of`.
+
+    Of equally many the same ones are drawn with that seed, so that correlations may be averaged or subtracted sample by sample.
+    """
+    drawn = torch.randint(len(a), (resamples, len(a)), generator=torch.Generator().manual_seed(seed))
+    rows = [torch.arange(len(a)), *drawn]
+    return torch.tensor([spearman(a[i], b[i], None if given is None else given[i]) for i in rows]).double()
+
+
 def _ranks(x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Mean ranks, about their mean."""
     ranks = ((x[:, None] > x).sum(1) + 0.5 * (x[:, None] == x).sum(1)).double()

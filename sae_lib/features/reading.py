@@ -2,6 +2,7 @@
 the judge says is true."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sae_lib.activations.denoising import conditioning
 from sae_lib.activations.drawing import MAX_SHOWN, draw_pictures
-from sae_lib.activations.updates import capture_updates, to_vectors
+from sae_lib.activations.updates import capture_updates, to_vectors, update_hooks
 from sae_lib.assets import MODELS, Assets
 from sae_lib.cache.artefact import cached
-from sae_lib.features.meaning import Meaning, find_meaning, reading_scores
-from sae_lib.judges.attributes import Truth, attribute_values, judge_and_truth, values_in
+from sae_lib.features.meaning import Meaning, best_of, expected_scores, find_meaning, leave_out, reading_scores
+from sae_lib.judges.attributes import Truth, attribute_values, exact_truth, judge_and_truth, values_in
+from sae_lib.models.blocks import find_block
 from sae_lib.saes.controls import untrained
 
 PICTURES = {"smoke": 16, "rehearsal": 8, "pocket": 512, "sdxl": 1_000}
@@ -184,6 +187,20 @@ class Reading:
                 found[f"{block}.{name}"] = reading_scores(self.activations(block, half), self.truth(block).take(half))
         save_file(found, folder / "scores.safetensors")
 
+    @cached_property
+    def best_scores(self) -> dict[str, Float[Tensor, "values replicates"]]:
+        """By block, how well each value is read by the feature that reads it best in the first half: scored in the second half, with
+        all of its pictures and with groups of them left out (`scene_samples`)."""
+
+        def make(folder: Path) -> None:
+            found, half = {}, self.halves[1]
+            for block, sae in self.saes.items():
+                shares, asked = best_of(self.scores[block][0], sae.n_f), self.truth(block).take(half)
+                found[block] = expected_scores(self.activations(block, half), shares, asked, leave_out(len(half)))
+            save_file(found, folder / "best.safetensors")
+
+        return load_file(cached("reading_best", {"reading": self.make().name}, make) / "best.safetensors")
+
     def meaning(self, block: str) -> Meaning:
         """The value that each feature reads, found in the first half of the pictures and scored in the second."""
         return find_meaning(*self.scores[block])
@@ -198,6 +215,59 @@ class Reading:
     def _refuse_unknown(self) -> None:
         if not self.assets.known:
             raise ValueError("nothing knows what is true of SDXL's pictures: only the pocket world has a judge")
+
+
+class Renders:
+    """Rendered held-out scenes, whose truth is exact: a second opinion on what a `Reading` takes from the judge.
+
+    They are seen through the autoencoder, as generated pictures are. seed: of the scenes, their captions and the noise.
+    """
+
+    def __init__(self, assets: Assets, count: int, seed: int = 0):
+        from sae_lib.pocket.captions import sample_captions
+        from sae_lib.pocket.world import sample_scenes
+
+        self.assets, self.seed = assets, seed
+        self.scenes = sample_scenes(count, seed + 2, "test")  # others than those of seed, with which notebooks start
+        self.captions = [caption.text for caption in sample_captions(count, seed + 2, "test")]
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    @cached_property
+    @torch.inference_mode()
+    def latents(self) -> Float[Tensor, "scenes channels height width"]:
+        """What the encoder of the autoencoder makes of them, not scaled."""
+        from sae_lib.pocket.world import render
+
+        vae = self.assets.pipe().vae
+        return torch.cat([vae.encode(2 * part - 1).latent_dist.mean for part in render(self.scenes).split(50)])
+
+    @cached_property
+    def truths(self) -> dict[int, tuple[Truth, Truth]]:
+        """By grid of the assets' blocks, the exact truth and what the judge says."""
+        vae, grids = self.assets.pipe().vae, [self.assets.grid(block) for block in self.assets.blocks]
+        with torch.inference_mode():
+            seen = torch.cat([(vae.decode(part).sample / 2 + 0.5).clamp(0, 1) for part in self.latents.split(50)])
+        judged = judge_and_truth(self.assets.judge, seen, set(grids))[1]
+        return {grid: (exact_truth(self.scenes, grid), judged[grid]) for grid in dict.fromkeys(grids)}
+
+    @torch.inference_mode()
+    def updates(self, timestep: int) -> dict[str, Float[Tensor, "scenes cells d_model"]]:
+        """By block, the updates of one U-Net pass over the scenes with their captions, noised to a timestep as the U-Net is fed there."""
+        pipe, parts = self.assets.pipe(), {block: [] for block in self.assets.blocks}
+        alpha = pipe.scheduler.alphas_cumprod[timestep]
+        noise = torch.randn(self.latents.shape, generator=torch.Generator().manual_seed(self.seed + timestep))
+        x = alpha.sqrt() * self.latents * pipe.vae.config.scaling_factor + (1 - alpha).sqrt() * noise
+        for rows in torch.arange(len(self)).split(20):
+            with ExitStack() as hooks:
+                for block, found in parts.items():
+                    hooks.enter_context(update_hooks(find_block(pipe, block), found.append))
+                pipe.unet(x[rows], timestep, **conditioning(pipe, [self.captions[row] for row in rows], guided=False))
+        vectors = {
+            block: [to_vectors(each).unflatten(0, (len(each), -1)) for each in of] for block, of in parts.items()
+        }
+        return {block: torch.cat(each) for block, each in vectors.items()}
 
 
 def objects_in(truth: Truth) -> Bool[Tensor, "pictures side side"]:

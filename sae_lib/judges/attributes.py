@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from sae_lib.pocket.judge import Judgement
+    from sae_lib.pocket.world import Scene
 
 from typing import NamedTuple
 
@@ -58,6 +59,12 @@ class Truth(NamedTuple):
         shown = (self.present & self.valid).sum((0, 1)).double()
         return shown / self.valid.sum((0, 1)).clamp(min=1)
 
+    def disagreement(self, other: "Truth") -> Float[Tensor, " values"]:
+        """Of the cells that show a value by either truth, and can be said by both, the share on which they disagree."""
+        both = self.valid & other.valid
+        either = ((self.present | other.present) & both).sum((0, 1))
+        return ((self.present != other.present) & both).sum((0, 1)) / either.clamp(min=1)
+
 
 def load_judge(scale: str = "pocket", device: str | torch.device = "cpu") -> nn.Module:
     """The judge of a scale: at pocket scale the dense attribute judge (`sae_lib.pocket.judge.judge_images` reads pictures with it).
@@ -76,6 +83,22 @@ def attribute_values() -> list[tuple[str, str]]:
     from sae_lib.pocket.world import ATTRIBUTES
 
     return [(name, value) for name, values in ATTRIBUTES.items() for value in values]
+
+
+def mean_by_family(per_value: Float[Tensor, "values ..."]) -> Float[Tensor, "families ..."]:
+    """Means over the values of each attribute, from one number or more per value in the order of `attribute_values`."""
+    names = [name for name, _ in attribute_values()]
+    rows = {name: torch.tensor([each == name for each in names]) for name in dict.fromkeys(names)}
+    return torch.stack([per_value[mine].mean(0) for mine in rows.values()])
+
+
+def exact_truth(scenes: "Sequence[Scene]", grid: int) -> Truth:
+    """What is true of each cell of rendered scenes of the pocket world."""
+    from sae_lib.pocket.world import ATTRIBUTES, attribute_maps
+
+    maps = attribute_maps(list(scenes))
+    shares = [torch.stack([maps[name] == i for i in range(len(ATTRIBUTES[name]))], 1).float() for name in ATTRIBUTES]
+    return Truth.from_shares(shares, grid)
 
 
 def see_values(judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"]) -> Float[Tensor, "pictures values"]:

@@ -2,7 +2,18 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from sae_lib.companion.plots import add_legend, draw_band, draw_dot, picture_axes, show_row
+from sae_lib.companion.plots import (
+    add_legend,
+    draw_band,
+    draw_curve,
+    draw_dot,
+    draw_rows,
+    draw_table,
+    picture_axes,
+    short,
+    show_row,
+)
+from sae_lib.companion.style import BLOCK_COLORS, CONTROL_COLOR
 from sae_lib.intervals import Interval
 
 NUMBERS = [Interval(1.0, 0.5, 2.0), Interval(3.0, 2.0, 3.5)]
@@ -44,3 +55,45 @@ def test_panels_without_a_picture_stay_empty():
     assert [panel.axison for panel in axes[0]] == [True, True, False]
     assert [panel.get_xlabel() for panel in axes[0]] == ["one", "two", ""]
     plt.close(fig)
+
+
+def test_a_row_holds_a_mark_with_its_interval_per_kind_and_the_first_row_is_on_top(ax):
+    looks = [{"shift": -0.1}, {"shift": 0.1, "color": CONTROL_COLOR, "marker": "o"}]
+    draw_rows(ax, {"mid.0": NUMBERS, "up.0.0": [None, NUMBERS[1]]}, looks)
+    assert [line.get_xydata().tolist() for line in ax.lines] == [[[1.0, -0.1]], [[3.0, 0.1]], [[3.0, 1.1]]]
+    assert [line.get_color() for line in ax.lines] == [BLOCK_COLORS["mid.0"], CONTROL_COLOR, CONTROL_COLOR]
+    assert ax.collections[0].get_segments()[0].tolist() == [[0.5, -0.1], [2.0, -0.1]]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["mid.0", "up.0.0"] and ax.yaxis.get_inverted()
+
+
+def test_rows_of_panels_that_share_an_axis_all_start_on_top_and_upright_rows_are_columns():
+    fig, axes = plt.subplots(1, 2, sharey=True)
+    for ax in axes:
+        draw_rows(ax, {"mid.0": NUMBERS[:1]}, [{}])
+    assert axes[0].yaxis.get_inverted() and axes[1].yaxis.get_inverted()
+    draw_rows(axes[0], {"up.0.0": NUMBERS[:1]}, [{}], upright=True)
+    assert axes[0].lines[-1].get_xydata().tolist() == [[0.0, 1.0]]
+    plt.close(fig)
+
+
+def test_a_curve_has_an_interval_at_each_place(ax):
+    draw_curve(ax, (1, 2), NUMBERS, "--s", "black")
+    assert ax.lines[0].get_ydata().tolist() == [1.0, 3.0]
+    assert [each.tolist() for each in ax.collections[0].get_segments()] == [[[1, 0.5], [1, 2.0]], [[2, 2.0], [2, 3.5]]]
+
+
+@pytest.mark.parametrize("cmap, colors", [("Blues", ["black", "white"]), ("cividis", ["white", "black"])])
+def test_a_table_writes_white_on_dark_colours(ax, cmap, colors):
+    values, bold = torch.tensor([[0.0, 1.0]]), torch.tensor([[True, False]])
+    draw_table(ax, values, ["row"], ["a", "b"], [["0", "1"]], bold, cmap=cmap, vmax=1)
+    assert [text.get_color() for text in ax.texts] == colors
+    assert [text.get_weight() for text in ax.texts] == ["bold", "normal"]
+
+
+def test_a_table_leaves_gaps_for_what_is_no_number(ax):
+    draw_table(ax, torch.tensor([[torch.nan, 0.5]]), ["row"], ["a", "b"], [["", ".50"]])
+    assert ax.images[0].get_array().mask.tolist() == [[True, False]]
+
+
+def test_short_numbers_have_no_zero_before_the_point():
+    assert [short(x) for x in (0.52, -0.03, -0.001, 1.0, 10.5)] == [".52", "−.03", ".00", "1.00", "10.50"]
