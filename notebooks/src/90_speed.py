@@ -2,10 +2,10 @@
 # # 90 Speed
 #
 # **Question.** How long does the paper's training take, and why not less? The authors' way to four SAEs stores 15.7 TB,
-# runs the whole pipeline for every picture and trains with sparse products in coordinate form. Here the U-Net runs only as
-# far as the last block that is asked for, vectors go straight into training, and one training step has one dense product.
-# This notebook states the floor of each part from its sizes, and how far above it we are, from measurements that are made
-# by three commands and stored. It runs nothing heavy itself.
+# runs the whole pipeline for every picture and trains with sparse products in coordinate form. Here the U-Net runs only
+# as far as the last block that is asked for, vectors go straight into training, and one training step has one dense
+# product. This notebook states the floor of each part from its sizes, and how far above it we are, from measurements
+# that are made by three commands and stored. It runs nothing heavy itself.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
@@ -21,7 +21,7 @@
 # %% [markdown]
 # ## 90.1 Parameters and set-up
 #
-# Ratios only are compared, each from one process in which the methods took turns, because machines differ and are noisy.
+# Machines differ and are noisy, so only ratios are compared, each from one process in which the methods took turns.
 # Absolute seconds belong to the machine that the record names. What has not been run says so.
 
 # %% tags=["parameters"]
@@ -52,9 +52,9 @@ for record in (step, harvest, scaling, precision):
 # ## 90.2 The floor of a training step
 #
 # Every vector must meet every feature once: 2 · batch · d_model · n_f operations. All else touches only the k kept
-# activations of a vector, or is a pass over the parameters: with k = 10 of 5,120 the decoder and both gradients are five
-# hundred times smaller than the product. A dense step has six such products (forward and backward of both layers), so a
-# method that leaves them out can be some six times faster at best where products dominate. Adam reads and writes
+# activations of a vector, or is a pass over the parameters: with k = 10 of 5,120 the decoder and both gradients are
+# five hundred times smaller than the product. A dense step has six such products (forward and backward of both layers),
+# so a method that leaves them out can be some six times faster at best where products dominate. Adam reads and writes
 # parameters, gradients and two moments: seven passes over 4 · 2 · d_model · n_f bytes.
 
 # %%
@@ -77,22 +77,24 @@ for row, name in enumerate(order):
 axes[0].axvline(
     sorted(seconds["encoder product alone"])[len(seconds["ours"]) // 2], color=CONTROL_COLOR, linestyle="--"
 )
-axes[0].set(xlabel=f"seconds a step, {len(seconds['ours'])} rounds", xlim=(0, None), yticks=range(len(order)))
+axes[0].set(xlabel=f"seconds per step, {len(seconds['ours'])} rounds", xlim=(0, None), yticks=range(len(order)))
 axes[0].set_yticklabels(order)
 axes[1].set(xlabel="peak memory (GB)")
 save_figure(run, fig, "sae_step", {"seconds": seconds, "memory": step["result"]["peak_memory_gb"], "config": config})
 
 # %% [markdown]
-# **What we see.** One dot a round; the dashed line is the product alone. What lies between it and our dots is TopK, the
-# passes over the parameters (Adam, unit columns) and the sparse products. Memory is that of a whole process with its
-# libraries, so small differences say little. sae-lens and eai-sparsify minimise their own losses, without our auxiliary
-# term's mean and, in sae-lens, with another normalisation: the comparison is of a step of each as it is.
+# **What we see.** One dot per round; the dashed line is the product alone. What lies between it and our dots is TopK,
+# the passes over the parameters (Adam, unit columns) and the sparse products. Memory is that of a whole process with
+# its libraries, so small differences say little. sae-lens and eai-sparsify minimise their own losses, without our
+# auxiliary term's mean and, in sae-lens, with another normalisation: what is compared is one step of each method as
+# it is.
 #
 # ## 90.3 Many SAEs on one stream
 #
 # On a CPU one SAE's products are spread over all cores, and its smaller operations are not. Several SAEs are therefore
-# trained a core each. At the paper's size the product fills every core anyway, so twelve steps cost about twelve times
-# one; what a stream saves is everything before the step. There the second panel counts: harvest and training together.
+# trained at once, one per core. At the paper's size the product fills every core anyway, so twelve steps cost about
+# twelve times one; what a shared stream saves there is everything before the step. The second panel of the figure shows
+# it: harvest and training together.
 
 # %%
 many = step["result"]["many"]
@@ -100,9 +102,8 @@ many = step["result"]["many"]
 saes = int(together.split()[0])
 ratios = [all_ / one for all_, one in zip(many[together], many["one alone"], strict=True)]
 print(f"a step of one SAE alone {median(many['one alone']):.3f} s, of {together} {median(many[together]):.3f} s")
-print(
-    f"{saes} SAEs' steps cost {median(ratios):.2f} times one ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} rounds)"
-)
+spread = f"{min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} rounds"
+print(f"{saes} SAEs' steps cost {median(ratios):.2f} times one ({spread})")
 by_saes = {int(count): seconds for count, seconds in scaling["result"]["saes"].items()}
 print(f"with the harvest, {max(by_saes)} SAEs on one stream cost {by_saes[max(by_saes)] / by_saes[1]:.2f} times one")
 
@@ -123,16 +124,17 @@ axes[0].set_ylabel("seconds")
 save_figure(run, fig, "scaling", scaling["result"])
 
 # %% [markdown]
-# **What we see.** Pocket models, one pass, from an empty folder; one run a point. A straight line through the origin on
-# the left says that time is proportional to the prompts; in the middle, a line that rises slower than the number of SAEs
-# says that they share the harvest. On the right each process has one thread, and the time is that of the whole command, so
-# two processes can at best halve the part that does not belong to starting up.
+# **What we see.** Pocket models, one pass, from an empty folder; one run per point. A straight line through the origin
+# on the left says that time is proportional to the prompts; in the middle, a line that rises slower than the number of
+# SAEs says that they share the harvest. On the right each process has one thread, and the time is that of the whole
+# command, so two processes can at best halve the part that does not belong to starting up.
 #
 # ## 90.4 Harvest
 #
 # Of a pipeline call the harvest needs the text encoders and the U-Net up to `up.0.1`: at SDXL's real shapes and 512 px
-# 1.07 of the U-Net's 1.59 TFLOP a picture, and none of the VAE decoder's 2.51. At equal speed per operation the ceiling
-# is (1.59 + 2.51) / 1.07 = 3.8 times the pictures a second. Measured with every part reduced by one factor, random weights.
+# 1.07 of the U-Net's 1.59 TFLOP per picture, and none of the VAE decoder's 2.51. At equal speed per operation the
+# ceiling is (1.59 + 2.51) / 1.07 = 3.8 times the pictures per second. The measurement used random weights, with every
+# part made smaller by the same factor.
 
 # %%
 rates, gains = (harvest["result"][name] for name in ("pictures_per_second", "times_the_pipeline_call"))
@@ -140,20 +142,21 @@ fig, ax = plt.subplots(figsize=(TEXT_WIDTH, 1.8))
 for row, name in enumerate(rates):
     ax.plot(rates[name], [row] * len(rates[name]), "o", color="black", alpha=0.6, markersize=3)
     ax.annotate(f"× {gains[name]:.2f}", (max(rates[name]), row), xytext=(8, -3), textcoords="offset points", size=8)
-ax.set(yticks=range(len(rates)), xlabel="pictures a second", xlim=(0, 1.15 * max(map(max, rates.values()))))
+ax.set(yticks=range(len(rates)), xlabel="pictures per second", xlim=(0, 1.15 * max(map(max, rates.values()))))
 ax.set_yticklabels(rates)
 ax.set_ylim(len(rates) - 0.5, -0.5)
 save_figure(run, fig, "harvest", {"rates": rates, "gains": gains, "settings": harvest["result"]["settings"]})
 
 # %% [markdown]
-# **What we see.** The steps from top to bottom are the gain split: first the pictures are no longer decoded, then the
-# U-Net stops behind the last block. The number beside the dots is the median ratio to the whole call.
+# **What we see.** From top to bottom the gain is split into its steps: first the pictures are no longer decoded, then
+# the U-Net stops behind the last block as well. The number beside the dots is the median ratio to the whole call.
 #
 # ## 90.5 What 16 bit cost
 #
-# A 16-bit U-Net is twice as fast on a GPU and a 16-bit store half as large. The price is asked twice: how well does an SAE
-# explain 16-bit vectors, and how well does an SAE *trained* on them explain float32 ones? The yardstick is another seed:
-# what the vectors' order and the first weights change anyway. Held-out prompts, explained variance minus that in float32.
+# A 16-bit U-Net is twice as fast on a GPU and a 16-bit store half as large. What does that cost? We ask twice: how well
+# does an SAE explain 16-bit vectors, and how well does an SAE *trained* on them explain float32 ones? The yardstick is
+# another seed: what the vectors' order and the first weights change anyway. The figure shows explained variance on
+# held-out prompts, minus that in float32.
 
 # %%
 explained, learnt = list(precision["result"].values())[:2]
@@ -174,30 +177,30 @@ save_figure(run, fig, "precision", precision["result"])
 
 # %% [markdown]
 # **What we see.** Each marker is a block; to the right of the line 16 bit is better, to the left worse; mind that the
-# two panels have different scales, and that another seed exists in the right one only. Where the 16-bit markers lie nearer to the line than those of another seed, 16 bit
-# costs nothing that could be noticed. float16 overflows beyond 65,504, which `harvest` and training refuse; the pocket
-# models stay far below it, of SDXL we cannot say.
+# two panels have different scales, and that another seed exists in the right one only. Where the 16-bit markers lie
+# nearer to the line than those of another seed, 16 bit costs nothing that could be noticed. float16 overflows beyond
+# 65,504, which `harvest` and training refuse; the pocket models stay far below it; whether SDXL does, we cannot say.
 #
 # ## 90.6 The paper's training in hours, and on which card
 #
-# hours = prompts / (pictures a second) / 3600 for a harvest that hides the training. The rehearsal that measures it (full
-# width, random weights, one GPU) is one command; where its record is missing, it has not been run, and nothing is claimed.
-# Memory is computed from shapes: 16-bit weights of one pipeline, per trained SAE four float32 copies (weights, gradients,
-# two moments), and the vectors being mixed, twice. What activations take is not in it: leave some gigabytes.
+# hours = prompts / (pictures per second) / 3600 for a harvest that hides the training. The rehearsal that measures it
+# (full width, random weights, one GPU) is one command; where its record is missing, it has not been run, and nothing is
+# claimed. Memory is computed from shapes: 16-bit weights of one pipeline, per trained SAE four float32 copies (weights,
+# gradients, two moments), and the vectors being mixed, twice. What activations take is not in it: leave some gigabytes.
 
 # %%
 gpu = stored.get("gpu")
 if gpu:
-    told, peak = gpu["result"], "harvest's share of the card's peak"
+    measured, peak = gpu["result"], "harvest's share of the card's peak"
     print(f"rehearsal: random weights, no science; {gpu['run']['device']}, torch {gpu['run']['torch']}")
-    for way, rate in told["harvest"].items():
-        print(f"{rate:9.0f} pictures a second harvested, {way}")
-    print(f"{told.get(peak, 0):9.0%} of the card's bfloat16 peak, by the fastest of them")
+    for way, rate in measured["harvest"].items():
+        print(f"{rate:9.0f} pictures per second harvested, {way}")
+    print(f"{measured.get(peak, 0):9.0%} of the card's bfloat16 peak, by the fastest of them")
     for name in ("float32", "TF32"):
-        print(f"{told['training'][f'vectors a second, {name}']:9,.0f} vectors a second through four SAEs, {name}")
-    both = told["together"]
-    print(f"{both['pictures a second']:9.0f} pictures a second, harvest and training; {both['peak memory, GB']:.0f} GB")
-    for way, hours in told["hours for 1.5 million prompts"].items():
+        print(f"{measured['training'][f'vectors a second, {name}']:9,.0f} vectors per second through four SAEs, {name}")
+    joint = measured["together"]
+    print(f"{joint['pictures a second']:9.0f} pictures per second, both at once; {joint['peak memory, GB']:.0f} GB")
+    for way, hours in measured["hours for 1.5 million prompts"].items():
         print(f"{hours:9.1f} hours for 1.5 million prompts, {way}")
 else:
     print("not run: python tests/benchmarks/gpu.py wants a GPU")
@@ -206,16 +209,16 @@ else:
 paper = SAEConfig.paper("mid.0")
 pipeline = 2 * sum(PARAMETERS.values()) / 1e9
 one_sae = 4 * (2 * paper.n_f * paper.d_model + paper.n_f + paper.d_model) / 1e9
-a_vector = 2 * 4 * 2 * paper.d_model / 1e9  # 16 bit, four blocks, before and after mixing
+gb_per_vector = 2 * 4 * 2 * paper.d_model / 1e9  # 16 bit, four blocks, before and after mixing
 memory = {"published": {"pipeline": pipeline, "SAEs": 8 * one_sae}}
-memory["trained"] = {"pipeline": pipeline, "SAEs, gradients, Adam": 4 * 8 * one_sae, "buffer": a_vector * BUFFER}
+memory["trained"] = {"pipeline": pipeline, "SAEs, gradients, Adam": 4 * 8 * one_sae, "buffer": gb_per_vector * BUFFER}
 print(*(f"{way}: {sum(parts.values()):.1f} GB and activations" for way, parts in memory.items()), sep="\n")
 
 # %%
 cards, activations = {}, 3
 for size in (12, 24, 80):
     left = size - activations - sum(value for part, value in memory["trained"].items() if part != "buffer")
-    buffer = max(0, min(BUFFER, int(left / a_vector) // 1000 * 1000))
+    buffer = max(0, min(BUFFER, int(left / gb_per_vector) // 1000 * 1000))
     cards[size] = {"published fits": size - activations > sum(memory["published"].values()), "buffer": buffer}
     print(f"{size} GB: published SAEs {cards[size]['published fits']}, training with a buffer of {buffer:,} vectors")
 fig, ax = plt.subplots(figsize=(TEXT_WIDTH, 1.7))
@@ -231,9 +234,9 @@ result = {"memory_gb": memory, "cards": cards, "hours": gpu and gpu["result"]["h
 save_figure(run, fig, "cards", result)
 
 # %% [markdown]
-# **What we see.** Notebooks 03 and 04 hold one pipeline at a time. With the published SAEs they fit wherever it and some
-# activations do; `batch` takes fewer pictures at a time and changes no noise. Training wants a buffer to mix in, and a
-# smaller one mixes fewer pictures at a time.
+# **What we see.** Notebooks 03 and 04 hold one pipeline at a time. With the published SAEs they fit wherever the
+# pipeline and some activations do; a smaller `batch` takes fewer pictures at a time and changes no noise. Training
+# wants a buffer to mix vectors in; a smaller one mixes fewer pictures at a time.
 
 # %% [markdown]
 # ## 90.7 Headline numbers
@@ -242,7 +245,7 @@ save_figure(run, fig, "cards", result)
 for name, ratio in step["result"]["times_ours"].items():
     print(f"{name:24} {ratio:5.2f} times our step")
 print(f"our step is {step['result']['ours_over_floor']:.2f} times the encoder's product alone")
-print(f"harvest: {gains['ours: the U-Net cut too']:.2f} times the pictures a second of the pipeline call")
+print(f"harvest: {gains['ours: the U-Net cut too']:.2f} times the pictures per second of the pipeline call")
 
 # %% [markdown]
 # ## 90.8 Limits

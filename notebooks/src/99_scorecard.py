@@ -1,11 +1,12 @@
 # %% [markdown]
 # # 99 Scorecard
 #
-# **Question.** Which of the paper's claims did this companion test, by which rule, and what came out? Nothing is measured
-# here. Each test stands in the notebook that made it, with its rule and its control, and left a record beside its figure. For
-# each of the paper's claims one test is the **primary** one: it alone decides, and the primaries are asked all at once. The register
-# says which of their rules were changed after a look at numbers. The other tests are secondary: they say where a claim is strong and where it is not. A claim that
-# fails on the pocket model is reported as failing there.
+# **Question.** Which of the paper's claims did this companion test, by which rule, and what came out? Nothing is
+# measured here. Each test stands in the notebook that made it, with its rule and its control, and left a record beside
+# its figure. For each of the paper's claims one test is the **primary** one: it alone decides, and all primary tests
+# are judged together. The register says which of their rules were changed after a look at numbers. The other tests are
+# secondary: they say where a claim is strong and where it is not. A claim that fails on the pocket model is reported as
+# failing there.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
@@ -48,10 +49,10 @@ STATUS = {artefact["id"]: artefact["status"] for artefact in ARTEFACTS}
 # %% [markdown]
 # ## 99.2 The claims
 #
-# As far as we know them: the paper itself was not at hand. *summary* and *secondary* are public summaries, *audit* a public audit of
-# the paper against its code, *code* and *riebench* the authors' repositories, *checkpoint* their released statistics. What is
-# marked *inferred* is our reading; what is marked *our test* is no statement of the paper that we could verify, but a
-# question that its readers will have.
+# As far as we know them: the paper itself was not at hand. *summary* and *secondary* are public summaries, *audit* a
+# public audit of the paper against its code, *code* and *riebench* the authors' repositories, *checkpoint* their
+# released statistics. What is marked *inferred* is our reading; what is marked *our test* is no statement of the paper
+# that we could verify, but a question that its readers will have.
 
 
 # %%
@@ -136,11 +137,12 @@ CLAIMS |= {
 # %% [markdown]
 # ## 99.3 From tests to a word
 #
-# On the pocket model a claim has the word of its primary test. Where several questions are asked, some answers are lucky: so the primaries
-# of all claims are judged together (Holm's procedure at 5 %, with a normal error read off each 95 % interval), which asks more of each
-# than its own interval does. A claim without a primary test is *not run*. Secondary tests change no word; they are counted beside
-# it. At sdxl scale the tests' own words are counted: *reproduced*, *close*, *not reproduced*, *not published*. Smoke and rehearsal
-# conclude nothing, whatever lies on the disk.
+# On the pocket model a claim has the word of its primary test. Where several questions are asked, some answers are
+# lucky. So the primary tests of all claims are judged together (Holm's procedure at 5 %, with a normal error read
+# off each 95 % interval). That asks more of each test than its own interval does. A claim without a primary test is
+# *not run*. Secondary tests change no word; they are counted beside it. At sdxl scale the tests' own words are
+# counted: *reproduced*, *close*, *not reproduced*, *not published*. Smoke and rehearsal conclude nothing, whatever
+# lies on the disk.
 
 # %%
 COLUMNS = ["id", "claim", "word", "value", "interval", "published", "at_least", "at_most", "primary", "control"]
@@ -226,7 +228,7 @@ ax = fig.add_axes((1.15 / WIDTH, 0.6 / height, 1.35 / WIDTH, 1 - 1.0 / height))
 for y, test in enumerate(lines):
     if test is None or scale == "sdxl":
         continue
-    at, low, high = (min(max(each, -WIDEST), WIDEST) for each in margins[test.Index])
+    at, low, high = (min(max(value, -WIDEST), WIDEST) for value in margins[test.Index])
     color, marker = LOOK[decided[test.id] if test.primary else test.word.split()[0]]
     ax.hlines(y, low, high, color=color, linewidth=2.2 if test.primary else 0.9, clip_on=False)
     look = {"mfc": color if test.primary else "white", "markersize": 6 if test.primary else 3.5, "clip_on": False}
@@ -254,18 +256,20 @@ ax.plot([], [], "o", color="black", markersize=6, label="primary test")
 ax.plot([], [], "o", color="black", mfc="white", markersize=3.5, label="secondary")
 fig.legend(loc="upper center", ncols=5, columnspacing=1)
 result = {"claims": card.to_dict("index")}
-result |= {"margins": {str(of_claims.loc[i, "claim"]): each for i, each in margins.items()}}
+result |= {"margins": {str(of_claims.loc[i, "claim"]): placed for i, placed in margins.items()}}
 save_figure(run, fig, "scorecard", result | {"tests": len(tests), "primaries": len(primaries)})
 
 # %% [markdown]
-# **What we see.** A line is a test, with its 95 % interval; what lies right of the black line keeps its rule, what lies left of it breaks it, and an
-# interval that reaches over the black line decides nothing by itself: its dot is then in the grey band. Filled markers and bold words are the primary
-# tests, which give the claims on the left their word; hollow ones are secondary. Margins beyond the edge are drawn at the edge. All of it is about
-# the pocket model, one model of one training: it says what the method finds in a world whose truth is known, and not what SDXL does.
+# **What we see.** A line is a test, with its 95 % interval; what lies right of the black line keeps its rule, what lies
+# left of it breaks it, and an interval that reaches over the black line decides nothing by itself: its dot is then in
+# the grey band. Filled markers and bold words are the primary tests, which give the claims on the left their word;
+# hollow ones are secondary. Margins beyond the edge are drawn at the edge. All of it is about the pocket model, one
+# model of one training: it says what the method finds in a world whose truth is known, and not what SDXL does.
 #
 # ## 99.5 Every test
 #
-# The number, its 95 % interval, the rule's word, its control, the published number where there is one, and where to look.
+# The number, its 95 % interval, the rule's word, its control, the published number where there is one, and where
+# to look.
 
 # %%
 shown = of_claims.copy()
@@ -289,9 +293,10 @@ for name, claim in CLAIMS.items():
     print(f"{name:4} {claim.would_change or claim.waits}")
 
 # %% [markdown]
-# ## 99.7 What is there of the paper's figures and tables
+# ## 99.7 Which of the paper's figures and tables are made here
 #
-# Counted from `figures/index.json`, which is made from the registry in `notebooks/artefacts.py`, as is the README's table.
+# The counts come from `figures/index.json`, which, like the README's table, is made from the registry
+# in `notebooks/artefacts.py`.
 
 # %% tags=["nbval-check-output"]
 of_the_paper = [status for name, status in STATUS.items() if not name.startswith("Companion")]
@@ -302,11 +307,13 @@ for status, count in Counter(of_the_paper).most_common():
 # ## 99.8 Limits
 #
 # - One pocket model and one training of it: no interval covers that. Words hold for it alone.
-# - Rules have thresholds, and thresholds are choices. They stand in the notebooks, and `notebooks/rules.json` says when each was written and
-#   whether its numbers had been seen before. Many were changed after a look at other blocks, and some after a look at their own
-#   numbers: those words deserve less trust.
-# - Which test is primary is a choice too. A claim of several parts has one, for the part that matters most to it.
-# - Tests are not independent, and their errors are not quite normal: Holm's procedure needs no independence, the p-values need normality.
+# - Rules have thresholds, and thresholds are choices. They stand in the notebooks, and `notebooks/rules.json` says when
+#   each was written and whether its numbers had been seen before. Many were changed after a look at other blocks, and
+#   some after a look at their own numbers: those words deserve less trust.
+# - Which test is primary is a choice too. A claim of several parts has one primary test, for the part that
+#   matters most.
+# - Tests are not independent, and their errors are not quite normal: Holm's procedure needs no independence, the
+#   p-values need normality.
 # - What the paper says was read off code, an audit and summaries, not off the paper.
 #
 # ## 99.9 Exercises
