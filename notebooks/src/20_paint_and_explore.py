@@ -1,22 +1,25 @@
 # %% [markdown]
 # # 20 Paint and explore
 #
-# **To make an edit**, run all cells (*Run → Run All Cells*; two minutes the first time), go to section 20.2 (Jupyter's table of
-# contents, on the left, finds it), and
-# 1. look at the layer under the pictures: a feature is there already, chosen by rule so that its stroke shows (section 20.1
-#    prints what it should paint); above it is a picture with objects;
-# 2. drag the mouse, a finger or a pen over an object under **Before**: the cells you cross are painted with the feature;
+# **To make an edit**, run all cells (*Run → Run All Cells*; two minutes the first time), go to section 20.2 (Jupyter's
+# table of contents, on the left, finds it), and
+# 1. look at the layer under the pictures: a feature is there already, chosen by rule so that its stroke shows (section
+#    20.1 prints what it should paint); above it is a picture with objects;
+# 2. drag the mouse, a finger or a pen over an object under **Before**: the cells you cross are painted with
+#    the feature;
 # 3. look at **After**, a moment later: the same picture, with the feature turned on in those cells;
 # 4. click another feature in the list, which takes the place of the first (**+** adds a second), or search for a word
-#    (`red`, `star`, `night`). Each line says how well a feature *reads* the word (1 is perfect, 0 chance) and whether it *writes* it: those
-#    that do come first, then those that nobody tried, then those that wrote nothing when they were tried;
-# 5. move **Strength**: more breaks the picture, below zero takes the feature away; and choose *Turbo, 4 steps*, which often
-#    draws the same edit better;
+#    (`red`, `star`, `night`). Each line says how well a feature *reads* the word (1 is perfect, 0 chance) and whether
+#    it *writes* it: those that do come first, then those that nobody tried, then those that wrote nothing when they
+#    were tried;
+# 5. move **Strength**: more breaks the picture, below zero takes the feature away; and choose *Turbo, 4 steps*, which
+#    often draws the same edit better;
 # 6. **Undo** goes back, **Reset** to the start; nothing can break. A new prompt is drawn on Enter.
 #
-# This is SAEPaint, the paper's demonstration that features act where they are put, as two widgets: the *painter* turns features
-# on in a mask, the *explorer* (section 20.4) shows all features as cards. Without a kernel, on GitHub say, the widgets are missing and
-# the figures beside them show what they do. No claim is judged here; notebooks 08 and 09 do that.
+# This is SAEPaint, the paper's demonstration that features act where they are put, as two widgets: the *painter* turns
+# features on in a mask, the *explorer* (section 20.4) shows all features as cards. Without a kernel, on GitHub say,
+# the widgets are missing and the figures beside them show what they do. No claim is judged here; notebooks 08 and 09
+# do that.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
@@ -37,27 +40,35 @@
 # %% [markdown]
 # ## 20.1 Parameters and set-up
 #
-# The catalogue reads the held-out pictures that notebooks 07 to 09 read too: where each feature is active, how often, and what
-# it means. A rule says what each block is begun with, and how strongly; it is that of notebook 08's Figure 1. The block's twenty best-read features
-# are tried in two captions each. The four of them that raise the value they read most above other features in the same place, and the four such of
-# an object's values, are tried again in eight captions each, at 5, 10 and 20 times their mean activation. The one is taken that gains most: the rise of
-# its value above the other feature's, less the other values that come or go per value that the picture shows. The strength is the smallest at which it gains nearly (within .1) as much, and
-# the authors' 10 where it gains nothing.
-# The second trial was added on 2026-11-26, after first runs with these blocks whose brushes redrew the scene, and the strength of its own on
-# 2026-11-27, after a brush was too weak; on that day, too, twenty features took the place of ten, and the second trial was set beside other features,
-# which had written the same meadow. Their tables had been seen, so that the table of section 20.2 illustrates and tests nothing. All of it is kept in the cache. The
-# pictures of a card are drawn when the card comes into view.
+# The catalogue reads the held-out pictures that notebooks 07 to 09 read too: where each feature is active, how often,
+# and what it means. For each block a rule, that of notebook 08's Figure 1, chooses the feature with which the painter
+# begins, and its strength:
+# 1. The block's twenty best-read features are tried in two captions each.
+# 2. Some of them are tried again, in eight captions each, at 5, 10 and 20 times their mean activation: the four that
+#    raise the value they read most, compared with other features in the same place, and the four best in this sense
+#    among the readers of an object's value.
+# 3. The feature that gains most is taken. Its gain is the rise of its value above the other feature's, less the other
+#    values that come or go per value that the picture shows.
+# 4. Its strength is the smallest at which it gains nearly (within .1) as much, and the authors' 10 where it
+#    gains nothing.
 #
-# The lines of both widgets say what came of these trials, and searches are ordered by it, since the best reader may write nothing.
-# A gain comes from the second trial, or else from the first, which is rough: two captions. In both, what another feature wrote in the same place is
-# taken off. *Writes but redraws* has a gain of 0 or less, though its value appeared; *not tried* was not among the twenty.
+# The rule was changed after results had been seen. The second trial was added on 2026-11-26, because the brushes of
+# first runs with these blocks redrew the scene. Three changes were made on 2026-11-27: each feature got a strength of
+# its own, because a brush was too weak; twenty features took the place of ten; and the second trial was compared with
+# other features, because these had written the same meadow. So the table of section 20.2 illustrates and tests nothing.
+# All trials are kept in the cache. The pictures of a card are drawn when the card comes into view.
+#
+# The lines of both widgets say what came of these trials, and searches are ordered by it, since the best reader may
+# write nothing. A gain comes from the second trial, or else from the first, which is rough: two captions. In both, what
+# another feature wrote in the same place is taken off. *Writes but redraws* means that the value appeared, but the gain
+# was 0 or less; *not tried* means that the feature was not among the twenty.
 
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
 source: str = ""  # sdxl: folder or Hub id of Turbo; "random" or "random/16" rehearses with random weights
 seed: int = 0  # of the noise and of the features that are drawn by lot
 base_source: str = ""  # sdxl: folder or Hub id of the base model
-prompt_file: str = ""  # sdxl: a text file with one prompt a line; empty for the authors' data set
+prompt_file: str = ""  # sdxl: a text file with one prompt per line; empty for the authors' data set
 clip_source: str = ""  # sdxl: folder or Hub id of a CLIP; empty for the authors' ViT-B/32
 sae_folder: str = ""  # sdxl: a folder with the authors' checkpoints; empty for the Hub
 blocks: str = ""  # "chosen" (default at pocket scale), "paper" (default at sdxl scale), or codes with commas
@@ -100,34 +111,33 @@ for block in order:
     row, grid = best[block], assets.grid(block)
     n_f = assets.saes()[block].n_f
     live = f"{len(catalogue.live(block))} of {n_f}"
-    print(
-        f"{block:9} {grid:3} × {grid}  {live:13}  {row.id!s:19}  {row.meaning or '?':22} {row.score:5.2f}  {catalogue.strength(block):.0f}"
-    )
+    reads = f"{row.id!s:19}  {row.meaning or '?':22} {row.score:5.2f}"
+    print(f"{block:9} {grid:3} × {grid}  {live:13}  {reads}  {catalogue.strength(block):.0f}")
 (first,) = catalogue.first_edit.layers
-print(
-    f"\nFirst stroke: brush {first.feature}, {catalogue.row(first.feature).meaning or 'meaning unknown'}, over an object."
-)
+meaning = catalogue.row(first.feature).meaning or "meaning unknown"
+print(f"\nFirst stroke: brush {first.feature}, {meaning}, over an object.")
 
 # %% [markdown]
 # ## 20.2 Paint
 #
-# The picture is drawn twice from the same noise, without the features and with them. *Difference* is dark where nothing changed. A
-# layer is a feature with its cells, its strength and its steps; **+** in the list adds another layer. When a feature of another
-# block takes a layer's place, the painted cells are carried over to that block's grid. *Active in this picture* lists
-# what the model itself says there; a negative strength painted over such a feature takes it away. *Model* draws the same edit
-# in four steps or with the base model, which takes seconds; *Cancel* stops it. By keyboard: Tab to the picture, arrows move, space
-# paints, E is the eraser, U undoes.
+# The picture is drawn twice from the same noise, without the features and with them. *Difference* is dark where nothing
+# changed. A layer is a feature with its cells, its strength and its steps; **+** in the list adds another layer. When a
+# feature of another block takes a layer's place, the painted cells are carried over to that block's grid. *Active in
+# this picture* lists the features that the model itself uses there; a negative strength painted over such a feature
+# takes it away. *Model* draws the same edit in four steps or with the base model, which takes seconds; *Cancel* stops
+# it. By keyboard: Tab to the picture, arrows move, space paints, E is the eraser, U undoes.
 
 # %%
 PainterWidget(catalogue)
 
 # %% [markdown]
-# The same without a kernel: a first stroke with each block's feature, as a stranger would try it. The rule: the feature that the
-# block is begun with (20.1), at the block's strength, in ten captions *after* those that were read, whose pictures do not
-# show the value by the judge. The stroke covers the cells where the judge sees an object, for a background those where it sees none, and
-# everywhere for a value of position or style. Beside it, in the same cells with the same push, another live feature of the block, by lot. Changed on
-# 2026-11-26, before the run with the chosen blocks: until then a band across the first caption's picture was painted at strength 10,
-# which often had no object to change, and showed the value already.
+# The same without a kernel: a first stroke with each block's feature, as a stranger would try it. The feature is the
+# one that the rule of section 20.1 chose, at its strength. It is tried in ten captions *after* those that were read, in
+# whose pictures the judge does not see its value. The stroke covers the cells where the judge sees an object; for a
+# background, those where it sees none; for a value of position or style, all cells. Beside it, another live feature of
+# the block, drawn by lot, is tried in the same cells with the same push. The rule was changed on 2026-11-26, before the
+# run with the chosen blocks: until then a band across the first caption's picture was painted at strength 10, which
+# often had no object to change, and showed the value already.
 
 
 # %%
@@ -144,9 +154,9 @@ if assets.known:
     trials = find_trials([as_target(best[block]) for block in order], later, captions)
     measured = measure_writing(later, trials, strengths, seed=seed)  # [trials, kinds, before, after, others changed]
     for block in order:
-        found = measured[trials.of_block(block)]
-        row = [str(best[block].id), best[block].meaning, len(found), *found[:, :, 1].sum(0).int().tolist()]
-        table[block] = row + [round(found[:, 0, 2].mean().item(), 1)]
+        tries = measured[trials.of_block(block)]
+        row = [str(best[block].id), best[block].meaning, len(tries), *tries[:, :, 1].sum(0).int().tolist()]
+        table[block] = row + [round(tries[:, 0, 2].mean().item(), 1)]
 
 # %%
 seen_often = [block for block, (*_, tried, seen, _, _) in table.items() if seen >= 0.7 * tried]
@@ -156,12 +166,13 @@ for block, (name, meaning, tried, seen, lot, others) in table.items():
 print(f"first strokes that the judge sees in at least 7 of 10 captions: {len(seen_often)} of {len(order)} blocks")
 
 # %% [markdown]
-# The figure shows of each block the first of these captions whose picture lacks the value in the painter too, which draws with noise of its own.
+# For each block the figure shows the first of these captions whose picture lacks the value in the painter too: the
+# painter draws with noise of its own.
 
 
 # %%
 def first_stroke(block):
-    """The edit in the first caption whose picture lacks the value, the picture before and after, as the painter's own code draws them."""
+    """The edit in the first caption whose picture lacks the value, and what the painter draws, before and after."""
     rows = trials.rows[trials.of_block(block)].tolist() if trials else [0]
     tried = [Edit((later if trials else catalogue).prompts[row], NOISE_SEED) for row in rows]
     lacking = [
@@ -182,7 +193,7 @@ print(painter.code(strokes[order[-1]][0]))
 # %%
 def words(picture, row):
     """The values that the judge sees, of the family of the feature's."""
-    return " ".join(each.split(" (")[0] for each in catalogue.judged(picture, row)) or "none"
+    return " ".join(value.split(" (")[0] for value in catalogue.judged(picture, row)) or "none"
 
 
 fig, axes = plt.subplots(2, len(order), figsize=(TEXT_WIDTH, 2.35), dpi=120, squeeze=False)
@@ -194,7 +205,7 @@ for (above, below), (block, (edit, drawn)) in zip(axes.T, strokes.items(), stric
         outline_cells(above, mask, min(drawn.before.shape[-1], 256))
     name, value = str(best[block].id).split("/"), best[block].meaning.split(" (")[0]
     above.set_title(f"{name[0]}\n/{name[1]} {value}", fontsize=7, color=BLOCK_COLORS[block], pad=2)
-    judged = [words(each, best[block]) for each in drawn[:2]] if assets.known else ["?", "?"]
+    judged = [words(picture, best[block]) for picture in drawn[:2]] if assets.known else ["?", "?"]
     above.set_xlabel(f"before:\n{judged[0]}", fontsize=7, labelpad=2)
     below.set_xlabel(f"judge:\n{judged[1]}", fontsize=7, labelpad=2)
 axes[0, 0].set_ylabel("before, painted", fontsize=7)
@@ -206,18 +217,20 @@ result = {
 save_figure(run, fig, "strokes", result | {"seen in at least 7 of 10": seen_often}, catalogue.prepare())
 
 # %% [markdown]
-# **What we see.** One column per block in the order of the forward pass, each with its own caption. Above, the picture before; the white
-# border holds the painted cells (around the whole picture: the object fills no cell of this grid), and no border means everywhere. Below,
-# the same noise and caption with the feature turned on there. The words are the judge's, of the family of attributes that the feature reads: a stroke has worked where the lower word is the feature's
-# and the upper one is not. One picture is an illustration; the table above counts all captions that were tried, with the feature by lot beside it.
-# Where both columns are high, any push of that block does it; where *other values changed* is large, the stroke redraws
-# more than it was asked to.
+# **What we see.** One column per block in the order of the forward pass, each with its own caption. Above stands the
+# picture before. The white border holds the painted cells; a border around the whole picture means that the object
+# fills no cell of this grid, no border that everything is painted. Below, the same noise and caption with the feature
+# turned on there. The words are what the judge sees, of the family of attributes that the feature reads: a stroke has
+# worked where the lower word is the feature's and the upper one is not. One picture is an illustration; the table above
+# counts all captions that were tried, beside those of the feature by lot. Where both columns are high, any push of that
+# block does it; where *other values changed* is large, the stroke redraws more than it was asked to.
 #
 # ## 20.3 What a grid is, and what blocks that write nothing look like
 #
-# Blocks of the middle levels work on a coarser grid than those nearer to the picture, and narrower updates belong to finer grids. A
-# mask, a brush and an activation map live on the grid of the feature's block: one cell of the coarse grid holds four of
-# the fine one. A click in the explorer gives a position, and of each block the cell below it.
+# Blocks of the middle levels work on a coarser grid than those nearer to the picture, and narrower updates belong to
+# finer grids. A mask, a brush and an activation map live on the grid of the feature's block: one cell of the coarse
+# grid holds four of the fine one. A click in the explorer gives a position, and thereby one cell of each block: the one
+# below it.
 
 # %%
 one_per_grid = {assets.grid(block): block for block in sorted(order, key=lambda block: best[block].score)}
@@ -228,8 +241,8 @@ diagonal = tuple(tuple(float(row == column) for column in range(finest)) for row
 
 
 def best_read(block):
-    """Of the features of a block that are active in the picture the one that reads best, of those that read an object's value if any."""
-    active = [catalogue.row(each.id) for each in catalogue.firing({block: maps[block]}, limit=99)]
+    """Of a block's features active in the picture, the best reader; one of an object's value if there is any."""
+    active = [catalogue.row(feature.id) for feature in catalogue.firing({block: maps[block]}, limit=99)]
     return max(active, key=lambda row: (catalogue.family(row) not in EVERYWHERE, row.score)).id
 
 
@@ -257,14 +270,15 @@ grids = {block: assets.grid(block) for block in order}
 save_figure(run, fig, "grids", {"grids": grids, "seed": NOISE_SEED}, catalogue.prepare())
 
 # %% [markdown]
-# **What we see.** One row per grid. From the left: the cells over the picture; a mask of the objects as the judge sees them, on that grid; one
-# diagonal stroke of the thinnest brush; and the map of the best-read feature of an object's value that is active here, which leaves the
-# picture as it is where the feature is silent. An object is a few cells wide on the coarse grid, so that its outline, and what is painted
-# along it, is rough there.
+# **What we see.** One row per grid. From the left: the cells over the picture; a mask of the objects as the judge sees
+# them, on that grid; one diagonal stroke of the thinnest brush; and the map of the best reader of an object's value
+# among the features that are active here. The map leaves the picture as it is where the feature is silent. On the
+# coarse grid an object is a few cells wide, so its outline is rough there, and so is what is painted along it.
 #
-# The second picture shows the paper's four blocks beside those that are studied here, by a rule that is kind to each block: of the eight
-# features that fired most often in training the one that, everywhere and at strength 10, changes the first caption's picture most. Blocks
-# that the caption does not enter (notebook 05) have nothing to write with, however good their SAEs are.
+# The second figure shows the paper's four blocks beside those that are studied here, by a rule that is kind to each
+# block. Each of the eight features that fired most often in training is turned on everywhere, at strength 10; the one
+# that changes the first caption's picture most is shown. Blocks that the caption does not enter (notebook 05) have
+# nothing to write with, however good their SAEs are.
 
 # %%
 both = assets.with_blocks([block for block in ATTENTION_BLOCKS if block in (*PAPER_BLOCKS, *assets.blocks)])
@@ -272,17 +286,16 @@ other_painter = Painter(both)
 
 
 def loudest(block, count):
-    """Of the features that fire most often in training, the one that changes the picture most: its edit and its change of 255."""
+    """Of the features that fire most often in training, the one that changes the picture most; picture and change."""
     statistics = both.statistics()[block]
-    rate = statistics.firing_rate.nan_to_num(1) * (
-        statistics.mean > 0
-    )  # the authors' SAEs have none: then the first features
+    # The authors' SAEs have no firing rates: all count as 1, and the first live features are taken.
+    rate = statistics.firing_rate.nan_to_num(1) * (statistics.mean > 0)
     drawn = {}
     for number in rate.topk(count).indices.tolist():
         name = FeatureId(block, number)
         pictures = other_painter.draw(Edit(plain.prompt, plain.seed, layers=(Layer(name),)))
         drawn[name] = pictures.after, (pictures.after - pictures.before).abs().mean().item() * 255
-    return max(drawn.items(), key=lambda each: each[1][1])
+    return max(drawn.items(), key=lambda item: item[1][1])
 
 
 sets = {block: loudest(block, 8 if run.compared_with else 2) for block in both.blocks}
@@ -308,17 +321,19 @@ record = {block: [str(feature), change] for block, (feature, (_, change)) in set
 save_figure(run, fig, "two_sets", {"changes": record, "prompt": plain.prompt, "seed": plain.seed}, catalogue.prepare())
 
 # %% [markdown]
-# **What we see.** Above the paper's four blocks, below the ones studied here; a block of both sets stands in both rows. Under each picture the
-# feature's number and the mean change of a colour, of 255. A picture that equals the unedited one at the left, with a
-# number near 0, belongs to a block through which the caption does not pass in this model; there the strongest of eight features does
-# nothing, while next to it one feature redraws the scene. The names of the blocks are SDXL's; what they do is this model's.
+# **What we see.** The upper row shows the paper's four blocks, the lower the ones studied here; a block of both sets
+# stands in both rows. Under each picture stand the feature's number and the mean change of a colour, of 255. A picture
+# that equals the unedited one at the left, with a number near 0, belongs to a block through which the caption does not
+# pass in this model; there the strongest of eight features does nothing, while next to it one feature redraws the
+# scene. The names of the blocks are SDXL's; what they do is this model's.
 #
 # ## 20.4 Explore
 #
-# Every feature is a card: its icon (what it draws when an empty prompt leaves it alone with the noise), the pictures in which it is most
-# active with its map laid over them, the first of these modulated, its meaning, how well it reads and writes that, and how often it
-# fires. Search by word, or number, choose a block, sort by what is asked. Above the cards, a prompt's picture: the list beside it says which features are
-# active, and a click on a position which of them fire there.
+# Every feature has a card with its icon (what it draws when an empty prompt leaves it alone with the noise), the
+# pictures in which it is most active with its map laid over them, the first of these modulated, its meaning, how well
+# it reads and writes that, and how often it fires. You can search by word or number, choose a block, and choose how the
+# cards are sorted. Above the cards is a prompt's picture. The list beside it says which features are active in it;
+# after a click on a position, which of them fire there.
 
 # %%
 ExplorerWidget(catalogue)
@@ -355,15 +370,17 @@ record = [[str(row.id), row.meaning, row.score, row.firing_rate] for row in chos
 save_figure(run, fig, "cards", {"features": record, "pictures": len(catalogue.prompts)}, catalogue.prepare())
 
 # %% [markdown]
-# **What we see.** One card per block, of the feature that the block is begun with; the line under a row belongs to it. If the
-# coloured cells of a card lie on the same thing in each picture, the feature reads that thing, and the brighter the colour the more
-# active it is; if the two pictures at the right differ, it writes too; if the icons differ from row to row, the block tells the
-# rest of the network something on its own. Features by lot are often poorer than these: the explorer shows all of them.
+# **What we see.** One card per block, that of the feature with which the painter begins; the line under a row belongs
+# to it. If the coloured cells of a card lie on the same thing in each picture, the feature reads that thing, and the
+# brighter the colour the more active it is; if the two pictures at the right differ, it writes too; if the icons differ
+# from row to row, the block tells the rest of the network something on its own. Features drawn by lot are often poorer
+# than these: the explorer shows all features.
 #
 # ## 20.5 Which features fire where
 #
-# What a click in the explorer shows, for two positions of the first caption's picture, again by a rule: the cell where the feature with the
-# highest score among those of section 20.1 is most active there (if it is not, the middle), and the corner at the top left.
+# The figure shows what a click in the explorer shows, for two positions of the first caption's picture. A rule chooses
+# them. One is the cell where the feature with the highest score among those of section 20.1 is most active, or the
+# middle if it is active nowhere; the other is the corner at the top left.
 
 # %%
 top = max(best.values(), key=lambda row: (row.score, row.firing_rate))
@@ -376,42 +393,41 @@ fires = {cell: catalogue.firing(maps, cell, limit=8) for cell in (peak, (0, 0))}
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(TEXT_WIDTH, 2.3), width_ratios=(1.1, 1, 1))
 show_picture(axes[0], drawn)
-for ax, ((row, column), found) in zip(axes[1:], fires.items(), strict=True):
+for ax, ((row, column), firing) in zip(axes[1:], fires.items(), strict=True):
     mark = torch.zeros(finest, finest)
     mark[row, column] = 1
     outline_cells(axes[0], mark, pixels)
-    names = [f"{each.id} {catalogue.row(each.id).meaning.split(' (')[0]}" for each in found]
-    ax.barh(range(len(found)), [each.strength for each in found], color=[BLOCK_COLORS[each.id.block] for each in found])
-    ax.set_yticks(range(len(found)), names, fontsize=7)
+    names = [f"{feature.id} {catalogue.row(feature.id).meaning.split(' (')[0]}" for feature in firing]
+    colors = [BLOCK_COLORS[feature.id.block] for feature in firing]
+    ax.barh(range(len(firing)), [feature.strength for feature in firing], color=colors)
+    ax.set_yticks(range(len(firing)), names, fontsize=7)
     ax.set(title=f"row {row}, column {column}")
     ax.invert_yaxis()
     ax.grid(False, axis="y")
 fig.supxlabel("activation, in multiples of the feature's mean", size=9, x=0.68)
 result = {
-    f"row {cell[0]}, column {cell[1]}": [[str(each.id), each.strength] for each in found]
-    for cell, found in fires.items()
+    f"row {cell[0]}, column {cell[1]}": [[str(feature.id), feature.strength] for feature in firing]
+    for cell, firing in fires.items()
 }
 save_figure(run, fig, "positions", result | {"grid": finest, "seed": NOISE_SEED}, catalogue.prepare())
 
 # %% [markdown]
-# **What we see.** The eight strongest of the features that fire at each of the two marked cells, in multiples of their mean non-zero
-# activation; the word behind a number is the meaning, the colour the block. Of a block with a coarser grid the cell below the
-# mark counts. Each block keeps a handful of features per position. If the words fit what is there, reading works; words that fit
-# neither cell belong to features of a low score.
+# **What we see.** The eight strongest of the features that fire at each of the two marked cells, in multiples of their
+# mean non-zero activation; the word behind a number is the meaning, the colour the block. For a block with a coarser
+# grid, the cell that contains the mark counts. Each block keeps a handful of features per position. If the words fit
+# what is there, reading works; words that fit neither cell belong to features of a low score.
 #
 # ## 20.6 From the end of a stroke to its picture
 #
-# Measured in the browser by `make latency`, at pocket scale and in one step of Turbo: from the event that ends the stroke until the new
-# picture is on the screen, with the way to the kernel and back. The time that is asked for is 300 ms.
+# Measured in the browser by `make latency`, at pocket scale and in one step of Turbo: from the event that ends the
+# stroke until the new picture is on the screen, with the way to the kernel and back. The aim is 300 ms.
 
 # %%
 latency = ROOT / "figures" / "results" / "painter_latency.json"
 if latency.is_file():
-    found, about = json.loads(latency.read_text()).values()
-    times = found["milliseconds"]
-    print(
-        f"{len(times)} strokes, {about['cores']} cores: median {found['median']:.0f} ms, worst {found['worst']:.0f} ms"
-    )
+    timing, about = json.loads(latency.read_text()).values()
+    middle, worst = (f"{timing[name]:.0f} ms" for name in ("median", "worst"))
+    print(f"{len(timing['milliseconds'])} strokes, {about['cores']} cores: median {middle}, worst {worst}")
 else:
     print("not measured yet: make latency")
 
@@ -424,27 +440,32 @@ else:
 for block, (name, meaning, tried, seen, lot, others) in table.items():
     print(f"{block:9} {name:14} {meaning:22} seen in {seen} of {tried}, by lot {lot}, other values changed {others}")
 print(f"seen in at least 7 of 10: {len(seen_often)} of {len(order)} blocks")
-print("strongest at the two positions:", *(str(found[0].id) for found in fires.values()))
+print("strongest at the two positions:", *(str(firing[0].id) for firing in fires.values()))
 
 # %% [markdown]
 # ## 20.8 Limits
 #
-# - Tested in JupyterLab and Notebook 7 with Chromium (`make test-browser`) and, the painter alone, as an app (`make app`). VS Code and
-#   Colab are what anywidget promises; nobody tried them here.
-# - While another cell runs, the kernel answers neither widget; they say so after four seconds and go on when it is done. After a
-#   restart of the kernel run the widget's cell again: nothing of it is stored in the notebook.
-# - Meanings come from one judge and from maps: a feature may mean something that no attribute names, or several things at once.
-#   The choice among all values is made on half of the pictures and scored on the other half; a low score says "nothing found".
-# - One feature per block, chosen for what it does, is no sample of the block's features: notebook 08 takes twenty of each.
-# - What is painted is not what appears: features of the pocket model were not trained to be brushes, and later blocks mix positions.
-#   Cells carried over from a fine grid to a coarse one grow: a coarse cell is painted if one of its fine ones was.
+# - Tested in JupyterLab and Notebook 7 with Chromium (`make test-browser`) and, the painter alone, as an app (`make
+#   app`). VS Code and Colab are what anywidget promises; nobody tried them here.
+# - While another cell runs, the kernel answers neither widget; they say so after four seconds and go on when it is
+#   done. After a restart of the kernel run the widget's cell again: nothing of it is stored in the notebook.
+# - Meanings come from one judge and from maps: a feature may mean something that no attribute names, or several things
+#   at once. The choice among all values is made on half of the pictures and scored on the other half; a low score says
+#   "nothing found".
+# - One feature per block, chosen for what it does, is no sample of the block's features: notebook 08 takes twenty
+#   of each.
+# - What is painted is not what appears: features of the pocket model were not trained to be brushes, and later blocks
+#   mix positions. Cells carried over from a fine grid to a coarse one grow: a coarse cell is painted if one of its fine
+#   ones was.
 # - The copied code gives the same bits on the same machine and versions; another processor may round differently.
-# - At sdxl scale nothing knows what is true of a photograph: cards have no meanings, and search goes by number and by CLIP.
+# - At sdxl scale nothing knows what is true of a photograph: cards have no meanings, and search goes by number and
+#   by CLIP.
 #
 # ## 20.9 Exercises
 #
 # Each changes one value.
-# 1. In the painter, set the strength to −10, then to 40: which block's features still leave the rest of the picture alone?
+# 1. In the painter, set the strength to −10, then to 40: which block's features still leave the rest of the
+#    picture alone?
 # 2. In the explorer, click an object; paint the first feature that fires there with −20: what does the picture lose?
 # 3. Choose *Turbo, 4 steps* and let a layer act in step 0 only, then in step 3 only. Notebook 08 measures the same.
 # 4. `blocks = "paper"` in the parameters: which of the four blocks can be painted with?
