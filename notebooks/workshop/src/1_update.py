@@ -1,15 +1,15 @@
 # %% [markdown]
 # # Lesson 1: What is an update?
 #
-# **You will be able to** say what a transformer block adds to a picture in the making, record it, put it into the layout that an
-# SAE reads, and measure what is lost without it.
+# **You will be able to** say what a transformer block adds to a picture in the making, record it, put it into the
+# layout that an SAE reads, and measure what is lost without it.
 #
-# **You need** a little Python, and to know what a tensor's shape is. **Time:** 20 minutes: 5 to read, 10 for three exercises,
-# 5 to look at the pictures.
+# **You need** a little Python, and to know what a tensor's shape is. **Time:** 20 minutes: 5 to read, 10 for three
+# exercises, 5 to look at the pictures.
 #
-# Work from top to bottom: run each cell with Shift+Enter. An exercise is a function with `raise NotImplementedError` in place of
-# its last lines. Write them, run the cell, run the check below it. The check says what is wrong; hints and the solution are
-# folded: click to open them.
+# Work from top to bottom: run each cell with Shift+Enter. An exercise is a function with `raise NotImplementedError` in
+# place of its last lines. Write them, run the cell, run the check below it. The check says what is wrong; hints and the
+# solution are folded: click to open them.
 
 # %%
 import checks
@@ -29,9 +29,10 @@ show(pictures[:6], [f"picture {i}" for i in range(6)])
 print(prompts[0])
 
 # %% [markdown]
-# A text-to-image model drew these from noise, in **one** step. It is a pocket version of SDXL Turbo: the same kinds of layers with the
-# same names, but small enough for your laptop. Its U-Net is a stack of blocks. Most of them are *residual*: a block does not
-# replace what comes in, it **adds** something to it. What it adds is its *update*, and updates are what the paper takes apart:
+# A text-to-image model drew these from noise, in **one** step. It is a pocket version of SDXL Turbo: the same kinds of
+# layers with the same names, but small enough for your laptop. Its U-Net is a stack of blocks. Most of them are
+# *residual*: a block does not replace what comes in, it **adds** something to it. What it adds is its *update*, and
+# updates are what the paper takes apart:
 #
 # > update = block output − block input
 #
@@ -83,9 +84,9 @@ def update_of(block_input, block_output):
 # %% [markdown]
 # ## Look inside the model
 #
-# `intervene` calls a function of ours at a block, with what goes in and what comes out, while the model draws. Ours only looks:
-# it keeps both and gives the output back unchanged. Four blocks are looked at, those that the paper chose; they work on a grid of 8 × 8
-# positions, with 128 channels at each.
+# `intervene` calls a function of ours at a block, with what goes in and what comes out, while the model draws. Ours
+# only looks: it keeps both and returns the output unchanged. Four blocks are looked at, those that the paper chose;
+# they work on a grid of 8 × 8 positions, with 128 channels at each.
 
 # %%
 seen = {}
@@ -108,13 +109,13 @@ for block, (block_input, block_output) in seen.items():
     print(f"{block:9} {list(block_output.shape)}   |update| / |input| = {size:.2f}")
 
 # %% [markdown]
-# **What we see.** The last column says how much a block adds, compared with what was there. Blocks with a large update are not
-# necessarily those that matter most to the picture; that is measured below.
+# **What we see.** The last column says how much a block adds, compared with what was there. Blocks with a large update
+# are not necessarily those that matter most to the picture; that is measured below.
 #
 # ## Exercise 1.2: from maps to rows
 #
-# An SAE reads one *position* at a time: a row of 128 numbers. So maps `[batch, channels, height, width]` have to become rows
-# `[batch * height * width, channels]`, in the order picture by picture, and within a picture line by line. The
+# An SAE reads one *position* at a time: a row of 128 numbers. So maps `[batch, channels, height, width]` have to become
+# rows `[batch * height * width, channels]`, in the order picture by picture, and within a picture line by line. The
 # check's maps have 5 channels: take the number from `maps.shape[1]`.
 
 
@@ -130,8 +131,8 @@ def to_rows(maps):
 checks.to_rows(to_rows)
 
 # %% [markdown] tags=["hint"]
-# `reshape` alone does not move anything in memory: it would cut the channels of one position into several rows. First bring the channels
-# to the end, then flatten.
+# `reshape` alone does not move anything in memory: it would cut the channels of one position into several rows. First
+# bring the channels to the end, then flatten.
 
 # %% [markdown] tags=["hint"]
 # `maps.permute(0, 2, 3, 1)` has the shape `[batch, height, width, channels]`.
@@ -158,8 +159,9 @@ def to_rows(maps):
 # %% [markdown]
 # ## Exercise 1.3: a block left out
 #
-# What does a block do for the picture? Take it away and look. An *intervention* is a function of the block's input, its output
-# and the step it is at, and gives back what the block shall give out instead (the step you need not use). Write the one that makes the block add **nothing**.
+# What does a block do for the picture? Take it away and look. An *intervention* is a function of the block's input, its
+# output and the current step (which you need not use). It returns what the block gives out instead. Write the one that
+# makes the block add **nothing**.
 
 
 # %% tags=["exercise"]
@@ -206,12 +208,12 @@ for block, drawn in without.items():
     print(f"without {block:9} a colour changes by {(drawn - pictures).abs().mean() * 255:5.1f} of 255 on average")
 
 # %% [markdown]
-# **What we see.** Two pictures, whole and without one block at a time, and the mean change over all eight. Compare with the sizes of
-# the updates above: is the block that adds most also the one that is missed most? Where you see no difference, that is a
-# result, too.
+# **What we see.** Two pictures, whole and without one block at a time, and the mean change over all eight. Compare with
+# the sizes of the updates above: is the block that adds most also the one that is missed most? Where you see no
+# difference, that is a result, too.
 #
-# **Take away.** A block adds an update. An SAE reads updates, one position a row. Leaving a block out shows what it is good for, and that
-# is another question than how much it adds.
+# **Take away.** A block adds an update. An SAE reads updates, one position per row. Leaving a block out shows what it
+# is good for, and that is another question than how much it adds.
 #
 # ## For the fast
 #
@@ -220,13 +222,16 @@ for block, drawn in without.items():
 # 3. Change `seed` in `call`: does the order of the four blocks stay?
 
 # %% [markdown] tags=["instructor"]
-# **Before the lesson** ask: "A block has 128 channels at 8 × 8 positions. How many numbers does it add to one picture?" (8,192.)
+# **Before the lesson** ask: "A block has 128 channels at 8 × 8 positions. How many numbers does it add to one
+# picture?" (8,192.)
 #
-# **Skip first** if time is short: the bonus, then Exercise 1.2 (open the solution together, draw the axes on the board).
+# **Skip first** if time is short: the bonus, then Exercise 1.2 (open the solution together, draw the axes on
+# the board).
 #
 # **They will ask**
-# - *Why not take the block's output?* The output also holds everything that earlier blocks wrote; the update is this block's own
-#   contribution. The authors' choice; notebook 02 looks at both.
-# - *Why one step?* In one step of Turbo there is one update a block and a picture: no question which step to take. Whether features
-#   found so also serve in four steps is lesson 4.
-# - *Why does the picture hardly change without some block?* Later blocks make up for it, or it says little. Notebook 05 ablates all 28.
+# - *Why not take the block's output?* The output also holds everything that earlier blocks wrote; the update is this
+#   block's own contribution. The authors' choice; notebook 02 looks at both.
+# - *Why one step?* In one step of Turbo there is one update per block and picture, so nobody has to choose a step.
+#   Lesson 4 asks whether features found in this way also serve in four steps.
+# - *Why does the picture hardly change without some block?* Later blocks make up for it, or it says little. Notebook 05
+#   ablates all 28.

@@ -1,16 +1,17 @@
 # %% [markdown]
 # # Lesson 2: Write a TopK encoder
 #
-# **You will be able to** write the sparse autoencoder (SAE) of the paper in a few lines of PyTorch, prove that yours gives the same
-# numbers as the library's, and say how much of the updates it explains.
+# **You will be able to** write the sparse autoencoder (SAE) of the paper in a few lines of PyTorch, prove that yours
+# gives the same numbers as the library's, and say how much of the updates it explains.
 #
-# **You need** lesson 1, matrix products, and what a bias is. **Time:** 30 minutes: 5 to read, 20 for four exercises, 5 for the figure.
+# **You need** lesson 1, matrix products, and what a bias is. **Time:** 30 minutes: 5 to read, 20 for four exercises, 5
+# for the figure.
 #
 # An SAE writes each update vector x as a sum of few *features*: directions from a list of n_f, each with a strength.
 #
 # | symbol | code | shape | meaning |
 # |---|---|---|---|
-# | x | `x` | `[rows, d_model]` | update vectors, one a position |
+# | x | `x` | `[rows, d_model]` | update vectors, one per position |
 # | W_enc, b_act | `W_enc`, `b_act` | `[n_f, d_model]`, `[n_f]` | encoder |
 # | b_pre | `b_pre` | `[d_model]` | taken off before encoding, put back after decoding |
 # | s | `s` | `[rows, n_f]` | activations: at most k of a row are not zero |
@@ -55,7 +56,8 @@ def pre_activations(x, W_enc, b_pre, b_act):
 checks.pre_activations(pre_activations)
 
 # %% [markdown] tags=["hint"]
-# The formula is for one column vector x. Here the vectors are the *rows* of x, so the product is turned round: rows times W_encᵀ.
+# The formula is for one column vector x. Here the vectors are the *rows* of x, so the product is turned round: rows
+# times W_encᵀ.
 
 
 # %% tags=["mistake"]
@@ -79,8 +81,8 @@ def pre_activations(x, W_enc, b_pre, b_act):
 # %% [markdown]
 # ## Exercise 2.2: TopK
 #
-# Of each row keep the k largest pre-activations, in their places, and put 0 everywhere else. Then ReLU: a kept one below 0
-# becomes 0 too.
+# Of each row keep the k largest pre-activations, in their places, and put 0 everywhere else. Then ReLU: a kept one
+# below 0 becomes 0 too.
 
 
 # %% tags=["exercise"]
@@ -147,7 +149,8 @@ def top_k(pre, k):
 # %% [markdown]
 # ## Exercise 2.3: decode
 #
-# Back from activations to a vector: each feature, the column of W_dec, times its activation, all summed, and b_pre put back.
+# Back from activations to a vector: each feature, the column of W_dec, times its activation, all summed, and b_pre
+# put back.
 
 
 # %% tags=["exercise"]
@@ -186,7 +189,8 @@ def decode(s, W_dec, b_pre):
 # %% [markdown]
 # ## The same as the library?
 #
-# Your three functions, with the trained weights, against `TopKSAE`. Two ways to the same numbers are the best test there is.
+# Your three functions, with the trained weights, against `TopKSAE`. Two ways to the same numbers are the best test
+# there is.
 
 # %%
 s = top_k(pre_activations(x, W_enc, b_pre, b_act), sae.k)
@@ -198,7 +202,8 @@ print(f"features active in a row: {(s > 0).sum(1).float().mean():.1f} of {s.shap
 # %% [markdown]
 # ## Exercise 2.4: explained variance
 #
-# How good is the reconstruction? The authors' training metric looks at each dimension by itself, and takes the mean over dimensions:
+# How good is the reconstruction? The authors' training metric looks at each dimension by itself, and takes the mean
+# over dimensions:
 #
 # > mean over dimensions of ( 1 − var(x − x̂) / var(x) ),  variances over the rows
 #
@@ -262,22 +267,23 @@ fig, ax = plt.subplots(figsize=(4, 2.4))
 ax.plot(ks, trained, "o-", label=f"trained SAE (for k = {sae.k})")
 ax.plot(ks, untrained, "s--", color="#767676", label="control: random features")
 ax.axvline(sae.k, color="#BBBBBB", linewidth=1)
-ax.set(xscale="log", xticks=ks, xticklabels=ks, xlabel="k: features kept of a position", ylabel="explained variance")
+ax.set(xscale="log", xticks=ks, xticklabels=ks, xlabel="k: features kept per position", ylabel="explained variance")
 ax.legend()
 plt.show()
 
 # %% [markdown]
-# **What we see.** How much of the updates' variance is explained as more features are kept, with the control beside it. The SAE was
-# trained with the k of the vertical line: what happens to its right, and why?
+# **What we see.** The lines show how much of the updates' variance is explained as more features are kept, and the same
+# for the control. The SAE was trained with the k of the vertical line: what happens to its right, and why?
 #
-# **Take away.** Encode, keep k, decode: three lines. A number such as "80 % explained" means little until a control stands beside it.
+# **Take away.** Encode, keep k, decode: three lines. A number such as "80 % explained" means little until a control
+# stands beside it.
 #
 # ## For the fast
 #
-# 1. Train one: `sae_lib.TopKSAE(64, 32, 4)`, loss `((sae(x) - x) ** 2).mean()`, Adam, 200 steps. How far do you come in a minute? And with 256
-#    features?
-# 2. The authors' code for Figure 3 swaps the two arguments: 1 − var(x − x̂) / var(x̂). Which is larger, theirs or yours, and why? (Notebook
-#    04 shows both.)
+# 1. Train one: `sae_lib.TopKSAE(64, 32, 4)`, loss `((sae(x) - x) ** 2).mean()`, Adam, 200 steps. How far do you come in
+#    a minute? And with 256 features?
+# 2. The authors' code for Figure 3 swaps the two arguments: 1 − var(x − x̂) / var(x̂). Which is larger, theirs or
+#    yours, and why? (Notebook 04 shows both.)
 # 3. Replace TopK by a ReLU alone. How many features are active in a row now?
 
 # %% [markdown] tags=["instructor"]
@@ -287,9 +293,10 @@ plt.show()
 #
 # **They will ask**
 # - *Why TopK and not L1?* k is set, not tuned through a penalty, and strengths are not shrunk. The paper's choice.
-# - *Only 32 features for 64 dimensions?* A rule chose the size by what the features read (notebook 03); in SDXL the paper has four features for
-#   each dimension.
+# - *Only 32 features for 64 dimensions?* A rule chose the size by what the features read (notebook 03); in SDXL the
+#   paper has four features per dimension.
 # - *Why b_pre?* Updates have a large common mean; without taking it off, every feature would have to carry it.
-# - *Why does the line flatten on the right?* The weights were trained for the k of the vertical line: features beyond were never asked to help. And
-#   few more than that have pre-activations above 0; the ReLU drops the others.
-# - *Is explained variance the same as 1 − FVU?* No: here a dimension of tiny variance counts as much as a large one (Exercise 2.4's first mistake).
+# - *Why does the line flatten on the right?* The weights were trained for the k of the vertical line: features beyond
+#   it were never asked to help. And few more than k features have pre-activations above 0; the ReLU drops the others.
+# - *Is explained variance the same as 1 − FVU?* No: here a dimension of tiny variance counts as much as a large one
+#   (Exercise 2.4's first mistake).

@@ -1,14 +1,14 @@
 # %% [markdown]
 # # Lesson 3: Find the feature for "red", and prove it
 #
-# **You will be able to** find the feature that fits a meaning best, test it on pictures that had no part in the choice, compare
-# with what chance would find, and ask the question that most proofs forget: compared with *what*?
+# **You will be able to** find the feature that fits a meaning best, test it on pictures that had no part in the choice,
+# compare with what chance would find, and ask the question that most proofs forget: compared with *what*?
 #
-# **You need** lesson 2; mean, standard deviation, precision and recall. **Time:** 35 minutes: 5 to read, 20 for three exercises,
-# 10 to discuss the result.
+# **You need** lesson 2; mean, standard deviation, precision and recall. **Time:** 35 minutes: 5 to read, 20 for three
+# exercises, 10 to discuss the result.
 #
-# The pocket world has a truth: a judge says of each pixel which object it belongs to and what colour that object has. So "this feature
-# means red" is a claim that can be *wrong*.
+# The pocket world has a truth: a judge says of each pixel which object it belongs to and what colour that object has.
+# So "this feature means red" is a claim that can be *wrong*.
 
 # %%
 import checks
@@ -50,7 +50,7 @@ coloured = [i for i, family in enumerate(families) if family == "colour"]  # wha
 
 
 def read(block):
-    """Activations [pictures, cells, features] of a block's SAE; truth [pictures, cells, values]: does this cell show the value?"""
+    """Activations [pictures, cells, features] of a block's SAE; truth [pictures, cells, values]: is the value there?"""
     activations = saes[block].encode(to_vectors(updates[block])).unflatten(0, (192, -1))
     return activations, judge_truth(judge, pictures, grid=updates[block].shape[-1]).present
 
@@ -61,16 +61,17 @@ activations, truth = reading[block]
 present = truth[..., names.index(value)]
 every_cell = torch.ones_like(present)
 side = updates[block].shape[-1]
-print(f"{block}: {side} x {side} cells a picture; activations {list(activations.shape)}")
+print(f"{block}: {side} x {side} cells per picture; activations {list(activations.shape)}")
 print(f"{value}: {present.float().mean():.1%} of all cells")
 
 # %% [markdown]
 # ## Exercise 3.1: a score for every feature
 #
-# How different is a feature where the value is present? The mean activation there, minus the mean activation where it is absent, **divided by** the
-# feature's standard deviation, so that loud features do not win by being loud; all three over the cells that take part. `among` says which
-# do: now all, later the cells of objects only. Masks index: `activations[mask]` is `[cells where it is True, n_f]`. Some features never fire: give
-# them 0.
+# How different is a feature where the value is present? The score is the mean activation where the value is present,
+# minus the mean activation where it is absent, **divided by** the feature's standard deviation, so that loud features
+# do not win by being loud. All three are taken over the cells that take part. `among` says which do: now all, later the
+# cells of objects only. A mask can index: `activations[mask]` is `[cells where it is True, n_f]`. Some features never
+# fire: give them 0.
 
 
 # %% tags=["exercise"]
@@ -86,12 +87,12 @@ def score(activations, present, among):
 checks.score(score)
 
 # %% [markdown] tags=["hint"]
-# `a = activations[among]` picks the cells that take part: its shape is `[cells, n_f]`. `yes = present[among]` says which of these show the
-# value.
+# `a = activations[among]` picks the cells that take part: its shape is `[cells, n_f]`. `yes = present[among]` says
+# which of these show the value.
 
 # %% [markdown] tags=["hint"]
-# `a[yes].mean(0)` is one number for each feature. A feature that never fires has a standard deviation of 0, and 0 / 0 is no number: divide by
-# `a.std(0).clamp(min=1e-6)`.
+# `a[yes].mean(0)` is one number for each feature. A feature that never fires has a standard deviation of 0, and 0 / 0
+# is no number: divide by `a.std(0).clamp(min=1e-6)`.
 
 
 # %% tags=["mistake"]
@@ -139,8 +140,8 @@ def score(activations, present, among):
 # %% [markdown]
 # ## Choose on one half, test on the other
 #
-# The best of many features looks good even if all are noise: that is the *winner's curse*. So the feature is chosen on the even pictures, and
-# everything that is claimed of it is measured on the odd ones.
+# The best of many features looks good even if all are noise: that is the *winner's curse*. So the feature is chosen on
+# the even pictures, and everything that is claimed of it is measured on the odd ones.
 
 # %%
 even, odd = torch.arange(0, 192, 2), torch.arange(1, 192, 2)
@@ -151,16 +152,17 @@ print(f"chosen: {block}/{feature}   score where it was chosen {on_even[feature]:
 rows = odd[activations[odd][..., feature].mean(1).topk(6).indices]
 maps = activations[rows][..., feature].unflatten(1, (side, side))
 show(pictures[rows], [f"top {i + 1}" for i in range(6)])
-show([lay_over(picture, each) for picture, each in zip(pictures[rows], maps, strict=True)], ["where"] * 6)
+show([lay_over(picture, lit) for picture, lit in zip(pictures[rows], maps, strict=True)], ["where"] * 6)
 
 # %% [markdown]
-# **What we see.** The pictures of the test half in which the chosen feature is most active, and where in them it is. Would you sign that it means
-# "red"? Top pictures are the weakest kind of evidence: what follows is stronger.
+# **What we see.** These are the pictures of the test half in which the chosen feature is most active, and below them
+# where it is active. Would you sign that it means "red"? Top pictures are the weakest kind of evidence: what follows
+# is stronger.
 #
 # ## Exercise 3.2: precision and recall
 #
-# Call a cell *found* if the feature is active there. **Precision**: of the cells found, the share that show the value. **Recall**: of the cells
-# that show the value, the share that was found.
+# Call a cell *found* if the feature is active there. **Precision**: of the cells found, the share that show the value.
+# **Recall**: of the cells that show the value, the share that was found.
 
 
 # %% tags=["exercise"]
@@ -202,15 +204,16 @@ def precision_and_recall(found, present):
 
 # %%
 precision, recall = precision_and_recall(activations[odd][..., feature] > 0, present[odd])
-print(
-    f"{block}/{feature} for {value}: precision {precision:.2f}, recall {recall:.2f}; precision by chance {present[odd].float().mean():.2f}"
-)
+by_chance = present[odd].float().mean()
+print(f"{block}/{feature} for {value}: precision {precision:.2f}, recall {recall:.2f}; ", end="")
+print(f"precision by chance {by_chance:.2f}")
 
 # %% [markdown]
 # ## Exercise 3.3: what chance would find
 #
-# The control: pair every picture with the truth of *another* picture and search again. What the best of all features scores now is what the search
-# finds when there is nothing to find. `order[i]` says whose truth picture i gets. Both `present` and `among` belong to the truth: shuffle both.
+# The control: pair every picture with the truth of *another* picture and search again. What the best of all features
+# scores now is what the search finds when there is nothing to find. `order[i]` says whose truth picture i gets. Both
+# `present` and `among` belong to the truth: shuffle both.
 
 
 # %% tags=["exercise"]
@@ -248,17 +251,17 @@ def best_by_chance(activations, present, among, order):
 
 # %%
 def search(block, value, only_objects=False, shuffles=100):
-    """The best feature on the even pictures; its scores on both halves, the best by chance, and how often that is as good."""
+    """The best feature on the even pictures: its scores on both halves, the best by chance, how often that wins."""
     activations, truth = reading[block]
     present, among = truth[..., names.index(value)], truth[..., coloured].any(-1) | (not only_objects)
     generator = torch.Generator().manual_seed(0)
-    found = score(activations[even], present[even], among[even])
-    best = int(found.argmax())
+    scores = score(activations[even], present[even], among[even])
+    best = int(scores.argmax())
     orders = [torch.randperm(len(even), generator=generator) for _ in range(shuffles)]
     given = activations[even], present[even], among[even]
     chance = torch.tensor([float(best_by_chance(*given, order)) for order in orders])
-    reached, other = (chance >= found[best]).float().mean(), score(activations[odd], present[odd], among[odd])[best]
-    print(f"{value:6} {block}/{best:<4} {found[best]:9.2f} {other:11.2f} {chance.mean():15.2f} {reached:20.0%}")
+    reached, other = (chance >= scores[best]).float().mean(), score(activations[odd], present[odd], among[odd])[best]
+    print(f"{value:6} {block}/{best:<4} {scores[best]:9.2f} {other:11.2f} {chance.mean():15.2f} {reached:20.0%}")
 
 
 head = "value  feature     chosen on  other half  best by chance  shuffles that reach it"
@@ -267,14 +270,15 @@ for word in (value, "star"):
     search(block, word)
 
 # %% [markdown]
-# **What we see.** Two values: the score on both halves, what the search finds by chance, and how many of 100 shuffles find as much on the half
-# where it was chosen (a p-value). By the usual standards both cases are closed: each feature was tested on new pictures and beats chance. Stop here
-# for a minute and look at the two numbers of the features. **What else could a feature "for star" be?**
+# **What we see.** For two values: the feature's score on both halves, what the search finds by chance, and how many of
+# 100 shuffles find as much on the half where the feature was chosen (a p-value). By the usual standards both cases are
+# closed: each feature was tested on new pictures and beats chance. Stop here for a minute and look at the two numbers
+# of the features. **What else could a feature "for star" be?**
 #
 # ## Compared with what?
 #
-# Most cells show background. A feature that merely prefers objects, of whatever shape or colour, passes everything above. The honest comparison is
-# with the cells of **other objects**: `among` the cells of objects only.
+# Most cells show background. A feature that merely prefers objects, of whatever shape or colour, passes everything
+# above. The honest comparison is with the cells of **other objects**: now `among` holds the cells of objects only.
 
 # %%
 print(head)
@@ -282,16 +286,18 @@ for word in (value, "star"):
     search(block, word, only_objects=True)
 
 # %% [markdown]
-# **What we see.** Both values again, now against other objects. If many shuffles reach a score, or nothing is left of it on the other half, it
-# cannot be told from chance. A negative result for one value beside a positive one for another, by the same code, is worth more than either alone:
-# it shows that the test can fail, and that it can succeed.
+# **What we see.** Both values again, now against other objects. If many shuffles reach a score, or if nothing is
+# left of it on the other half, it cannot be distinguished from chance. A negative result for one value beside a
+# positive one for another, by the same code, is worth more than either alone: it shows that the test can fail, and
+# that it can succeed.
 #
 # ## Where red was sought in vain
 #
-# The paper worked on four blocks of SDXL Turbo. An earlier version of this lesson took one of the same name, up.0.1, looked for red with an SAE of
-# 512 features, and found nothing that the test could tell from chance. Is it the SAE's fault? A **linear probe** is the ceiling for every feature
-# of a block: the best weighted sum of *all* dimensions of the update, fitted to "red or not" on the objects of the even pictures, and scored on the
-# odd ones as a feature is.
+# The paper worked on four blocks of SDXL Turbo. An earlier version of this lesson took one of the same name, up.0.1,
+# looked for red with an SAE of 512 features, and found nothing that the test could distinguish from chance. Is it the
+# SAE's fault? A **linear probe** is the ceiling for every feature of a block. It is the best weighted sum of *all*
+# dimensions of the update, fitted to "red or not" on the objects of the even pictures, and scored on the odd ones as a
+# feature is.
 
 # %%
 print(head)
@@ -314,9 +320,10 @@ def probe(block):
 print("\nlinear probe, other half:", ", ".join(f"{where} {probe(where):.2f}" for where in (block, "up.0.1")))
 
 # %% [markdown]
-# **What we see.** The best feature of up.0.1, first among all cells, then among objects, and the probe in both blocks; compare its score in up.1.2
-# with that of the one feature above. Where even the probe reads little, the value is hardly there, and no dictionary can find it. *Why* is it not
-# there? Perhaps the block was never told. Each block reads the caption for itself. So take captions of one object that is not red, and give **one
+# **What we see.** The table shows the best feature of up.0.1, first among all cells, then among objects; the last line
+# shows the probe in both blocks. Compare its score in up.1.2 with that of the one feature above. Where even the probe
+# reads little, the value is hardly there, and no dictionary can find it. *Why* is it not there? Perhaps the block never
+# hears of it. Each block reads the caption for itself. So take captions of one object that is not red, and give **one
 # block alone** the caption with "red" in place of the colour: the other blocks read the caption as it was.
 
 # %%
@@ -344,14 +351,16 @@ shown = [i for i, caption in enumerate(captions) if caption.scene.get("style") =
 show([these[i] for i in shown[:2] for these in drawn.values()], [*drawn] * 2)
 
 # %% [markdown]
-# **What we see.** Which of the two blocks puts the caption's colour into the picture. Before you look for a feature, find out where the model
-# writes what you look for: notebook 05 does so for all blocks and all kinds of values.
+# **What we see.** The shares say which of the two blocks puts the caption's colour into the picture. Before you look
+# for a feature, find out where the model writes what you look for: notebook 05 does so for all blocks and all kinds
+# of values.
 #
 # ## Reading and writing
 #
-# A feature that *reads* a value is active where the model draws it. Does it also *write* it: does turning it on make the model draw it? Turn red's
-# feature on in the same captions, in the cells where the judge sees the object, and let the judge count. +5 adds five times the feature's mean
-# activation. Compared with what? With four random features of the block, turned on in the same cells by the **same amount**.
+# A feature that *reads* a value is active where the model draws it. Does it also *write* it: does turning it on make
+# the model draw it? Turn red's feature on in the same captions, in the cells where the judge sees the object, and let
+# the judge count. +5 adds five times the feature's mean activation. Compared with what? With four random features of
+# the block, turned on in the same cells by the **same amount**.
 
 # %%
 lots = [i for i in torch.randperm(saes[block].n_f, generator=torch.Generator().manual_seed(0)).tolist() if i != feature]
@@ -371,41 +380,50 @@ for i in shown:
     show([these[i] for these in written.values()], list(written))
 
 # %% [markdown]
-# **What we see.** The share of pictures in which the judge sees red, and the first three cartoons of the list. Compare red's feature with the
-# random ones, and with the picture in which the whole block was told "red". Then **look**: would *you* call it red, or is it a ruin that the judge
-# calls red? A judge is to be trusted on pictures like those it learnt from. Where it fails, look at the old colour:
-# nobody took it off.
+# **What we see.** The lines give the share of pictures in which the judge sees red; below them are the first three
+# cartoons of the list. Compare red's feature with the random ones, and with the picture for which the whole block read
+# "red". Then **look**: would *you* call it red, or is it a ruin that the judge calls red? A judge is to be trusted on
+# pictures like those it learnt from. Where it fails, look at the old colour: nobody took it off.
 #
-# **Take away.** Choose on one half, test on the other. Compare with the best that chance finds. Ask: compared with *what*? Look where the model
-# writes. Test writing by itself, against random features of the same size, and look at what was written.
+# **Take away.** Choose on one half, test on the other. Compare with the best that chance finds. Ask: compared with
+# *what*? Look where the model writes. Test writing by itself, against random features of the same size, and look at
+# what was written.
 #
 # ## For the fast
 #
 # 1. Which values pass `search(block, ..., only_objects=True)`? Try "large", "striped", "heart".
 # 2. `search(block, "night")`: does any feature read a background? With `only_objects=True` it gives nan: why?
-# 3. Where is the star? `search("up.0.1", "star", only_objects=True)`. Turn its feature on in up.0.1: cells are larger there.
-# 4. Turn red's feature on and the old colour's off, with `add_features` of a negative amount: a function that calls two.
+# 3. Where is the star? `search("up.0.1", "star", only_objects=True)`. Turn its feature on in up.0.1: cells are
+#    larger there.
+# 4. Turn red's feature on and the old colour's off, with `add_features` of a negative amount: a function that
+#    calls two.
 
 # %% [markdown] tags=["instructor"]
-# **Before the lesson** let them guess: how many of the block's features mean "red"? Collect the answers on the board, come back at the end.
+# **Before the lesson** let them guess: how many of the block's features mean "red"? Collect the answers on the board,
+# come back at the end.
 #
 # **Skip first**: 3.2. Never skip 3.3 and the table after it: they are the lesson.
 #
-# **Talk about** the question "what else could a feature for star be?" before anybody runs the next cell. Somebody will see that it has red's
-# number, or say "object".
+# **Talk about** the question "what else could a feature for star be?" before anybody runs the next cell. Somebody will
+# see that it has red's number, or say "object".
 #
-# **Talk about** the table of the two blocks. An honest failure has a reason: this lesson looked in up.0.1 for a long time, because the paper's
-# block has that name. Which block writes what is a property of the model, not of the name; notebook 05 measures it.
+# **Talk about** the table of the two blocks. An honest failure has a reason: this lesson looked in up.0.1 for a long
+# time, because the paper's block has that name. Which block writes what is a property of the model, not of the name;
+# notebook 05 measures it.
 #
-# **Talk about** the writing table: with a control of another size ("five times its *own* mean") the comparison would be unfair. It is the same
-# question as before: compared with what?
+# **Talk about** the writing table: with a control of another size ("five times its *own* mean") the comparison would be
+# unfair. It is the same question as before: compared with what?
 #
 # **They will ask**
-# - *Is there one feature for red, then?* One in this SAE, in this block, by this test. Another SAE may split it; notebook 09 counts.
-# - *Why are there so few features?* A rule chose the size by what the features read, in pictures of their own, and never looked at writing. The
-#   paper's have four for each dimension.
-# - *Why does the score of star collapse on the other half?* The best of many was chosen, and there was nothing to find: the winner's curse.
-# - *Why shuffle whole pictures, not cells?* Neighbouring cells belong to one object; shuffling cells would break that too and make chance look weaker
-#   than it is.
-# - *Why "best of all features" in the control?* Because we searched all of them. A control must repeat the whole search.
-# - *Is the judge right?* The model card says how often, by attribute, on rendered scenes. It had no part in training the models.
+# - *Is there one feature for red, then?* One in this SAE, in this block, by this test. Another SAE may split it;
+#   notebook 09 counts.
+# - *Why are there so few features?* A rule chose the size by what the features read, in pictures of their own, and
+#   never looked at writing. The paper's SAEs have four per dimension.
+# - *Why does the score of star collapse on the other half?* The best of many was chosen, and there was nothing to find:
+#   the winner's curse.
+# - *Why shuffle whole pictures, not cells?* Neighbouring cells belong to one object; shuffling cells would break that
+#   too and make chance look weaker than it is.
+# - *Why "best of all features" in the control?* Because we searched all of them. A control must repeat the
+#   whole search.
+# - *Is the judge right?* The model card says how often, by attribute, on rendered scenes. It had no part in training
+#   the models.

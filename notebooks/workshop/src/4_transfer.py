@@ -1,12 +1,14 @@
 # %% [markdown]
 # # Lesson 4: The same feature in four steps, and in the base model
 #
-# **You will be able to** test whether features found in *one* step of Turbo serve in its four steps and in the base model that it was made
-# from: the paper's main claim.
+# **You will be able to** test whether features found in *one* step of Turbo serve in its four steps and in the base
+# model that it was made from: the paper's main claim.
 #
-# **You need** lesson 2; sets and their union. **Time:** 25 minutes: 5 to read, 15 for three exercises, 5 for the figure.
+# **You need** lesson 2; sets and their union. **Time:** 25 minutes: 5 to read, 15 for three exercises, 5 for
+# the figure.
 #
-# The SAE is the one of lesson 2, trained on one-step updates, and it stays as it is. The models and the number of steps change.
+# The SAE is the one of lesson 2, trained on one-step updates, and it stays as it is. The models and the number of
+# steps change.
 
 # %%
 import checks
@@ -48,8 +50,8 @@ settings = {
 # %%
 updates, drawn = {}, {}
 for title, (name, call) in settings.items():
-    ((_, found),) = stream_updates(pipes[name], prompts, [block], call)
-    updates[title] = found[block]
+    ((_, recorded),) = stream_updates(pipes[name], prompts, [block], call)
+    updates[title] = recorded[block]
     drawn[title] = draw_pictures(pipes[name], prompts[:2], call)
     print(f"{title:15} updates {list(updates[title].shape)}: steps, pictures, channels, height, width")
 show([pictures[i] for i in range(2) for pictures in drawn.values()], [*drawn] * 2)
@@ -57,15 +59,15 @@ show([pictures[i] for i in range(2) for pictures in drawn.values()], [*drawn] * 
 # %% [markdown]
 # ## Exercise 4.1: explained variance, step by step
 #
-# For each step, how much of that step's updates does the SAE explain? `to_vectors(maps)` makes rows of maps (your lesson 1), `sae(x)`
-# reconstructs, `explained_variance(x, x_hat)` measures (your lesson 2).
+# For each step, how much of that step's updates does the SAE explain? `to_vectors(maps)` makes rows of maps (your
+# lesson 1), `sae(x)` reconstructs, `explained_variance(x, x_hat)` measures (your lesson 2).
 
 
 # %% tags=["exercise"]
 def explained_by_step(updates, sae):
     """[steps, pictures, channels, height, width] -> [steps], a tensor."""
     # BEGIN SOLUTION
-    rows = [to_vectors(each) for each in updates]
+    rows = [to_vectors(of_step) for of_step in updates]
     return torch.tensor([explained_variance(x, sae(x)) for x in rows])
     # END SOLUTION
 
@@ -74,7 +76,8 @@ def explained_by_step(updates, sae):
 checks.explained_by_step(explained_by_step)
 
 # %% [markdown] tags=["hint"]
-# `for each in updates` goes over the first axis: the steps. Collect the numbers in a list; `torch.tensor([...])` makes a tensor of it.
+# `for of_step in updates` goes over the first axis: the steps. Collect the numbers in a list; `torch.tensor([...])`
+# makes a tensor of it.
 
 
 # %% tags=["mistake"]
@@ -94,14 +97,15 @@ def explained_by_step(updates, sae):
 # %% tags=["mistake"]
 # says: gives a list
 def explained_by_step(updates, sae):
-    return [explained_variance(to_vectors(each), sae(to_vectors(each))) for each in updates]
+    return [explained_variance(to_vectors(of_step), sae(to_vectors(of_step))) for of_step in updates]
 
 
 # %% [markdown]
 # ## Exercise 4.2: do the same features stay on?
 #
-# Which features are active at a position, at one step and at the next? The *intersection over union* (IoU) of two sets: features active in both,
-# divided by features active in at least one. Per row, then the mean over rows. Where both sets are empty the IoU is 0.
+# Which features are active at a position, at one step and at the next? The *intersection over union* (IoU) of two sets
+# is the number of features active in both, divided by the number active in at least one. Take it per row, then the mean
+# over rows. Where both sets are empty the IoU is 0.
 
 
 # %% tags=["exercise"]
@@ -118,7 +122,8 @@ def mean_iou(a, b):
 checks.mean_iou(mean_iou)
 
 # %% [markdown] tags=["hint"]
-# `(a > 0) & (b > 0)` is True where a feature is active in both; `|` where it is in at least one. `.sum(1)` counts along a row.
+# `(a > 0) & (b > 0)` is True where a feature is active in both; `|` where it is in at least one. `.sum(1)` counts along
+# a row.
 
 # %% [markdown] tags=["hint"]
 # `.clamp(min=1)` keeps 0 / 0 from happening.
@@ -144,13 +149,13 @@ def mean_iou(a, b):
 
 
 # %%
-explained = {title: explained_by_step(each, sae) for title, each in updates.items()}
+explained = {title: explained_by_step(steps, sae) for title, steps in updates.items()}
 overlap, control = {}, {}
-for title, each in updates.items():
-    active = [sae.encode(to_vectors(step)) for step in each]
-    others = [sae.encode(to_vectors(step.roll(1, 0))) for step in each]  # the pictures exchanged
-    overlap[title] = [float(mean_iou(active[i], active[i + 1])) for i in range(len(each) - 1)]
-    control[title] = [float(mean_iou(active[i], others[i + 1])) for i in range(len(each) - 1)]
+for title, steps in updates.items():
+    active = [sae.encode(to_vectors(of_step)) for of_step in steps]
+    others = [sae.encode(to_vectors(of_step.roll(1, 0))) for of_step in steps]  # the pictures exchanged
+    overlap[title] = [float(mean_iou(active[i], active[i + 1])) for i in range(len(steps) - 1)]
+    control[title] = [float(mean_iou(active[i], others[i + 1])) for i in range(len(steps) - 1)]
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.5, 2.4))
@@ -168,20 +173,20 @@ right.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
 
 # %% [markdown]
-# **What we see.** Left: how well the one-step SAE explains each step's updates; the single square is the setting it was trained in. Right: how
-# many features stay on from one step to the next, and the control, the next step of *another* picture. The distance between a line and its
-# control is what belongs to the picture.
+# **What we see.** Left: how well the one-step SAE explains each step's updates; the single square is the setting it was
+# trained in. Right: how many features stay on from one step to the next, and the control, the next step of *another*
+# picture. The distance between a line and its control is what belongs to the picture.
 #
 # ## Exercise 4.3: a feature under guidance
 #
-# The base model runs with *classifier-free guidance*: each batch holds every picture twice, in the first half without the prompt and
-# in the second half with it. The simplest way to turn a feature on adds it to the half **with** the prompt only. (Notebook 08 also subtracts it
-# from the other half, as the paper does, and compares the two.)
+# The base model runs with *classifier-free guidance*: each batch holds every picture twice, in the first half without
+# the prompt and in the second half with it. The simplest way to turn a feature on adds it to the half **with** the
+# prompt only. (Notebook 08 also subtracts it from the other half, as the paper does, and compares the two.)
 
 
 # %% tags=["exercise"]
 def turn_on(block_output, change):
-    """[2 * pictures, channels, height, width] and a change of a picture's shape: added to the second half only."""
+    """[2 * pictures, channels, height, width] and a change of one picture's shape; added to the second half only."""
     # BEGIN SOLUTION
     without, with_prompt = block_output.chunk(2)
     return torch.cat([without, with_prompt + change])
@@ -192,7 +197,8 @@ def turn_on(block_output, change):
 checks.turn_on(turn_on)
 
 # %% [markdown] tags=["hint"]
-# `without, with_prompt = block_output.chunk(2)` cuts the batch into its halves; `torch.cat([...])` puts them together again.
+# `without, with_prompt = block_output.chunk(2)` cuts the batch into its halves; `torch.cat([...])` puts them
+# together again.
 
 
 # %% tags=["mistake"]
@@ -217,8 +223,9 @@ def turn_on(block_output, change):
 
 
 # %% [markdown]
-# Which feature? By a rule: the one that reads "red" best in the one-step pictures. `reading_scores` says how well a feature's map predicts where a
-# value is: 0 is chance, 1 perfect. It is turned on in four captions without "red", and beside it a random feature by the same amount.
+# Which feature? A rule chooses: the one that reads "red" best in the one-step pictures. `reading_scores` says how well
+# a feature's map predicts where a value is: 0 is chance, 1 perfect. It is turned on in four captions without "red".
+# Beside it stands a random feature, turned on by the same amount.
 
 # %%
 judge, red = load_judge(), [word for _, word in attribute_values()].index("red")
@@ -254,18 +261,20 @@ for title, (name, call) in settings.items():
     show([these[i] for i in range(2) for these in shown.values()], [*shown] * 2)
 
 # %% [markdown]
-# **What we see.** Two captions in three settings, each without and with the feature that was found in one step, and with a random one, at the same
-# amount and everywhere in the picture; above them, how often the judge sees red in four captions. Does it do the same everywhere? In many steps it
-# is added many times, and guidance exaggerates it as it exaggerates the prompt: look at base.
+# **What we see.** Two captions in three settings: without a feature, with the feature that was found in one step, and
+# with a random one by the same amount, everywhere in the picture. Above them stands how often the judge sees red in
+# four captions. Does the feature do the same in every setting? In many steps it is added many times, and guidance
+# exaggerates it as it exaggerates the prompt: look at base.
 #
-# **Take away.** "Transfers" is not one thing: the variance explained, the features that stay on, and the effect of turning one on are three
-# measurements, each with its own control.
+# **Take away.** "Transfers" is not one thing: the variance explained, the features that stay on, and the effect of
+# turning one on are three measurements, each with its own control.
 #
 # ## For the fast
 #
 # 1. Let `fn` act at step 0 only (`at.index == 0`), then at the last step only. When does a feature act?
 # 2. Give base a guidance of 1 (no guidance). Which line moves?
-# 3. Use an SAE with other random weights (`sae_lib.TopKSAE(sae.d_model, sae.n_f, sae.k)`) in Exercise 4.1. What is left?
+# 3. Use an SAE with other random weights (`sae_lib.TopKSAE(sae.d_model, sae.n_f, sae.k)`) in Exercise 4.1. What
+#    is left?
 
 # %% [markdown] tags=["instructor"]
 # **Before the lesson** show Figure 3 of notebook 04: the same, over more blocks and prompts, with intervals.
@@ -273,6 +282,7 @@ for title, (name, call) in settings.items():
 # **Skip first**: 4.3 (show the pictures from the solution).
 #
 # **They will ask**
-# - *Why does the curve of base begin low?* Its first steps see almost pure noise; their updates are unlike Turbo's single one.
+# - *Why does the curve of base begin low?* Its first steps see almost pure noise; their updates are unlike Turbo's
+#   single one.
 # - *What is guidance?* The U-Net runs with and without the prompt, and the difference is exaggerated.
 # - *Is 0.5 a good IoU?* Ask back: compared with what? The dotted control answers.

@@ -1,14 +1,14 @@
 # %% [markdown]
 # # Lesson 5: Edit an image, and measure the side effects
 #
-# **You will be able to** edit a picture by moving a few features from one pass of the model into another, count whether the edit happened,
-# measure what else changed, and give an interval with the number.
+# **You will be able to** edit a picture by moving a few features from one pass of the model into another, count whether
+# the edit happened, measure what else changed, and give an interval with the number.
 #
 # **You need** lessons 2 and 3. **Time:** 30 minutes: 5 to read, 20 for three exercises, 5 to discuss.
 #
-# The recipe is RIEBench's: draw the *edit prompt* and the *original prompt* from the same noise. Features that the first has in the object's cells
-# and the second has not are added there; those of the original that the edit has not are taken off. Here the edits change a colour, and the
-# features are those of the block that writes colours (lesson 3).
+# The recipe is RIEBench's: draw the *edit prompt* and the *original prompt* from the same noise. In the object's cells,
+# features that the edit has and the original lacks are added; features that the original has and the edit lacks are
+# taken off. Here the edits change a colour, and the features are those of the block that writes colours (lesson 3).
 
 # %%
 import checks
@@ -43,31 +43,30 @@ print("edit    :", cases[0].editing_prompt)
 show([pictures[0], source_pictures[0]], ["original", "edit prompt"])
 
 # %%
-side, finder, found = source_maps.shape[-1], JudgeFinder(judge), {}
+side, finder, cells_of = source_maps.shape[-1], JudgeFinder(judge), {}
 for i, case in enumerate(cases):
     asked = (source_pictures[i], case.editing_phrase), (pictures[i], case.original_phrase)
     try:
-        found[i] = [find_mask(finder, picture, phrase, side).cells for picture, phrase in asked]
+        cells_of[i] = [find_mask(finder, picture, phrase, side).cells for picture, phrase in asked]
     except NothingFound:
         print(f"left out, the judge finds no {case.original_phrase}: {case.original_prompt}")
-kept = list(found)
+kept = list(cells_of)
 cases, pictures = [cases[i] for i in kept], pictures[kept]
-masks = tuple(torch.stack([found[i][which] for i in kept]) for which in (0, 1))  # two of [cases, side, side]
+masks = tuple(torch.stack([cells_of[i][which] for i in kept]) for which in (0, 1))  # two of [cases, side, side]
 maps = source_maps[:, kept], target_maps[:, kept]
 means = [
-    (each[0] * mask[:, None]).sum((-2, -1)) / mask.sum((-2, -1))[:, None]
-    for each, mask in zip(maps, masks, strict=True)
+    (of_pass[0] * mask[:, None]).sum((-2, -1)) / mask.sum((-2, -1))[:, None]
+    for of_pass, mask in zip(maps, masks, strict=True)
 ]
-print(
-    f"{len(cases)} cases, {side} x {side} cells; mean activation in the object's cells: {list(means[0].shape)} for either prompt"
-)
+print(f"{len(cases)} cases, {side} x {side} cells; ", end="")
+print(f"mean activation in the object's cells: {list(means[0].shape)} for either prompt")
 
 # %% [markdown]
 # ## Exercise 5.1: which features?
 #
-# `source` and `target` hold each feature's mean activation in the object's cells, for one case: `[n]`. First divide each by its own sum, so that a
-# brighter picture does not win everything. Then take the difference, source minus target. The k highest are to be **added**, the k lowest
-# **taken off**.
+# `source` and `target` hold each feature's mean activation in the object's cells, for one case: `[n]`. First divide
+# each by its own sum, so that a brighter picture does not win everything. Then take the difference, source minus
+# target. The k highest are to be **added**, the k lowest **taken off**.
 
 
 # %% tags=["exercise"]
@@ -109,11 +108,11 @@ def choose(source, target, k):
 
 # %%
 def edit(directions, strength=1.0, k=4):
-    """Pictures with k features added in mask 1 and k taken off in mask 2, `strength` times. directions: [n_f, channels]."""
-    moved = [torch.zeros_like(each) for each in maps]
+    """Pictures with k features added in mask 1, k taken off in mask 2, `strength` times; directions [n_f, channels]."""
+    moved = [torch.zeros_like(of_pass) for of_pass in maps]
     for case, (one, other) in enumerate(zip(*means, strict=True)):
-        for change, each, mask, numbers in zip(moved, maps, masks, choose(one, other, k), strict=True):
-            change[:, case, numbers] = each[:, case, numbers] * mask[case]
+        for change, of_pass, mask, numbers in zip(moved, maps, masks, choose(one, other, k), strict=True):
+            change[:, case, numbers] = of_pass[:, case, numbers] * mask[case]
     change = strength * ((moved[0] - moved[1]).movedim(2, -1) @ directions).movedim(-1, 2)
 
     def fn(block_input, block_output, at):
@@ -131,13 +130,14 @@ edited = {
     "strength 0": edit(directions, 0.0),
 }
 for i in range(2):
-    show([pictures[i], *(each[i] for each in edited.values())], ["original", "4 features", "random", "strength 0"])
+    show([pictures[i], *(drawn[i] for drawn in edited.values())], ["original", "4 features", "random", "strength 0"])
 
 # %% [markdown]
 # ## Exercise 5.2: what else changed?
 #
-# The mean absolute change of a colour **inside** the object's cells, and **outside** of them. `mask` is `[16, 16]` with True inside; the pictures are
-# `[3, 64, 64]`, so each cell is 4 × 4 pixels: `mask.repeat_interleave(4, 0).repeat_interleave(4, 1)` blows it up.
+# Give the mean absolute change of a colour **inside** the object's cells, and **outside** of them. `mask` is `[16, 16]`
+# with True inside; the pictures are `[3, 64, 64]`, so each cell is 4 × 4 pixels: `mask.repeat_interleave(4,
+# 0).repeat_interleave(4, 1)` blows it up.
 
 
 # %% tags=["exercise"]
@@ -154,7 +154,8 @@ def side_effect(before, after, mask):
 checks.side_effect(side_effect)
 
 # %% [markdown] tags=["hint"]
-# `(after - before).abs().mean(0)` is one number a pixel, `[64, 64]`. Index it with the blown-up mask, then with `~mask`.
+# `(after - before).abs().mean(0)` is one number per pixel, `[64, 64]`. Index it with the blown-up mask, then
+# with `~mask`.
 
 
 # %% tags=["mistake"]
@@ -183,13 +184,13 @@ def side_effect(before, after, mask):
 # %% [markdown]
 # ## Exercise 5.3: how sure are we?
 #
-# A number without an interval is an anecdote. The *bootstrap*: draw as many cases as there are, **with** replacement, take the mean; do it again and
-# again; the middle 95 % of these means are the interval.
+# A number without an interval is an anecdote. The *bootstrap* gives one: draw as many cases as there are, **with**
+# replacement, and take the mean; repeat this many times; the middle 95 % of these means are the interval.
 
 
 # %% tags=["exercise"]
 def interval(values, draws):
-    """values [cases]; draws [resamples, cases], numbers of the cases drawn -> (low, high), the 2.5 % and 97.5 % quantiles."""
+    """values [cases]; draws [resamples, cases], the cases' numbers -> (low, high), the 2.5 % and 97.5 % quantiles."""
     # BEGIN SOLUTION
     means = values[draws].mean(1)
     return means.quantile(0.025), means.quantile(0.975)
@@ -231,27 +232,27 @@ regions = [
 ]
 for name, these in edited.items():
     judged = zip(cases, before, judge_images(judge, these), regions, strict=True)
-    done = torch.tensor([float(judge_edit(*each)[0]) for each in judged])
+    done = torch.tensor([float(judge_edit(*of_case)[0]) for of_case in judged])
     effects = [side_effect(one, other, mask) for one, other, mask in zip(pictures, these, masks[1], strict=True)]
-    inside, outside = (255 * torch.tensor([float(each[i]) for each in effects]).mean() for i in range(2))
+    inside, outside = (255 * torch.tensor([float(pair[i]) for pair in effects]).mean() for i in range(2))
     low, high = interval(done, draws)
     print(f"{name:25} edits done {done.mean():.0%} (95 % {low:.0%} to {high:.0%}, {len(cases)} cases); ", end="")
     print(f"change inside {inside:.0f}, outside {outside:.0f} of 255")
 
 # %% [markdown]
-# **What we see.** How often the judge sees the new colour, with its interval, and how much the picture changed inside and outside of the object's
-# cells. Strength 0 must change nothing: that is a test of the code, not of the features. Random features change the picture too; does
-# that edit anything?
+# **What we see.** How often the judge sees the new colour, with its interval, and how much the picture changed inside
+# and outside of the object's cells. Strength 0 must change nothing: that is a test of the code, not of the features.
+# Random features change the picture too; does that edit anything?
 #
-# **Take away.** An edit has three numbers: done or not, what else changed, how sure. And the features must be those of a block that writes what
-# the edit changes: notebook 11 has all nine kinds of edits.
+# **Take away.** An edit needs three numbers: whether it was done, what else changed, and how sure we are. And its
+# features must be those of a block that writes what the edit changes: notebook 11 has all nine kinds of edits.
 #
 # ## For the fast
 #
 # 1. `edit(directions, 2.0)`, then `4.0`: do more edits succeed? What grows instead?
 # 2. `edit(directions, k=1)`: how few features suffice?
-# 3. `category = 5` changes poses. How many of these edits are done by features of up.1.2? And by those of `block = "up.0.1"` at strength 2? (Its
-#    cells are 8 × 8 pixels: change your `side_effect` too.)
+# 3. `category = 5` changes poses. How many of these edits are done by features of up.1.2? And by those of `block =
+#    "up.0.1"` at strength 2? (Its cells are 8 × 8 pixels: change your `side_effect` too.)
 
 # %% [markdown] tags=["instructor"]
 # **Before the lesson** show the painter (notebook 20) for two minutes: paint a feature, undo.
@@ -259,8 +260,10 @@ for name, these in edited.items():
 # **Skip first**: 5.3 if lesson 6 will be held (verdicts need intervals, so explain it in words).
 #
 # **They will ask**
-# - *Why are shares compared, not activations?* Equation 8 of the paper. The check's first mistake shows a case where it matters.
-# - *Why only colours?* One block, one kind of edit, which it writes. In another block the same recipe does nothing: bonus 3. Notebook 11 moves
-#   features of all blocks at once.
-# - *Can all of this be done without an SAE?* Yes: move the whole update in the mask. Does that change more than was asked for? Notebook 11 compares.
+# - *Why are shares compared, not activations?* Equation 8 of the paper. The check's first mistake shows a case where
+#   it matters.
+# - *Why only colours?* One block, one kind of edit, which it writes. In another block the same recipe does nothing:
+#   bonus 3. Notebook 11 moves features of all blocks at once.
+# - *Can all of this be done without an SAE?* Yes: move the whole update in the mask. Does that change more than was
+#   asked for? Notebook 11 compares.
 # - *Why does the outside change at all?* Later blocks mix positions, and the masks are a cell wider than the object.

@@ -1,12 +1,15 @@
 # %% [markdown]
 # # Lesson 6: Break a claim
 #
-# **You will be able to** look for the counterexample first, compare two dictionaries fairly, and turn an interval into one of three honest words.
+# **You will be able to** look for the counterexample first, compare two dictionaries fairly, and turn an interval into
+# one of three honest words.
 #
-# **You need** lessons 3 and 5. **Time:** 25 minutes: 5 to read, 15 for three exercises, 5 to break a claim of your own choice.
+# **You need** lessons 3 and 5. **Time:** 25 minutes: 5 to read, 15 for three exercises, 5 to break a claim of your
+# own choice.
 #
-# Claims about features are easy to make: some pictures, a label, done. This lesson is about the other direction. **Claim A:** "the feature that
-# reads a shape best means that shape." **Claim B:** "SAE features read the world better than the block's own dimensions."
+# Claims about features are easy to make: some pictures, a label, done. This lesson is about the other direction.
+# **Claim A:** "the feature that reads a shape best means that shape." **Claim B:** "SAE features read the world better
+# than the block's own dimensions."
 
 # %%
 import json
@@ -47,9 +50,9 @@ even, odd = torch.arange(0, 192, 2), torch.arange(1, 192, 2)
 families, names = zip(*attribute_values(), strict=True)
 
 # %% [markdown]
-# `reading_scores` says of every feature and value how well the feature's map predicts where the value is: 0 is chance, 1 perfect. up.0.1 writes
-# shapes (notebook 05). By rule: of the shapes, the one that any feature reads best on the even pictures, and that feature. Then we look at the odd
-# ones.
+# `reading_scores` says of every feature and value how well the feature's map predicts where the value is: 0 is chance,
+# 1 perfect. up.0.1 writes shapes (notebook 05). A rule chooses the pair of shape and feature with the highest score on
+# the even pictures. Then we look at the odd ones.
 
 # %%
 scores = reading_scores(activations[even], truth.take(even))
@@ -108,35 +111,35 @@ def counterexample(activation, present):
 # %%
 map_of = activations[odd][..., feature]
 seen = see_values(judge, pictures[odd])  # [pictures, values], small objects too
-picture, cell = counterexample(
-    map_of, (seen[:, place] == 1)[:, None].expand_as(map_of)
-)  # in pictures without any such object
+shows_it = (seen[:, place] == 1)[:, None].expand_as(map_of)  # anywhere in the picture
+picture, cell = counterexample(map_of, shows_it)
 best = map_of.mean(1).topk(4).indices.tolist()
 rows = [int(odd[i]) for i in [*best, picture]]
 show(
     [lay_over(pictures[row], activations[row, :, feature].unflatten(0, (8, 8))) for row in rows],
     [*(f"top {i + 1}" for i in range(4)), "against it"],
 )
-told = ", ".join(name for name, there in zip(names, seen[picture], strict=True) if there)
-print(f"active at {map_of[picture, cell]:.1f} (its highest: {map_of.max():.1f}) where the judge sees: {told}")
+values_seen = ", ".join(name for name, there in zip(names, seen[picture], strict=True) if there)
+print(f"active at {map_of[picture, cell]:.1f} (its highest: {map_of.max():.1f}) where the judge sees: {values_seen}")
 print(f"its caption: “{prompts[rows[-1]]}”")
 
 # %% [markdown]
-# **What we see.** Four pictures that speak for the claim, and the one that speaks loudest against it. One counterexample does not make a label
-# worthless; but whoever shows the first four must also show the fifth.
+# **What we see.** Four pictures that speak for the claim, and the one that speaks loudest against it. One
+# counterexample does not make a label worthless; but whoever shows the first four must also show the fifth.
 #
 # ## Exercise 6.2: a fair comparison
 #
-# Claim B compares features with dimensions, and there are more of these: each counts twice, once for either sign. The best of more candidates is
-# higher by luck alone. Fair: draw `count` candidates from each, without replacement, take the best of them, and average that over many draws.
+# Claim B compares features with dimensions. There are more dimensions than features, since each counts twice, once for
+# either sign, and the best of more candidates is higher by luck alone. To be fair, draw `count` candidates from each,
+# without replacement, take the best of them, and average that over many draws.
 #
-# And the score ranks all cells, which favours whatever is never silent. Fair: of the dimensions, scaled to equal spread, only the k largest of a
-# cell are kept, as the SAE keeps k features.
+# Also, the score ranks all cells, which favours whatever is never silent. To be fair, the dimensions are scaled to
+# equal spread and only the k largest per cell are kept, as the SAE keeps k features.
 
 
 # %% tags=["exercise"]
 def fair_best(scores, draws):
-    """scores [candidates]; draws [repeats, count], the candidates' numbers -> mean over repeats of the best drawn score."""
+    """scores [candidates]; draws [repeats, count], candidates' numbers -> mean over repeats of the best drawn score."""
     # BEGIN SOLUTION
     return scores[draws].amax(1).mean()
     # END SOLUTION
@@ -187,8 +190,8 @@ print(f"features minus dimensions, fairly: {gap.mean():+.3f} (95 % {low:+.3f} to
 # %% [markdown]
 # ## Exercise 6.3: three words
 #
-# The rule is fixed **before** the measurement: a claim needs a value of at least `at_least`. If the whole interval satisfies the rule the claim
-# `"holds"`; if the whole interval misses it, it `"fails"`; otherwise it is `"undecided"`.
+# The rule is fixed **before** the measurement: a claim needs a value of at least `at_least`. If the whole interval
+# satisfies the rule the claim `"holds"`; if the whole interval misses it, it `"fails"`; otherwise it is `"undecided"`.
 
 
 # %% tags=["exercise"]
@@ -229,25 +232,27 @@ def verdict(low, high, at_least):
 # %%
 print("Claim B, by the rule “at least 0”:", verdict(low, high, 0.0))
 records = sorted((ROOT / "figures").glob("[0-9]*/*.json"))
-verdicts = [each for record in records for each in json.loads(record.read_text())["result"].get("verdicts", [])]
+verdicts = [entry for record in records for entry in json.loads(record.read_text())["result"].get("verdicts", [])]
 for word in ("holds", "fails", "undecided"):
-    for each in [each for each in verdicts if (each.get("word") or "").startswith(word)][-4:]:
-        low_end, high_end = each["interval"]
-        print(f"{word:9} {each['value']:7.3f} ({low_end:.3f} to {high_end:.3f})  {each['claim'][:90]}")
+    for entry in [entry for entry in verdicts if (entry.get("word") or "").startswith(word)][-4:]:
+        low_end, high_end = entry["interval"]
+        print(f"{word:9} {entry['value']:7.3f} ({low_end:.3f} to {high_end:.3f})  {entry['claim'][:90]}")
 print(f"... {len(verdicts)} verdicts in all: notebook 99")
 
 # %% [markdown]
-# **What we see.** The verdict on claim B, and some of the verdicts of this repository, each with the interval that decided it.
+# **What we see.** The verdict on claim B, and some of the verdicts of this repository, each with the interval that
+# decided it.
 #
-# **Your turn.** Choose one of them, open its notebook (the list is in the README), and find the weakest assumption in its rule. Five minutes; then tell
-# the others: what would have to be measured to break it?
+# **Your turn.** Choose one of them, open its notebook (the list is in the README), and find the weakest assumption in
+# its rule. After five minutes tell the others what would have to be measured to break it.
 #
 # **Take away.** Show the counterexample. Compare like with like. Fix the rule first, and say "undecided" when it is.
 #
 # ## For the fast
 #
 # 1. Another shape (`place = names.index("heart")`): which label has the weakest counterexample?
-# 2. Draw 8 candidates in place of 32, or keep all dimensions of a cell (`topk(sae.d_model)`): does claim B change its verdict?
+# 2. Draw 8 candidates in place of 32, or keep all dimensions of a cell (`topk(sae.d_model)`): does claim B change
+#    its verdict?
 # 3. Resample *pictures* in place of values in the interval of claim B. Is it wider?
 
 # %% [markdown] tags=["instructor"]
@@ -256,10 +261,11 @@ print(f"... {len(verdicts)} verdicts in all: notebook 99")
 # **Skip first**: 6.2. Keep ten minutes for "Your turn": it is what they will remember.
 #
 # **They will ask**
-# - *Are both "best" values too high?* Yes: chosen and scored on the same half. Equally so for both, which is why the comparison is fair.
-# - *Is it fair now?* Equally many candidates, and equally many of them active in a cell. Still a dimension is active less often, since there are
-#   more of them: bonus 2 keeps all.
-# - *Is the interval of claim B right?* It resamples values, not pictures or SAE seeds: too narrow if pictures matter more. Bonus 3; notebook 09
-#   resamples pictures.
+# - *Are both "best" values too high?* Yes: chosen and scored on the same half. Equally so for both, which is why the
+#   comparison is fair.
+# - *Is it fair now?* Equally many candidates, and equally many of them active in a cell. Still a dimension is active
+#   less often, since there are more of them: bonus 2 keeps all.
+# - *Is the interval of claim B right?* It resamples values, not pictures or SAE seeds: too narrow if pictures matter
+#   more. Bonus 3; notebook 09 resamples pictures.
 # - *Why "at least" and not p < 0.05?* A rule about a size, fixed before, says more than "not zero".
 # - *What if everything is undecided?* Then measure more, or say so.
