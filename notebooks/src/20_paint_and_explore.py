@@ -445,8 +445,8 @@ print("strongest at the two positions:", *(str(firing[0].id) for firing in fires
 # %% [markdown]
 # ## 20.8 Limits
 #
-# - Tested in JupyterLab and Notebook 7 with Chromium (`make test-browser`) and, the painter alone, as an app (`make
-#   app`). VS Code and Colab are what anywidget promises; nobody tried them here.
+# - Tested in JupyterLab and Notebook 7 with Chromium (`make test-browser`) and, the painter alone, as an app
+#   (`make app`). VS Code and Colab are what anywidget promises; nobody tried them here.
 # - While another cell runs, the kernel answers neither widget; they say so after four seconds and go on when it is
 #   done. After a restart of the kernel run the widget's cell again: nothing of it is stored in the notebook.
 # - Meanings come from one judge and from maps: a feature may mean something that no attribute names, or several things

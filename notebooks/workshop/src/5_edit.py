@@ -251,8 +251,8 @@ for name, these in edited.items():
 #
 # 1. `edit(directions, 2.0)`, then `4.0`: do more edits succeed? What grows instead?
 # 2. `edit(directions, k=1)`: how few features suffice?
-# 3. `category = 5` changes poses. How many of these edits are done by features of up.1.2? And by those of `block =
-#    "up.0.1"` at strength 2? (Its cells are 8 × 8 pixels: change your `side_effect` too.)
+# 3. `category = 5` changes poses. How many of these edits are done by features of up.1.2? And by those of
+#    `block = "up.0.1"` at strength 2? (Its cells are 8 × 8 pixels: change your `side_effect` too.)
 
 # %% [markdown] tags=["instructor"]
 # **Before the lesson** show the painter (notebook 20) for two minutes: paint a feature, undo.
