@@ -20,7 +20,7 @@ from sae_lib.activations.denoising import stream_updates
 from sae_lib.activations.stream import PermutedStream, TrainingStream
 from sae_lib.activations.updates import to_vectors
 from sae_lib.assets import MODELS, Assets
-from sae_lib.cache.artefact import cached
+from sae_lib.cache.artefact import cached, cached_tensors
 from sae_lib.features.meaning import (
     both_signs,
     chance_scores,
@@ -215,22 +215,21 @@ class Dictionaries:
     def scores_on_renders(
         self, renders: Renders, timestep: int, permutations: int = 500
     ) -> tuple[Path, dict[str, dict[str, Float[Tensor, " live"]]]]:
-        """By "exact" or "judge" and block, how well the live shipped features read their values (`meanings`) on noised renders, by
-        either truth."""
+        """By "exact" or "judge" and block, how well the live shipped features read their `meanings` on noised renders."""
         folder, meanings = self.meanings("SAE", permutations)
 
-        def make(folder: Path) -> None:
+        def make() -> dict[str, Tensor]:
             found = {}
             for block, x in renders.updates(timestep).items():
                 codes = self.assets.saes()[block].encode(x)[..., meanings[block]["live"]]
                 for whose, truth in zip(("exact", "judge"), renders.truths[self.assets.grid(block)], strict=True):
                     points = reading_scores(codes, truth).gather(1, meanings[block]["value"][:, None])
                     found[f"{whose}/{block}"] = points[:, 0]
-            save_file(found, folder / "exact.safetensors")
+            return found
 
         inputs = {"meanings": folder.name, "rendered": len(renders), "timestep": timestep, "seed": renders.seed}
-        folder = cached("exact_scores", inputs, make)
-        return folder, _by_first(load_file(folder / "exact.safetensors"))
+        folder, found = cached_tensors("exact_scores", inputs, make)
+        return folder, _by_first(found)
 
     def compare(self) -> tuple[Path, dict[str, int], dict[str, dict[str, Float[Tensor, "values replicates"]]]]:
         """`compare_reading` of all NAMES in each block: how many candidates there were, and by

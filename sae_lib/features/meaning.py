@@ -371,7 +371,7 @@ def spearman_samples(
 ) -> Float[Tensor, " samples"]:
     """`spearman` of all n, then of `resamples` samples of them, drawn with replacement: for `intervals.interval_of`.
 
-    Of equally many the same ones are drawn with that seed, so that correlations may be averaged or subtracted sample by sample.
+    Of equally many the same ones are drawn with that seed, so that correlations may be averaged or subtracted.
     """
     drawn = torch.randint(len(a), (resamples, len(a)), generator=torch.Generator().manual_seed(seed))
     rows = [torch.arange(len(a)), *drawn]

@@ -16,7 +16,7 @@ from sae_lib.activations.denoising import conditioning
 from sae_lib.activations.drawing import MAX_SHOWN, draw_pictures
 from sae_lib.activations.updates import capture_updates, to_vectors, update_hooks
 from sae_lib.assets import MODELS, Assets
-from sae_lib.cache.artefact import cached
+from sae_lib.cache.artefact import cached, cached_tensors
 from sae_lib.features.meaning import Meaning, best_of, expected_scores, find_meaning, leave_out, reading_scores
 from sae_lib.judges.attributes import Truth, attribute_values, exact_truth, judge_and_truth, values_in
 from sae_lib.models.blocks import find_block
@@ -189,17 +189,17 @@ class Reading:
 
     @cached_property
     def best_scores(self) -> dict[str, Float[Tensor, "values replicates"]]:
-        """By block, how well each value is read by the feature that reads it best in the first half: scored in the second half, with
-        all of its pictures and with groups of them left out (`scene_samples`)."""
+        """By block, how well each value's best feature in the first half reads it in the second: scored with all pictures
+        there, and with groups of them left out (`scene_samples`)."""
 
-        def make(folder: Path) -> None:
+        def make() -> dict[str, Tensor]:
             found, half = {}, self.halves[1]
             for block, sae in self.saes.items():
                 shares, asked = best_of(self.scores[block][0], sae.n_f), self.truth(block).take(half)
                 found[block] = expected_scores(self.activations(block, half), shares, asked, leave_out(len(half)))
-            save_file(found, folder / "best.safetensors")
+            return found
 
-        return load_file(cached("reading_best", {"reading": self.make().name}, make) / "best.safetensors")
+        return cached_tensors("reading_best", {"reading": self.make().name}, make)[1]
 
     def meaning(self, block: str) -> Meaning:
         """The value that each feature reads, found in the first half of the pictures and scored in the second."""
@@ -254,7 +254,7 @@ class Renders:
 
     @torch.inference_mode()
     def updates(self, timestep: int) -> dict[str, Float[Tensor, "scenes cells d_model"]]:
-        """By block, the updates of one U-Net pass over the scenes with their captions, noised to a timestep as the U-Net is fed there."""
+        """By block, the updates of one U-Net pass over the scenes, noised to a timestep, with their captions."""
         pipe, parts = self.assets.pipe(), {block: [] for block in self.assets.blocks}
         alpha = pipe.scheduler.alphas_cumprod[timestep]
         noise = torch.randn(self.latents.shape, generator=torch.Generator().manual_seed(self.seed + timestep))

@@ -544,8 +544,8 @@ def samples_by_block(
 def samples_by_family(
     trials: Trials, values: Float[Tensor, " trials"], resamples: int = 1000, seed: int = 0
 ) -> dict[str, Float[Tensor, "families samples"]]:
-    """By block, and by family in the order of `attribute_values`, the mean over the trials of the features that read its values, then
-    over samples (`bootstrap_trials`); nan where fewer than two features or captions were tried."""
+    """By block and by family, in the order of `attribute_values`, the mean over the trials of features that read its values,
+    then over samples (`bootstrap_trials`); nan where fewer than two features or captions were tried."""
     names = [name for name, _ in attribute_values()]
     families, tried = list(dict.fromkeys(names)), [names[each.value] for each in trials.chosen]
     found = {}
