@@ -65,6 +65,7 @@ from sae_lib import (
 )
 from sae_lib.companion import ACCENT_COLORS, BLOCK_COLORS, CONTROL_COLOR, TEXT_WIDTH
 
+# %%
 run = start_run("01_model_and_blocks", globals())
 counts = get_scale(scale, run.rehearsal)
 

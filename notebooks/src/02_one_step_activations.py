@@ -72,6 +72,7 @@ from sae_lib.companion import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_W
 from sae_lib.models import prompt_generator
 from sae_lib.saes import PCA
 
+# %%
 run = start_run("02_one_step_activations", globals())
 assets = run.assets()
 counts = assets.counts

@@ -78,6 +78,8 @@ from sae_lib import (
     to_vectors,
     untrained,
 )
+
+# %%
 from sae_lib.activations import positions_per_step
 from sae_lib.companion import (
     ACCENT_COLORS,

@@ -59,6 +59,7 @@ from sae_lib.editing import (
     settings_of,
 )
 
+# %%
 run = start_run("10_riebench", globals())
 assets = run.assets()
 small = run.rehearsal or scale == "smoke"

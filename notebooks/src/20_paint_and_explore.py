@@ -99,6 +99,7 @@ from sae_lib.companion import BLOCK_COLORS, TEXT_WIDTH, outline_cells
 from sae_lib.features import EVERYWHERE, KINDS, NOISE_SEED, Target, find_trials, measure_writing
 from sae_lib.paint import BETAS, TOP, ExplorerWidget, PainterWidget, finest_grid
 
+# %%
 run = start_run("20_paint_and_explore", globals())
 assets = run.assets()
 painter = Painter(assets)
