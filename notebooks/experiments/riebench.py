@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from sae_lib.assets import Assets
 from sae_lib.cache.artefact import cached
 from sae_lib.cache.results import result_path, save_result
@@ -29,6 +27,7 @@ from sae_lib.intervals import Interval, bootstrap_interval
 COMMAND, SEED = "python notebooks/experiments/riebench.py", 42
 CHOSEN = 3
 """Settings of each method in notebook 11."""
+NEURONS = ("neurons", "neurons, corrected")
 
 
 def summarise(sweep: Sweep, blocks: Sequence[str]) -> dict:
@@ -51,13 +50,10 @@ def summarise(sweep: Sweep, blocks: Sequence[str]) -> dict:
         for name, each in points.items()
         if name != "SAE"
     }
-    columns = {}
-    for name in ("SAE", "neurons", "neurons, corrected"):
-        of = sweep.of_method(name)
-        gains = torch.stack([sweep.gain(each, "judge") for each in of], 1)
-        columns[name] = Columns([each.units for each in of], gains)
-    sae_columns = columns.pop("SAE")
-    needed = {name: units_needed(sae_columns, each, seed=SEED)._asdict() for name, each in columns.items()}
+    features, *neurons = (Columns.of(sweep, name, "judge") for name in ("SAE", *NEURONS))
+    needed = {
+        name: units_needed(features, each, seed=SEED)._asdict() for name, each in zip(NEURONS, neurons, strict=True)
+    }
     most = max(sweep.of_method("SAE"), key=lambda each: each.units)
     selected = {
         name: {

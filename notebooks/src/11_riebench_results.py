@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 11 RIEBench: results
 #
-# **Claims checked.** At an equal distance from the original picture, SAE features edit as well as the neuron basis with orders
-# of magnitude fewer units (v5), or better than neurons and steering (v4) (paper: Fig. 5; C7). Which block's features are
-# selected depends on the kind of edit (Fig. 6; C8). Notebook 10 shows how one edit is made. Here every method edits exactly the
-# same cases at equally many settings, nothing is skipped in silence, every number has an interval. At pocket scale a judge that
-# knows the truth says whether the edit happened, and what else changed.
+# **Claims checked.** At an equal distance from the original picture, SAE features edit as well as the neuron basis with
+# orders of magnitude fewer units (v5), or better than neurons and steering (v4) (paper: Fig. 5; C7). Which block's
+# features are selected depends on the kind of edit (Fig. 6; C8). Notebook 10 shows how one edit is made. Here every
+# method edits exactly the same cases at equally many settings, nothing is skipped in silence, every number has an
+# interval. At pocket scale a judge that knows the truth says whether the edit happened, and what else changed.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
@@ -25,9 +25,9 @@
 # %% [markdown]
 # ## 11.1 Parameters and set-up
 #
-# Pocket cases are written from held-out scenes (notebook 10); these are the first seven of each kind. The first three of each are
-# edited once more in another set of blocks: the paper's four names where the chosen blocks are studied, and the other way round.
-# `make riebench` edits 50 of each kind at more settings, which takes an hour of one core.
+# Pocket cases are written from held-out scenes (notebook 10); these are the first seven of each kind. The first three
+# of each are edited once more in another set of blocks: the paper's four names where the chosen blocks are studied, and
+# the other way round. `make riebench` edits 50 of each kind at more settings, which takes an hour of one core.
 
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
@@ -51,40 +51,41 @@ import pandas as pd
 import torch
 
 # %%
-from sae_lib import ROOT, Claim, bootstrap_interval, cached, find_block, interval_of, save_figure, start_run
+from sae_lib import ROOT, Claim, bootstrap_interval, find_block, interval_of, save_figure, start_run
 from sae_lib.companion import (
     ABOVE_ZERO,
     BLOCK_COLORS,
     CONTROL_COLOR,
     PRIMARY,
     TEXT_WIDTH,
+    add_legend,
     more_edits,
     spread_by_kind,
     spread_over_untrained,
 )
+
+# %%
 from sae_lib.editing import (
     CATEGORIES,
     EDIT_PROMPT,
     INJECTION,
     METHODS,
     ORIGINAL,
-    READINGS,
-    SIDE_EFFECTS,
     Columns,
     Setting,
-    best_of_other_half,
+    allowed_cost,
+    best_strengths,
+    cached_sweep,
+    cross_fitted,
     envelope,
-    load_editor,
     pocket_cases,
     read_cases,
-    read_sweep,
-    run_sweep,
     settings_of,
     units_needed,
     untrained_of,
+    writers_of,
 )
 from sae_lib.intervals import bootstrap_share
-from sae_lib.pocket import load_choice
 
 # %%
 run = start_run("11_riebench_results", globals())
@@ -105,18 +106,20 @@ print("blocks:", ", ".join(assets.blocks))
 # %% [markdown]
 # ## 11.2 The claims, as rules
 #
-# *Gap*: one method's envelope minus another's, mean over allowed side effects (section 11.6): success at equal side effects by the judge; at
-# sdxl scale, where nothing knows the truth, CLIP's similarity at equal distance. The paper says "as well as": a model in which
-# nothing edits anything would pass that, so *more* is asked for. The primary test of C7 is that against neurons as the authors
-# select them; corrected neurons (notebook 10, section 10.7) are the stronger baseline. Of C8 it is the *spread*: the
-# standard deviation over kinds of edit of a block's mean share of the features selected, averaged over blocks, minus the same of
-# shuffled kinds, over the cases that these blocks can make at all (section 11.4), **minus what untrained SAEs give**.
+# *Gap*: one method's envelope minus another's, mean over allowed side effects (section 11.6): success at equal side
+# effects by the judge; at sdxl scale, where nothing knows the truth, CLIP's similarity at equal distance. The paper
+# says "as well as": a model in which nothing edits anything would pass that, so *more* is asked for. The primary test
+# of C7 is that against neurons as the authors select them; corrected neurons (notebook 10, section 10.7) are the
+# stronger baseline. Of C8 it is the *spread*: the standard deviation over kinds of edit of a block's mean share of the
+# features selected, averaged over blocks, minus the same of shuffled kinds, over the cases that these blocks can make
+# at all (section 11.4), **minus what untrained SAEs give**.
 #
-# These rules were changed on 2026-11-26, before the run with the chosen blocks. They judged CLIP's gain, which moves by a tenth of
-# its range where the judge sees the edit, and counted edits that no change of these blocks can make; ten settings of one
-# method stood against three of another; and "a hundred times fewer units" was asked for where so many units do not exist. The primary
-# rule of C8 was changed again on 2026-11-26, after its numbers had been seen: it held although untrained SAEs, whose features mean
-# nothing, showed as much of it. Their value is now subtracted; the former rule stays, as a secondary one.
+# These rules were changed on 2026-11-26, before the run with the chosen blocks. They judged CLIP's gain, which moves by
+# a tenth of its range where the judge sees the edit, and counted edits that no change of these blocks can make; ten
+# settings of one method stood against three of another; and "a hundred times fewer units" was asked for where so many
+# units do not exist. The primary rule of C8 was changed again on 2026-11-26, after its numbers had been seen: it held
+# although untrained SAEs, whose features mean nothing, showed as much of it. Their value is now subtracted; the former
+# rule stays, as a secondary one.
 
 # %%
 done, at_equal = ("edits", "side effects") if assets.known else ("CLIP gain", "distance")
@@ -128,70 +131,49 @@ def more_than(other, control="", **about):
     return Claim(text, at_least=ABOVE_ZERO, id="C7", control=control or other, **about)
 
 
-neurons_claim = more_than("neurons", primary=True) if scale == "sdxl" else PRIMARY["C7"]
-claims = {"neurons": neurons_claim, "steering": more_than("steering")}
-claims |= {"neurons, corrected": more_than("neurons whose score is corrected")}
-claims |= {"random features": more_than("random features")}
-claims |= {"shuffled masks": more_than("features selected in any place")}
+worded = {"steering": "steering", "neurons, corrected": "neurons whose score is corrected"}
+worded |= {"random features": "random features", "shuffled masks": "features selected in any place"}
+claims = {"neurons": more_than("neurons", primary=True) if scale == "sdxl" else PRIMARY["C7"]}
+claims |= {name: more_than(words) for name, words in worded.items()}
 ceiling_claim = more_than("neurons, over the edits that these blocks can make,", "neurons")
 clip = "SAE features gain more CLIP similarity than neurons at equal distance (gap)"
 clip_claim = Claim(clip, at_least=ABOVE_ZERO, id="C7", control="neurons")
-units_claims = {
-    times: Claim(f"Corrected neurons take {words} units for the same effect (times)", at_least=at_least, id="C7")
-    for times, words, at_least in ((1, "more", 1 + ABOVE_ZERO), (100, "a hundred times as many", 100))
-}
+more_units = "Corrected neurons take {} units for the same effect (times)"
+units_claims = {1: Claim(more_units.format("more"), 1 + ABOVE_ZERO, id="C7")}
+units_claims |= {100: Claim(more_units.format("a hundred times as many"), 100, id="C7")}
 
 # %%
-block_claims = {
-    "kinds": PRIMARY["C8"],
-    "shuffled": Claim(
-        "Which blocks are drawn on depends on the kind of edit (spread of shares, minus shuffled kinds)",
-        at_least=ABOVE_ZERO,
-        id="C8",
-        control="the same shares under shuffled kinds of edit",
-    ),
-    "writers": Claim(
-        "Edits draw more on the block that writes what they change than other edits do (share)",
-        at_least=ABOVE_ZERO,
-        id="C8",
-        control="the same block's share in other kinds of edit",
-    ),
-}
+shuffled = "Which blocks are drawn on depends on the kind of edit (spread of shares, minus shuffled kinds)"
+written = "Edits draw more on the block that writes what they change than other edits do (share)"
+controls = "the same shares under shuffled kinds of edit", "the same block's share in other kinds of edit"
+block_claims = {"kinds": PRIMARY["C8"]}
+block_claims |= {"shuffled": Claim(shuffled, at_least=ABOVE_ZERO, id="C8", control=controls[0])}
+block_claims |= {"writers": Claim(written, at_least=ABOVE_ZERO, id="C8", control=controls[1])}
 
 # %% [markdown]
 # ## 11.3 The sweep
 #
-# Of each case the reference pictures and the masks are made once; then every method draws it at every setting. A case whose masks
-# cannot be found counts as failed for all methods, with its reason. A sweep that is killed goes on from the last cases.
+# Of each case the reference pictures and the masks are made once; then every method draws it at every setting. A
+# case whose masks cannot be found counts as failed for all methods, with its reason. A sweep that is killed goes on
+# from the last cases.
 #
-# At pocket scale each method has three settings. They were chosen out of eight on 27 other cases, by one rule for all methods: those whose
-# envelope is highest (`frontiers.choose_settings`). More settings would make a higher envelope by luck alone.
+# At pocket scale each method has three settings. They were chosen out of eight on 27 other cases, by one rule for
+# all methods: those whose envelope is highest (`frontiers.choose_settings`). More settings would make a higher
+# envelope by luck alone.
 
 
 # %%
 def sweep_of(assets, cases, settings):
     """The sweep's results, and its folder."""
-    inputs = {"cases": [case.id for case in cases], "settings": settings, "seed": seed, "riebench": riebench}
-    inputs |= {"assets": assets.identity, "dilate": dilate, "batch": batch}
-
-    def edit_cases(folder):
-        run_sweep(load_editor(assets, seed, batch, dilate), cases, settings, folder)
-
-    folder = cached("riebench", inputs, edit_cases, resumable=True)
-    return read_sweep(folder), folder
+    return cached_sweep(assets, cases, settings, seed, dilate, batch, riebench)
 
 
 sweep, folder = sweep_of(assets, cases, settings)
 if not sweep.ids:
     raise ValueError(f"no case could be edited: {'; '.join(sorted(set(sweep.failed.values())))}")
 n_edited, judged = len(sweep.ids), "success" in sweep.scores[ORIGINAL]
-readings = {
-    "judge": "by the judge",
-    "text": "by CLIP, with the edit prompt",
-    "image": "by CLIP, with the edit prompt's picture",
-}
-readings = {name: title for name, title in readings.items() if judged or name != "judge"}
-main = next(iter(readings))
+readings = ("judge", "text", "image") if judged else ("text", "image")  # CLIP with the edit prompt, with its picture
+main = readings[0]
 
 # %%
 print(f"{len(cases)} cases, {n_edited} edited by all methods, {len(sweep.failed)} failed; {len(settings)} settings")
@@ -208,31 +190,20 @@ print(f"{sweep.specks} instances were smaller than a cell and got the one that t
 # %% [markdown]
 # ## 11.4 What these blocks can make at all
 #
-# No choice of features can do more than the blocks themselves. Two ceilings: *tokens*, the original prompt's picture while the blocks
-# read the edit prompt's tokens (notebook 05's swap, at all four steps, everywhere); and *all updates*, steering, which puts the blocks' whole
-# updates in and takes the old ones off, in the masks. A kind of edit of which both make less than one in ten is named: *cannot be
-# made by these blocks*. A case whose edit appears with the tokens is one *with a ceiling*.
+# No choice of features can do more than the blocks themselves. Two ceilings: *tokens*, the original prompt's picture
+# while the blocks read the edit prompt's tokens (notebook 05's swap, at all four steps, everywhere); and *all updates*,
+# steering, which puts the blocks' whole updates in and takes the old ones off, in the masks. A kind of edit of which
+# both make less than one in ten is named: *cannot be made by these blocks*. A case whose edit appears with the tokens
+# is one *with a ceiling*.
 #
-# Each method's share of edits done is read at the setting with most success minus side effects on the *other* half of the cases.
+# Each method's share of edits done is read at the setting with most success minus side effects on the *other* half
+# of the cases.
 
 # %%
-used = [number for number in CATEGORIES if (sweep.categories == number).any()]
-has_ceiling = sweep.scores[INJECTION]["success"] > 0 if judged else torch.ones(n_edited, dtype=torch.bool)
-
-
-def net(sweep, setting):
-    """What a setting is chosen by, [cases]: the edit, minus what else changed (without a judge: the similarity gained)."""
-    return sweep.scores[setting]["success"] - sweep.scores[setting]["rest"] if judged else sweep.gain(setting, "text")
-
-
-def cross_fitted(sweep, method, score="success"):
-    """A score of each case at the method's setting that is best on the other half of the cases."""
-    of = sweep.of_method(method)
-    values = [sweep.scores[each][score] if score in sweep.scores[each] else sweep.gain(each, "text") for each in of]
-    if len(sweep.ids) < 2:
-        return values[0]
-    at = best_of_other_half(torch.stack([net(sweep, each) for each in of], 1))
-    return torch.stack(values, 1)[torch.arange(len(at)), at]
+of_kind = {number: sweep.categories == number for number in CATEGORIES}
+used = [number for number, rows in of_kind.items() if rows.any()]
+everyone = torch.ones(n_edited, dtype=torch.bool)
+has_ceiling = sweep.scores[INJECTION]["success"] > 0 if judged else everyone
 
 
 def percent(values):
@@ -240,6 +211,11 @@ def percent(values):
     if len(values) < 2:
         return "–" if len(values) == 0 else f"{100 * values.mean():.0f}"
     return "{:.0f} ({:.0f} to {:.0f})".format(*(100 * end for end in bootstrap_share(values, **sampling)))
+
+
+def by_kind(values, kinds=sweep.categories):
+    """A column of a table: percent by kind of edit, and of all cases."""
+    return {CATEGORIES[number]: percent(values[kinds == number]) for number in used} | {"all": percent(values)}
 
 
 # %%
@@ -250,102 +226,90 @@ if judged and contrast and not run.rehearsal and not riebench:
     steering = [Setting("steering", 0, m) for m in (1.0, 2.0)]
     one = [each for each in settings_of(other) if each.method == "SAE"][-1]
     contrasted, _ = sweep_of(other, few, (one, *steering))
-ceilings = {("these blocks", "tokens"): (sweep, INJECTION), ("these blocks", "all updates"): (sweep, "steering")}
-if contrasted and contrasted.ids:
-    ceilings |= {("other blocks", "tokens"): (contrasted, INJECTION)}
-    ceilings |= {("other blocks", "all updates"): (contrasted, "steering")}
-    ceilings |= {("other blocks", "SAE features"): (contrasted, "SAE")}
 
 
-def at_most(of, how):
-    """The ceiling of each case."""
-    return cross_fitted(of, how) if isinstance(how, str) else of.scores[how]["success"]
+def ceilings(of):
+    """What a sweep's blocks can make of each case: with the edit prompt's tokens, and with all updates."""
+    return {"tokens": of.scores[INJECTION]["success"], "all updates": cross_fitted(of, "steering")}
 
 
 # %%
 table, cannot = {}, []
 if judged:
-    for (whose, what), (of, how) in ceilings.items():
-        values, kinds = at_most(of, how), of.categories
-        column = {CATEGORIES[number]: values[kinds == number] for number in used} | {"all": values}
-        table[whose, what] = {name: percent(each) for name, each in column.items()}
-    for name, kept in (("all cases", has_ceiling | True), ("with a ceiling", has_ceiling)):
-        values = cross_fitted(sweep, "SAE")
-        column = {CATEGORIES[n]: values[(sweep.categories == n) & kept] for n in used} | {"all": values[kept]}
-        table["SAE features", name] = {kind: percent(each) for kind, each in column.items()}
-    for number in used:
-        rows = sweep.categories == number
-        most = max(at_most(sweep, how)[rows].mean().item() for how in (INJECTION, "steering"))
-        cannot += [number] if most < 0.1 else []
+    table = {("these blocks", what): by_kind(values) for what, values in ceilings(sweep).items()}
+    if contrasted and contrasted.ids:
+        theirs = ceilings(contrasted) | {"SAE features": cross_fitted(contrasted, "SAE")}
+        table |= {("other blocks", what): by_kind(values, contrasted.categories) for what, values in theirs.items()}
+    for name, kept in (("all cases", everyone), ("with a ceiling", has_ceiling)):
+        table["SAE features", name] = by_kind(cross_fitted(sweep, "SAE")[kept], sweep.categories[kept])
+    most = torch.stack([*ceilings(sweep).values()])
+    cannot = [number for number in used if most[:, of_kind[number]].mean(1).max() < 0.1]
     print("these blocks:", ", ".join(assets.blocks))
     print("other blocks:", ", ".join(other.blocks) if contrasted else "not edited")
     print("cannot be made by these blocks:", ", ".join(CATEGORIES[number] for number in cannot) or "none")
 pd.DataFrame(table)
 
 # %% [markdown]
-# **What we see.** Percent of the cases in which the judge sees the edit, with 95 % intervals. The columns of ceilings say what the blocks
-# carry; the last two what a few features of them do, over all cases and over those with a ceiling. Where the
-# paper's four names stand beside, their ceiling is low: in this model most of what a caption says enters elsewhere.
+# **What we see.** Percent of the cases in which the judge sees the edit, with 95 % intervals. The columns of
+# ceilings say what the blocks carry; the last two what a few features of them do, over all cases and over those with
+# a ceiling. Where the paper's four names stand beside, their ceiling is low: in this model most of what a caption
+# says enters elsewhere.
 #
 # ## 11.5 Figure 5: what an edit costs, and what it does
 #
-# One marker per setting: the mean over all cases. The line is the method's upper envelope: the best that its settings, or a mixture of two
-# of them, reach at each cost. Upper row: the judge. Lower row: the paper's two axes. Left the paper's methods, right the controls with SAE
-# features again.
+# One marker per setting: the mean over all cases. The line is the method's upper envelope: the best that its settings,
+# or a mixture of two of them, reach at each cost. Upper row: the judge. Lower row: the paper's two axes. Left the
+# paper's methods, right the controls with SAE features again.
 
 # %%
 PAPERS = ("SAE", "steering", "neurons", "neurons, mean", "neurons, corrected")
 CONTROLS = ("SAE", "random features", "shuffled masks", "SAE, add only", "principal components")
-COLORS = ("#0072B2", "#009E73", "#D55E00", "#E69F00", "#000000")
-LOOKS = dict(zip(PAPERS, ({"color": c, "marker": m} for c, m in zip(COLORS, "os^v<", strict=True)), strict=True))
-LOOKS |= {name: {"color": CONTROL_COLOR, "marker": mark} for name, mark in zip(CONTROLS[1:3], "x+", strict=True)}
-LOOKS |= {
-    "SAE, add only": {"color": "#56B4E9", "marker": "P"},
-    "principal components": {"color": "#CC79A7", "marker": "D"},
-}
+COLORS = ("#0072B2", "#009E73", "#D55E00", "#E69F00", "#000000", *[CONTROL_COLOR] * 2, "#56B4E9", "#CC79A7")
+NAMED = zip((*PAPERS, *CONTROLS[1:]), COLORS, "os^v<x+PD", strict=True)
+LOOKS = {name: {"color": color, "marker": marker} for name, color, marker in NAMED}
 COSTS = {"judge": "share of other attributes changed", "text": "perceptual distance", "image": "perceptual distance"}
 GAINS = {"judge": "edits done\n(share, beyond the original)", "text": "CLIP similarity gained\n(edit prompt)"}
 GAINS |= {"image": "CLIP similarity gained\n(its picture)"}
 
 
-def draw_points(ax, reading, names, rows=slice(None)):
-    """All settings of some methods, and the envelopes."""
+def draw_points(ax, reading, names, rows=everyone):
+    """All settings of some methods, and the envelopes; by the judge, the ceiling with the edit prompt's tokens."""
     for method in names:
         x, y = sweep.points(sweep.of_method(method), reading)[rows].mean(0).T
         ax.plot(x[1:], y[1:], linestyle="", label=method, markersize=4, **LOOKS[method])
         line = ":" if method in ("random features", "shuffled masks") else "-"
         ax.plot(*envelope(x, y), color=LOOKS[method]["color"], linewidth=1, linestyle=line)
     ax.axhline(0, color="black", linewidth=0.6)
+    if reading == "judge":
+        ax.axhline(sweep.gain(INJECTION, reading)[rows].mean(), color="black", linewidth=0.8, linestyle="--")
 
 
 # %%
-shown = list(readings)[:2]
 fig, axes = plt.subplots(2, 2, figsize=(TEXT_WIDTH, 5.0), sharex="row", sharey="row")
-for line, reading in zip(axes, shown, strict=True):
+for line, reading in zip(axes, readings, strict=False):
+    line[0].set_ylabel(GAINS[reading])
     for ax, names in zip(line, (PAPERS, CONTROLS), strict=True):
         draw_points(ax, reading, names)
         ax.set_xlabel(COSTS[reading])
-    line[0].set_ylabel(GAINS[reading])
-    if reading == "judge":
-        most = sweep.gain(INJECTION, reading).mean().item()
-        for ax in line:
-            ax.axhline(most, color="black", linewidth=0.8, linestyle="--")
-        look = {"transform": axes[0, 1].get_yaxis_transform(), "ha": "right", "va": "top", "fontsize": 7}
-        axes[0, 1].text(0.98, most, "ceiling: tokens ", **look)
+if judged:
+    look = {"transform": axes[0, 1].get_yaxis_transform(), "ha": "right", "va": "top", "fontsize": 7}
+    axes[0, 1].text(0.98, sweep.gain(INJECTION, main).mean(), "ceiling: tokens ", **look)
 axes[0, 0].set_title("the paper's methods")
 axes[0, 1].set_title("controls")
-for ax, where in zip(axes[1], ("outside lower left", "outside lower right"), strict=True):
-    handles, names = ax.get_legend_handles_labels()
-    fig.legend(handles, names, loc=where, ncols=2, columnspacing=0.8, handletextpad=0.1, fontsize=7)
+look = {"ncols": 2, "columnspacing": 0.8, "handletextpad": 0.1, "fontsize": 7}
+for ax, side in zip(axes[1], ("left", "right"), strict=True):
+    fig.legend(*ax.get_legend_handles_labels(), loc=f"outside lower {side}", **look)
 plt.close(fig)  # shown when it is complete
 
+
 # %%
-table = {}
-for reading in readings:
-    for each in (*settings, INJECTION, EDIT_PROMPT):
-        numbers = sweep.points([each], reading)[:, 1]
-        found = [bootstrap_interval(numbers[:, i], **sampling) for i in (0, 1)] if n_edited > 1 else None
-        table[f"{reading}: {each}"] = found
+def intervals(columns):
+    """The mean over cases of each column with its interval; None for a single case."""
+    return [bootstrap_interval(column, **sampling) for column in columns] if n_edited > 1 else None
+
+
+every = (*settings, INJECTION, EDIT_PROMPT)
+table = {f"{r}: {each}": intervals(sweep.points([each], r)[:, 1].T) for r in readings for each in every}
 result = {"settings": table, "cases": n_edited, "failed": sweep.failed, "prompts": n_edited, "seed": seed}
 save_figure(run, fig, "figure5", result | {"blocks": assets.blocks}, folder)
 for each in (INJECTION, EDIT_PROMPT):
@@ -353,26 +317,24 @@ for each in (INJECTION, EDIT_PROMPT):
     print(f"{each.method}: at {x:.2f}, {y:.2f} ({COSTS[main]}; {GAINS[main].partition(chr(10))[0]})")
 
 # %% [markdown]
-# **What we see.** Left of a curve's end, higher is better: more of the edit for the same change of the rest. The dashed line is the
-# ceiling, the edit prompt's tokens in the same blocks. Grey: random directions of the same number and norm, and features selected in the wrong
-# places; if they lie as high as blue, what was selected does not matter. Compare curves only where both exist.
+# **What we see.** Left of a curve's end, higher is better: more of the edit for the same change of the rest. The dashed
+# line is the ceiling, the edit prompt's tokens in the same blocks. Grey: random directions of the same number and norm,
+# and features selected in the wrong places; if they lie as high as blue, what was selected does not matter. Compare
+# curves only where both exist.
 #
 # ## 11.6 The comparison, with intervals
 #
-# In each bootstrap sample of the cases every setting is averaged and the envelopes are taken. *Gap* is their difference, averaged over how
-# much may change: by the judge up to a tenth of the other attributes, by CLIP up to the distance of the edit prompt's own picture.
-# Beyond its highest point an envelope stays level: whoever may change more need not.
+# In each bootstrap sample of the cases every setting is averaged and the envelopes are taken. *Gap* is their
+# difference, averaged over how much may change: by the judge up to a tenth of the other attributes, by CLIP up to
+# the distance of the edit prompt's own picture. Beyond its highest point an envelope stays level: whoever may change
+# more need not.
 
 
 # %%
-everyone = torch.ones(n_edited, dtype=torch.bool)
-limits = {reading: sweep.points([EDIT_PROMPT], reading)[:, 1, 0].mean().item() for reading in readings}
-limits |= {"judge": SIDE_EFFECTS} if judged else {}
-
-
 def compared(second, reading=main, rows=everyone):
     """The gap of SAE's envelope to another method's, with its interval; None for fewer than two cases."""
-    return more_edits(sweep, second, reading, limits[reading], rows, **sampling) if rows.sum() > 1 else None
+    limit = allowed_cost(sweep, reading)
+    return more_edits(sweep, second, reading, limit, rows, **sampling) if rows.sum() > 1 else None
 
 
 against = [name for name in METHODS if name != "SAE"]
@@ -385,43 +347,30 @@ print("SAE's envelope minus another's; ceiling: over the cases with a ceiling")
 pd.DataFrame(table)
 
 # %%
-verdicts, asked = [], {(second, main): claim for second, claim in claims.items()}
-if judged:
-    asked |= {("neurons", "ceiling"): ceiling_claim, ("neurons", "text"): clip_claim}
-for which, claim in asked.items():
-    gap = gaps[which]
-    if gap is not None:
-        verdicts.append(claim.judge(run, gap.value, gap[1:]))
+asked = {(second, main): claim for second, claim in claims.items()}
+asked |= {("neurons", "ceiling"): ceiling_claim, ("neurons", "text"): clip_claim} if judged else {}
+verdicts = [claim.judge(run, gaps[at].value, gaps[at][1:]) for at, claim in asked.items() if gaps[at] is not None]
 stored = json.loads((ROOT / "figures" / "results" / "riebench.json").read_text())["result"]
 if run.compared_with == "pocket" and stored.get("blocks") == list(assets.blocks):
     print(f"make riebench, {stored['cases']} cases: SAE minus")
-    print(
-        *(
-            f"   {name:21} {value:+.4f} ({low:+.4f} to {high:+.4f})"
-            for name, (value, low, high) in stored["gaps"].items()
-        ),
-        sep="\n",
-    )
+    for name, gap in stored["gaps"].items():
+        print(f"   {name:21} " + "{:+.4f} ({:+.4f} to {:+.4f})".format(*gap))
 
 # %%
 fig, axes = plt.subplots(3, 3, figsize=(TEXT_WIDTH, 5.4), sharex=True, sharey=judged)
 by_category = {}
-for ax, number in zip(axes.flat, CATEGORIES, strict=True):
-    rows = sweep.categories == number
+for ax, (number, rows) in zip(axes.flat, of_kind.items(), strict=True):
     ax.set_title(f"{CATEGORIES[number]}, n = {int(rows.sum())}", fontsize=8)
     if rows.sum() > 1:
         draw_points(ax, main, ("SAE", "steering", "neurons", "neurons, corrected", "random features"), rows)
         for second in ("neurons", "neurons, corrected", "steering"):
             by_category[f"{CATEGORIES[number]} / {second}"] = compared(second, main, rows)
-    if judged and rows.any():
-        ax.axhline(sweep.gain(INJECTION, main)[rows].mean().item(), color="black", linewidth=0.8, linestyle="--")
     if number in cannot:
         ax.text(0.5, 0.5, "cannot be made\nby these blocks", transform=ax.transAxes, ha="center", fontsize=8)
 axes[1, 0].set_ylabel(GAINS[main].replace("\n", " "))
 axes[2, 1].set_xlabel(COSTS[main])
-drawn = next((ax for ax in axes.flat if ax.get_legend_handles_labels()[0]), None)
-if drawn:
-    fig.legend(*drawn.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+if by_category:
+    add_legend(fig)
 plt.close(fig)  # shown when it is complete
 
 # %%
@@ -435,29 +384,26 @@ print("SAE's envelope minus another's, hundredths (95 % interval)")
 pd.DataFrame(table)
 
 # %% [markdown]
-# **What we see.** The nine kinds of edit; dashed, the ceiling of each. With so few cases a panel by itself decides little; the table
-# says how little.
+# **What we see.** The nine kinds of edit; dashed, the ceiling of each. With so few cases a panel by itself decides
+# little; the table says how little.
 #
-# And did the edit happen? Each method at the setting that is best on the other half of the cases: the share of cases in which the judge
-# sees what was asked for (at sdxl scale the similarity gained), and the share of the rest that changed.
+# And did the edit happen? Each method at the setting that is best on the other half of the cases: the share of cases in
+# which the judge sees what was asked for (at sdxl scale the similarity gained), and the share of the rest that changed.
 
 # %%
-happened = {}
-for name in METHODS:
-    values = cross_fitted(sweep, name)
-    happened[name] = {CATEGORIES[number]: values[sweep.categories == number] for number in used} | {"all": values}
-    if judged:
-        happened[name] |= {"with a ceiling": values[has_ceiling], "side effects": cross_fitted(sweep, name, "rest")}
-for each in (INJECTION, EDIT_PROMPT) if judged else ():
-    values, rest = sweep.scores[each]["success"], sweep.scores[each]["rest"]
-    happened[each.method] = {CATEGORIES[number]: values[sweep.categories == number] for number in used}
-    happened[each.method] |= {"all": values, "with a ceiling": values[has_ceiling], "side effects": rest}
+edited = {name: [cross_fitted(sweep, name), cross_fitted(sweep, name, "rest")] for name in METHODS}
+if judged:
+    references = (INJECTION, EDIT_PROMPT)
+    edited |= {each.method: [sweep.scores[each][score] for score in ("success", "rest")] for each in references}
+table = {name: by_kind(values) for name, (values, _) in edited.items()}
+for name, (values, rest) in edited.items() if judged else ():
+    table[name] |= {"with a ceiling": percent(values[has_ceiling]), "side effects": percent(rest)}
 print("percent of the cases (95 % interval)" if judged else "hundredths of cosine (95 % interval)")
-pd.DataFrame({name: {group: percent(each) for group, each in of.items()} for name, of in happened.items()})
+pd.DataFrame(table)
 
 # %% [markdown]
-# **What we see.** A column is a method, a row a kind of edit. Read "all" together with "side effects": a redrawn picture has many edits
-# and many side effects.
+# **What we see.** A column is a method, a row a kind of edit. Read "all" together with "side effects": a redrawn
+# picture has many edits and many side effects.
 #
 # ## 11.7 How many units for an effect
 #
@@ -465,90 +411,63 @@ pd.DataFrame({name: {group: percent(each) for group, each in of.items()} for nam
 # is redone in each bootstrap sample. Beside the units *selected* stand those that are *not zero in the region* and
 # the *numbers added*: an SAE feature is silent at most positions, a neuron is not.
 #
-# **What bars the paper's number.** SDXL's four blocks have 204,800 neurons and 20,480 features, ten to one. The pocket's transformers have
-# one layer per block instead of up to ten, so they have as many neurons as features. A ratio cannot exceed all neurons over the features
-# used: a hundred times can be tested only for an effect that a hundredth of the features makes. Otherwise it *cannot be tested here*.
+# **What bars the paper's number.** SDXL's four blocks have 204,800 neurons and 20,480 features, ten to one. The
+# pocket's transformers have one layer per block instead of up to ten, so they have as many neurons as features. A ratio
+# cannot exceed all neurons over the features used: a hundred times can be tested only for an effect that a hundredth of
+# the features makes. Otherwise it *cannot be tested here*.
 
 
 # %%
-def effect(setting):
-    """What a setting does to each case: edits done beyond the original's, or similarity gained."""
-    return sweep.gain(setting, main)
-
-
-def best_of(name):
-    """Of each number of units the setting of the best strength."""
-    groups = {}
-    for setting in sweep.of_method(name):
-        groups.setdefault(setting.units, []).append(setting)
-    return [max(group, key=lambda each: effect(each).mean().item()) for group in groups.values() if group[0].units]
-
-
 for name in ("SAE", "neurons", "neurons, corrected"):
-    for each in best_of(name):
+    for each in best_strengths(sweep, name, main):
         means = {score: values.mean().item() for score, values in sweep.scores[each].items()}
-        print(f"{each!s:44} effect {effect(each).mean():+.3f}, not zero in the region {means['units']:7.1f},", end=" ")
+        effect = sweep.gain(each, main).mean()
+        print(f"{each!s:44} effect {effect:+.3f}, not zero in the region {means['units']:7.1f},", end=" ")
         print(f"numbers added {means['numbers']:10.1f}")
-
-
-# %%
-def columns(name):
-    """A method's numbers of units, and what they do in each case."""
-    of = [each for each in sweep.of_method(name) if each.units]
-    return Columns([each.units for each in of], torch.stack([effect(each) for each in of], 1))
-
-
 features = sum(sae.n_f for sae in assets.saes("transfer").values())
-inner = [
-    layer.ff.net[2].in_features
-    for block in assets.blocks
-    for layer in find_block(assets.pipe(), block).transformer_blocks
-]
-print(f"{sum(inner):,} neurons, {features:,} features: {sum(inner) / features:.1f} to one")
+layers = [layer for block in assets.blocks for layer in find_block(assets.pipe(), block).transformer_blocks]
+neurons = sum(layer.ff.net[2].in_features for layer in layers)
+print(f"{neurons:,} neurons, {features:,} features: {neurons / features:.1f} to one")
 
 # %%
 needed, counted = {}, []
 for name in ("neurons", "neurons, corrected") if n_edited > 1 else ():
+    both = (Columns.of(sweep, each, main) for each in ("SAE", name))
     try:
-        needed[name] = found = units_needed(columns("SAE"), columns(name), **sampling)
+        needed[name] = units_needed(*both, **sampling)
     except ValueError as error:
         print(f"{name}: {error}")
         continue
-    print(f"an effect of {found.effect:.3f}, the largest that SAE features and {name} both reach, takes")
-    for what, (value, low, high) in (
-        ("SAE features", found.first),
-        (name, found.second),
-        ("times as many", found.times),
-    ):
-        print(f"   {what:18} {value:7.1f} (95 % {low:.1f} to {high:.1f})")
+    effect, *numbers = needed[name]
+    print(f"an effect of {effect:.3f}, the largest that SAE features and {name} both reach, takes")
+    for what, number in zip(("SAE features", name, "times as many"), numbers, strict=True):
+        print(f"   {what:18} {number.value:7.1f} (95 % {number.low:.1f} to {number.high:.1f})")
 
 # %%
 if "neurons, corrected" in needed:
-    found = needed["neurons, corrected"]
-    largest = sum(inner) / found.first.value
+    _, by_features, _, factor = needed["neurons, corrected"]
+    largest = neurons / by_features.value
     for times, claim in units_claims.items():
         if largest < times:
             print(f"cannot be tested here (at most {largest:.0f} times): {claim.text}")
         else:
-            counted.append(claim.judge(run, found.times.value, found.times[1:]))
+            counted.append(claim.judge(run, factor.value, factor[1:]))
 
 # %%
 fig, axes = plt.subplots(1, 2 if judged else 1, figsize=(TEXT_WIDTH, 2.9), squeeze=False)
 panels = {"success": "edit seen by the judge", "rest": "other attributes changed"} if judged else {"gain": GAINS[main]}
 drawn = {}
 for ax, (score, title) in zip(axes[0], panels.items(), strict=True):
-    of = (lambda each, score=score: sweep.scores[each][score]) if judged else effect
-    for name in [name for name in METHODS if best_of(name)]:
-        best = best_of(name)
-        values = [of(each) for each in best]
-        spans = [bootstrap_interval(v, **sampling) for v in values if len(v) > 1]
+    of = (lambda each, score=score: sweep.scores[each][score]) if judged else (lambda each: sweep.gain(each, main))
+    for name, best in {name: best_strengths(sweep, name, main) for name in METHODS}.items():
+        if not best:
+            continue
+        spans, units = intervals(of(each) for each in best) or [], [each.units for each in best]
         drawn[f"{name}/{score}"] = dict(zip(map(str, best), spans, strict=False))
-        units = [each.units for each in best]
-        ax.plot(units, [each.mean() for each in values], label=name, linewidth=1, **LOOKS[name])
+        ax.plot(units, [of(each).mean() for each in best], label=name, linewidth=1, **LOOKS[name])
         if spans and name in ("SAE", "neurons, corrected"):
-            ax.fill_between(
-                units, *zip(*(v[1:] for v in spans), strict=True), color=LOOKS[name]["color"], alpha=0.15, lw=0
-            )
+            lows, highs = zip(*(each[1:] for each in spans), strict=True)
+            ax.fill_between(units, lows, highs, color=LOOKS[name]["color"], alpha=0.15, lw=0)
     ax.set(xscale="log", xlabel="units added, and as many taken off", title=title)
     for setting, style in ((ORIGINAL, ":"), (INJECTION, "--")):
         ax.axhline(of(setting).mean().item(), color="black", linewidth=0.8, linestyle=style)
@@ -558,49 +477,37 @@ plt.close(fig)  # shown when it is complete
 
 # %%
 axes[0, 0].set_ylabel(f"share ({n_edited} cases)" if judged else f"({n_edited} cases)")
-axes[0, 0].plot([], [], ":", color="black", label="original")
-axes[0, 0].plot([], [], "--", color="black", label="ceiling: tokens")
-axes[0, 0].plot([], [], "-.", color=LOOKS["steering"]["color"], label="steering: all")
-handles = axes[0, 0].get_legend_handles_labels()
-fig.legend(*handles, loc="outside upper center", ncols=3, columnspacing=1, handlelength=1.6)
-result = {"needed": {name: found._asdict() for name, found in needed.items()}, "drawn": drawn}
-result |= {"neurons": sum(inner), "features": features, "cases": n_edited, "prompts": n_edited, "seed": seed}
+lines = {"original": (":", "black"), "ceiling: tokens": ("--", "black")}
+lines |= {"steering: all": ("-.", LOOKS["steering"]["color"])}
+add_legend(fig, lines, columnspacing=1, handlelength=1.6)
+result = {"needed": {name: each._asdict() for name, each in needed.items()}, "drawn": drawn}
+result |= {"neurons": neurons, "features": features, "cases": n_edited, "prompts": n_edited, "seed": seed}
 save_figure(run, fig, "units", result, folder, counted)
 
 # %% [markdown]
-# **What we see.** The paper could not show this: left, how often the edit really happened; right, how much else it changed. Dotted:
-# the untouched picture; dashed: the edit prompt's tokens in these blocks; green: steering, which puts in and takes off everything. A method
-# that rises on the left only as it rises on the right redraws the picture; one that rises on the left alone edits it.
+# **What we see.** The paper could not show this: left, how often the edit really happened; right, how much else it
+# changed. Dotted: the untouched picture; dashed: the edit prompt's tokens in these blocks; green: steering, which puts
+# in and takes off everything. A method that rises on the left only as it rises on the right redraws the picture; one
+# that rises on the left alone edits it.
 #
 # ## 11.8 Figure 6: which blocks are drawn on
 #
-# Of the features added, how many are of each block, by kind of edit. They are selected jointly, so a block has to win its share. The control
-# (ticks) is an untrained SAE of the same size in each block, whose features are selected by the same rule: it shows how much of the
-# pattern is in the updates themselves. A star marks the block that *writes* what the edit changes, by the rule that chose the
-# blocks: the one that raised this family's share most when it was added (notebook 05; training captions).
+# Of the features added, how many are of each block, by kind of edit. They are selected jointly, so a block has to win
+# its share. The control (ticks) is an untrained SAE of the same size in each block, whose features are selected by the
+# same rule: it shows how much of the pattern is in the updates themselves. A star marks the block that *writes* what
+# the edit changes, by the rule that chose the blocks: the one that raised this family's share most when it was added
+# (notebook 05; training captions).
 
 # %%
 chosen = sweep.of_method("SAE")[0]  # the fewest features
-k_shown = chosen.units
-share, control = (
-    torch.stack([sweep.selected[each][block] / k_shown for block in assets.blocks], 1)
-    for each in (chosen, untrained_of(chosen))
-)
-FAMILIES = {1: "shape", 2: "number", 3: "number", 4: "content", 5: "pose", 6: "colour", 7: "material"}
-FAMILIES |= {8: "background", 9: "style"}
-writers, path = {}, load_choice()["path"] if assets.known else []
-for number, family in FAMILIES.items():
-    before, raised = 0.0, {}
-    for step in path[: len(assets.blocks)]:
-        raised[step["block"]], before = step["share"][family] - before, step["share"][family]
-    if set(raised) == set(assets.blocks):
-        writers[number] = max(raised, key=raised.get)
+k_shown, blocks_of = chosen.units, (chosen, untrained_of(chosen))
+share, control = (torch.stack([sweep.selected[s][b] / k_shown for b in assets.blocks], 1) for s in blocks_of)
+writers = writers_of(assets.blocks) if assets.known else {}
 
 # %%
 fig, axes = plt.subplots(3, 3, figsize=(TEXT_WIDTH, 5.2), sharex=True, sharey=True)
 places, means = range(len(assets.blocks)), {}
-for ax, number in zip(axes.flat, CATEGORIES, strict=True):
-    rows = sweep.categories == number
+for ax, (number, rows) in zip(axes.flat, of_kind.items(), strict=True):
     ax.set_title(f"{CATEGORIES[number]}, n = {int(rows.sum())}", fontsize=8)
     ax.tick_params(labelsize=7)
     if not rows.any():
@@ -622,29 +529,29 @@ plt.close(fig)  # shown when it is complete
 
 
 # %%
-found = {}
+numbers = {}
 if has_ceiling.sum() > 1:
     kinds, own, theirs = (each[has_ceiling] for each in (sweep.categories, share, control))
     spread, of_untrained = (spread_by_kind(kinds, each, **sampling) for each in (own, theirs))
-    found["kinds"], found["shuffled"] = spread_over_untrained(spread, of_untrained), interval_of(spread)
-if writers and n_edited > 1:
+    numbers = {"kinds": spread_over_untrained(spread, of_untrained), "shuffled": interval_of(spread)}
+if writers and has_ceiling.sum() > 1:
     at = torch.tensor([assets.blocks.index(writers[int(number)]) for number in sweep.categories])
     others = torch.stack([share[sweep.categories != number].mean(0) for number in sweep.categories])
     drawn_more = (share - others)[torch.arange(n_edited), at]
-    found["writers"] = bootstrap_interval(drawn_more[has_ceiling], **sampling) if has_ceiling.sum() > 1 else None
-block_verdicts = [block_claims[name].judge(run, each.value, each[1:]) for name, each in found.items() if each]
+    numbers["writers"] = bootstrap_interval(drawn_more[has_ceiling], **sampling)
+block_verdicts = [block_claims[name].judge(run, each.value, each[1:]) for name, each in numbers.items()]
 result = {"blocks": assets.blocks, "share": means, "k": k_shown, "cases": n_edited, "prompts": n_edited, "seed": seed}
 save_figure(run, fig, "figure6", result | {"writers": writers}, folder, block_verdicts)
 
 # %% [markdown]
-# **What we see.** Nine panels of as many bars as there are blocks; the bars of one panel add up to all features selected. If the blocks had no
-# roles, all panels would look alike. Bars that follow the ticks tell of the updates' size, not of what the SAE has learnt.
-# The authors' counts were not published as numbers, so none stands beside ours.
+# **What we see.** Nine panels of as many bars as there are blocks; the bars of one panel add up to all features
+# selected. If the blocks had no roles, all panels would look alike. Bars that follow the ticks tell of the updates'
+# size, not of what the SAE has learnt. The authors' counts were not published as numbers, so none stands beside ours.
 #
 # ## 11.9 The authors' preliminary points
 #
-# Read off two scatter plots stored in the authors' notebook of May 2025 [digitised]: other pictures, another CLIP and distance, and code
-# from before two corrections, so they are context and no target. Compare the *order* of methods.
+# Read off two scatter plots stored in the authors' notebook of May 2025 [digitised]: other pictures, another CLIP and
+# distance, and code from before two corrections, so they are context and no target. Compare the *order* of methods.
 
 # %%
 published = json.loads((ROOT / "figures" / "results" / "riebench_preliminary.json").read_text())
@@ -652,15 +559,13 @@ fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.8))
 for method in ("SAE", "steering", "neurons"):
     theirs = [(p["distance"], p["image edited"]) for p in published["points"] if p["method"] == method]
     axes[0].plot(*zip(*theirs, strict=True), label=method, linestyle="", **LOOKS[method])
-    ours = [[sweep.scores[s][name].mean().item() for s in sweep.of_method(method)] for name in READINGS["image"]]
+    scores = [sweep.scores[setting] for setting in sweep.of_method(method)]
+    ours = [[each[name].mean().item() for each in scores] for name in ("distance", "image edited")]
     axes[1].plot(*ours, linestyle="", **LOOKS[method])
-axes[0].set(
-    title="authors, May 2025 [digitised]",
-    xlabel="LPIPS to the original",
-    ylabel="CLIP similarity\nto the edit prompt's picture",
-)
+axes[0].set(title="authors, May 2025 [digitised]", xlabel="LPIPS to the original")
+axes[0].set_ylabel("CLIP similarity\nto the edit prompt's picture")
 axes[1].set(title=f"this run, {n_edited} cases", xlabel="perceptual distance to the original")
-fig.legend(loc="outside upper center", ncols=3)
+add_legend(fig)
 save_figure(run, fig, "preliminary", {"published": published, "cases": n_edited, "seed": seed}, folder)
 
 # %% [markdown]
@@ -679,7 +584,8 @@ for each in (*settings[:: max(1, len(settings) // 8)], INJECTION):
 # %% [markdown]
 # ## 11.11 Scorecard
 #
-# The word that each rule of section 11.2 gave, and the number with its 95 % interval. Smoke and rehearsal give no verdict.
+# The word that each rule of section 11.2 gave, and the number with its 95 % interval. Smoke and rehearsal
+# give no verdict.
 
 # %%
 print(*verdicts, *counted, *block_verdicts, sep="\n")
@@ -688,16 +594,18 @@ print(*verdicts, *counted, *block_verdicts, sep="\n")
 # ## 11.12 Limits
 #
 # - One pocket model and one set of SAEs: intervals are over cases.
-# - The judge always names some value: on a picture that it cannot read, a success may be luck. All methods have the same judge.
-# - An envelope of few settings is a polygon: small gaps depend on where its corners happen to lie. Equally many settings per
-#   method make this fair, not small.
+# - The judge always names some value: on a picture that it cannot read, a success may be luck. All methods have
+#   the same judge.
+# - An envelope of few settings is a polygon: small gaps depend on where its corners happen to lie. Equally many
+#   settings per method make this fair, not small.
 # - The ceiling by tokens is a picture of its own, drawn without masks: an edit with masks may succeed where it failed.
 # - Units of different bases are not the same thing; section 11.7 gives three ways to count them.
 #
 # ## 11.13 Exercises
 #
 # 1. `blocks = "paper"`: which of the nine kinds still have a ceiling?
-# 2. `per_category = 14`, which takes twice as long: which verdicts change? And `dilate = False`: do tighter masks edit better?
+# 2. `per_category = 14`, which takes twice as long: which verdicts change? And `dilate = False`: do tighter
+#    masks edit better?
 # 3. Compare "SAE" with "SAE, add only": what did the error in the code of v3 and v4 cost the method?
 #
 # **Next:** [12](12_prompt_case_study.ipynb) looks at one prompt and its features.

@@ -85,7 +85,8 @@ def add_legend(
 ) -> None:
     """One legend for all panels: what is drawn with a label there, each label once, then `signs`.
 
-    signs: by label how it is drawn: matplotlib's format and colour, and if need be a dict of more, `("o", "black", {"markersize": 3})`.
+    signs: by label how it is drawn: matplotlib's format and colour, and if need be a dict of more, as in
+    `("o", "black", {"markersize": 3})`.
     """
     for label, (sign, color, *more) in (signs or {}).items():
         fig.axes[0].plot([], [], sign, color=color, label=label, **dict(*more))
@@ -103,7 +104,7 @@ def picture_axes(rows: int, columns: int, size: tuple[float, float], **look: Any
     return fig, axes
 
 
-def show_row(axes: Sequence[Axes] | np.ndarray, pictures: Sequence[Tensor], under: Sequence[str] = ()) -> None:
+def show_row(axes: Sequence[Axes] | np.ndarray, pictures: Sequence[Tensor] | Tensor, under: Sequence[str] = ()) -> None:
     """Pictures in panels from the left, with a text under each; panels without a picture stay empty."""
     for ax, picture in zip(axes, pictures, strict=False):
         show_picture(ax, picture)

@@ -11,6 +11,7 @@ from .cases import (
     Case as Case,
     pocket_cases as pocket_cases,
     read_cases as read_cases,
+    writers_of as writers_of,
 )
 from .edit import (
     draw_injected_edit as draw_injected_edit,
@@ -21,9 +22,12 @@ from .edit import (
 )
 from .frontiers import (
     Columns as Columns,
+    allowed_cost as allowed_cost,
     best_of_other_half as best_of_other_half,
+    best_strengths as best_strengths,
     choose_settings as choose_settings,
     compare_frontiers as compare_frontiers,
+    cross_fitted as cross_fitted,
     envelope as envelope,
     units_needed as units_needed,
 )
@@ -47,6 +51,7 @@ from .settings import (
 )
 from .sweep import (
     Sweep as Sweep,
+    cached_sweep as cached_sweep,
     read_sweep as read_sweep,
     run_sweep as run_sweep,
 )

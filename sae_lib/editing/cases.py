@@ -27,6 +27,9 @@ CATEGORIES = {
 }
 """RIEBench's kinds of edit [riebench]."""
 
+_FAMILIES = ["shape", "number", "number", "content", "pose", "colour", "material", "background", "style"]
+"""Of each kind of edit the family of statements that it changes (`pocket.FAMILIES`)."""
+
 PAPER_EXAMPLES = (
     *("111000000003", "212000000003", "211000000001", "311000000001", "412000000004", "511000000000"),
     *("612000000001", "712000000001", "814000000003", "812000000004", "812000000006", "912000000001"),
@@ -239,6 +242,24 @@ def _pocket_case(category: int, place: int, seed: int) -> Case:
         name = f"pocket-{category}-{place:03}"
         return Case(name, category, *texts, *phrases, truth, noise=1_000 * category + place)
     raise RuntimeError(f"no scene for category {category} in 1,000 tries")  # the world holds thousands of them
+
+
+def writers_of(blocks: Sequence[str]) -> dict[int, str]:
+    """Of each kind of edit which of the blocks *writes* what it changes, by the rule that chose the pocket's blocks.
+
+    It is the block that raised this family's share most when it was added. Empty if these were not the first chosen.
+    """
+    from sae_lib.pocket.chosen import load_choice
+
+    writers: dict[int, str] = {}
+    path = load_choice()["path"][: len(blocks)]
+    if {step["block"] for step in path} != set(blocks):
+        return writers
+    for number, family in zip(CATEGORIES, _FAMILIES, strict=True):
+        shares = [0.0, *(step["share"][family] for step in path)]
+        raised = {step["block"]: after - before for step, before, after in zip(path, shares, shares[1:], strict=False)}
+        writers[number] = max(raised, key=raised.__getitem__)
+    return writers
 
 
 def count_by_category(cases: Sequence[Case]) -> dict[str, int]:

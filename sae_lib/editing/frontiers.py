@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sae_lib.editing.settings import EDIT_PROMPT, ORIGINAL, SIDE_EFFECTS, Setting
+from sae_lib.editing.sweep import Sweep
 from sae_lib.intervals import Interval, bootstrap, interval_of
 
 GRID = 26
@@ -120,12 +122,50 @@ def best_of_other_half(values: Float[Tensor, "cases settings"]) -> Int[Tensor, "
     return chosen[torch.arange(len(values)) % 2]
 
 
+def cross_fitted(sweep: Sweep, method: str, score: str = "success") -> Float[Tensor, " cases"]:
+    """A score of each case at that setting of the method which is best on the other half of the cases.
+
+    Best is the edit minus what else changed; where no judge knows the truth, the similarity gained, which is then
+    given in place of `success` as well.
+    """
+    settings, judged = sweep.of_method(method), "success" in sweep.scores[ORIGINAL]
+
+    def gain(setting: Setting) -> Tensor:
+        scores = sweep.scores[setting]
+        return scores["success"] - scores["rest"] if judged else sweep.gain(setting, "text")
+
+    values = [sweep.scores[s][score] if score in sweep.scores[s] else sweep.gain(s, "text") for s in settings]
+    if len(sweep.ids) < 2:
+        return values[0]
+    at = best_of_other_half(torch.stack([gain(setting) for setting in settings], 1))
+    return torch.stack(values, 1)[torch.arange(len(at)), at]
+
+
+def best_strengths(sweep: Sweep, method: str, reading: str) -> list[Setting]:
+    """Of each number of a method's units the setting that gains most by one of `settings.READINGS`."""
+    groups: dict[int, list[Setting]] = {}
+    for setting in sweep.of_method(method):
+        groups.setdefault(setting.units, []).append(setting)
+    return [max(of, key=lambda s: sweep.gain(s, reading).mean().item()) for units, of in groups.items() if units]
+
+
+def allowed_cost(sweep: Sweep, reading: str) -> float:
+    """Up to which cost methods are compared: by the judge SIDE_EFFECTS, by CLIP the edit prompt's own picture's."""
+    return SIDE_EFFECTS if reading == "judge" else sweep.points([EDIT_PROMPT], reading)[:, 1, 0].mean().item()
+
+
 class Columns(NamedTuple):
     """What a method's settings gain."""
 
     units: Sequence[int]
     """Of each setting; a count may come several times, at several strengths: then the best of them stands for it."""
     gain: Float[Tensor, "cases settings"]
+
+    @classmethod
+    def of(cls, sweep: Sweep, method: str, reading: str) -> "Columns":
+        """What a method's settings gain by one of `settings.READINGS`; those of all units are left out."""
+        settings = [setting for setting in sweep.of_method(method) if setting.units]
+        return cls([each.units for each in settings], torch.stack([sweep.gain(s, reading) for s in settings], 1))
 
 
 class UnitsNeeded(NamedTuple):

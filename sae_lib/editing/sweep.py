@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_lib.cache.artefact import write_if_changed
+from sae_lib.assets import Assets
+from sae_lib.cache.artefact import cached, write_if_changed
 from sae_lib.editing.cases import Case
-from sae_lib.editing.edit import Editor, _edit
+from sae_lib.editing.edit import Editor, _edit, load_editor
 from sae_lib.editing.settings import ORIGINAL, READINGS, REFERENCES, Setting
 
 
@@ -34,6 +35,29 @@ def run_sweep(editor: Editor, cases: Sequence[Case], settings: Sequence[Setting]
 def read_sweep(folder: Path) -> "Sweep":
     """What `run_sweep` left in a folder."""
     return Sweep.join([json.loads(path.read_text()) for path in sorted(folder.glob("cases_*.json"))])
+
+
+def cached_sweep(
+    assets: Assets,
+    cases: Sequence[Case],
+    settings: Sequence[Setting],
+    seed: int,
+    dilate: bool = True,
+    batch: int = 0,
+    read_from: str = "",
+) -> tuple["Sweep", Path]:
+    """`run_sweep` with `load_editor`'s editor, in the cache; gives the sweep and its folder.
+
+    read_from: the file of the cases, empty for those of the pocket world.
+    """
+    inputs = {"cases": [case.id for case in cases], "settings": settings, "seed": seed, "riebench": read_from}
+    inputs |= {"assets": assets.identity, "dilate": dilate, "batch": batch}
+
+    def make(folder: Path) -> None:
+        run_sweep(load_editor(assets, seed, batch, dilate), cases, settings, folder)
+
+    folder = cached("riebench", inputs, make, resumable=True)
+    return read_sweep(folder), folder
 
 
 class Sweep(NamedTuple):

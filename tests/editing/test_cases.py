@@ -11,7 +11,10 @@ from sae_lib.editing.cases import (
     main,
     pocket_cases,
     read_cases,
+    writers_of,
 )
+from sae_lib.models.blocks import PAPER_BLOCKS
+from sae_lib.pocket.chosen import load_choice
 
 
 def record(number, category=1, **changes):
@@ -138,3 +141,9 @@ def test_a_pocket_edit_changes_one_word_and_names_its_objects_by_shape():
             assert case.editing_phrase == case.truth.value and case.editing_phrase in new
         if case.category == 3:
             assert case.original_phrase == case.truth.value and case.truth.value not in new
+
+
+def test_the_chosen_blocks_write_each_kind_of_edit_and_other_blocks_are_not_named():
+    blocks = load_choice()["chosen"]
+    assert set(writers_of(blocks)) == set(CATEGORIES) and set(writers_of(blocks).values()) <= set(blocks)
+    assert writers_of([block for block in PAPER_BLOCKS if block != "down.2.1"]) == {}

@@ -4,13 +4,33 @@ import torch
 
 from sae_lib.editing.frontiers import (
     Columns,
+    allowed_cost,
     best_of_other_half,
+    best_strengths,
     choose_settings,
     compare_frontiers,
+    cross_fitted,
     envelope,
     similarity_at,
     units_needed,
 )
+from sae_lib.editing.settings import EDIT_PROMPT, ORIGINAL, SIDE_EFFECTS, Setting
+from sae_lib.editing.sweep import Sweep
+
+WEAK, STRONG, ALL = Setting("SAE", 8, 1.0), Setting("SAE", 8, 2.0), Setting("SAE", 0, 1.0)
+
+
+@pytest.fixture
+def sweep():
+    """Two cases: the first is edited by strength 1 alone, the second by strength 2 alone; all units spoil everything."""
+    success = {ORIGINAL: [0.0, 0.0], EDIT_PROMPT: [1.0, 1.0], WEAK: [1.0, 0.0], STRONG: [0.5, 1.0], ALL: [1.0, 1.0]}
+    rest = {ORIGINAL: [0.0, 0.0], EDIT_PROMPT: [0.5, 0.7], WEAK: [0.0, 0.0], STRONG: [0.1, 0.2], ALL: [1.0, 1.0]}
+    scores = {
+        each: {"success": torch.tensor(success[each]), "rest": torch.tensor(rest[each])}
+        | {name: torch.tensor(rest[each]) for name in ("distance", "text edited", "image edited")}
+        for each in success
+    }
+    return Sweep(["a", "b"], torch.tensor([1.0, 2.0]), {}, 0, scores, {})
 
 
 def test_the_envelope_is_the_upper_concave_hull():
@@ -85,3 +105,18 @@ def test_a_case_gets_the_setting_that_is_best_on_the_other_half():
     assert best_of_other_half(values).tolist() == [1, 0, 1, 0]
     with pytest.raises(ValueError, match="1 cases cannot be split into halves"):
         best_of_other_half(values[:1])
+
+
+def test_a_case_is_scored_where_the_other_half_is_best(sweep):
+    assert cross_fitted(sweep, "SAE").tolist() == [0.5, 0.0]  # the second case chose 2 for the first, and the other way
+    assert cross_fitted(sweep, "SAE", "rest").tolist() == pytest.approx([0.1, 0.0])
+
+
+def test_of_each_number_of_units_the_best_strength_is_taken_and_all_units_are_none(sweep):
+    assert best_strengths(sweep, "SAE", "judge") == [STRONG]
+    assert Columns.of(sweep, "SAE", "judge").units == [8, 8]
+
+
+def test_the_cost_allowed_is_the_rules_by_the_judge_and_the_edit_prompts_own_by_clip(sweep):
+    assert allowed_cost(sweep, "judge") == SIDE_EFFECTS
+    assert allowed_cost(sweep, "text") == pytest.approx(0.6)
