@@ -5,7 +5,7 @@ import torch
 
 from sae_lib.assets import Assets
 from sae_lib.features.dictionaries import BLANK, DENSE, ELSEWHERE, FROZEN, LINEAR, NAMES, SANITY, Dictionaries
-from sae_lib.features.reading import Reading
+from sae_lib.features.reading import Reading, Renders
 
 BLOCK = "up.1.2"
 
@@ -52,6 +52,8 @@ def test_meanings_comparison_probes_and_stability_have_a_number_for_each_unit_or
     live = meanings[BLOCK]["live"]
     assert {len(each) for each in meanings[BLOCK].values()} == {len(live)}
     assert meanings[BLOCK]["p"].min() >= 1 / 21
+    _, scores = made.scores_on_renders(Renders(made.assets, 4), 499, permutations=20)
+    assert [len(scores[whose][BLOCK]) for whose in ("exact", "judge")] == [len(live)] * 2
     _, count, compared = made.compare()
     assert set(compared[BLOCK]) == set(NAMES) and 1 <= count[BLOCK] <= len(live)
     probes = made.probe(["SAE"], (1, 2))

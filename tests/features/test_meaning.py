@@ -33,6 +33,7 @@ from sae_lib.features.meaning import (
     scene_samples,
     sparse_probes,
     spearman,
+    spearman_samples,
 )
 from sae_lib.intervals import bootstrap, interval_of
 from sae_lib.judges.attributes import Truth
@@ -223,6 +224,15 @@ def test_rank_correlation_with_ties_and_with_a_third_rank_taken_out():
     wanted = (ab - at * bt) / ((1 - at**2) * (1 - bt**2)) ** 0.5
     assert spearman(a, torch.tensor([3.0, 1, 2, 4]), third) == pytest.approx(wanted)
     assert spearman(a, 2 * a, a) == 0
+
+
+def test_samples_of_a_rank_correlation_begin_with_all_and_draw_the_same_units_each_time():
+    a, third = torch.tensor([1.0, 2, 3, 4]), torch.tensor([1.0, 2, 4, 3])
+    b = torch.tensor([3.0, 1, 2, 4])
+    samples = spearman_samples(a, b, third, resamples=50)
+    assert samples.shape == (51,) and samples[0].item() == pytest.approx(spearman(a, b, third))
+    assert samples[1:].std() > 0 and torch.equal(samples, spearman_samples(a, b, third, resamples=50))
+    torch.testing.assert_close(spearman_samples(a, 2 * b, resamples=50), spearman_samples(a, b, resamples=50))
 
 
 def test_a_permuted_dictionary_is_matched_feature_by_feature():

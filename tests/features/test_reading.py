@@ -9,7 +9,7 @@ from sae_lib.assets import MODELS, Assets
 from sae_lib.companion.run import Run
 from sae_lib.features.feature import FeatureId
 from sae_lib.features.meaning import reading_scores
-from sae_lib.features.reading import NOISE_SEED, Reading
+from sae_lib.features.reading import NOISE_SEED, Reading, Renders
 from sae_lib.features.writing import draw_icons
 
 
@@ -48,6 +48,26 @@ def test_scores_are_those_of_each_half_and_live_features_fire_in_both(reading):
     live = set(reading.live("up.1.2").tolist())
     fires = [(reading.activations("up.1.2", half) > 0).any(0).any(0) for half in (even, odd)]
     assert live == set((fires[0] & fires[1]).nonzero().flatten().tolist())
+
+
+def test_each_value_is_scored_by_its_best_feature_of_the_other_half_and_pictures_are_left_out(reading):
+    matched, scored = reading.scores["mid.0"]
+    best = reading.best_scores["mid.0"]
+    assert best.shape == (matched.shape[1], 17)
+    wanted = scored.gather(0, matched.argmax(0, keepdim=True))[0]
+    clear = (matched == matched.amax(0)).sum(0) == 1  # of equally good ones any may be taken
+    torch.testing.assert_close(best[clear, 0].float(), wanted[clear], atol=1e-5, rtol=1e-5)
+
+
+def test_renders_have_both_truths_at_each_grid_and_updates_of_every_cell(assets):
+    renders = Renders(assets, 3)
+    assert len(renders) == len(renders.captions) == 3 and set(renders.truths) == {16, 8}
+    for grid, (exact, judged) in renders.truths.items():
+        assert exact.present.shape == judged.present.shape == (3, grid**2, exact.present.shape[-1])
+        assert exact.disagreement(judged).mean() < 0.5 and not exact.disagreement(exact).any()
+    updates = renders.updates(499)
+    assert updates["up.1.2"].shape[:2] == (3, 256) and updates["mid.0"].shape[:2] == (3, 64)
+    assert not torch.equal(updates["mid.0"], renders.updates(99)["mid.0"])
 
 
 def test_truth_is_given_at_each_block_s_own_grid(reading):

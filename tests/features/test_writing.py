@@ -28,6 +28,7 @@ from sae_lib.features.writing import (
     places_to_write,
     random_features,
     samples_by_block,
+    samples_by_family,
     tried_again,
     well_read,
     well_written,
@@ -126,6 +127,17 @@ def test_a_caption_weighs_the_same_in_all_blocks():
     samples = samples_by_block(one_feature, torch.tensor([1.0, 3, 1, 3]), 50)
     torch.testing.assert_close(samples["up.1.2"], samples["mid.0"])
     assert samples["up.1.2"].std() > 0.1
+
+
+def test_families_are_averaged_over_the_trials_of_their_values_and_are_gaps_where_too_little_was_tried():
+    red, night = [target("up.1.2", feature, RED) for feature in (0, 1)], target("up.1.2", 2, NIGHT)
+    trials = Trials([*red, night, target("mid.0", 0, RED)], torch.tensor([0, 1, 2, 2]), torch.tensor([5, 6, 5, 6]))
+    samples = samples_by_family(trials, torch.tensor([1.0, 3, 1, 1]), 50)
+    families = list(dict.fromkeys(family for family, _ in attribute_values()))
+    assert samples["up.1.2"].shape == (len(families), 51) and samples["mid.0"].isnan().all()
+    assert samples["up.1.2"][families.index("colour"), 0] == 2
+    others = [row for row, family in enumerate(families) if family != "colour"]
+    assert samples["up.1.2"][others].isnan().all()  # NIGHT: of one feature
 
 
 def test_each_block_gets_the_strength_whose_rise_is_most_above_random_features(monkeypatch, tmp_path):
