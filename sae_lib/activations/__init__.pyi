@@ -30,5 +30,4 @@ from .updates import (
     permute_dimensions as permute_dimensions,
     to_maps as to_maps,
     to_vectors as to_vectors,
-    update_hooks as update_hooks,
 )

@@ -40,11 +40,8 @@ from .locality import (
 from .meaning import (
     Meaning as Meaning,
     average_precision as average_precision,
-    best_of as best_of,
     beyond_chance as beyond_chance,
-    expected_scores as expected_scores,
     find_meaning as find_meaning,
-    leave_out as leave_out,
     reading_scores as reading_scores,
     scene_samples as scene_samples,
     spearman as spearman,

@@ -1,14 +1,11 @@
 from .attributes import (
     Truth as Truth,
     attribute_values as attribute_values,
-    exact_truth as exact_truth,
-    judge_and_truth as judge_and_truth,
     judge_edit as judge_edit,
     judge_truth as judge_truth,
     load_judge as load_judge,
     mean_by_family as mean_by_family,
     see_values as see_values,
-    values_in as values_in,
 )
 from .clip import (
     Clip as Clip,
