@@ -1,4 +1,7 @@
-"""What a scale works with, in one object: models, blocks, SAEs, prompts and what looks at pictures, each loaded when first asked for."""
+"""What a scale works with, in one object: models, blocks, SAEs, prompts and what looks at pictures.
+
+Everything is loaded when it is first asked for.
+"""
 
 import functools
 import threading
@@ -25,15 +28,17 @@ MODELS = ("Turbo, 1 step", "Turbo, 4 steps", "base")
 """How a picture may be drawn (paper: Fig. 1); base takes the scale's steps and guidance."""
 
 ARGUMENTS = ("scale", "source", "base_source", "prompt_file", "sae_folder", "clip_source", "blocks")
-"""Of `Assets`: a notebook's parameters of these names go into it (`Run.assets`)."""
+"""The arguments of `Assets`: a notebook's parameters of these names go into it (`Run.assets`)."""
 
 
 class Assets:
     """What a scale works with. Nothing is loaded before it is asked for, and nothing twice.
 
-    scale: "pocket", "smoke" or "sdxl". source, base_source: at sdxl scale the folder or Hub id of Turbo and of base; source "random"
-    or "random/16" rehearses with random weights of both. prompt_file, sae_folder, clip_source: see `load_prompts`, `load_saes` and
-    `load_clip`. blocks: see `select_blocks`. At sdxl scale one model is held at a time, so that a small GPU is enough.
+    scale: "pocket", "smoke" or "sdxl". source, base_source: at sdxl scale the folder or Hub id of Turbo and of base;
+    source "random" or "random/16" rehearses with random weights of both. prompt_file, sae_folder, clip_source: see
+    `load_prompts`, `load_saes` and `load_clip`. blocks: see `select_blocks`.
+
+    At sdxl scale one model is held at a time, so that a small GPU is enough.
 
     Raises ValueError for an unknown scale or block; each part raises what its loader raises.
     """
@@ -50,7 +55,7 @@ class Assets:
     ):
         self.scale, self.source, self.sae_folder = scale, source, sae_folder
         self.rehearsal = source.startswith("random")
-        """Whether the weights are random: true shapes and no science; measured with what the pocket world has."""
+        """Whether the weights are random: true shapes, no science, and the pocket world's judges."""
         self.counts = get_scale(scale, self.rehearsal)
         self.blocks = select_blocks(blocks, scale)
         """The blocks that are worked with, the most important first."""
@@ -74,7 +79,7 @@ class Assets:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What everything that is made with these assets depends on, besides code and shipped weights: for `cached`."""
+        """What a result of these assets depends on besides code and shipped weights; for the inputs of `cached`."""
         names = ("scale", "sources", "prompt_source", "sae_folder", "clip_source")
         return {name: getattr(self, name) for name in names} | {"blocks": list(self.blocks)}
 
@@ -101,9 +106,9 @@ class Assets:
         return grid_of(self.pipe(name), block)
 
     def call(self, model: str, seed: int = 0, batch_size: int | None = None) -> tuple[str, CallSettings]:
-        """Which pipeline one of MODELS is, and how it is called; by default in the scale's batches.
+        """The name of the pipeline that draws as one of MODELS does, and how it is called.
 
-        Raises ValueError for another word.
+        batch_size: prompts per call, by default the scale's number. Raises ValueError for another word.
         """
         if model not in MODELS:
             raise ValueError(f"unknown model {model!r}; choose one of {', '.join(map(repr, MODELS))}")
@@ -117,11 +122,11 @@ class Assets:
         return load_prompts(self.scale, count, split, self.prompt_source)
 
     def saes(self, kind: Kind = "panel") -> dict[str, TopKSAE]:
-        """By block, on the device of Turbo; a rehearsal's are untrained unless it has a folder of SAEs."""
+        """SAEs by block, on the device of Turbo; a rehearsal's are untrained unless it has a folder of SAEs."""
         return self._checkpoints(kind)[0]
 
     def statistics(self, kind: Kind = "panel") -> dict[str, FeatureStatistics]:
-        """Of the SAEs' features, by block."""
+        """The statistics of the SAEs' features, by block."""
         return self._checkpoints(kind)[1]
 
     def _checkpoints(self, kind: Kind) -> tuple[dict[str, TopKSAE], dict[str, FeatureStatistics]]:
@@ -137,15 +142,15 @@ class Assets:
 
     @functools.cached_property
     def judge(self) -> nn.Module:
-        """What says what is true of a picture. Raises ValueError at sdxl scale, where nothing knows."""
+        """The judge of what is true of a picture. Raises ValueError at sdxl scale, where no judge knows."""
         return load_judge(self.scale, self.pipe().device)
 
     @functools.cached_property
     def clip(self) -> Clip:
-        """What compares pictures with words."""
+        """The CLIP that compares pictures with words."""
         return load_clip(self.scale, self.clip_source, self.pipe().device)
 
     @functools.cached_property
     def distance(self) -> LPIPS | EncoderDistance:
-        """The perceptual distance."""
+        """The perceptual distance of the scale."""
         return load_perceptual(self.scale, self.pipe(), self.rehearsal)

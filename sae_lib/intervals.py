@@ -23,12 +23,12 @@ def bootstrap(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Float[Tensor, "samples ..."]:
-    """The statistic of all prompts, then of `resamples` samples: prompts drawn with replacement, their numbers averaged.
+    """The statistic of all prompts, then of `resamples` samples of them, drawn with replacement and averaged.
 
-    per_prompt: the numbers of each prompt (`[prompts]`, or the sums `[prompts, ...]` from which a pooled statistic is
-    made). statistic: from the means `[samples, ...]` over the prompts drawn to the values, one row a sample; by default the
-    mean itself. Of equally many prompts the same ones are drawn, so that values may be averaged or subtracted sample by
-    sample. Seeds, training runs and models are not resampled.
+    per_prompt: the numbers of each prompt, `[prompts]`, or the sums `[prompts, ...]` of which a pooled statistic is
+    made. statistic: makes the values, one row per sample, of the means `[samples, ...]` over the prompts drawn; by
+    default it is the mean itself. Two calls with equally many prompts draw the same prompts, so that values may be
+    averaged or subtracted sample by sample. Seeds, training runs and models are not resampled.
 
     Raises ValueError if fewer than two prompts are given.
     """
@@ -39,7 +39,7 @@ def bootstrap(
     counts = torch.zeros(resamples, prompts, dtype=torch.float64).scatter_add_(
         1, drawn, torch.ones(drawn.shape).double()
     )
-    shares = torch.cat([torch.ones(1, prompts), counts]).to(per_prompt.device) / prompts  # row 0: each prompt once
+    shares = torch.cat([torch.ones(1, prompts), counts]).to(per_prompt.device) / prompts  # row 0: every prompt once
     return statistic(torch.tensordot(shares, per_prompt.double(), 1))
 
 
@@ -99,9 +99,10 @@ def bootstrap_interval(
 
 
 def bootstrap_share(happened: Float[Tensor, " trials"], resamples: int = 1000, seed: int = 0) -> Interval:
-    """The share of trials, each 0 or 1, in which something happened, with its 95 % interval.
+    """The share of the trials (0 or 1) in which something happened, with its 95 % interval.
 
-    Where it happened in all trials, or in none, no resample differs, and the interval leaves room for 3 of n (the rule of three).
+    Where it happened in all trials, or in none, no resample differs; the interval then leaves room for 3 of n trials
+    (the rule of three).
     """
     share = bootstrap_interval(happened, resamples=resamples, seed=seed)
     if share.low < share.high:

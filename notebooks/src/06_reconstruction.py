@@ -95,7 +95,7 @@ from sae_lib.companion import (
     growth_with_k,
     with_interval,
 )
-from sae_lib.pocket import judge_images, stated_and_found
+from sae_lib.pocket import check_statements, judge_images
 from sae_lib.saes import PCA, measure_transfer, share_of_rest
 from sae_lib.training import Trained, TrainingRun
 
@@ -464,7 +464,7 @@ captions = load_pocket_captions(len(held_out), "held-out") if judge else []
 def fulfilled(drawn, rows):
     """Of some captions, which of their statements the judge finds in their pictures."""
     judged = zip(rows, judge_images(judge, drawn), strict=True) if judge else ()
-    return [[found for _, found in stated_and_found(captions[row], each)] for row, each in judged]
+    return [[right for _, right in check_statements(captions[row], judgement)] for row, judgement in judged]
 
 
 def compare(original, drawn, rows, far, before):

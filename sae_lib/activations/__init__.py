@@ -1,4 +1,8 @@
-"""Stage 2, what a block adds: recording updates in pipeline calls, denoising without pictures, drawing, and streams and stores of update vectors."""
+"""Stage 2, the update that a block adds to its input.
+
+Here updates are recorded in pipeline calls, prompts are denoised without pictures, pictures are drawn, and update
+vectors become streams for training and stores on disk.
+"""
 
 import lazy_loader
 

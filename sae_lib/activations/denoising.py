@@ -1,4 +1,7 @@
-"""The updates of a denoising run, without the rest of a pipeline call: no pictures, and no U-Net behind the last block."""
+"""The updates of a denoising run, without the rest of a pipeline call.
+
+No picture is decoded, and in the last step the U-Net does not run on behind the last block that is asked for.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -25,7 +28,7 @@ class CallSettings:
     seed: int = 0
     """Of the noise; see `noise.Noise`."""
     batch_size: int = 10
-    """Prompts at a time. It does not change the noise."""
+    """Prompts per pipeline call. It does not change the noise."""
     noise: str = "prompt"
     """Which generator a prompt's noise comes from, one of `NOISE_RULES`."""
 
@@ -64,22 +67,23 @@ def run_updates(
 ) -> dict[str, Float[Tensor, "steps ... batch d_model height width"]]:
     """Denoises the prompts as a pipeline call does, and gives the blocks' updates as `capture_updates` would.
 
-    guidance: of a guided run the "conditional" half (paper: App. B), `[steps, batch, ...]`, or "both", `[steps, 2, batch, ...]`,
-    the unconditional one first. In the last step the U-Net stops behind the last of the blocks,
-    and nothing is decoded. indices: the prompts' numbers, which say what noise is theirs. Updates are on the U-Net's
-    device and in its dtype, the latents between steps in float32.
+    In the last step the U-Net stops behind the last of the blocks, and nothing is decoded. indices: the prompts'
+    numbers, which say what noise is theirs. guidance: which half of a guided run is given, "conditional" (paper: App.
+    B) as `[steps, batch, ...]`, or "both" as `[steps, 2, batch, ...]` with the unconditional half first. Updates are on
+    the U-Net's device and in its dtype; the latents between steps are in float32.
 
-    Raises ValueError for an unknown block or guidance, for "both" without guidance, a scheduler that is not Euler's of SDXL
-    (Turbo), and NaN in an update.
+    Raises ValueError for an unknown block or guidance, for "both" without guidance, for a scheduler other than the
+    Euler schedulers of SDXL and SDXL Turbo, and for NaN in an update.
     """
     if guidance not in ("conditional", "both") or (guidance == "both" and not settings.guided):
         raise ValueError(
-            f'guidance is {guidance!r} at a guidance scale of {settings.guidance_scale}; choose "conditional", or "both" above 1'
+            f"guidance is {guidance!r} at a guidance scale of {settings.guidance_scale}; "
+            'choose "conditional", or "both" above 1'
         )
     modules = {block: find_block(pipe, block) for block in blocks}
     last = modules[max(modules, key=list(BLOCKS).index)]
     unet, (timesteps, sigmas) = pipe.unet, _schedule(pipe, settings.steps)
-    told = conditioning(pipe, prompts, settings.guided)
+    inputs = conditioning(pipe, prompts, settings.guided)
     size = unet.config.sample_size
     noise = Noise(settings.noise, settings.seed, indices, (unet.config.in_channels, size, size))
     maps: dict[str, list[Tensor]] = {block: [] for block in modules}
@@ -92,7 +96,7 @@ def run_updates(
             if step == settings.steps - 1:
                 hooks.callback(last.register_forward_hook(_stop).remove)
             try:
-                predicted = unet(torch.cat([seen] * (1 + settings.guided)), timestep, **told).sample.float()
+                predicted = unet(torch.cat([seen] * (1 + settings.guided)), timestep, **inputs).sample.float()
             except _Stopped:
                 break
             if settings.guided:
@@ -100,9 +104,9 @@ def run_updates(
                 predicted = free + settings.guidance_scale * (prompted - free)
             x = _euler_step(pipe.scheduler, x, predicted, sigmas[step], sigmas[step + 1], noise)
     if guidance == "both":
-        updates = {block: torch.stack([torch.stack(x.chunk(2)) for x in found]) for block, found in maps.items()}
+        updates = {block: torch.stack([torch.stack(x.chunk(2)) for x in steps]) for block, steps in maps.items()}
     else:
-        updates = {block: torch.stack([x[-len(prompts) :] for x in found]) for block, found in maps.items()}
+        updates = {block: torch.stack([x[-len(prompts) :] for x in steps]) for block, steps in maps.items()}
     refuse_not_finite(updates)
     return updates
 
@@ -138,13 +142,13 @@ def _euler_step(scheduler, x: Tensor, predicted: Tensor, sigma: Tensor, target: 
 
 
 def conditioning(pipe: StableDiffusionXLPipeline, prompts: Sequence[str], guided: bool) -> dict:
-    """What the U-Net is told of the prompts, unconditional half first, with SDXL's numbers for size and crop."""
-    told, free, pooled, pooled_free = pipe.encode_prompt(list(prompts), do_classifier_free_guidance=guided)
+    """The U-Net's other inputs: the prompts, unconditional half first, and SDXL's numbers for size and crop."""
+    embeddings, free, pooled, pooled_free = pipe.encode_prompt(list(prompts), do_classifier_free_guidance=guided)
     if guided:
-        told, pooled = torch.cat([free, told]), torch.cat([pooled_free, pooled])
+        embeddings, pooled = torch.cat([free, embeddings]), torch.cat([pooled_free, pooled])
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    time_ids = torch.tensor([[size, size, 0, 0, size, size]]).to(told).expand(len(told), -1)
+    time_ids = torch.tensor([[size, size, 0, 0, size, size]]).to(embeddings).expand(len(embeddings), -1)
     return {
-        "encoder_hidden_states": told,
+        "encoder_hidden_states": embeddings,
         "added_cond_kwargs": {"text_embeds": pooled, "time_ids": time_ids},
     }

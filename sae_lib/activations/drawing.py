@@ -22,9 +22,9 @@ def draw_pictures(
     settings: CallSettings,
     indices: Sequence[int] | None = None,
 ) -> Float[Tensor, "prompts 3 height width"]:
-    """One picture a prompt, values in [0, 1], float32 on the CPU; the noise is that of `stream_updates`.
+    """One picture per prompt, with values in [0, 1], in float32 on the CPU; the noise is that of `stream_updates`.
 
-    indices: whose noise each picture gets, by default the prompts' own numbers 0, 1, ...; the same number, the same noise.
+    indices: the number whose noise each picture gets, by default 0, 1, ...; the same number means the same noise.
 
     Raises ValueError if there are no prompts, or another number of indices.
     """

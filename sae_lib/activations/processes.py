@@ -1,7 +1,7 @@
-"""Several processes (torchrun's) that harvest together and train apart.
+"""Several processes, started by torchrun, that harvest together and train apart.
 
-They take turns with the batches of prompts, and every block belongs to one of them, which trains its SAEs. Only vectors
-travel: no gradient is ever summed over processes, so one process and many end with the same weights.
+They take turns with the batches of prompts. Every block belongs to one process, which trains its SAEs. Only vectors
+travel between processes, never gradients, so that one process and many end with the same weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,20 +11,24 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def world() -> tuple[int, int]:
-    """This process's number and how many there are (torchrun's, else 0 of 1)."""
+def rank_and_size() -> tuple[int, int]:
+    """The number of this process and the number of all processes: torchrun's, or 0 and 1 without it."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def owned(blocks: Sequence[str]) -> list[str]:
     """The blocks whose vectors this process gets, and whose SAEs it trains: every n-th of n processes."""
-    rank, size = world()
+    rank, size = rank_and_size()
     return list(blocks)[rank::size]
 
 
 def exchange(parts: Mapping[str, list[Tensor]], batches: int) -> dict[str, list[Tensor]]:
-    """Each process gives in its turns' vectors of every block; each gets all turns' vectors of the blocks it owns, in order."""
-    rank, size = world()
+    """Sends each block's vectors to the process that owns the block.
+
+    parts: for every block, the vectors of the batches that this process ran, one tensor per batch. batches: how many
+    batches all processes ran. Gives the blocks that this process owns, with the vectors of all batches in order.
+    """
+    rank, size = rank_and_size()
     device = next((x.device for given in parts.values() for x in given), torch.device("cpu"))
     shapes: list[dict[str, list[tuple[int, ...]]]] = [{} for _ in range(size)]
     dist.all_gather_object(shapes, {block: [tuple(x.shape) for x in given] for block, given in parts.items()})
@@ -32,8 +36,8 @@ def exchange(parts: Mapping[str, list[Tensor]], batches: int) -> dict[str, list[
     dist.all_gather_object(dtypes, next((x.dtype for given in parts.values() for x in given), None))
     whole = {}
     for number, (block, given) in enumerate(parts.items()):
-        rows = [sum(shape[0] for shape in each[block]) for each in shapes]
-        width = next(shape[1] for each in shapes for shape in each[block])
+        rows = [sum(shape[0] for shape in of_block[block]) for of_block in shapes]
+        width = next(shape[1] for of_block in shapes for shape in of_block[block])
         mine = torch.zeros((max(rows), width), dtype=next(filter(None, dtypes)), device=device)
         if given:
             mine[: rows[rank]] = torch.cat(given)

@@ -1,4 +1,4 @@
-"""A pipeline call that begins in the middle: what lies before the first change is given out again, not computed again.
+"""A pipeline call that begins in the middle: outputs before the first change are replayed, not computed again.
 
 Bit for bit the same picture, since nothing that was computed before a change can depend on it.
 """
@@ -25,7 +25,7 @@ class Recording:
 
     def __init__(self) -> None:
         self.calls: list[list[dict[str, Any]]] = []
-        """By call, step and the part's name, in the order in which the parts ran. No part is held: a pipeline can be let go."""
+        """By call, step and the part's name, in the order in which the parts ran. The parts are not kept alive."""
 
     def begin(self, step: Step) -> None:
         """Another step, or the first one of another call."""
@@ -40,7 +40,7 @@ class Recording:
 
 @contextmanager
 def record(pipe: "diffusers.StableDiffusionXLPipeline") -> Iterator[Recording]:
-    """Inside the context calls are recorded: a pocket model's take 1 MB for each picture and step, SDXL Turbo's 50 MB."""
+    """Records the calls inside the context: 1 MB per picture and step of a pocket model, 50 MB of SDXL Turbo."""
     recording = Recording()
     with ExitStack() as hooks:
         hooks.enter_context(follow_steps(pipe, recording.begin))
@@ -56,12 +56,13 @@ def replay(
 ) -> Iterator[None]:
     """Inside the context the recorded calls, made again in their order, compute only what a change can reach.
 
-    changed: the blocks whose output is changed there, such as by `intervene`. first_step: the first step in which one of them is.
-    Until then all parts of the U-Net give out what was recorded, in that step those before the first changed block; from the next
-    step on everything is computed. Prompts, noise and settings must be the recorded ones: nothing can check that here. The pipeline
-    is as it was on exit, also after an exception.
+    changed: the blocks whose output is changed there, such as by `intervene`. first_step: the first step in which one
+    of them is changed. Before that step all parts of the U-Net give out what was recorded; in that step the parts
+    before the first changed block do; from the next step on everything is computed. Prompts, noise and settings must be
+    the recorded ones: nothing can check that here. The pipeline is as it was on exit, also after an exception.
 
-    Raises ValueError for an unknown block, and from the pipeline call if none was recorded in its place, or one of other steps.
+    Raises ValueError for an unknown block, and from the pipeline call if none was recorded in its place, or
+    one of other steps.
     """
     blocks, parts, calls = [find_block(pipe, block) for block in changed], _parts(pipe), iter(recording.calls)
     names = {name for name, part in parts.items() if part in blocks}
@@ -89,8 +90,8 @@ def replay(
 
 
 def _before(changed: set[str], ran: dict[str, Any]) -> dict[str, Any]:
-    """What the parts gave out that ran before the first changed one."""
-    return dict(itertools.takewhile(lambda each: each[0] not in changed, ran.items()))
+    """What the parts gave out that ran before the first changed part."""
+    return dict(itertools.takewhile(lambda named: named[0] not in changed, ran.items()))
 
 
 def _parts(pipe: "diffusers.StableDiffusionXLPipeline") -> dict[str, nn.Module]:

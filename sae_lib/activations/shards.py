@@ -1,8 +1,7 @@
-"""Update vectors on disk: one safetensors file for each fill of a stream, and a manifest that says what they are."""
+"""Update vectors on disk: one safetensors file per portion of a stream, and a manifest that says what they are."""
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,39 +13,41 @@ from torch import Tensor
 
 from sae_lib.activations.stream import TrainingStream, mix
 from sae_lib.cache.artefact import write_if_changed
+from sae_lib.cache.space import refuse_without_disk
 
 MANIFEST = "manifest.json"
+_WAY_OUT = "free some (what is written is kept), or train without a store"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def write_shards(stream: TrainingStream, folder: str | Path, dtype: str = "float16") -> Path:
-    """Writes each fill of one pass of the stream, in the order prompt, step, position; gives the folder.
+    """Writes each portion of one pass of the stream, in the order prompt, step, position; gives the folder.
 
-    A shard depends on the stream's description and its number only. Those that are there and whole are not made again, so
-    a run that died goes on. dtype: of the stored vectors, "float32", "float16" or "bfloat16".
+    A shard depends on the stream's description and its number only. Complete shards are not made again, so that a run
+    that died goes on. dtype: of the stored vectors, "float32", "float16" or "bfloat16".
 
     Raises ValueError for an unknown dtype, if the folder holds shards of another stream or dtype, and where a vector
-    exceeds float16's range; OSError if the disk has not room for them.
+    exceeds float16's range; OSError if the disk has no room for them.
     """
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     folder = Path(folder)
-    told = json.loads(json.dumps({"stream": {**stream.description, "passes": 1}, "dtype": dtype}))
-    manifest = _read_manifest(folder) if (folder / MANIFEST).is_file() else {**told, "shards": {}}
-    if {name: manifest.get(name) for name in told} != told:
+    identity = json.loads(json.dumps({"stream": {**stream.description, "passes": 1}, "dtype": dtype}))
+    manifest = _read_manifest(folder) if (folder / MANIFEST).is_file() else {**identity, "shards": {}}
+    if {name: manifest.get(name) for name in identity} != identity:
         raise ValueError(f"{folder} holds shards of another stream or dtype: use another folder, or remove it")
-    for number in range(stream.fills):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(stream.portions):
         name = f"shard_{number:05d}.safetensors"
-        if (
-            name in manifest["shards"]
-            and (folder / name).is_file()
-            and _hash(folder / name) == manifest["shards"][name]
-        ):
+        whole = manifest["shards"].get(name)
+        if whole and (folder / name).is_file() and _hash(folder / name) == whole:
             continue
         vectors = {block: x.to("cpu", DTYPES[dtype]) for block, x in stream.in_order(number).items()}
         _refuse_overflow(vectors, number)
-        content = save(vectors, {"stream": _fingerprint(told)})  # one entry: safetensors writes several in any order
-        _refuse_full_disk(folder, len(content) * (stream.fills - number))
+        # One entry of metadata: safetensors writes several in any order.
+        content = save(vectors, {"stream": _fingerprint(identity)})
+        need_gb = len(content) * (stream.portions - number) / 1e9
+        refuse_without_disk(need_gb, folder, "the rest of the shards needs", _WAY_OUT)
         write_if_changed(folder / name, content)
         manifest["shards"][name] = hashlib.sha256(content).hexdigest()
         write_if_changed(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
@@ -56,11 +57,11 @@ def write_shards(stream: TrainingStream, folder: str | Path, dtype: str = "float
 class ShardStream(Sequence):
     """What `write_shards` wrote, as a stream for `train_saes`: `stream[i]` is a shard, mixed as `TrainingStream` would.
 
-    Shards are memory-mapped and each is checked against the manifest's hash when it is first read. In float32 the fills
-    are those of the `TrainingStream` itself, bit for bit.
+    Shards are memory-mapped. A shard is checked against the manifest's hash when it is first read. In float32 the
+    portions are those of the `TrainingStream` itself, bit for bit.
 
-    Raises FileNotFoundError without a manifest; from reading, ValueError that names a shard which is missing, cut short,
-    changed, or of another stream.
+    Raises FileNotFoundError without a manifest; from reading, ValueError that names a shard which is missing, cut
+    short, changed, or of another stream.
     """
 
     def __init__(self, folder: str | Path, passes: int = 1, seed: int = 0):
@@ -79,7 +80,7 @@ class ShardStream(Sequence):
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         if not 0 <= number < len(self):
-            raise IndexError(f"fill {number} of {len(self)}")
+            raise IndexError(f"portion {number} of {len(self)}")
         return mix(self._read(number % len(self._names)), self.seed, number)
 
     def _read(self, number: int) -> dict[str, Tensor]:
@@ -93,8 +94,8 @@ class ShardStream(Sequence):
             self._checked.add(name)
         try:
             with safe_open(path, "pt") as stored:
-                told = {key: self._manifest[key] for key in ("stream", "dtype")}
-                if (stored.metadata() or {}).get("stream") != _fingerprint(told):
+                identity = {key: self._manifest[key] for key in ("stream", "dtype")}
+                if (stored.metadata() or {}).get("stream") != _fingerprint(identity):
                     raise ValueError(f"shard {path} belongs to another stream: {again}")
                 return {block: stored.get_tensor(block) for block in stored.offset_keys()}
         except SafetensorError as error:
@@ -112,8 +113,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _fingerprint(told: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+def _fingerprint(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _hash(path: Path) -> str:
@@ -125,15 +126,6 @@ def _refuse_overflow(vectors: dict[str, Tensor], number: int) -> None:
     for block, x in vectors.items():
         if not x.isfinite().all():
             raise ValueError(
-                f"shard {number}: an update vector of {block} exceeds {x.dtype}'s range: store them as bfloat16 or float32"
+                f"shard {number}: an update vector of {block} exceeds {x.dtype}'s range: "
+                "store them as bfloat16 or float32"
             )
-
-
-def _refuse_full_disk(folder: Path, need: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if need > free:
-        raise OSError(
-            f"the rest of the shards needs {need / 1e9:.3g} GB and {free / 1e9:.3g} GB are free: free some (what is written "
-            "is kept), or train without a store"
-        )

@@ -1,6 +1,6 @@
 """Updates: what a block adds to its input. Recording them during pipeline calls, and their two layouts."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 
 def to_vectors(maps: Float[Tensor, "*batch d_model height width"]) -> Float[Tensor, "vectors d_model"]:
-    """Channel-first maps as update vectors: one row a position, in the order batch, height, width (any leading
-    axes)."""
+    """Channel-first maps, with any leading axes, as update vectors: one row per position, in the order of the axes."""
     return maps.movedim(-3, -1).reshape(-1, maps.shape[-3])
 
 
@@ -29,11 +28,10 @@ def to_maps(
 
 
 class Updates(Mapping):
-    """The updates of the last pipeline call inside `capture_updates`: block -> tensor, on the U-Net's device and in its
-    dtype.
+    """By block, the updates of the last pipeline call inside `capture_updates`, in the U-Net's dtype and on its device.
 
     `updates[block]` is `[steps, batch, d_model, height, width]`, with guidance="both" `[steps, 2, batch, d_model,
-    height, width]` (unconditional first). Each reading stacks anew.
+    height, width]` (unconditional first). Every reading stacks the steps anew.
 
     Raises KeyError for a block that is not recorded, RuntimeError before the first call or after a call that did not
     finish, and ValueError if an update holds NaN or infinity.
@@ -47,7 +45,7 @@ class Updates(Mapping):
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The steps of the last pipeline call, one for each entry of the first axis."""
+        """The steps of the last pipeline call, one per entry of the first axis."""
         return tuple(self._steps)
 
     def __getitem__(self, block: str) -> Float[Tensor, "steps ... d_model height width"]:
@@ -128,7 +126,7 @@ def refuse_not_finite(updates: Mapping[str, Float[Tensor, "steps ..."]]) -> None
 
 
 @contextmanager
-def update_hooks(module: nn.Module, record) -> Iterator[None]:
+def update_hooks(module: nn.Module, record: Callable[[Tensor], object]) -> Iterator[None]:
     """`record(update)` after each forward pass of the block `module`, as `[batch, d_model, height, width]`."""
     inner: list[Tensor] = []
 
@@ -137,9 +135,7 @@ def update_hooks(module: nn.Module, record) -> Iterator[None]:
 
     def hand_over(_module, _args, output):
         update = inner.pop()
-        if (
-            update.ndim == 3
-        ):  # a linear proj_out: [batch, height * width, d_model]; only the block knows height and width
+        if update.ndim == 3:  # of a linear proj_out; only the block knows height and width
             height, width = (output[0] if isinstance(output, tuple) else output).shape[-2:]
             update = update.unflatten(1, (height, width)).movedim(-1, 1)
         record(update)
@@ -156,10 +152,10 @@ def update_hooks(module: nn.Module, record) -> Iterator[None]:
 def permute_dimensions(
     vectors: Float[Tensor, "vectors d_model"], generator: torch.Generator
 ) -> Float[Tensor, "vectors d_model"]:
-    """Control: each dimension permuted over the rows by itself. Keeps every dimension's values, unties the dimensions.
+    """Control: permutes each dimension over the rows separately, which keeps its values and unties the dimensions.
 
-    The rows are put in a random order, then each dimension is moved on by a number of rows of its own: no two entries of
-    a new row are from the same vector where there are more rows than dimensions. An SAE trained on these has seen the
+    The rows are put in a random order, then each dimension is moved on by its own number of rows: no two entries of a
+    new row are from the same vector where there are more rows than dimensions. An SAE trained on these has seen the
     updates' scale and marginals, but no direction that the model uses.
     """
     draws = {"generator": generator, "device": generator.device}

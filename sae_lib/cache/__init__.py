@@ -1,6 +1,8 @@
-"""What was computed once is found again: artefacts under a hash of their inputs, weights and of the code that makes them.
+"""The ground floor: what was computed once is kept under a hash of its inputs, its weights and the code that makes it.
 
-The ground floor: it knows nothing of models or SAEs. `artefact` keeps folders, `reach` and `statements` read the code that goes into the key."""
+It knows nothing of models or SAEs. `artefact` keeps folders and writes files completely or not at all; `reach` and
+`statements` read the code that goes into the key; `results` keeps numbers; `space` refuses what does not fit.
+"""
 
 import lazy_loader
 

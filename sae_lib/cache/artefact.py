@@ -1,4 +1,4 @@
-"""The artefact cache: what a run computed once is found again by a hash of everything that went into it.
+"""The artefact cache: what a run computed once is kept under a hash of everything that went into it.
 
 Also the two places on disk, each decided here and nowhere else: the repository's root and the cache's root.
 """
@@ -33,9 +33,9 @@ COMPUTES = ("torch", "diffusers", "transformers", "numpy")
 made: list[str] = []
 """Folder names of the artefacts that this process made."""
 waited: list[str] = []
-"""Of those that another process made while this one waited."""
-found: list[str] = []
-"""Of those that were there."""
+"""Folder names of the artefacts that another process made while this one waited."""
+reused: list[str] = []
+"""Folder names of the artefacts that an earlier run made."""
 
 _TENSORS = "tensors.safetensors"
 
@@ -58,26 +58,27 @@ def _record(name: str, inputs: Mapping[str, Any], make: Callable) -> str:
         raise ValueError(f"artefact name {name!r}: wanted lower-case letters, digits, '_', '-' and '.'")
     reached = reach.follow(make, CLONE)
     weights = hashlib.sha256("\n".join(reached.weights).encode()).hexdigest() if reached.weights else "none"
-    told = {"name": name, "inputs": inputs, "code": reached.code, "weights": weights, "versions": _versions()}
-    return json.dumps(told, indent=1, sort_keys=True, allow_nan=False)
+    key = {"name": name, "inputs": inputs, "code": reached.code, "weights": weights, "versions": _versions()}
+    return json.dumps(key, indent=1, sort_keys=True, allow_nan=False)
 
 
 def cached(name: str, inputs: Mapping[str, Any], make: Callable[[Path], None], resumable: bool = False) -> Path:
-    """Folder of the artefact `name` made from `inputs`; `make(folder)` fills it if no earlier run did.
+    """Folder of the artefact `name` made from `inputs`; `make(folder)` writes into it if no earlier run did.
 
     The key is a hash of the name, the inputs, the code and the shipped weights that `make` reaches (`cache.reach`), and
     the versions of the packages that compute. A changed parameter, weight or line that `make` runs gives another
     artefact; a comment, a docstring, a colour or a line that it does not run gives none. What the key cannot see must
-    show in `inputs`: files and environment variables that `make` reads, values and functions that a library function got
-    from its caller, methods of objects whose class no reached line names. The processor does not count.
+    show in `inputs`: files and environment variables that `make` reads, values and functions that a library function
+    got from its caller, methods of objects whose class no reached line names. The processor does not count.
 
-    One process at a time makes an artefact, another waits for it. `inputs.json` in the folder says what went in. A `make`
-    that raises or is killed leaves nothing under the final name. resumable: what it left is handed to it again;
+    One process at a time makes an artefact, another waits for it. `inputs.json` in the folder says what went in. A
+    `make` that raises or is killed leaves nothing under the final name. resumable: what it left is handed to it again;
     otherwise it is thrown away.
 
-    Raises ValueError if the name is no plain lower-case name, an input is NaN or infinite, the source of `make` cannot be
-    read or what is found is damaged; TypeError if an input has no JSON form or `make` is no function; PermissionError if the cache's folder
-    cannot be made; OSError if the disk is full; RuntimeError if `make` asks for the artefact that it makes.
+    Raises ValueError if the name is no plain lower-case name, an input is NaN or infinite, the source of `make` cannot
+    be read or the kept folder is damaged; TypeError if an input has no JSON form or `make` is no function;
+    PermissionError if the cache's folder cannot be made; OSError if the disk is full; RuntimeError if `make` asks for
+    the artefact that it makes.
     """
     return _keep(name, _record(name, inputs, make), make, resumable)
 
@@ -101,7 +102,7 @@ def cached_tensors(
 def _keep(name: str, record: str, make: Callable[[Path], None], resumable: bool = False) -> Path:
     folder = cache_root() / "artefacts" / f"{name}-{hashlib.sha256(record.encode()).hexdigest()[:12]}"
     if folder.is_dir():
-        found.append(folder.name)
+        reused.append(folder.name)
     else:
         _make_cache(folder.parent)
         (made if _make_alone(folder, record, make, resumable) else waited).append(folder.name)
@@ -123,7 +124,7 @@ def _make_alone(folder: Path, record: str, make: Callable[[Path], None], resumab
         with FileLock(lock):
             if folder.is_dir():
                 return False
-            _fill(unfinished, record, make, resumable)
+            _make_in(unfinished, record, make, resumable)
             unfinished.rename(folder)
     except Exception as error:
         if not _says_disk_full(error):
@@ -140,7 +141,7 @@ def _make_alone(folder: Path, record: str, make: Callable[[Path], None], resumab
     return True
 
 
-def _fill(unfinished: Path, record: str, make: Callable[[Path], None], resumable: bool) -> None:
+def _make_in(unfinished: Path, record: str, make: Callable[[Path], None], resumable: bool) -> None:
     if not resumable:
         shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(exist_ok=True)
@@ -154,16 +155,16 @@ def _fill(unfinished: Path, record: str, make: Callable[[Path], None], resumable
 
 
 def _says_disk_full(error: Exception) -> bool:
-    # safetensors and torch have errors of their own, which only tell it in words.
+    # safetensors and torch raise errors of their own, which say so only in words.
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
 
 
 def _check(folder: Path, record: str) -> None:
     file = folder / "inputs.json"
     if not file.is_file() or file.read_text() != record:
-        told = "is another" if file.is_file() else "is missing"
+        state = "is another" if file.is_file() else "is missing"
         raise ValueError(
-            f"the artefact in {folder} is half-made or of another version (its inputs.json {told}): "
+            f"the artefact in {folder} is half-made or of another version (its inputs.json {state}): "
             "delete this folder, or all that is kept with `make fresh`"
         )
 
@@ -181,15 +182,27 @@ def _make_cache(folder: Path) -> None:
     )
 
 
-def write_if_changed(path: Path, content: bytes) -> bool:
-    """Write a file as a whole or not at all, and only if its content differs; whether it was written."""
-    if path.is_file() and path.read_bytes() == content:
-        return False
+def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """A file or a folder, written completely or not at all, in place of what was there.
+
+    `write(unfinished)` makes it under a hidden name in the same folder. If it raises, what was there stays as it was.
+    """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_bytes(content)
+        write(unfinished)
+        if path.is_dir():
+            shutil.rmtree(path)
         unfinished.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        shutil.rmtree(unfinished, ignore_errors=True) if unfinished.is_dir() else unfinished.unlink(missing_ok=True)
+    return path
+
+
+def write_if_changed(path: Path, content: bytes) -> bool:
+    """Write a file as `write_whole` does, but only if its content differs; whether it was written."""
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    write_whole(path, lambda unfinished: unfinished.write_bytes(content))
     return True

@@ -4,17 +4,17 @@ Source text is read, nothing is run. From the maker on, every name that a defini
 that binds it, through the imports of the clone's own packages, and counts as its syntax tree without comments,
 docstrings, line numbers and place: a function that moves to another module stays the same. Names from outside the clone
 count by name. A class counts as a whole, and so does one that only an annotation names (also under TYPE_CHECKING): that
-is how the methods of an argument are found. Statements at a module's top level that only act count as soon as a
+is how the methods of an argument are reached. Statements at a module's top level that only act count as soon as a
 definition of the module does. A constant that is a path inside a package counts with the data files below it: those are
 the weights that the maker uses.
 
 In a notebook the cells are followed in the order in which they ran. What a function reads is what its names hold when
 the artefact is asked for, what an assignment reads is what they held then. Small unchangeable values (numbers, strings,
-tuples and frozen records of them) count by their value; dicts, lists, tensors and models by the statements that made and
-changed them, so that a dict which remembers what was computed is the same before and after.
+tuples and frozen records of them) count by their value; dicts, lists, tensors and models by the statements that made
+and changed them, so that a dict which remembers what was computed is the same before and after.
 
 Not seen:
-- files and environment variables that a maker reads, and what the processor does;
+- files and environment variables that a maker reads, and how the processor computes;
 - methods of an object whose class no reached line names;
 - functions and values that a library function gets from its caller (they must show in the artefact's inputs);
 - of a notebook: changes of an object inside a call that is handed it, such as `shuffle(rows)`, and a generator's state;
@@ -102,7 +102,7 @@ class Module:
 
     @functools.cached_property
     def lazy(self) -> dict[str, str]:
-        """Public names that the package loads when they are first used, and their modules: as its stub says (`lazy_loader`)."""
+        """Public names that the package loads when they are first used, with their modules, as its stub lists them."""
         stub = self.path.with_suffix(".pyi")
         lines = ast.parse(read_text(stub)).body if self.path.name == "__init__.py" and stub.is_file() else []
         return {name.name: f"{self.name}.{line.module}" for line in lines for name in line.names}
@@ -120,9 +120,9 @@ class Module:
         if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
             return None
         known: dict[str, Any] = {"__file__": str(self.path), "__builtins__": {}}
-        for name in {each.id for each in walk(node.value) if is_name(each)} - {"__file__"}:
+        for name in {child.id for child in walk(node.value) if is_name(child)} - {"__file__"}:
             binders = self.binders.get(name, [])
-            if [each.imports.get(name) for each in binders] == ["pathlib.Path"]:
+            if [binder.imports.get(name) for binder in binders] == ["pathlib.Path"]:
                 known[name] = Path
             elif len(binders) != 1 or binders[0] is statement or (value := self.path_of(binders[0])) is None:
                 return None
@@ -154,37 +154,39 @@ def _cell(text: str) -> list[Statement]:
 
 
 class Notebook:
-    """The statements of a notebook's cells that ran before the artefact is asked for, and the values of its names now."""
+    """The statements that ran in a notebook before the artefact is asked for, and the values of its names now."""
 
     def __init__(self, cells: Sequence[str], values: Mapping[str, Any], line: int | None = None):
         """line: of the last cell's statement that is running; what comes after it has not happened."""
-        ran = [each for cell in cells[:-1] for each in _cell(cell)]
-        begun = [each for each in _cell(cells[-1]) if line is None or each.node.lineno <= line] if cells else []
+        ran = [statement for cell in cells[:-1] for statement in _cell(cell)]
+        newest = _cell(cells[-1]) if cells else []
+        begun = [statement for statement in newest if line is None or statement.node.lineno <= line]
         self.running = begun[-1:] if line is not None and begun and begun[-1].node.end_lineno >= line else []
-        """The statement that asks for the artefact: of a block what came before may have happened, else nothing of it."""
-        ran += [each for each in begun if each not in self.running or hasattr(each.node, "body")]
-        last = {each.text: each for each in ran}  # a cell that ran twice counts as if it had run the last time only
-        self.statements = list({last[each.text]: None for each in reversed(ran)})[::-1]
+        """The statement that asks for the artefact. Of a block, what stands before that line may have run."""
+        ran += [statement for statement in begun if statement not in self.running or hasattr(statement.node, "body")]
+        # A cell that ran twice counts as if it had run the last time only.
+        last = {statement.text: statement for statement in ran}
+        self.statements = list({last[statement.text]: None for statement in reversed(ran)})[::-1]
         self.values, self.acting = values, []
-        self.places = {each: place for place, each in enumerate(self.statements)}
+        self.places = {statement: place for place, statement in enumerate(self.statements)}
         self.binders: dict[str, list[Statement]] = {}
-        for each in self.statements:
-            for name in each.binds | each.touches:
-                self.binders.setdefault(name, []).append(each)
+        for statement in self.statements:
+            for name in statement.binds | statement.touches:
+                self.binders.setdefault(name, []).append(statement)
 
     def place_of(self, read: Read, statement: Statement) -> int:
         return len(self.statements) if read.late else self.places[statement]
 
     def binders_of(self, read: Read, statement: Statement) -> list[Statement]:
         """The last statement that binds the name for sure, and those after it that change it or may bind it."""
-        found: list[Statement] = []
+        binders: list[Statement] = []
         place = self.place_of(read, statement)
-        for each in reversed(self.binders.get(read.chain[0], ())):
-            if self.places[each] < place:
-                found.insert(0, each)
-                if read.chain[0] in each.binds:
+        for binder in reversed(self.binders.get(read.chain[0], ())):
+            if self.places[binder] < place:
+                binders.insert(0, binder)
+                if read.chain[0] in binder.binds:
                     break
-        return found
+        return binders
 
     def value_of(self, read: Read, statement: Statement) -> Any:
         """The small unchangeable value of the longest part of the chain that has one, or None.
@@ -192,19 +194,19 @@ class Notebook:
         Wrapped in a tuple. A value that has been bound again since the statement ran is not the one that it read.
         """
         name, place = read.chain[0], self.place_of(read, statement)
-        if name not in self.values or any(self.places[each] >= place for each in self.binders.get(name, ())):
+        if name not in self.values or any(self.places[binder] >= place for binder in self.binders.get(name, ())):
             return None
-        value, found = self.values[name], None
+        value, small = self.values[name], None
         for attribute in (*read.chain[1:], None):
             if spell(value) is not None:
-                found = (value,)
+                small = (value,)
             if attribute is None or not (_is_record(value) or _is_named_tuple(value)):
                 break
             try:
                 value = getattr(value, attribute)
             except Exception:  # noqa: BLE001 (if the maker reads it, it meets it too)
                 break
-        return found
+        return small
 
     def path_of(self, statement: Statement) -> None:
         """Nothing: a notebook's paths count by the statements that bind them."""
@@ -239,8 +241,8 @@ def _classes(value: Any) -> Iterator[type]:
     if isinstance(value, enum.Enum) or _is_named_tuple(value) or _is_record(value):
         yield type(value)
     if isinstance(value, tuple):
-        for each in value:
-            yield from _classes(each)
+        for part in value:
+            yield from _classes(part)
     elif _is_record(value):
         for field in dataclasses.fields(value):
             yield from _classes(getattr(value, field.name))
@@ -273,13 +275,13 @@ class _Walk:
                 edges.append(f"{read.chain[-1]}: {', '.join(map(str, self.numbered(targets, waiting)))}")
             if source not in seen:
                 seen.add(source)
-                edges += map(str, self.numbered([(each, source) for each in source.acting], waiting))
+                edges += map(str, self.numbered([(acting, source) for acting in source.acting], waiting))
             if path := source.path_of(statement):
                 self.data(path)
             lines.append("\n".join([statement.dump, *edges]))
         code = hashlib.sha256("\n\n".join(lines).encode()).hexdigest()
         weights = tuple(f"{_sha256(path)} {name}" for name, path in sorted(self.files.items()))
-        return Reached(tuple(each.label for each in waiting), code, weights)
+        return Reached(tuple(reached.label for reached in waiting), code, weights)
 
     def numbered(self, targets: Iterable, waiting: list[Statement]) -> Iterator[int | str]:
         """Statements as their numbers, new ones put in the queue; names from outside and values as they are."""
@@ -298,30 +300,30 @@ class _Walk:
         if read.imported:
             return self.locate(read.chain)
         if (value := source.value_of(read, statement)) is not None:
-            classes = [each for kind in _classes(value[0]) for each in self.class_targets(kind, source)]
+            classes = [target for kind in _classes(value[0]) for target in self.class_targets(kind, source)]
             return [spell(value[0]), *classes]
         return self.bound_in(source, read, statement)
 
     def class_targets(self, kind: type, source: Module | Notebook) -> list:
         name = kind.__qualname__.split(".")[0]
         if kind.__module__ == "__main__":
-            return [(each, source) for each in source.binders.get(name, ())]
+            return [(binder, source) for binder in source.binders.get(name, ())]
         return self.locate((*kind.__module__.split("."), name))
 
     def bound_in(self, source: Module | Notebook, read: Read, statement: Statement) -> list:
-        found = []
-        for each in source.binders_of(read, statement):
-            if target := each.imports.get(read.chain[0]):
-                found += self.locate((*target.split("."), *read.chain[1:]))
-            if not each.only_imports:
-                found.append((each, source))
-        return found
+        targets = []
+        for binder in source.binders_of(read, statement):
+            if target := binder.imports.get(read.chain[0]):
+                targets += self.locate((*target.split("."), *read.chain[1:]))
+            if not binder.only_imports:
+                targets.append((binder, source))
+        return targets
 
     def locate(self, parts: tuple[str, ...]) -> list:
         """What a dotted name means: definitions of the clone, or the name itself if it is from outside."""
         count, path = 0, None
-        while count < len(parts) and (found := self.clone.find(".".join(parts[: count + 1]))):
-            count, path = count + 1, found
+        while count < len(parts) and (file := self.clone.find(".".join(parts[: count + 1]))):
+            count, path = count + 1, file
         name = ".".join(parts[:count])
         if path is None or name.startswith(_NOT_FOLLOWED):
             return [".".join(parts)]
@@ -332,14 +334,18 @@ class _Walk:
             return self.locate((*module.lazy[rest[0]].split("."), *rest))
         if rest and (rest[0] in module.binders or "__getattr__" not in module.binders):
             return self.bound_in(module, Read(rest, True), module.statements[0]) if module.statements else []
-        return [(each, module) for each in module.statements if not each.only_imports and not is_main(each.node)]
+        return [
+            (statement, module)
+            for statement in module.statements
+            if not statement.only_imports and not is_main(statement.node)
+        ]
 
     def data(self, path: Path) -> None:
         """Takes down the data files of a path inside a package."""
         if self.clone.holds(path):
-            for each in [path] if path.is_file() else path.rglob("*"):
-                if each.suffix in _DATA and each.is_file():
-                    self.files[each.relative_to(self.clone.root).as_posix()] = each
+            for file in [path] if path.is_file() else path.rglob("*"):
+                if file.suffix in _DATA and file.is_file():
+                    self.files[file.relative_to(self.clone.root).as_posix()] = file
 
     def root_of(self, make: Callable) -> tuple[Statement, Module | Notebook]:
         """The outermost definition around the maker, or the lambda that it is, and where it stands."""
@@ -360,7 +366,8 @@ class _Walk:
                         source.places[root] = source.places.get(statement, len(source.statements))
                     return root, source
         raise ValueError(
-            f"the source of {function.__qualname__!r}, which makes an artefact, cannot be read: define it in a file or in a cell"
+            f"the source of {function.__qualname__!r}, which makes an artefact, cannot be read: "
+            "define it in a file or in a cell"
         )
 
     def source_of(self, function: Callable) -> Module | Notebook | None:
@@ -379,15 +386,15 @@ def _around(node: ast.AST, code: CodeType) -> Iterator[ast.AST]:
     """The outermost definitions or lambdas in a statement that hold the function of this code, or are it."""
     for inner in children(node) if not isinstance(node, (*DEFINITIONS, ast.Lambda)) else ():
         yield from _around(inner, code)
-    if isinstance(node, (*DEFINITIONS, ast.Lambda)) and any(_is_of(each, code) for each in walk(node)):
+    if isinstance(node, (*DEFINITIONS, ast.Lambda)) and any(_is_of(child, code) for child in walk(node)):
         yield node
 
 
 def _is_of(node: ast.AST, code: CodeType) -> bool:
     if not isinstance(node, (*FUNCTIONS, ast.Lambda)) or getattr(node, "name", "<lambda>") != code.co_name:
         return False
-    names = [each.arg for each in (*node.args.posonlyargs, *node.args.args)]
-    first = min(each.lineno for each in (node, *getattr(node, "decorator_list", ())))
+    names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
+    first = min(part.lineno for part in (node, *getattr(node, "decorator_list", ())))
     return code.co_firstlineno == first and [*code.co_varnames[: code.co_argcount]] == names
 
 
@@ -403,12 +410,12 @@ def _text(code: CodeType) -> str:
 
 def _running(values: Mapping[str, Any]) -> FrameType | None:
     """The frame of the notebook's running cell, from which this process came here."""
-    frame, found = inspect.currentframe(), None
+    frame, cell = inspect.currentframe(), None
     while frame:
         if frame.f_globals is values and frame.f_locals is values:
-            found = frame
+            cell = frame
         frame = frame.f_back
-    return found
+    return cell
 
 
 def _cells(values: Mapping[str, Any], code: CodeType, running: FrameType | None) -> list[str]:
@@ -428,8 +435,8 @@ def _cells(values: Mapping[str, Any], code: CodeType, running: FrameType | None)
 
 
 def _sha256(path: Path) -> str:
-    told = path.stat()
-    return _sha256_of(path, told.st_size, told.st_mtime_ns)
+    status = path.stat()
+    return _sha256_of(path, status.st_size, status.st_mtime_ns)
 
 
 @functools.cache

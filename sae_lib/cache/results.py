@@ -20,8 +20,8 @@ def result_path(name: str, small: bool = False) -> Path:
 def save_result(path: Path, result: Mapping[str, Any], command: str, **about: Any) -> None:
     """Write a record of two parts, as `save_figure` does: `result`, the numbers; `run`, what made them.
 
-    `run` holds the command, the commit, the versions of torch and Python, the device and the threads, and what `about` adds or puts in
-    place of these. The file is written as a whole or not at all.
+    `run` holds the command, the commit, the versions of torch and Python, the device and the threads, and what `about`
+    adds or puts in place of these. The file is written as a whole or not at all.
     """
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     run = {"command": command, "commit": commit_hash(), "torch": torch.__version__}

@@ -32,12 +32,12 @@ class Statement:
         self.text = "\n".join(lines[node.lineno - 1 : node.end_lineno]) if lines else ""
         bound, inner = bound_names([node], package), list(_inner(node))
         self.imports = {name: target for name, target in bound.items() if target}
-        self.only_imports = all(isinstance(each, _IMPORTS) or _is_docstring(each) for each in inner) and bool(bound)
+        self.only_imports = all(isinstance(part, _IMPORTS) or _is_docstring(part) for part in inner) and bool(bound)
         whole = isinstance(node, (*DEFINITIONS, *_IMPORTS, ast.Assign)) or (
             isinstance(node, ast.AnnAssign) and node.value is not None
         )
         self.binds = set(bound) if whole else set()
-        self.touches = (set(bound) | {name for each in inner for name in _changed(each)}) - self.binds
+        self.touches = (set(bound) | {name for part in inner for name in _changed(part)}) - self.binds
         self.acts = not is_main(node) and any(map(_acts, inner))
 
     @property
@@ -57,7 +57,7 @@ class Statement:
         """What it reads from outside itself, in the order of the text."""
         reader = _Reader(self.package)
         reader.visit(self.node)
-        return tuple(reader.found)
+        return tuple(reader.collected)
 
 
 def bound_names(nodes: Iterable[ast.AST], package: str) -> Names:
@@ -71,7 +71,7 @@ def bound_names(nodes: Iterable[ast.AST], package: str) -> Names:
         elif isinstance(node, DEFINITIONS):
             names.setdefault(node.name, None)
         elif isinstance(node, _COMPREHENSIONS):
-            names |= {each.target.id: None for each in walk(node) if isinstance(each, ast.NamedExpr)}
+            names |= {child.target.id: None for child in walk(node) if isinstance(child, ast.NamedExpr)}
         elif isinstance(node, ast.Global | ast.Nonlocal):
             elsewhere.update(node.names)
         elif not isinstance(node, ast.Lambda):
@@ -86,21 +86,21 @@ def children(node: ast.AST) -> Iterator[ast.AST]:
         if isinstance(value, ast.AST):
             yield value
         elif type(value) is list:
-            yield from (each for each in value if isinstance(each, ast.AST))
+            yield from (child for child in value if isinstance(child, ast.AST))
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:
     yield node
-    for each in children(node):
-        yield from walk(each)
+    for child in children(node):
+        yield from walk(child)
 
 
 def _imported(node: ast.Import | ast.ImportFrom, package: str) -> Names:
     if isinstance(node, ast.Import):
-        return {each.asname or each.name.split(".")[0]: _target(each) for each in node.names}
+        return {alias.asname or alias.name.split(".")[0]: _target(alias) for alias in node.names}
     start = package.rsplit(".", node.level - 1)[0] if node.level else ""
     origin = ".".join(filter(None, (start, node.module)))
-    return {each.asname or each.name: f"{origin}.{each.name}" for each in node.names}
+    return {alias.asname or alias.name: f"{origin}.{alias.name}" for alias in node.names}
 
 
 def _target(alias: ast.alias) -> str:
@@ -126,15 +126,15 @@ def _inner(node: ast.AST) -> Iterator[ast.AST]:
         yield node
         return
     for name in ("body", "orelse", "finalbody", "handlers", "cases"):
-        for each in getattr(node, name, ()):
-            yield from _inner(each)
+        for child in getattr(node, name, ()):
+            yield from _inner(child)
 
 
 def _changed(node: ast.AST) -> Iterator[str]:
     """Names whose objects a simple statement changes: `x[...] = `, `x.y = `, `x += `, `del x[...]`, `x.append(...)`."""
     match node:
         case ast.Assign() | ast.Delete():
-            changed = [each for target in node.targets for each in walk(target) if _is_part(each)]
+            changed = [child for target in node.targets for child in walk(target) if _is_part(child)]
         case ast.AugAssign() | ast.AnnAssign():
             changed = [node.target]
         case ast.Expr(value=ast.Call(func=ast.Attribute())):
@@ -161,7 +161,7 @@ def _acts(node: ast.AST) -> bool:
     """Whether a simple statement is no binding, import or docstring."""
     if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        return any(_is_part(each) for target in targets for each in walk(target))
+        return any(_is_part(child) for target in targets for child in walk(target))
     return not isinstance(node, (*DEFINITIONS, *_IMPORTS, ast.Pass, ast.Lambda)) and not _is_docstring(node)
 
 
@@ -170,7 +170,7 @@ def _is_docstring(node: Any) -> bool:
 
 
 def is_main(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and "__name__" in {each.id for each in walk(node.test) if is_name(each)}
+    return isinstance(node, ast.If) and "__name__" in {child.id for child in walk(node.test) if is_name(child)}
 
 
 def is_name(node: ast.AST) -> bool:
@@ -186,9 +186,9 @@ def _dump(node: Any, parts: list[str]) -> None:
                 _dump(value, parts)
         parts.append(")")
     elif type(node) is list:
-        for each in node:
-            if not isinstance(each, _IMPORTS) and not _is_docstring(each):
-                _dump(each, parts)
+        for child in node:
+            if not isinstance(child, _IMPORTS) and not _is_docstring(child):
+                _dump(child, parts)
                 parts.append(",")
     else:
         parts.append(repr(node))
@@ -199,7 +199,7 @@ class _Reader(ast.NodeVisitor):
 
     def __init__(self, package: str):
         self.package = package
-        self.found: dict[Read, None] = {}
+        self.collected: dict[Read, None] = {}
         self.scopes: list[Names] = []
         """What the functions around bind."""
         self.bound: Names = {}
@@ -208,11 +208,11 @@ class _Reader(ast.NodeVisitor):
 
     def read(self, chain: tuple[str, ...]) -> None:
         scopes = [*self.scopes[::-1], *([] if self.late else [self.bound])]
-        scope = next((each for each in scopes if chain[0] in each), None)
+        scope = next((names for names in scopes if chain[0] in names), None)
         if scope is None:
-            self.found[Read(chain, self.late)] = None
+            self.collected[Read(chain, self.late)] = None
         elif target := scope[chain[0]]:
-            self.found[Read((*target.split("."), *chain[1:]), self.late, True)] = None
+            self.collected[Read((*target.split("."), *chain[1:]), self.late, True)] = None
 
     def visit_Name(self, node):
         if isinstance(node.ctx, ast.Load):
@@ -250,24 +250,24 @@ class _Reader(ast.NodeVisitor):
 
     def visit_AnnAssign(self, node):
         self.annotation(node.annotation)
-        self.each(node.value, node.target)
+        self.visit_all(node.value, node.target)
 
     def visit_Assign(self, node):
-        self.each(node.value, *node.targets)
+        self.visit_all(node.value, *node.targets)
 
     def visit_AugAssign(self, node):
         if isinstance(node.target, ast.Name):
             self.read((node.target.id,))
-        self.each(node.value, node.target)
+        self.visit_all(node.value, node.target)
 
     def visit_Global(self, node):
         for name in node.names:
             self.read((name,))
 
     def visit_NamedExpr(self, node):
-        self.each(node.value, node.target)
+        self.visit_all(node.value, node.target)
 
-    def each(self, *nodes):
+    def visit_all(self, *nodes):
         for node in nodes:
             if node is not None:
                 self.visit(node)
@@ -275,7 +275,7 @@ class _Reader(ast.NodeVisitor):
     def visit_FunctionDef(self, node):
         arguments = node.args
         every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
-        self.each(*node.decorator_list, *arguments.defaults, *arguments.kw_defaults)
+        self.visit_all(*node.decorator_list, *arguments.defaults, *arguments.kw_defaults)
         for argument in filter(None, every):
             self.annotation(argument.annotation)
         self.annotation(node.returns)
@@ -286,29 +286,29 @@ class _Reader(ast.NodeVisitor):
     visit_AsyncFunctionDef = visit_FunctionDef
 
     def visit_Lambda(self, node):
-        self.each(*node.args.defaults, *node.args.kw_defaults)
+        self.visit_all(*node.args.defaults, *node.args.kw_defaults)
         self.function([node.args, node.body], [node.body])
 
     def function(self, nodes, body):
         self.scopes.append(bound_names(nodes, self.package))
         late, self.late = self.late, True
-        self.each(*body)
+        self.visit_all(*body)
         self.late = late
         self.scopes.pop()
 
     def comprehension(self, node):
         first = node.generators[0].iter
         self.visit(first)
-        self.scopes.append(bound_names([each.target for each in node.generators], self.package))
+        self.scopes.append(bound_names([generator.target for generator in node.generators], self.package))
         for generator in node.generators:
-            self.each(*([] if generator.iter is first else [generator.iter]), *generator.ifs)
-        self.each(*([node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]))
+            self.visit_all(*([] if generator.iter is first else [generator.iter]), *generator.ifs)
+        self.visit_all(*([node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]))
         self.scopes.pop()
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = comprehension
 
     def visit_ClassDef(self, node):
-        self.each(*node.decorator_list, *node.bases, *(keyword.value for keyword in node.keywords))
+        self.visit_all(*node.decorator_list, *node.bases, *(keyword.value for keyword in node.keywords))
         self.branches(node.body)
         if not self.late:
             self.bound[node.name] = None
@@ -318,7 +318,7 @@ class _Reader(ast.NodeVisitor):
         before, bound = self.bound, []
         for body in bodies:
             self.bound = dict(before)
-            self.each(*body)
+            self.visit_all(*body)
             bound.append(self.bound)
         self.bound = before
         return bound
@@ -339,14 +339,14 @@ class _Reader(ast.NodeVisitor):
         self.branches(node.body, node.orelse)
 
     def visit_Try(self, node):
-        self.branches([*node.body, *node.orelse], *([each] for each in node.handlers), node.finalbody)
+        self.branches([*node.body, *node.orelse], *([handler] for handler in node.handlers), node.finalbody)
 
     visit_TryStar = visit_Try
 
     def visit_ExceptHandler(self, node):
         if node.name and not self.late:
             self.bound[node.name] = None
-        self.each(node.type, *node.body)
+        self.visit_all(node.type, *node.body)
 
     def visit_Match(self, node):
         self.visit(node.subject)

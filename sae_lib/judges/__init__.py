@@ -1,4 +1,7 @@
-"""What looks at pictures from outside the models that drew them: attributes (pocket), CLIP, perceptual distance, grounded masks (sdxl)."""
+"""What looks at pictures from outside, independently of the models that drew them.
+
+An attribute judge, CLIP, a perceptual distance, and masks of what a phrase names.
+"""
 
 import lazy_loader
 

@@ -1,20 +1,16 @@
 """Judges that say what a picture shows, independently of the models that drew it."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from sae_lib.pocket.judge import Judgement
+    from sae_lib.pocket.judge import Judgement, SeenObject
     from sae_lib.pocket.world import Scene
-
-from typing import NamedTuple
-
-import torch.nn.functional as F
-from jaxtyping import Int
 
 
 class Truth(NamedTuple):
@@ -60,14 +56,14 @@ class Truth(NamedTuple):
         return shown / self.valid.sum((0, 1)).clamp(min=1)
 
     def disagreement(self, other: "Truth") -> Float[Tensor, " values"]:
-        """Of the cells that show a value by either truth, and can be said by both, the share on which they disagree."""
+        """Share of the cells on which two truths disagree, of those that show a value by either and are valid in both."""
         both = self.valid & other.valid
         either = ((self.present | other.present) & both).sum((0, 1))
         return ((self.present != other.present) & both).sum((0, 1)) / either.clamp(min=1)
 
 
 def load_judge(scale: str = "pocket", device: str | torch.device = "cpu") -> nn.Module:
-    """The judge of a scale: at pocket scale the dense attribute judge (`sae_lib.pocket.judge.judge_images` reads pictures with it).
+    """The judge of a scale: at pocket and smoke scale the dense attribute judge, for `judge_images`.
 
     Raises ValueError at sdxl scale, where nothing knows the truth.
     """
@@ -88,7 +84,7 @@ def attribute_values() -> list[tuple[str, str]]:
 def mean_by_family(per_value: Float[Tensor, "values ..."]) -> Float[Tensor, "families ..."]:
     """Means over the values of each attribute, from one number or more per value in the order of `attribute_values`."""
     names = [name for name, _ in attribute_values()]
-    rows = {name: torch.tensor([each == name for each in names]) for name in dict.fromkeys(names)}
+    rows = {name: torch.tensor([other == name for other in names]) for name in dict.fromkeys(names)}
     return torch.stack([per_value[mine].mean(0) for mine in rows.values()])
 
 
@@ -102,36 +98,36 @@ def exact_truth(scenes: "Sequence[Scene]", grid: int) -> Truth:
 
 
 def see_values(judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"]) -> Float[Tensor, "pictures values"]:
-    """Which attribute values the judge sees, on any object or in the scene: 0 or 1, and 0 where it abstains."""
+    """Which attribute values the judge sees on any object or in the scene: 1 or 0, and 0 where it abstains."""
     from sae_lib.pocket.judge import judge_images
 
     return values_in(judge_images(judge, pictures))
 
 
 def values_in(judgements: "Sequence[Judgement]") -> Float[Tensor, "pictures values"]:
-    """Which attribute values there are in what the judge sees, on any object or in the scene: 0 or 1, and 0 where it abstains."""
+    """Which attribute values judgements name, of any object or of the scene: 1 or 0, and 0 where the judge abstains."""
     from sae_lib.pocket.judge import NONE
     from sae_lib.pocket.statements import nearest_position
 
     places = {pair: place for place, pair in enumerate(attribute_values())}
     seen = torch.zeros(len(judgements), len(places))
     for row, judgement in zip(seen, judgements, strict=True):
-        found = set(judgement.scene.items())
+        named = set(judgement.scene.items())
         for thing in judgement.objects:
-            found |= {*thing.attributes.items(), ("position", nearest_position(thing.centre))}
-        row[[places[pair] for pair in found if pair[1] != NONE]] = 1
+            named |= {*thing.attributes.items(), ("position", nearest_position(thing.centre))}
+        row[[places[pair] for pair in named if pair[1] != NONE]] = 1
     return seen
 
 
 def judge_truth(judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"], grid: int) -> Truth:
-    """What is true of each cell of the pictures by the judge: its probabilities; a position is that of the object there."""
+    """The truth of each cell by the judge's probabilities; a cell has the position of the object that covers it."""
     return judge_and_truth(judge, pictures, [grid])[1][grid]
 
 
 def judge_and_truth(
     judge: nn.Module, pictures: Float[Tensor, "pictures 3 64 64"], grids: Iterable[int]
 ) -> "tuple[list[Judgement], dict[int, Truth]]":
-    """What the judge sees in the pictures, and `judge_truth` by grid, from one look at each."""
+    """What the judge sees in the pictures, and `judge_truth` by grid; every picture is judged once."""
     from sae_lib.pocket.judge import judge_parts
 
     truths, judgements = {grid: [] for grid in sorted(grids)}, []
@@ -144,7 +140,7 @@ def judge_and_truth(
 
 
 def _shares(judgements: "list[Judgement]", logits: dict[str, Tensor]) -> list[Tensor]:
-    """Of each attribute, its values' shares of every pixel."""
+    """By attribute, the shares of its values in every pixel."""
     from sae_lib.pocket.statements import nearest_position
     from sae_lib.pocket.world import ANCHORS, ATTRIBUTES
 
@@ -160,22 +156,35 @@ def _shares(judgements: "list[Judgement]", logits: dict[str, Tensor]) -> list[Te
     return list(shares.values())
 
 
-def judge_edit(case, before: "Judgement", after: "Judgement", region: Bool[Tensor, "64 64"]) -> tuple[bool, float]:
+@runtime_checkable
+class AskedEdit(Protocol):
+    """What `judge_edit` reads of a case of RIEBench in the pocket world (`editing.Case`)."""
+
+    category: int
+    truth: Any
+    """`attribute` and `value` that the edit asks for."""
+
+
+def judge_edit(
+    case: AskedEdit, before: "Judgement", after: "Judgement", region: Bool[Tensor, "64 64"]
+) -> tuple[bool, float]:
     """Whether a pocket edit did what it was asked for, and how much of the rest it changed.
 
     before, after: what the judge sees in the original and in the edited picture.
 
-    Success: of the objects that lie in the region for the most part (over half of their pixels), one has the new value;
-    an added one is there, a deleted shape is nowhere, and no object in the region has a shape that the judge abstains from. A
-    background or style is the scene's. What the judge abstains from is no new value. Rest: of the attributes of
-    the objects outside the region in the original, and of the scene, the share that is no longer what it was; an
-    object that is gone has lost them all.
+    An object lies in the region if over half of its pixels do. The edit succeeds if an object in the region has
+    the new value. An added object must be there. A deleted shape must be nowhere, and the judge may abstain from
+    the shape of no object in the region. A background or style is the scene's. A value from which the judge
+    abstains is no new value.
+
+    The rest are the attributes of the scene and of the objects outside the region in the original. The second number is
+    the share of them that is no longer what it was; an object that is gone has lost all of its attributes.
     """
     from sae_lib.pocket.judge import NONE
 
     truth = case.truth
 
-    def inside(thing) -> bool:
+    def inside(thing: "SeenObject") -> bool:
         return bool((thing.mask & region).sum() > 0.5 * thing.mask.sum())
 
     kept = {name: before.scene[name] == after.scene[name] for name in before.scene if name != truth.attribute}

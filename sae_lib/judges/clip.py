@@ -1,4 +1,7 @@
-"""CLIP: how well pictures and texts go together, on a scale of cosines. The authors' at sdxl scale, a small one of our own else."""
+"""CLIP: how well pictures and texts go together, on a scale of cosines.
+
+At sdxl scale it is the authors' CLIP, at the other scales a small one of our own.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +27,7 @@ class Clip:
     model: CLIPModel
     tokenizer: CLIPTokenizer
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
-    """What the model takes off each colour; by default OpenAI's."""
+    """Subtracted from each colour channel; by default OpenAI's numbers."""
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
     @torch.inference_mode()
@@ -59,19 +62,19 @@ class Clip:
             ).clamp(0, 1)
         top, left = ((side - size) // 2 for side in x.shape[-2:])
         x = x[..., top : top + size, left : left + size]
-        mean, std = (x.new_tensor(each).view(3, 1, 1) for each in (self.mean, self.std))
-        found = self.model.get_image_features(pixel_values=(x - mean) / std)
-        return F.normalize(found.pooler_output, dim=-1).cpu()
+        mean, std = (x.new_tensor(numbers).view(3, 1, 1) for numbers in (self.mean, self.std))
+        embedded = self.model.get_image_features(pixel_values=(x - mean) / std)
+        return F.normalize(embedded.pooler_output, dim=-1).cpu()
 
 
 def load_clip(scale: str = "pocket", source: str = "", device: str | torch.device = "cpu") -> Clip:
     """The CLIP of a scale.
 
-    pocket and smoke (and what a rehearsal measures with): ours, trained on rendered scenes and their captions alone, so
-    that it knows nothing of the diffusion models. sdxl: `source`, a folder or a name on the Hub, by default that of the
-    authors' search.
+    At pocket and smoke scale, and in a rehearsal, it is ours, trained only on rendered scenes and their captions, so
+    that it knows nothing of the diffusion models. At sdxl scale it is `source`, a folder or a name on the Hub, by
+    default the CLIP of the authors' search.
 
-    Raises ValueError for an unknown scale, ConnectionError if the model is neither here nor to be had.
+    Raises ValueError for an unknown scale, ConnectionError if the model is not on this machine and cannot be fetched.
     """
     get_scale(scale)
     if scale != "sdxl" or source == "pocket":
@@ -83,5 +86,6 @@ def load_clip(scale: str = "pocket", source: str = "", device: str | torch.devic
         return Clip(CLIPModel.from_pretrained(name).eval().to(device), CLIPTokenizer.from_pretrained(name))
     except OSError as error:
         raise ConnectionError(
-            f"CLIP {name!r} is not on this machine and cannot be fetched: download it from the Hub, or give its folder. {error}"
+            f"CLIP {name!r} is not on this machine and cannot be fetched: "
+            f"download it from the Hub, or give its folder. {error}"
         ) from error

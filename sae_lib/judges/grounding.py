@@ -1,4 +1,4 @@
-"""Masks of what a phrase names in a photograph: boxes by GroundingDINO, their outlines by SAM 2.1 (RIEBench, paper.md 4.2)."""
+"""Masks of what a phrase names in a photograph: boxes by GroundingDINO, outlines by SAM 2.1 (RIEBench, paper: 4.2)."""
 
 from dataclasses import dataclass
 
@@ -21,17 +21,17 @@ DINO, SAM = "IDEA-Research/grounding-dino-tiny", "facebook/sam2.1-hiera-large"
 """On the Hub: GroundingDINO SwinT-OGC, SAM 2.1 hiera-large."""
 
 BOX_THRESHOLD = 0.25
-"""In force in the authors' code."""
+"""The value that the authors' code uses."""
 
 _SIDES = {"dino": 800, "sam": 1024}
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's, of both models."""
+"""ImageNet's numbers, which both models use."""
 
 
 def _prepare(picture: Float[Tensor, "3 height width"], side: int) -> Float[Tensor, "1 3 side side"]:
-    """Resized and standardised, as both models want it; without torchvision, which their own processors need."""
+    """Resizes and standardises as both models want it, without torchvision, which their own processors need."""
     resized = F.interpolate(picture[None].float(), (side, side), mode="bilinear", antialias=True, align_corners=False)
-    mean, std = (resized.new_tensor(each).view(3, 1, 1) for each in (_MEAN, _STD))
+    mean, std = (resized.new_tensor(numbers).view(3, 1, 1) for numbers in (_MEAN, _STD))
     return (resized - mean) / std
 
 
@@ -48,29 +48,30 @@ class GroundedSAM:
 
     @torch.inference_mode()
     def __call__(self, picture: Float[Tensor, "3 height width"], noun: str) -> Bool[Tensor, "instances height width"]:
-        """The outline of each box above the threshold; of square pictures only, as SDXL draws them."""
+        """The outline in each box above the threshold. Pictures must be square, as SDXL draws them."""
         picture = picture.to(self.dino.device)
         boxes = self.boxes(picture, noun)
         if len(boxes) == 0:
             return torch.zeros(0, *picture.shape[-2:], dtype=torch.bool)
         side = self.sides[1]
-        found = self.sam(pixel_values=_prepare(picture, side), input_boxes=side * boxes[None], multimask_output=False)
-        masks = found.pred_masks.reshape(1, len(boxes), *found.pred_masks.shape[-2:])
+        asked = {"input_boxes": side * boxes[None], "multimask_output": False}
+        outlined = self.sam(pixel_values=_prepare(picture, side), **asked)
+        masks = outlined.pred_masks.reshape(1, len(boxes), *outlined.pred_masks.shape[-2:])
         return F.interpolate(masks.float(), picture.shape[-2:], mode="bilinear", align_corners=False)[0].cpu() > 0
 
     def boxes(self, picture: Float[Tensor, "3 height width"], noun: str) -> Float[Tensor, "boxes 4"]:
-        """Left, top, right, bottom in shares of the picture, of boxes whose best word scores above the threshold."""
+        """The boxes whose best word scores above the threshold: left, top, right, bottom as shares of the picture."""
         words = self.tokenizer(noun.lower().rstrip(". ") + ".", return_tensors="pt").to(picture.device)
-        found = self.dino(pixel_values=_prepare(picture, self.sides[0]), **words)
-        score = found.logits[0].sigmoid().amax(-1)
-        middle, size = found.pred_boxes[0][score > self.threshold].float().split(2, 1)
+        detected = self.dino(pixel_values=_prepare(picture, self.sides[0]), **words)
+        score = detected.logits[0].sigmoid().amax(-1)
+        middle, size = detected.pred_boxes[0][score > self.threshold].float().split(2, 1)
         return torch.cat([middle - size / 2, middle + size / 2], 1).clamp(0, 1)
 
 
 def load_grounded_sam(rehearsal: bool = False, device: str | torch.device = "cpu") -> GroundedSAM:
-    """From the Hub or this machine; of tiny random weights, which find some boxes everywhere, in a rehearsal.
+    """Both models, from this machine or the Hub; in a rehearsal tiny ones of random weights, which box everything.
 
-    Raises ConnectionError if a model is neither here nor to be had.
+    Raises ConnectionError if a model is not on this machine and cannot be fetched.
     """
     if rehearsal:
         return _random_grounded_sam(device)
@@ -93,21 +94,12 @@ def _random_grounded_sam(device: str | torch.device) -> GroundedSAM:
     )
     narrow = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
     narrow |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_queries": 4}
-    backbone = {
-        "embed_dim_per_stage": [8, 16, 32, 64],
-        "num_attention_heads_per_stage": [1, 1, 2, 2],
-        "image_size": [64, 64],
-    }
-    backbone |= {"blocks_per_stage": [1, 1, 1, 1], "hidden_size": 8}
+    backbone = {"embed_dim_per_stage": [8, 16, 32, 64], "num_attention_heads_per_stage": [1, 1, 2, 2], "hidden_size": 8}
+    backbone |= {"blocks_per_stage": [1, 1, 1, 1], "image_size": [64, 64]}
     vision = {"backbone_config": {"model_type": "sam2_hiera_det_model", **backbone}, "fpn_hidden_size": 32}
     vision |= {"backbone_channel_list": [64, 32, 16, 8], "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]}
-    decoder = {
-        "hidden_size": 32,
-        "mlp_dim": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "iou_head_hidden_dim": 32,
-    }
+    decoder = {"hidden_size": 32, "mlp_dim": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    decoder |= {"iou_head_hidden_dim": 32}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         dino = GroundingDinoForObjectDetection(GroundingDinoConfig(backbone_config=swin, text_config=bert, **narrow))

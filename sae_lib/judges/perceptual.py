@@ -11,17 +11,18 @@ Pictures = Float[Tensor, "pictures 3 height width"]
 Distances = Callable[[Tensor], Float[Tensor, "references pictures"]]
 
 _AT_ONCE = 16
-"""Pictures; the distance does not depend on it."""
+"""Pictures per batch; the distance does not depend on it."""
 
 
 def load_perceptual(scale: str, pipe: StableDiffusionXLPipeline, rehearsal: bool = False) -> "LPIPS | EncoderDistance":
-    """The perceptual distance of a scale, for pictures with values in [0, 1]; one number a pair, 0 for equal ones.
+    """The perceptual distance of a scale: one number per pair of pictures with values in [0, 1]; equal ones have 0.
 
-    sdxl: AlexNet LPIPS as the authors use (torchmetrics; wants the extra `.[sdxl]`). pocket, smoke and rehearsal: the
-    same formula on the layers of the pipeline's own VAE encoder, all weighing alike; values of the two are not comparable.
+    At sdxl scale it is AlexNet LPIPS, as the authors use it (torchmetrics; wants the extra `.[sdxl]`). At pocket and
+    smoke scale and in a rehearsal it is the same formula on the layers of the pipeline's own VAE encoder, all of equal
+    weight. Values of the two are not comparable.
 
     Raises at sdxl scale ModuleNotFoundError if the extra is not installed, ConnectionError if AlexNet's weights are
-    neither in torchvision's cache nor to be had; ValueError from the distance for pictures of different shapes.
+    not in torchvision's cache and cannot be fetched; ValueError from the distance for pictures of different shapes.
     """
     if scale != "sdxl" or rehearsal:
         return EncoderDistance(pipe.vae)
@@ -58,11 +59,12 @@ class LPIPS:
 class EncoderDistance:
     """LPIPS's formula on a VAE's encoder.
 
-    sum over the encoder's stages of mean over positions of |u(a) - u(b)|^2,   u = a stage's output, unit length
-    over its channels
+        sum over the encoder's stages of the mean over positions of |u(a) - u(b)|^2
+
+    where u is a stage's output, scaled to unit length over its channels.
     """
 
-    def __init__(self, vae):
+    def __init__(self, vae: nn.Module):
         self._vae = vae
 
     def __call__(self, a: Pictures, b: Float[Tensor, "..."]) -> Float[Tensor, " pictures"]:
@@ -78,12 +80,12 @@ class EncoderDistance:
             for reference in references:
                 _refuse_other_shape(reference, pictures)
             units = self._units(pictures)
-            return torch.stack([_sum_of_squares(each, units) for each in kept])
+            return torch.stack([_sum_of_squares(reference, units) for reference in kept])
 
         return distances
 
     def _units(self, pictures: Pictures) -> list[list[Tensor]]:
-        """Some pictures at a time, u of each stage."""
+        """u of each stage, for some pictures at a time."""
         stages: list[Tensor] = []
         hooks = [
             block.register_forward_hook(lambda _module, _args, output: stages.append(output))

@@ -1,4 +1,7 @@
-"""Stage 1, the diffusion models: pipelines of each scale, the U-Net's blocks by the paper's codes, prompts, noise and counts."""
+"""Stage 1, the diffusion models.
+
+The pipelines of each scale, the U-Net's blocks by the paper's codes, prompts, noise, and how much each scale does.
+"""
 
 import lazy_loader
 

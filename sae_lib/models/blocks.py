@@ -38,8 +38,7 @@ BLOCKS = {
     "up.2.r1": "unet.up_blocks.2.resnets.1",
     "up.2.r2": "unet.up_blocks.2.resnets.2",
 }
-"""Code -> module path in the pipeline, in the order in which the U-Net runs them: 17 ResNets and 11 attention
-blocks."""
+"""Code -> module path in the pipeline: 17 ResNets and 11 attention blocks, in the order in which they run."""
 
 ATTENTION_BLOCKS = tuple(code for code, path in BLOCKS.items() if "attentions" in path)
 """The 11 cross-attention transformer blocks (paper: Fig. 10)."""
@@ -48,16 +47,22 @@ PAPER_BLOCKS = ("down.2.1", "mid.0", "up.0.0", "up.0.1")
 """The four blocks whose updates the paper decomposes in SDXL Turbo, in the paper's order."""
 
 AUTHORS_ORDER = ("down.2.1", "up.0.1", "up.0.0", "mid.0")
-"""The same four as the authors' code of RIEBench concatenates their features; ties in a selection fall to the earlier one."""
+"""The same four in the order in which the authors' code of RIEBench concatenates their features. In a selection the
+earlier of two equal features is taken."""
 
 
 def select_blocks(blocks: str | Iterable[str], scale: str) -> tuple[str, ...]:
     """The blocks that a notebook or a command works with.
 
-    blocks: "chosen", those that a rule chose for the pocket U-Net by what they write (notebook 05), most of it first; "paper", the
-    paper's four; codes with commas, or a sequence of codes; "" for "chosen" at pocket and smoke scale, "paper" at sdxl scale.
+    blocks is one of:
 
-    Raises ValueError for unknown or repeated codes, or another word, and for "chosen" at sdxl scale, where nothing was chosen.
+    - "chosen": the blocks that a rule chose for the pocket U-Net by what they write, the most important first;
+    - "paper": the paper's four;
+    - codes with commas, or a sequence of codes;
+    - "": the same as "chosen" at pocket and smoke scale, as "paper" at sdxl scale.
+
+    Raises ValueError for unknown or repeated codes, for another word, and for "chosen" at sdxl scale, where
+    no blocks were chosen.
     """
     if not isinstance(blocks, str):
         codes = tuple(blocks)
@@ -66,8 +71,8 @@ def select_blocks(blocks: str | Iterable[str], scale: str) -> tuple[str, ...]:
     elif blocks in ("", "chosen"):
         if scale == "sdxl":
             raise ValueError(
-                'blocks is "chosen" and no blocks were chosen for SDXL: look at the figures of notebook 05 at sdxl scale, '
-                'and name blocks with commas, as in "down.2.1,up.0.1"'
+                'blocks is "chosen" and no blocks were chosen for SDXL: look at the figures of notebook 05 at sdxl '
+                'scale, and name blocks with commas, as in "down.2.1,up.0.1"'
             )
         from sae_lib.pocket.chosen import load_choice
 
@@ -77,7 +82,8 @@ def select_blocks(blocks: str | Iterable[str], scale: str) -> tuple[str, ...]:
     for code in codes:
         if code not in ATTENTION_BLOCKS:
             raise ValueError(
-                f'unknown block {code!r}; choose "chosen", "paper", or codes with commas of {", ".join(ATTENTION_BLOCKS)}'
+                f'unknown block {code!r}; choose "chosen", "paper", or codes with commas of '
+                f"{', '.join(ATTENTION_BLOCKS)}"
             )
     if len(set(codes)) < len(codes):
         raise ValueError(f"blocks {', '.join(codes)}: one is named twice")
@@ -88,8 +94,10 @@ _FEED_FORWARD = "/ff."
 
 
 def feed_forwards(pipe: "diffusers.StableDiffusionXLPipeline", blocks: Iterable[str]) -> list[str]:
-    """The codes of all feed-forward layers of some attention blocks: "mid.0/ff.0" is the GEGLU of `mid.0`'s first
-    transformer layer, whose outputs are the paper's neurons."""
+    """The codes of all feed-forward layers of some attention blocks.
+
+    "mid.0/ff.0" is the GEGLU of `mid.0`'s first transformer layer; its outputs are the paper's neurons.
+    """
     return [
         f"{block}{_FEED_FORWARD}{layer}"
         for block in blocks
@@ -112,13 +120,20 @@ def find_block(pipe: "diffusers.StableDiffusionXLPipeline", block: str) -> nn.Mo
 
 
 def grid_of(pipe: "diffusers.StableDiffusionXLPipeline", block: str) -> int:
-    """Cells along each side of a block's maps: 16 for `mid.0` and its neighbours in SDXL Turbo at 512 px, 8 in the pocket models, and
-    twice or four times as many in the levels above."""
+    """Cells along each side of a block's maps.
+
+    For `mid.0` and its neighbours they are 16 in SDXL Turbo at 512 px and 8 in the pocket models; in the levels above
+    twice or four times as many.
+    """
     return pipe.unet.config.sample_size >> _level(pipe, block)
 
 
 def width_of(pipe: "diffusers.StableDiffusionXLPipeline", block: str) -> int:
-    """Dimensions of a block's update: 1,280 for `mid.0` and its neighbours in SDXL, 128 in the pocket models; fewer in the levels above."""
+    """Dimensions of a block's update.
+
+    For `mid.0` and its neighbours they are 1,280 in SDXL and 128 in the pocket models; in the levels
+    above they are fewer.
+    """
     return pipe.unet.config.block_out_channels[_level(pipe, block)]
 
 

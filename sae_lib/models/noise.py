@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 NOISE_RULES = ("prompt", "batch of 50")
-"""`"prompt"`: a generator a prompt (the authors' newer script). `"batch of 50"`: a generator for each 50 prompts in a row,
-which draws all 50 at once (the authors' training data)."""
+""""prompt": one generator per prompt (the authors' newer script). "batch of 50": one generator per 50 consecutive
+prompts, which draws the noise of all 50 at once (the authors' training data)."""
 
 _GROUP = 50
 
@@ -21,8 +21,8 @@ def prompt_generator(seed: int, index: int) -> torch.Generator:
 class Noise:
     """The noise of some prompts: each `draw()` is the next, `[prompts, *shape]`, float32 on the CPU.
 
-    The first draw is where denoising starts; an ancestral scheduler takes one more at each step. Drawn in float32
-    whatever the model's dtype, so that it does not depend on it.
+    Denoising starts from the first draw; an ancestral scheduler takes one more at each step. The noise is float32 for
+    any dtype of the model, so that it does not depend on the dtype.
 
     Raises ValueError for an unknown rule.
     """

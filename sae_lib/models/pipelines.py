@@ -1,12 +1,12 @@
 """Load the diffusion pipelines of each scale: plain `StableDiffusionXLPipeline`s, nothing subclassed or patched."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import StableDiffusionXLPipeline
 
+from sae_lib.cache.space import refuse_without_disk
 from sae_lib.models.rehearsal import PARAMETERS, random_pipeline, refuse_if_too_large, width_divisor
 from sae_lib.models.scales import get_scale, set_up_torch
 
@@ -31,14 +31,16 @@ def load_pipeline(
 ) -> StableDiffusionXLPipeline:
     """The pipeline `"turbo"` (called with guidance_scale 0.0) or `"base"` of a scale, ready to call, progress bar off.
 
-    `scale`: `"pocket"` (and its alias `"smoke"`) loads the models shipped with this package; `"sdxl"` the paper's.
-    `source`: for sdxl, a local folder or Hub id in place of the default; `"random"` builds the real configuration with
-    random weights (rehearsal: true shapes, no science), `"random/16"` the same with every width divided by 16.
-    `device`: by default a GPU if there is one. `dtype`: by default float16 for sdxl on a GPU, else float32. From then on torch
-    computes with the scale's threads (`scales.set_up_torch`): one at pocket scale.
+    scale: "pocket" (and its alias "smoke") loads the models shipped with this package, "sdxl" the paper's. source: at
+    sdxl scale a local folder or Hub id in place of the default; "random" builds the real configuration with random
+    weights (rehearsal: true shapes, no science), "random/16" the same with every width divided by 16.
 
-    Raises ValueError for an unknown name, scale or source, or damaged weights; MemoryError or OSError if memory or disk cannot hold
-    what is asked; FileNotFoundError if weights are missing, ConnectionError if they would have to be downloaded and cannot.
+    device: by default a GPU if there is one. dtype: by default float16 for sdxl on a GPU, else float32. From then on
+    torch computes with as many threads as the scale wants (`scales.set_up_torch`): one at pocket scale.
+
+    Raises ValueError for an unknown name, scale or source, or damaged weights; MemoryError or OSError if memory or
+    disk cannot hold what is asked; FileNotFoundError if weights are missing, ConnectionError if they would have to
+    be downloaded and cannot.
     """
     if name not in HUB_IDS:
         raise ValueError(f"unknown pipeline {name!r}; choose one of {', '.join(HUB_IDS)}")
@@ -78,19 +80,17 @@ def _published_pipeline(source: str, device: torch.device, dtype: torch.dtype) -
             return StableDiffusionXLPipeline.from_pretrained(source, local_files_only=True, **settings)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"the folder {source!r} holds no readable SDXL pipeline ({error}); give a folder written by save_pretrained"
+                f"the folder {source!r} holds no readable SDXL pipeline ({error}); "
+                "give a folder written by save_pretrained"
             ) from error
-    free = shutil.disk_usage(Path.home()).free / 1e9
-    if free < _DOWNLOAD_GB:
-        raise OSError(
-            f"{free:.1f} GB of disk are free and {source} takes some {_DOWNLOAD_GB:.0f} GB: free some, or give a local folder as source"
-        )
+    way = "free some, or give a local folder as source"
+    refuse_without_disk(_DOWNLOAD_GB, Path.home(), f"{source} takes some", way)
     try:
         return StableDiffusionXLPipeline.from_pretrained(source, **settings)
     except OSError as error:
         raise ConnectionError(
-            f"{source!r} is not on this machine and cannot be downloaded: connect to the internet, or give the folder of a downloaded copy as source "
-            f"(source='random' rehearses without weights). {error}"
+            f"{source!r} is not on this machine and cannot be downloaded: connect to the internet, or give the folder "
+            f"of a downloaded copy as source (source='random' rehearses without weights). {error}"
         ) from error
 
 

@@ -1,4 +1,7 @@
-"""Where prompts come from: the pocket world's captions, a file, or the paper's data set. Held-out ones are never trained on."""
+"""Where prompts come from: the pocket world's captions, a file, or the paper's data set.
+
+Held-out prompts are never trained on.
+"""
 
 import functools
 import itertools
@@ -24,11 +27,14 @@ _COLUMNS = ("caption", "prompt", "text")
 def load_prompts(scale: str, count: int, split: str = "train", source: str = "") -> list[str]:
     """`count` prompts for training (`"train"`) or for measuring (`"held-out"`); no training prompt is a held-out one.
 
-    pocket and smoke: captions of the pocket world (held-out ones are of scenes that no model or SAE was trained on).
-    sdxl: `source` is a file of prompts, of which the last tenth is held out: text with one prompt a line, or JSONL or
-    Parquet with a column caption, prompt or text; `"pocket"` for a rehearsal; empty for the authors' data set, streamed
-    from the Hub and shuffled as they do, of which the first 1,000 are held out, or `"NAME@REVISION"` for another revision of
-    it than `LAION_REVISION`.
+    At pocket and smoke scale they are captions of the pocket world (held-out ones are of scenes that no model or SAE
+    was trained on). At sdxl scale `source` says where they come from:
+
+    - a file, of which the last tenth is held out: text with one prompt per line, or JSONL or Parquet with a column
+      caption, prompt or text;
+    - "pocket", for a rehearsal;
+    - empty: the authors' data set, streamed from the Hub and shuffled as they do; the first 1,000 are held out;
+    - "NAME@REVISION": another revision of that data set than `LAION_REVISION`.
 
     Raises ValueError for an unknown split, too few prompts, or a damaged file; FileNotFoundError for a missing file,
     ConnectionError without network.
@@ -49,13 +55,14 @@ def load_prompts(scale: str, count: int, split: str = "train", source: str = "")
     prompts = list(itertools.islice(prompts, count))
     if len(prompts) < count:
         raise ValueError(
-            f"{count} {split} prompts were asked for and {source or LAION} has {len(prompts)}: ask for fewer, or give a longer file"
+            f"{count} {split} prompts were asked for and {source or LAION} has {len(prompts)}: "
+            "ask for fewer, or give a longer file"
         )
     return prompts
 
 
 def load_pocket_captions(count: int, split: str = "train") -> list:
-    """The pocket world's `Caption`s, which say what each of them states, for the judge; their texts are what `load_prompts` gives.
+    """The pocket world's `Caption`s, whose texts `load_prompts` gives; they also say, for the judge, what they state.
 
     Raises ValueError for an unknown split.
     """
@@ -101,7 +108,7 @@ def _read_file(path: Path) -> Iterable[str]:
     if path.suffix == ".jsonl":
         lines = [_prompt_of(line, path, number) for number, line in enumerate(lines, 1)]
     if not lines:
-        raise ValueError(f"the prompt file {path} is empty: give one prompt a line")
+        raise ValueError(f"the prompt file {path} is empty: give one prompt per line")
     return lines
 
 

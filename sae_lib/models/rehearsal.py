@@ -1,18 +1,20 @@
 """SDXL's parts with random weights, for rehearsals: true shapes, speed and memory, no science."""
 
-import os
 import re
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from sae_lib.cache.space import refuse_without_memory
+
 PARAMETERS = {"unet": 2.57e9, "vae": 0.084e9, "text_encoder": 0.123e9, "text_encoder_2": 0.695e9}
-"""Of SDXL, by part."""
+"""Parameters of SDXL, by part."""
 _LATENT_SIZES = {"turbo": 64, "base": 128}
 
 
 def width_divisor(source: str) -> int:
+    """What every width is divided by: 1 for "random", 16 for "random/16". Raises ValueError for another source."""
     match = re.fullmatch(r"random(?:/(\d+))?", source)
     if match is None or int(match[1] or 1) not in (1, 2, 4, 8, 16):
         raise ValueError(
@@ -22,7 +24,7 @@ def width_divisor(source: str) -> int:
 
 
 def random_pipeline(name: str, divisor: int, device: torch.device, dtype: torch.dtype) -> StableDiffusionXLPipeline:
-    """SDXL's configuration with seeded random weights, every width divided; pictures shrink too where the divisor is above 1.
+    """SDXL's configuration with seeded random weights. A divisor above 1 divides every width; pictures shrink then too.
 
     The tokenizer is the pocket world's: SDXL's vocabulary cannot be shipped, and random weights know no words.
     """
@@ -39,10 +41,11 @@ def random_pipeline(name: str, divisor: int, device: torch.device, dtype: torch.
             text_encoders = _random_text_encoders(divisor, tokenizer)
     finally:
         torch.set_default_dtype(default)
-    return assemble_pipeline(name, unet.eval(), vae.eval(), *(each.eval() for each in text_encoders), tokenizer)
+    return assemble_pipeline(name, unet.eval(), vae.eval(), *(encoder.eval() for encoder in text_encoders), tokenizer)
 
 
 def random_unet(latent_size: int, divisor: int) -> UNet2DConditionModel:
+    """SDXL's U-Net with random weights, for latents of that size."""
     return UNet2DConditionModel(
         sample_size=latent_size,
         in_channels=4,
@@ -63,6 +66,7 @@ def random_unet(latent_size: int, divisor: int) -> UNet2DConditionModel:
 
 
 def random_vae(latent_size: int, divisor: int) -> AutoencoderKL:
+    """SDXL's autoencoder with random weights, for latents of that size."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
@@ -96,13 +100,5 @@ def _random_text_encoders(divisor: int, tokenizer: CLIPTokenizer) -> tuple[CLIPT
 
 def refuse_if_too_large(parameters: float, device: torch.device, dtype: torch.dtype) -> None:
     """Refuse weights that do not fit into the device's free memory. Raises MemoryError."""
-    need = parameters * dtype.itemsize / 1e9
-    free = (
-        torch.cuda.mem_get_info(device)[0] / 1e9
-        if device.type == "cuda"
-        else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-    )
-    if need > free:
-        raise MemoryError(
-            f"the weights need {need:.1f} GB and {device} has {free:.1f} GB free: use a larger device, a 16-bit dtype, or scale='pocket'"
-        )
+    way = "use a larger device, a 16-bit dtype, or scale='pocket'"
+    refuse_without_memory(parameters * dtype.itemsize / 1e9, device, "the weights need", way)

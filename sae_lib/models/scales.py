@@ -14,13 +14,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything a scale does; the mathematics is the same at each."""
+    """How much of everything a scale does; the mathematics is the same at every scale."""
 
     name: str
     train_prompts: int
     """Prompts whose one-step updates train the SAEs."""
     passes: int
-    """Times that the training vectors are seen (the paper: once)."""
+    """How often the training vectors are seen (the paper: once)."""
     transfer_prompts: int
     """Held-out prompts on which Figure 3 is measured (authors' code: 100)."""
     base_steps: int
@@ -28,11 +28,11 @@ class Scale:
     base_guidance: float
     """Guidance of the base model (authors' code: 7.5 in Figure 3)."""
     harvest_batch: int
-    """Prompts a one-step pipeline call."""
+    """Prompts per one-step pipeline call."""
     transfer_batch: int
-    """Prompts a pipeline call of several steps."""
+    """Prompts per pipeline call of several steps."""
     bootstrap: int
-    """Resamples of an interval."""
+    """Resamples per interval."""
 
 
 SCALES = {
@@ -43,7 +43,10 @@ SCALES = {
 
 
 def get_scale(name: str, rehearsal: bool = False) -> Scale:
-    """The scale of that name; a rehearsal keeps its settings and takes smoke's counts. Raises ValueError for an unknown name."""
+    """The scale of that name; a rehearsal keeps its settings and has smaller counts.
+
+    Raises ValueError for an unknown name.
+    """
     if name not in SCALES:
         raise ValueError(f"unknown scale {name!r}; choose one of {', '.join(SCALES)}")
     scale, smoke = SCALES[name], SCALES["smoke"]
@@ -55,12 +58,14 @@ def get_scale(name: str, rehearsal: bool = False) -> Scale:
 
 
 def set_up_torch(scale: str) -> None:
-    """Let torch compute as a scale wants it, from here on: with one thread at pocket and smoke scale, with all at sdxl scale.
+    """Let torch compute from here on with one thread at pocket and smoke scale, with all threads at sdxl scale.
 
-    The pocket models are too small to be shared out: two threads draw at best as fast as two processes of one thread, and
-    a tenth as fast beside a busy program, because each waits for the other. With one thread the numbers of a run do not
-    depend on the number of cores or on OMP_NUM_THREADS either. Freed memory is kept for the next tensor, which saves a
-    sixth of the U-Net's time: the system would clear it page by page. `start_run` and `load_pipeline` call it.
+    The pocket models are too small to be shared out: two threads draw at best as fast as two processes of one thread,
+    and at a tenth of that speed beside a busy program, because each waits for the other. With one thread the numbers of
+    a run do not depend on the number of cores or on OMP_NUM_THREADS either.
+
+    Freed memory is kept for the next tensor. That saves a sixth of the U-Net's time, in which the system would clear it
+    page by page. `start_run` and `load_pipeline` call this function.
     """
     torch.set_num_threads(_ALL_THREADS if scale == "sdxl" else 1)
     if scale != "sdxl":
@@ -76,7 +81,7 @@ def _keep_freed_memory() -> None:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the three global generators; what matters takes a generator of its own besides."""
+    """Seed the three global generators. Draws that a result depends on have their own generators besides."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

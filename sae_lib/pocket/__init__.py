@@ -1,6 +1,8 @@
-"""The pocket scale's guest: a world of captioned scenes with exact ground truth, and the models of it that this package ships.
+"""The pocket scale's guest: a world of captioned scenes with exact ground truth, and the models of it that are shipped.
 
-At run time only. What trained the models and measured them is `notebooks/experiments/pocket/`. Nothing here knows the rooms above."""
+It holds what is needed at run time. `notebooks/experiments/pocket/` trained the models and measured them. Nothing here
+knows the rooms above.
+"""
 
 import lazy_loader
 

@@ -30,9 +30,9 @@ from .models import (
 from .statements import (
     FAMILIES as FAMILIES,
     caption_agreement as caption_agreement,
+    check_statements as check_statements,
     count_statements as count_statements,
     least_sure as least_sure,
-    stated_and_found as stated_and_found,
 )
 from .world import (
     ATTRIBUTES as ATTRIBUTES,

@@ -28,7 +28,7 @@ _STATED = 0.8
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption's text and what it states, one mapping a named object.
+    """A caption's text and what it states, as one mapping per named object.
 
     The objects stand in the order left to right or top to bottom; in the order of mention if `relation` is open.
     """
@@ -116,14 +116,15 @@ def sample_captions(count: int, seed: int, split: str = "train") -> list[Caption
 
 
 def minimal_pairs(count: int, seed: int, split: str = "test") -> dict[str, list[tuple[str, str]]]:
-    """For each attribute `count` pairs of captions of one object that differ in its value alone; all else is stated in the same words.
+    """For each attribute `count` pairs of captions of one object that differ only in the attribute's value.
 
-    The scenes are of the split; the second one's value is drawn from those that a caption can state.
+    All else is stated in the same words. The scenes are of the split; the second caption's value is drawn from those
+    that a caption can state.
     """
     pairs: dict[str, list[tuple[str, str]]] = {name: [] for name in ATTRIBUTES}
     rng = random.Random(f"pairs-{split}-{seed}")
     for scene in sample_scenes(60 * count, seed, split):
-        wanting = [name for name, found in pairs.items() if len(found) < count]
+        wanting = [name for name, made in pairs.items() if len(made) < count]
         if not wanting:
             break
         name = rng.choice(wanting)
@@ -136,9 +137,8 @@ def minimal_pairs(count: int, seed: int, split: str = "test") -> dict[str, list[
             same_words = has_attribute(other.objects[0], "pose") == has_attribute(scene.objects[0], "pose")
             if same_words and other.split() != "unseen":
                 words = rng.random()
-                pairs[name].append(
-                    tuple(write_caption(each, random.Random(words), 1.0).text for each in (scene, other))
-                )
+                pair = (write_caption(shown, random.Random(words), 1.0).text for shown in (scene, other))
+                pairs[name].append(tuple(pair))
     return pairs
 
 

@@ -1,9 +1,15 @@
-"""What was chosen for the pocket models by rule and stored with them: the blocks (`choose`) and the sizes of their SAEs (`sizes`)."""
+"""What was chosen by rule for the pocket models and stored with them: the blocks, and the sizes of their SAEs.
+
+`notebooks.experiments.pocket` holds the rules, `choose` and `sizes`.
+"""
 
 import functools
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
+
+from sae_lib.cache.artefact import write_if_changed
 
 WANTED_MEAN, WANTED_LEAST, MOST = 0.8, 0.4, 7
 
@@ -13,9 +19,10 @@ _UNET = Path(__file__).parent / "weights" / "unet" / "diffusion_pytorch_model.sa
 
 
 def load_choice() -> dict:
-    """What `choose_blocks` stored: `chosen`, and the `path` to it, each block with the share carried by it and those before.
+    """What `choose_blocks` stored: the blocks `chosen`, and the `path` to them.
 
-    Raises FileNotFoundError if nothing was chosen and ValueError if it was chosen for other weights, both with the way out.
+    The path gives with each block the share that it and the blocks before it carry. Raises FileNotFoundError if nothing
+    was chosen and ValueError if it was chosen for other weights, both with the way out.
     """
     again = "choose with `python -m notebooks.experiments.pocket.train blocks`"
     if not BLOCKS_FILE.exists():
@@ -29,7 +36,10 @@ def load_choice() -> dict:
 
 
 def load_sizes() -> dict[int, dict[str, int]]:
-    """By width of a block, the `k` and `n_f` of the SAEs whose features are looked at. Raises FileNotFoundError if none were chosen."""
+    """By width of a block, the `k` and `n_f` of the SAEs whose features are looked at.
+
+    Raises FileNotFoundError if no sizes were chosen.
+    """
     if not SIZES_FILE.exists():
         raise FileNotFoundError(
             "no sizes were chosen for the pocket SAEs: choose with `python -m notebooks.experiments.pocket.train sizes`"
@@ -38,7 +48,7 @@ def load_sizes() -> dict[int, dict[str, int]]:
 
 
 def hash_of_unet() -> str:
-    """Of the file of the shipped Turbo's U-Net, read again only if it was written since: a painter asks at every stroke."""
+    """The hash of the shipped U-Net's file. It is kept until the file changes: a painter asks at every stroke."""
     about = _UNET.stat()
     return _hash(about.st_mtime_ns, about.st_size)
 
@@ -48,8 +58,6 @@ def _hash(_written: int, _size: int) -> str:
     return hashlib.sha256(_UNET.read_bytes()).hexdigest()
 
 
-def store(file: Path, record: dict) -> None:
-    """Writes one of the two records, wholly or not at all."""
-    temporary = file.with_suffix(".partial")
-    temporary.write_text(json.dumps(record, indent=1) + "\n")
-    temporary.replace(file)
+def store(file: Path, record: dict[str, Any]) -> None:
+    """Writes one of the two records, completely or not at all."""
+    write_if_changed(file, (json.dumps(record, indent=1) + "\n").encode())

@@ -1,7 +1,8 @@
-"""The dense attribute judge: for every pixel, object or background, and the class of each attribute; and where none fits, it abstains.
+"""The dense attribute judge: it tells objects from background and reads each attribute, pixel by pixel, or abstains.
 
-Trained on rendered scenes alone, its second branch on broken and mixed ones (`notebooks.experiments.pocket.broken`). Objects are the connected
-components of the object pixels, so that a colour binds to a shape.
+It was trained only on rendered scenes, its second branch on broken and mixed ones
+(`notebooks.experiments.pocket.broken`). Objects are the connected components of the object pixels, so that a colour
+binds to a shape.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,12 +25,14 @@ MIN_PIXELS = 24
 """Components of fewer pixels are specks, not objects (the smallest object covers about 100)."""
 
 NONE = "none of these"
-"""What the judge says of an attribute when it abstains: the picture shows none of the attribute's values, or a mixture."""
+"""The judge's answer when it abstains: the picture shows none of the attribute's values, or a mixture."""
 
 WRONGLY = 0.01
-"""The judge abstains where its mean doubt, over the pixels that an attribute is read from, is above its bound: the smallest with which it abstains
-from at most this share of what whole renders show (`calibrate`). One bound for all attributes: one for each, by the same rule, made it
-abstain more often from what an eye could name, and no more often where an eye could not."""
+"""The largest share of what whole renders show from which the judge may abstain (`calibrate`).
+
+It abstains where its mean doubt, over the pixels that an attribute is read from, is above a bound: the smallest bound
+that keeps to this share. All attributes have the same bound. With one bound per attribute, by the same rule, the judge
+abstained more often from what an eye could name, and no more often where an eye could not."""
 
 _AT_ONCE = 16
 
@@ -37,8 +40,9 @@ _AT_ONCE = 16
 class Judge(ModelMixin, ConfigMixin):
     """Two small convolutional U-shaped networks `[batch, 3, 64, 64]` in [0, 1] -> logits.
 
-    The first `reads`: `{attribute: [batch, classes, 64, 64]}`; `"object"` has one logit. The second `doubts`: `"doubt"` has one logit for each of
-    JUDGED, of none of its values being there. Where the mean doubt is above `doubtful`, it abstains.
+    The first `reads`: `{attribute: [batch, classes, 64, 64]}`; `"object"` has one logit. The second `doubts`: `"doubt"`
+    has one logit per attribute of JUDGED, which says that none of its values is there. Where the mean doubt is above
+    `doubtful`, the judge abstains.
     """
 
     @register_to_config
@@ -93,47 +97,48 @@ def judge_loss(logits: dict[str, Tensor], maps: dict[str, Tensor]) -> Tensor:
     is_object = (maps["shape"] != UNDEFINED).float()
     loss = F.binary_cross_entropy_with_logits(logits["object"][:, 0], is_object)
     for name in JUDGED:
-        loss = loss + F.cross_entropy(logits[name], maps[name], ignore_index=UNDEFINED) / (
-            1 if name in OBJECT_ATTRIBUTES else 4
-        )
+        entropy = F.cross_entropy(logits[name], maps[name], ignore_index=UNDEFINED)
+        loss = loss + entropy / (1 if name in OBJECT_ATTRIBUTES else 4)
     return loss
 
 
 def doubt_loss(doubt: Tensor, none: Tensor) -> Tensor:
-    """Binary cross-entropy of the doubts `[batch, attributes, 64, 64]` where they are defined: a mean over each attribute's pixels, summed.
+    """Binary cross-entropy of the doubts `[batch, attributes, 64, 64]`: the mean over each attribute's pixels, summed.
 
-    none: 1 where none of an attribute's values is there, 0 where one is, UNDEFINED where nothing is asked (`notebooks.experiments.pocket.broken`).
+    none: 1 where none of an attribute's values is there, 0 where one is, UNDEFINED where
+    nothing is asked (`notebooks.experiments.pocket.broken`).
     """
     asked = none != UNDEFINED
-    each = F.binary_cross_entropy_with_logits(doubt, none.clamp(min=0).to(doubt), reduction="none") * asked
-    return (each.sum((0, 2, 3)) / asked.sum((0, 2, 3)).clamp(min=1)).sum()
+    losses = F.binary_cross_entropy_with_logits(doubt, none.clamp(min=0).to(doubt), reduction="none") * asked
+    return (losses.sum((0, 2, 3)) / asked.sum((0, 2, 3)).clamp(min=1)).sum()
 
 
 @dataclass(frozen=True)
-class Found:
+class SeenObject:
     """One object that the judge sees."""
 
     attributes: dict[str, str]
-    """Shape, colour, material, size, pose, content: the class of the largest mean log-probability over its pixels, or NONE."""
+    """Shape, colour, material, size, pose, content: the class of the largest mean log-probability over the
+    object's pixels, or NONE."""
     centre: tuple[float, float]
     """x and y in pixels."""
     mask: Tensor
     """Boolean `[64, 64]`."""
     probabilities: dict[str, float] = field(default_factory=dict)
-    """The judge's mean over the object's pixels of the likeliest class: how sure it is of what it says when it does not abstain."""
+    """Probability of the likeliest class, mean over the object's pixels: how sure the judge is if it answers."""
     doubts: dict[str, float] = field(default_factory=dict)
-    """Its mean doubt over the same pixels, of each attribute."""
+    """By attribute, the mean doubt over the same pixels."""
 
 
 @dataclass(frozen=True)
 class Judgement:
     """What the judge sees in one picture."""
 
-    objects: tuple[Found, ...]
+    objects: tuple[SeenObject, ...]
     scene: dict[str, str]
     """Background and style: a class, or NONE."""
     probabilities: dict[str, float] = field(default_factory=dict)
-    """The same of each of these two, over the pixels that it was read from."""
+    """The same of background and style, over the pixels that they were read from."""
     doubts: dict[str, float] = field(default_factory=dict)
 
 
@@ -143,16 +148,15 @@ def judge_images(judge: Judge, images: Tensor) -> list[Judgement]:
 
 
 def calibrate(judge: Judge, images: Tensor) -> None:
-    """Set the judge's bound, by WRONGLY, on pictures `[batch, 3, 64, 64]` in which every attribute has one of its values."""
-    parts = [each for judgement in judge_images(judge, images) for each in (*judgement.objects, judgement)]
-    judge.doubtful.fill_(
-        torch.tensor([doubt for each in parts for doubt in each.doubts.values()]).quantile(1 - WRONGLY)
-    )
+    """Set the judge's bound by WRONGLY, on pictures `[batch, 3, 64, 64]` in which every attribute has a value."""
+    parts = [part for judgement in judge_images(judge, images) for part in (*judgement.objects, judgement)]
+    doubts = torch.tensor([doubt for part in parts for doubt in part.doubts.values()])
+    judge.doubtful.fill_(doubts.quantile(1 - WRONGLY))
 
 
 @torch.inference_mode()
 def judge_parts(judge: Judge, images: Tensor) -> Iterator[tuple[list[Judgement], dict[str, Tensor]]]:
-    """Some pictures at a time, their judgements and the logits that these were read from, on the CPU.
+    """Judgements of some pictures at a time, with the logits that they were read from, on the CPU.
 
     Raises ValueError for another shape than `[batch, 3, 64, 64]`.
     """
@@ -163,7 +167,7 @@ def judge_parts(judge: Judge, images: Tensor) -> Iterator[tuple[list[Judgement],
         logprobs = {name: logits[name].log_softmax(1) for name in JUDGED}
         masks, doubts, bound = logits["object"][:, 0] > 0, logits["doubt"].sigmoid(), judge.doubtful.item()
         of_rows = [{name: value[row] for name, value in logprobs.items()} for row in range(len(part))]
-        yield [_read(*each, bound) for each in zip(of_rows, doubts, masks, strict=True)], logits
+        yield [_read(*read_from, bound) for read_from in zip(of_rows, doubts, masks, strict=True)], logits
 
 
 class _Said(NamedTuple):
@@ -188,13 +192,13 @@ def _read(logprobs: dict[str, Tensor], doubts: Tensor, is_object: Tensor, doubtf
         return said
 
     labels, count = ndimage.label(is_object.numpy())
-    found = []
+    objects = []
     for label in range(1, count + 1):
         mask = torch.from_numpy(labels == label)
         if mask.sum() >= MIN_PIXELS:
             y, x = mask.nonzero().float().mean(0).add(0.5).tolist()
             said = read([name for name in OBJECT_ATTRIBUTES if name in JUDGED], mask)
-            found.append(Found(said.values, (x, y), mask, said.probabilities, said.doubts))
+            objects.append(SeenObject(said.values, (x, y), mask, said.probabilities, said.doubts))
     ground = ~is_object if (~is_object).any() else torch.ones_like(is_object)
     background, style = read(["background"], ground), read(["style"], torch.ones_like(is_object))
-    return Judgement(tuple(found), *background | style)
+    return Judgement(tuple(objects), *background | style)

@@ -1,7 +1,7 @@
 """The pocket SDXL: SDXL's own diffusers classes, block names and conditioning, at a size that a laptop trains.
 
-64-pixel pictures, 32x32 latents (an AutoencoderKL of factor 2), U-Net widths 32, 64, 128, one transformer layer a block,
-so that `down.2.1`, `mid.0`, `up.0.0` and `up.0.1` see 8x8 positions of 128 dimensions.
+64-pixel pictures, 32x32 latents (an AutoencoderKL of factor 2), U-Net widths 32, 64, 128, one transformer layer per
+block, so that `down.2.1`, `mid.0`, `up.0.0` and `up.0.1` see 8x8 positions of 128 dimensions.
 """
 
 import itertools
@@ -103,7 +103,7 @@ def build_tokenizer() -> CLIPTokenizer:
 
 
 def _learn_merges(words: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges until each word is one piece; the same in every process, which `tokenizers`' trainer's are not."""
+    """Byte-pair merges until each word is one piece. Unlike `tokenizers`' they are the same in every process."""
     spelt, merges = [[*word[:-1], f"{word[-1]}</w>"] for word in words], []
     while pairs := Counter(pair for pieces in spelt for pair in itertools.pairwise(pieces)):
         merge = max(pairs, key=lambda pair: (pairs[pair], pair))
@@ -116,13 +116,20 @@ def _learn_merges(words: list[str]) -> list[tuple[str, str]]:
 
 
 def build_scheduler(name: str) -> EulerDiscreteScheduler | EulerAncestralDiscreteScheduler:
-    """SDXL base's scheduler settings for `"base"`, SDXL Turbo's for `"turbo"` (timesteps 999, 749, 499, 249 at 4 steps)."""
+    """The scheduler of SDXL base for "base", of SDXL Turbo for "turbo" (timesteps 999, 749, 499, 249 at 4 steps)."""
     if name == "base":
         return EulerDiscreteScheduler(**_NOISE, timestep_spacing="leading", steps_offset=1, use_karras_sigmas=False)
     return EulerAncestralDiscreteScheduler(**_NOISE, timestep_spacing="trailing", steps_offset=1)
 
 
-def assemble_pipeline(name: str, unet, vae, text_encoder, text_encoder_2, tokenizer=None) -> StableDiffusionXLPipeline:
+def assemble_pipeline(
+    name: str,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    text_encoder: CLIPTextModel,
+    text_encoder_2: CLIPTextModelWithProjection,
+    tokenizer: CLIPTokenizer | None = None,
+) -> StableDiffusionXLPipeline:
     """A StableDiffusionXLPipeline of the given parts, with the scheduler of `name`."""
     tokenizer = tokenizer or build_tokenizer()
     return StableDiffusionXLPipeline(

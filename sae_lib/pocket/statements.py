@@ -1,4 +1,4 @@
-"""What a caption states, and which of it the judge finds in a picture."""
+"""What a caption states, and which of its statements the judge sees in a picture."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,33 +7,29 @@ import torch
 from torch import Tensor
 
 from sae_lib.pocket.captions import Caption
-from sae_lib.pocket.judge import Found, Judge, Judgement, judge_images
-from sae_lib.pocket.world import (
-    ANCHORS,
-    ATTRIBUTES,
-)
+from sae_lib.pocket.judge import Judge, Judgement, SeenObject, judge_images
+from sae_lib.pocket.world import ANCHORS, ATTRIBUTES
 
 FAMILIES = ("number", *ATTRIBUTES)
-"""What a caption states something about: how many objects, their attributes, the scene's."""
+"""What a caption makes statements about: the number of objects, their attributes, the scene's attributes."""
 
 
-def stated_and_found(caption: Caption, judgement: Judgement) -> Iterator[tuple[str, bool]]:
-    """Each statement of a caption, as (attribute, whether the judge finds it), with the objects matched as well as they can be.
+def check_statements(caption: Caption, judgement: Judgement) -> Iterator[tuple[str, bool]]:
+    """Each statement of a caption as (attribute, whether the judge sees it), for the best matching of the objects.
 
-    "number" is the count of objects; "position" a single object's place, or who stands left of or above whom.
+    "number" is the count of objects; "position" is the place of a single object, or which of two objects stands left of
+    or above the other.
     """
     yield "number", len(judgement.objects) == len(caption.objects)
-    candidates = list(
-        itertools.permutations([*judgement.objects, *[None] * len(caption.objects)], len(caption.objects))
-    )
-    yield from max(
-        (list(_compare(caption, chosen)) for chosen in candidates), key=lambda pairs: sum(found for _, found in pairs)
-    )
+    count = len(caption.objects)
+    candidates = itertools.permutations([*judgement.objects, *[None] * count], count)
+    matchings = (list(_compare(caption, chosen)) for chosen in candidates)
+    yield from max(matchings, key=lambda pairs: sum(right for _, right in pairs))
     for name, value in caption.scene.items():
         yield name, judgement.scene[name] == value
 
 
-def _compare(caption: Caption, chosen: Iterable[Found | None]) -> Iterator[tuple[str, bool]]:
+def _compare(caption: Caption, chosen: Iterable[SeenObject | None]) -> Iterator[tuple[str, bool]]:
     chosen = tuple(chosen)
     for words, thing in zip(caption.objects, chosen, strict=True):
         for name, value in words.items():
@@ -48,15 +44,15 @@ def _compare(caption: Caption, chosen: Iterable[Found | None]) -> Iterator[tuple
 
 
 def least_sure(caption: Caption, judgement: Judgement) -> float:
-    """The lowest of the probabilities that the judge gives to what the caption states; 0 if it does not find all of it.
+    """The lowest probability that the judge gives to what the caption states; 0 if it does not see all of it.
 
-    Number and position have no probability: they are found or not.
+    Number and position have no probability: they are right or not.
     """
-    if not all(found for _, found in stated_and_found(caption, judgement)):
+    if not all(right for _, right in check_statements(caption, judgement)):
         return 0.0
     things = max(
         itertools.permutations(judgement.objects),
-        key=lambda chosen: sum(found for _, found in _compare(caption, chosen)),
+        key=lambda chosen: sum(right for _, right in _compare(caption, chosen)),
     )
     stated = [
         thing.probabilities[name]
@@ -73,16 +69,16 @@ def nearest_position(centre: tuple[float, float]) -> str:
 
 
 def count_statements(judge: Judge, images: Tensor, captions: Sequence[Caption]) -> Tensor:
-    """Statements that the judge finds and all that are made, `[captions, FAMILIES, 2]`, one picture a caption."""
+    """Statements that the judge sees and all that are made, `[captions, FAMILIES, 2]`, of one picture per caption."""
     counts = torch.zeros(len(captions), len(FAMILIES), 2)
     for row, caption, judgement in zip(counts, captions, judge_images(judge, images), strict=True):
-        for family, right in stated_and_found(caption, judgement):
+        for family, right in check_statements(caption, judgement):
             row[FAMILIES.index(family)] += torch.tensor([float(right), 1.0])
     return counts
 
 
 def caption_agreement(judge: Judge, images: Tensor, captions: list[Caption]) -> dict[str, tuple[int, int]]:
-    """`{family: (found, stated)}` over pictures of captions, with "all" for the total."""
+    """`{family: (seen, stated)}` summed over pictures of captions, with "all" for the total."""
     counts = count_statements(judge, images, captions).sum(0).int()
     totals = dict(zip(FAMILIES, counts.tolist(), strict=True)) | {"all": counts.sum(0).tolist()}
     return {family: tuple(pair) for family, pair in totals.items() if pair[1]}

@@ -6,9 +6,6 @@ scheduler and shares the autoencoder, text encoders and tokenizer.
 
 import copy
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from sae_lib.cache.artefact import write_whole
 from sae_lib.pocket.judge import Judge
 from sae_lib.pocket.models import build_pipeline, build_scheduler
 
@@ -35,7 +33,7 @@ _PARTS: dict[str, tuple[str, type]] = {
 
 
 def is_shipped(part: str) -> bool:
-    """Whether weights of this part are there."""
+    """Whether this part's weights are shipped."""
     return (ROOT / _PARTS[part][0]).is_dir()
 
 
@@ -52,7 +50,8 @@ def load(part: str) -> nn.Module | CLIPTokenizer:
     name, kind = _PARTS[part]
     if not is_shipped(part):
         raise FileNotFoundError(
-            f"the pocket model's {part} is missing from sae_lib/pocket/weights: restore it with git, or train it with `make pocket`"
+            f"the pocket model's {part} is missing from sae_lib/pocket/weights: "
+            "restore it with git, or train it with `make pocket`"
         )
     settings = {} if kind is CLIPTokenizer else {"dtype": torch.float32}
     try:
@@ -70,18 +69,18 @@ def load_or(part: str, build: Callable[[], nn.Module]) -> nn.Module:
 
 
 def save(part: str, module: nn.Module) -> None:
-    """Write a model as fp16 safetensors, all or nothing; the first part written lays out the pipeline's folder too."""
+    """Write a model as fp16 safetensors, completely or not at all. The first one lays out the pipeline's folder."""
     if not (ROOT / "model_index.json").exists():
         _lay_out()
 
-    def fill(folder: Path) -> None:
+    def write(folder: Path) -> None:
         copy.deepcopy(module).half().to(memory_format=torch.contiguous_format).save_pretrained(folder)
         config = folder / "config.json"
         settings = json.loads(config.read_text())
         settings.pop("_name_or_path", None)  # where on this machine the run began: of no use on another
         config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
-    _write(ROOT / _PARTS[part][0], fill)
+    _write(ROOT / _PARTS[part][0], write)
 
 
 def _lay_out() -> None:
@@ -94,14 +93,10 @@ def _lay_out() -> None:
     pipe.save_config(ROOT)
 
 
-def _write(folder: Path, fill: Callable[[Path], object]) -> None:
-    ROOT.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=ROOT, prefix=".unfinished-") as temporary:
-        fresh = Path(temporary, "part")
-        fresh.mkdir()
-        fill(fresh)
-        for file in fresh.iterdir():
+def _write(folder: Path, write: Callable[[Path], object]) -> None:
+    def make(unfinished: Path) -> None:
+        write(unfinished)
+        for file in unfinished.iterdir():
             file.chmod(0o644)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(fresh, folder)
+
+    write_whole(folder, make)

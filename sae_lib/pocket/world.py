@@ -1,7 +1,7 @@
 """The pocket world: captioned scenes of one or two objects, with exact ground truth for every attribute.
 
 A `Scene` is a plain record. From it come the picture (`render`), each object's mask (`object_masks`), each attribute as
-a per-pixel map (`attribute_maps`) and captions (`sae_lib.pocket.captions`). Everything is seeded and vectorised in torch.
+a per-pixel map (`attribute_maps`) and captions (`sae_lib.pocket.captions`). Everything is seeded and vectorised.
 
 Each of RIEBench's nine edit categories has a counterpart here: change object (shape), add or delete object (one or two
 objects), content (the eye), pose (upright or tilted), colour, material, background, style.
@@ -26,7 +26,7 @@ OBJECT_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "content": ("no eye", "open eye", "closed eye"),
     "position": ("left", "right", "top", "bottom", "middle"),
 }
-"""What an object can be. A circle without stripes, dots or eye shows no pose: a circle's pose is never stated or scored."""
+"""What an object can be. A circle shows its pose only by stripes, dots or eye, so it is never stated or scored."""
 
 SCENE_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "background": ("desert", "sea", "meadow", "night"),
@@ -105,7 +105,10 @@ class Scene:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(values)}")
 
     def split(self) -> str:
-        """`"unseen"` if a held-out pair of shape and colour occurs, else `"test"` for a tenth of all combinations, else `"train"`."""
+        """The split of the scene: "unseen" if it has a held-out pair of shape and colour, else "test" or "train".
+
+        A tenth of all other combinations of attributes are "test".
+        """
         if any((thing.shape, thing.colour) in UNSEEN_PAIRS for thing in self.objects):
             return "unseen"
         names = [[getattr(thing, name) for name in OBJECT_ATTRIBUTES] for thing in self.objects]
@@ -114,7 +117,7 @@ class Scene:
 
 
 def sample_scenes(count: int, seed: int, split: str = "train") -> list[Scene]:
-    """Draw `count` scenes of one split (see `Scene.split`), each attribute uniform, half of the scenes with two objects.
+    """Draw `count` scenes of one split (`Scene.split`): every attribute uniform, half of the scenes with two objects.
 
     Raises ValueError for an unknown split.
     """
@@ -130,11 +133,10 @@ def sample_scenes(count: int, seed: int, split: str = "train") -> list[Scene]:
 
 
 def _sample_scene(rng: random.Random) -> Scene:
-    positions = (
-        rng.choice((("left", "right"), ("top", "bottom")))
-        if rng.random() < 0.5
-        else (rng.choice(OBJECT_ATTRIBUTES["position"]),)
-    )
+    if rng.random() < 0.5:
+        positions = rng.choice((("left", "right"), ("top", "bottom")))
+    else:
+        positions = (rng.choice(OBJECT_ATTRIBUTES["position"]),)
     objects = tuple(
         Object(
             **{name: rng.choice(values) for name, values in OBJECT_ATTRIBUTES.items() if name != "position"},
@@ -221,7 +223,7 @@ _SHAPES = {"circle": _circle, "square": _square, "triangle": _triangle, "heart":
 
 
 def render(scenes: list[Scene], device: torch.device | str = "cpu") -> Tensor:
-    """Pictures of the scenes, `[scenes, 3, 64, 64]`, values in [0, 1]; the same scene gives the same picture in any batch."""
+    """Pictures of the scenes, `[scenes, 3, 64, 64]`, with values in [0, 1]; they do not depend on the batch."""
     return torch.cat([_render(scenes[at : at + 64], device) for at in range(0, len(scenes), 64)])
 
 
@@ -302,7 +304,7 @@ def _surface(things: list[Object], shape: _Geometry, device: torch.device | str)
 
 
 def object_masks(scenes: list[Scene], device: torch.device | str = "cpu") -> Tensor:
-    """Which pixels belong to which object, boolean `[scenes, 2, 64, 64]` (pixel centres inside the shape; no overlaps)."""
+    """Which pixels belong to which object, boolean `[scenes, 2, 64, 64]`: pixel centres in the shape, no overlaps."""
     masks = torch.zeros(len(scenes), 2, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.bool, device=device)
     for slot, (rows, things) in enumerate(_slots(scenes)):
         masks[rows, slot] = _geometry(things, device).distance[:, 0] < 0
@@ -310,7 +312,7 @@ def object_masks(scenes: list[Scene], device: torch.device | str = "cpu") -> Ten
 
 
 def attribute_maps(scenes: list[Scene], device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """Each attribute as a map of class indices into `ATTRIBUTES[name]`, int64 `[scenes, 64, 64]`, `UNDEFINED` where it has none."""
+    """By attribute, a map of indices into `ATTRIBUTES[name]`, int64 `[scenes, 64, 64]`, or UNDEFINED."""
     masks = object_masks(scenes, device)
     maps = {}
     for name, values in OBJECT_ATTRIBUTES.items():
@@ -339,5 +341,5 @@ def palette() -> dict[str, tuple[float, float, float]]:
 
 
 def radius_of(thing: Object) -> float:
-    """Of the circle in which the object lies, about, in pixels."""
+    """Radius in pixels of the circle that about encloses the object."""
     return _RADII[thing.size]

@@ -1,4 +1,8 @@
-"""Stage 3, the k-sparse autoencoders: the SAE itself, its checkpoints and those of other libraries, its statistics, its quality and how it carries over (Fig. 3), beside controls."""
+"""Stage 3, the k-sparse autoencoders.
+
+The SAE itself, its checkpoints and those of other libraries, its statistics, its quality, how it carries over to other
+settings (Fig. 3), and the controls beside it.
+"""
 
 import lazy_loader
 

@@ -35,17 +35,21 @@ def load_saes(
 ) -> dict[str, TopKSAE]:
     """One SAE for each of some blocks, by block, trained on one-step updates.
 
-    which: "panel", the SAEs whose features are looked at (`sae_size` says how large), "transfer", those of Figure 3 and RIEBench,
-    or a number of activations kept. pocket and smoke: the shipped ones. sdxl: the authors' from the Hub (k = 5, 10, 20, and 160
-    for Figure 3; n_f = 5120 unless given). source: in their place a folder that `train_saes` wrote, or one with the authors'
-    checkpoints under their own names. blocks: see `select_blocks`. n_f chooses where a folder has several of that k. Decoder
-    columns of ours are scaled to unit length, which 16 bit leave them only to a thousandth; the authors' stay as published.
+    which: "panel", the SAEs whose features are looked at (`sae_size` says how large), "transfer", those of Figure 3 and
+    RIEBench, or a number of activations kept. At pocket and smoke scale they are shipped. At sdxl scale they are the
+    authors' from the Hub (k = 5, 10, 20, and 160 for Figure 3; n_f = 5120 unless given).
+
+    source: in their place a folder that `train_saes` wrote, or one with the authors' checkpoints under their own names.
+    n_f chooses where a folder has several SAEs of that k. blocks: see `select_blocks`.
+
+    16 bit leave the decoder columns of our SAEs at unit length only to a thousandth, so they are scaled to unit length
+    here; the authors' columns stay as published.
 
     Raises ValueError for an unknown scale or block, for a size that is not there or there twice, and for damaged files;
     FileNotFoundError if the folder or a block's SAE is missing, ConnectionError if the Hub cannot be reached.
     """
-    found = find_saes(which, scale, source, blocks, n_f)
-    return {block: _load_sae(folder, block, device) for block, folder in found.items()}
+    folders = find_saes(which, scale, source, blocks, n_f)
+    return {block: _load_sae(folder, block, device) for block, folder in folders.items()}
 
 
 def load_statistics(
@@ -55,13 +59,14 @@ def load_statistics(
     blocks: str | Iterable[str] = "",
     n_f: int | None = None,
 ) -> dict[str, FeatureStatistics]:
-    """The features' statistics of the SAEs that `load_saes` gives. The authors measured mean and standard deviation only:
-    of theirs the others are NaN.
+    """The features' statistics of the SAEs that `load_saes` gives.
+
+    The authors measured only mean and standard deviation: the other statistics of their SAEs are NaN.
 
     Raises what `load_saes` raises, and FileNotFoundError if an SAE has no statistics.
     """
-    found = find_saes(which, scale, source, blocks, n_f)
-    return {block: _load_statistics(folder) for block, folder in found.items()}
+    folders = find_saes(which, scale, source, blocks, n_f)
+    return {block: _load_statistics(folder) for block, folder in folders.items()}
 
 
 def find_saes(
@@ -82,7 +87,7 @@ def find_saes(
 
 
 def _find(folder: Path, block: str, which: Kind | int, scale: str, n_f: int | None) -> Path:
-    """The folder of the only SAE of this block and size: ours, or one of the authors'."""
+    """The folder of the only SAE of this block and size, whether ours or the authors'."""
     there = {path.parent: json.loads(path.read_text()) for path in sorted(_configs(folder, block))}
     if not there:
         blocks = [code for code in BLOCKS if _configs(folder, code)]
@@ -98,12 +103,14 @@ def _find(folder: Path, block: str, which: Kind | int, scale: str, n_f: int | No
         k, features = sae_size(which, sae.get("d_model", _PUBLISHED_WIDTH), scale)
         return size == (k, n_f or features)
 
-    found = [path for path, sae in there.items() if fits(sae)]
-    if len(found) != 1:
+    fitting = [path for path, sae in there.items() if fits(sae)]
+    if len(fitting) != 1:
         names = ", ".join(str(path.relative_to(folder)) for path in there)
         size = f"k = {which}" if isinstance(which, int) else f"the size of a {which} SAE"
-        raise ValueError(f"{len(found)} SAEs of block {block!r} with {size} in {folder.name}, wanted 1; it has {names}")
-    return found[0]
+        raise ValueError(
+            f"{len(fitting)} SAEs of block {block!r} with {size} in {folder.name}, wanted 1; it has {names}"
+        )
+    return fitting[0]
 
 
 def _configs(folder: Path, block: str) -> list[Path]:

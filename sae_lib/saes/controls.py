@@ -33,10 +33,10 @@ class RawUpdates:
 
 @dataclass(frozen=True)
 class PCA:
-    """Control: the best linear code of as many numbers as an SAE keeps (components = k), the same directions for every
-    vector.
+    """Control: the best linear code of as many numbers as an SAE keeps (components = k).
 
-    Coefficients are signed and dense: `active_set_iou` then counts positive signs and is not comparable with an SAE's.
+    Every vector has the same directions. Coefficients are signed and dense: `active_set_iou` then counts positive signs
+    and is not comparable with an SAE's.
     """
 
     mean: Float[Tensor, " d_model"]
@@ -53,7 +53,8 @@ class PCA:
 
     @classmethod
     def fit_blocks(cls, stream: Iterable[Mapping[str, Tensor]], components: Mapping[str, int]) -> dict[str, "PCA"]:
-        """`fit` of each block of a stream of `{block: update_vectors}`, which is read once; each with its own number of components."""
+        """`fit` of every block of a stream of `{block: update_vectors}`, which is read once; components:
+        their number by block."""
         count, total, square = Counter(), Counter(), Counter()
         for chunk in stream:
             for block, vectors in chunk.items():

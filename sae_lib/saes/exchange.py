@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,12 +12,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sae_lib.cache.artefact import write_if_changed, write_whole
 from sae_lib.models.blocks import BLOCKS
 from sae_lib.saes.topk import TopKSAE
 
 HUB_FOLDERS = {"surokpro2/sdxl-saes": "", "wendlerc/sdxl-turbo-saes": "hparam_study/"}
 """The authors' repositories on the Hub -> what stands before a checkpoint's folder."""
-
 
 _SAELENS = "6.0.0"
 """The format's version: without it SAELens takes the file for an older one and drops the metadata."""
@@ -27,8 +26,8 @@ _SAELENS = "6.0.0"
 def load_sdxl_unbox(folder: str | Path) -> tuple[TopKSAE, Tensor | None, Tensor | None]:
     """An SAE as the authors publish it, with the mean and standard deviation of each feature's non-zero activations.
 
-    folder: `.../final` with config.json and state_dict.pth, and mean.pt and std.pt where they were measured (else None).
-    Pickles are read with `weights_only=True`, on the CPU.
+    folder: `.../final` with config.json and state_dict.pth, and mean.pt and std.pt where they were measured (else
+    None). Pickles are read with `weights_only=True`, on the CPU.
 
     Raises FileNotFoundError for a missing file; ValueError for a pickle that holds more than tensors, a truncated file,
     and shapes that differ from config.json.
@@ -51,8 +50,9 @@ def load_sdxl_unbox(folder: str | Path) -> tuple[TopKSAE, Tensor | None, Tensor 
 def load_saelens(folder: str | Path) -> tuple[TopKSAE, dict[str, Any]]:
     """An SAE in SAELens' format (cfg.json, sae_weights.safetensors) and its metadata.
 
-    Raises FileNotFoundError for a missing file; ValueError for another architecture than topk, for settings that this
-    SAE has not (normalised or reshaped activations, a pre-bias that is not applied), a damaged file, or wrong shapes.
+    Raises FileNotFoundError for a missing file; ValueError for another architecture than topk, for settings
+    that this SAE does not have (normalised or reshaped activations, a pre-bias that is not applied), a damaged
+    file, or wrong shapes.
     """
     folder = Path(folder)
     config = _read_config(folder, "cfg.json", ("architecture", "d_in", "d_sae", "k"))
@@ -83,7 +83,10 @@ def load_sparsify(folder: str | Path) -> TopKSAE:
 
 
 def export_saelens(sae: TopKSAE, folder: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
-    """Writes the SAE for SAELens (>= 6), whose encode and decode then give our numbers. metadata: e.g. `diffusion.json`'s."""
+    """Writes the SAE for SAELens (>= 6), whose encode and decode then give our numbers.
+
+    metadata: what else the file shall say, such as the content of `diffusion.json`.
+    """
     weights = {"W_enc": sae.encoder.weight.T, "W_dec": sae.decoder.weight.T}
     config = {
         "architecture": "topk",
@@ -98,13 +101,8 @@ def export_saelens(sae: TopKSAE, folder: str | Path, metadata: Mapping[str, Any]
         "rescale_acts_by_decoder_norm": False,
         "metadata": {"sae_lens_version": _SAELENS, **(metadata or {})},
     }
-    _write(
-        folder,
-        "cfg.json",
-        config,
-        "sae_weights.safetensors",
-        weights | {"b_enc": sae.latent_bias, "b_dec": sae.pre_bias},
-    )
+    weights |= {"b_enc": sae.latent_bias, "b_dec": sae.pre_bias}
+    _write(folder, "cfg.json", config, "sae_weights.safetensors", weights)
 
 
 def export_sparsify(sae: TopKSAE, folder: str | Path) -> None:
@@ -121,9 +119,8 @@ def export_sparsify(sae: TopKSAE, folder: str | Path) -> None:
         "d_in": sae.d_model,
     }
     weights = {"encoder.weight": sae.encoder.weight, "encoder.bias": sae.latent_bias}
-    _write(
-        folder, "cfg.json", config, "sae.safetensors", weights | {"W_dec": sae.decoder.weight.T, "b_dec": sae.pre_bias}
-    )
+    weights |= {"W_dec": sae.decoder.weight.T, "b_dec": sae.pre_bias}
+    _write(folder, "cfg.json", config, "sae.safetensors", weights)
 
 
 def load_from_hub(repository: str, block: str, k: int = 10, n_f: int = 5120) -> TopKSAE:
@@ -156,8 +153,9 @@ def download_sdxl_unbox(repository: str, block: str, k: int, n_f: int) -> Path:
         reason = "it has no such folder"
     if folder is None or not folder.is_dir():
         raise ConnectionError(
-            f"cannot get {name} of {repository} ({reason}): on a connected machine run `hf download {repository} --include "
-            f"'{name}/*' --local-dir FOLDER`, copy FOLDER here, and load it with load_sdxl_unbox('FOLDER/{name}')"
+            f"cannot get {name} of {repository} ({reason}): on a connected machine run `hf download {repository} "
+            f"--include '{name}/*' --local-dir FOLDER`, copy FOLDER here, and load it with "
+            f"load_sdxl_unbox('FOLDER/{name}')"
         )
     return folder
 
@@ -209,15 +207,15 @@ def _read_pickle(path: Path) -> Any:
     return _read(path, load, (pickle.UnpicklingError, RuntimeError, EOFError, ValueError))
 
 
-def _read(path: Path, load: Callable[[Path], Any], errors) -> Any:
+def _read(path: Path, load: Callable[[Path], Any], errors: type[Exception] | tuple[type[Exception], ...]) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"no {path.name} in {path.parent}: not completely copied; copy it again")
     try:
         return load(path)
     except errors as error:
         raise ValueError(
-            f"{path} is truncated, of another format, or holds code where tensors should be ({str(error).splitlines()[0]}); "
-            "nothing of it was run: get it again from its source"
+            f"{path} is truncated, of another format, or holds code where tensors should be "
+            f"({str(error).splitlines()[0]}); nothing of it was run: get it again from its source"
         ) from error
 
 
@@ -225,10 +223,6 @@ def _write(
     folder: str | Path, config_name: str, config: Mapping[str, Any], weights_name: str, weights: Mapping[str, Tensor]
 ) -> None:
     """Each file under its name only when it is complete, the configuration last."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     stored = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
-    save_file(stored, folder / f"{weights_name}.partial")
-    (folder / f"{config_name}.partial").write_text(json.dumps(config, indent=2) + "\n")
-    for name in (weights_name, config_name):
-        os.replace(folder / f"{name}.partial", folder / name)
+    write_whole(Path(folder, weights_name), functools.partial(save_file, stored))
+    write_if_changed(Path(folder, config_name), (json.dumps(config, indent=2) + "\n").encode())

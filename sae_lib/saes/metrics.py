@@ -1,4 +1,4 @@
-"""What is measured of update vectors, reconstructions and SAE coefficients, and how sure one is of it."""
+"""What is measured of update vectors, reconstructions and SAE coefficients."""
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -31,9 +31,9 @@ def explained_variance_as_published(
 
         mean over the d_model dimensions of 1 - var(x - x_hat) / (var(x_hat) + 1e-8)
 
-    The error is compared with the variance of the *reconstruction*. If error and reconstruction are uncorrelated, the
-    share of x's variance kept is 1 / (2 - this): 0.80 stands for 0.83, -0.35 for 0.43. Draw it only beside
-    `explained_variance`.
+    The error is compared with the variance of the *reconstruction*. If error and reconstruction are
+    uncorrelated, the share of x's variance kept is 1 / (2 - this): 0.80 stands for 0.83, -0.35 for 0.43. Draw
+    it only beside `explained_variance`.
 
     Raises ValueError if fewer than two vectors are given.
     """
@@ -41,8 +41,7 @@ def explained_variance_as_published(
 
 
 def coefficient_similarity(a: Float[Tensor, "vectors n_f"], b: Float[Tensor, "vectors n_f"]) -> float:
-    """Mean over the rows of the cosine between two coefficient vectors of one position (paper: "SAE feature overlap",
-    Fig. 3).
+    """Mean over the rows of the cosine between two coefficient vectors (paper: "SAE feature overlap", Fig. 3).
 
     1: the same features in the same proportions; 0: no common feature. Row i of `a` and `b` is the same position at
     adjacent steps. A row of zeros counts as 0. The paper's control is the same number for the raw updates.
@@ -51,10 +50,10 @@ def coefficient_similarity(a: Float[Tensor, "vectors n_f"], b: Float[Tensor, "ve
 
 
 def active_set_iou(a: Float[Tensor, "vectors n_f"], b: Float[Tensor, "vectors n_f"]) -> float:
-    """Mean over the rows of |A and B| / |A or B|, A = {a > 0}, B = {b > 0}: which features are active, not how
-    strongly.
+    """Mean over the rows of |A and B| / |A or B|, where A = {a > 0} and B = {b > 0} are the active features.
 
-    A row without active features in `a` and `b` counts as 0, as it does in `coefficient_similarity`.
+    It does not ask how strongly they are active. A row without active features in `a` and `b` counts as 0, as
+    it does in `coefficient_similarity`.
     """
     return row_iou(a, b).mean().item()
 

@@ -6,15 +6,16 @@ from sae_lib.models.scales import get_scale
 
 Kind = Literal["panel", "transfer"]
 KINDS: tuple[Kind, ...] = ("panel", "transfer")
-""""panel": the SAEs whose features are looked at, painted with and judged. "transfer": those of Figure 3 and RIEBench, which keep an
-eighth of d_model."""
+""""panel": the SAEs whose features are looked at, painted with and judged. "transfer": the SAEs of Figure 3 and
+RIEBench, which keep an eighth of d_model."""
 
 
 def sae_size(kind: str, d_model: int, scale: str = "pocket") -> tuple[int, int]:
     """k and n_f of an SAE of that kind for updates of width `d_model`.
 
-    sdxl: the paper's k = 10 and n_f = 4 d_model (5,120) for panels, k = d_model / 8 (160) for transfer; a rehearsal's narrower
-    U-Net shrinks both. pocket and smoke: for panels what `notebooks.experiments.pocket.sizes` chose by rule, for transfer the paper's formula.
+    sdxl: the paper's k = 10 and n_f = 4 d_model (5,120) for panels, k = d_model / 8 (160) for transfer; a rehearsal's
+    narrower U-Net shrinks both. pocket and smoke: for panels what `notebooks.experiments.pocket.sizes` chose by rule,
+    for transfer the paper's formula.
 
     Raises ValueError for another kind or scale, and for a width for which nothing was chosen.
     """

@@ -1,4 +1,7 @@
-"""What each feature does on the vectors of a training's last fill: the unit of strength later, in one definition."""
+"""Statistics of each feature's activations over the last portion of a training.
+
+Their mean is the unit of strength later; this is its one definition.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +15,7 @@ STATISTICS_FILE = "statistics.safetensors"
 
 
 class FeatureStatistics(NamedTuple):
-    """Of each feature's non-zero activations; a feature that never fired has 0 everywhere."""
+    """Statistics of each feature's non-zero activations; a feature that never fired has 0 everywhere."""
 
     mean: Float[Tensor, " n_f"]
     """The unit of strength in interventions (paper: mu_rho)."""
@@ -20,9 +23,9 @@ class FeatureStatistics(NamedTuple):
     """Population standard deviation."""
     max: Float[Tensor, " n_f"]
     firing_rate: Float[Tensor, " n_f"]
-    """Share of the vectors on which it is not zero."""
+    """Share of the vectors on which the feature is not zero."""
     vectors: Int[Tensor, ""]
-    """On how many vectors."""
+    """Number of vectors that were counted."""
 
     def save(self, folder: Path) -> None:
         """Writes `statistics.safetensors`."""
@@ -41,7 +44,7 @@ class RunningStatistics:
 
     def __init__(self, n_f: int, device: str | torch.device = "cpu"):
         self.sums = torch.zeros(3, n_f, dtype=torch.float64, device=device)
-        """Of each feature: how often it fired, the sum and the sum of squares of its activations."""
+        """By feature: how often it fired, the sum of its activations, and the sum of their squares."""
         self.max = torch.zeros(n_f, device=device)
         self.vectors = torch.zeros((), dtype=torch.int64, device=device)
 

@@ -1,8 +1,8 @@
 """The k-sparse autoencoder of update vectors."""
 
+import functools
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from sae_lib.cache.artefact import write_if_changed, write_whole
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -54,8 +56,9 @@ class TopKSAE(nn.Module):
 
     TopK keeps the k largest pre-activations of a vector and ReLU then drops the negative ones, so at most k activations
     are non-zero. f_rho is column rho of W_dec, of unit length. Starts as the paper's does, but for b_pre (which wants
-    data): W_enc is torch's default for a linear layer, W_dec its transpose with unit columns, biases 0. generator: where W_enc is
-    drawn from; by default torch's own, which SAEs made in several threads at once would share.
+    data): W_enc is torch's default for a linear layer, W_dec its transpose with unit columns, biases 0.
+
+    generator: draws W_enc; by default it is torch's own, which SAEs made in several threads at once would share.
 
     Raises ValueError if k is not between 1 and n_f.
     """
@@ -69,7 +72,7 @@ class TopKSAE(nn.Module):
     latent_bias: Float[Tensor, " n_f"]
     """b_act."""
     stats_last_nonzero: Int[Tensor, " n_f"]
-    """Training steps since the feature last had a kept pre-activation above 1e-3; 1 if it had one in the last step."""
+    """Training steps since the feature last had a kept pre-activation above 1e-3; 1 if that was the last step."""
 
     def __init__(self, d_model: int, n_f: int, k: int, generator: torch.Generator | None = None):
         if not 1 <= k <= n_f:
@@ -102,7 +105,7 @@ class TopKSAE(nn.Module):
     def top_pre_activations(
         self, x: Float[Tensor, "*rows d_model"]
     ) -> tuple[Float[Tensor, "*rows k"], Int[Tensor, "*rows k"]]:
-        """TopK before ReLU. Some rows at a time, so that on a CPU TopK finds the products still in its cache."""
+        """TopK before ReLU. Takes some rows at a time, so that on a CPU the products are still in its cache."""
         rows = max(1, (_CPU_PIECE if x.device.type == "cpu" else _GPU_PIECE) // self.n_f)
         parts = [top_k(self.pre_activations(piece), self.k) for piece in x.reshape(-1, x.shape[-1]).split(rows)]
         values, indices = (torch.cat(part).unflatten(0, x.shape[:-1]) for part in zip(*parts, strict=True))
@@ -140,17 +143,13 @@ class TopKSAE(nn.Module):
         training: what else a reader must know (block, seed, learning rate ...), stored under that key. Each file
         appears under its name only when it is complete, `config.json` last.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {
             name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
             for name, tensor in self.state_dict().items()
         }
         config = {"d_model": self.d_model, "n_f": self.n_f, "k": self.k, "training": training or {}}
-        save_file(tensors, folder / f"{WEIGHTS_FILE}.partial")
-        (folder / f"{CONFIG_FILE}.partial").write_text(json.dumps(config, indent=2) + "\n")
-        for name in (WEIGHTS_FILE, CONFIG_FILE):
-            os.replace(folder / f"{name}.partial", folder / name)
+        write_whole(Path(folder, WEIGHTS_FILE), functools.partial(save_file, tensors))
+        write_if_changed(Path(folder, CONFIG_FILE), (json.dumps(config, indent=2) + "\n").encode())
 
     @classmethod
     def load(

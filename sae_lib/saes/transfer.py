@@ -1,5 +1,4 @@
-"""Do SAEs trained on one-step updates carry over to other settings (paper: section 3, Fig. 3)? What is measured, and
-the controls.
+"""Do SAEs trained on one-step updates carry over to other settings (paper: section 3, Fig. 3)?
 
 Everything is streamed, one pipeline call after the other; what is kept are a few numbers per prompt, step and
 dimension, from which a bootstrap over prompts pools the vectors again exactly.
@@ -29,8 +28,8 @@ def share_of_rest(
 ) -> Float[Tensor, "*samples"]:
     """Of what a control leaves unexplained, the share that is explained: 1 - (1 - explained) / (1 - by_control).
 
-    Explained variance grows with k for random features too. Against an untrained SAE of the same k and n_f this is 0 if nothing
-    was learnt, whatever k is, and 1 if nothing is left.
+    Explained variance grows with k for random features too. Against an untrained SAE of the same k and n_f this is 0 if
+    nothing was learnt, whatever k is, and 1 if nothing is left.
     """
     return 1 - (1 - explained) / (1 - by_control).clamp(min=EPS)
 
@@ -40,9 +39,9 @@ class TransferStatistics:
     """What one reconstructor does with one block's updates in one setting, per step and prompt, in float64 on the CPU.
 
     Positions of a prompt are averaged; since every prompt has equally many, means over prompts are means over all rows.
-    Each method gives the values of each step, or pair of adjacent steps, of all prompts and of bootstrap samples of them
-    (`intervals.bootstrap`, the prompts drawn being the same in all methods and for all reconstructors: subtract and average
-    them sample by sample, then take `intervals.interval_of`).
+    Each method gives one row of values per step, or per pair of adjacent steps: first the value of all prompts, then
+    the values of bootstrap samples (`intervals.bootstrap`). All methods and all reconstructors draw the same prompts,
+    so subtract and average the values sample by sample, then take `intervals.interval_of`.
     """
 
     x: Float[Tensor, "steps prompts 2 d_model"]
@@ -58,28 +57,28 @@ class TransferStatistics:
 
     def explained_variance(self, resamples: int = 1000, seed: int = 0) -> Float[Tensor, "steps samples"]:
         """`metrics.explained_variance` of all prompts' rows together."""
-        return _each(torch.stack([self.error, self.x], 2), resamples, seed, _explained_variance)
+        return _bootstrap_rows(torch.stack([self.error, self.x], 2), resamples, seed, _explained_variance)
 
     def explained_variance_as_published(self, resamples: int = 1000, seed: int = 0) -> Float[Tensor, "steps samples"]:
         """`metrics.explained_variance_as_published`: the error against the reconstruction's variance."""
-        return _each(torch.stack([self.error, self.x_hat], 2), resamples, seed, _explained_variance)
+        return _bootstrap_rows(torch.stack([self.error, self.x_hat], 2), resamples, seed, _explained_variance)
 
     def coefficient_similarity(self, resamples: int = 1000, seed: int = 0) -> Float[Tensor, "pairs samples"]:
         """`metrics.coefficient_similarity` of adjacent steps."""
-        return _each(self.similarity, resamples, seed)
+        return _bootstrap_rows(self.similarity, resamples, seed)
 
     def active_set_iou(self, resamples: int = 1000, seed: int = 0) -> Float[Tensor, "pairs samples"]:
         """`metrics.active_set_iou` of adjacent steps."""
-        return _each(self.iou, resamples, seed)
+        return _bootstrap_rows(self.iou, resamples, seed)
 
 
-def _each(
+def _bootstrap_rows(
     rows: Float[Tensor, "rows prompts ..."],
     resamples: int,
     seed: int,
     statistic: Callable[[Tensor], Tensor] = lambda mean: mean,
 ) -> Float[Tensor, "rows samples"]:
-    """One bootstrap for each step or pair."""
+    """One bootstrap per step or pair."""
     samples = [bootstrap(row, statistic, resamples, seed) for row in rows]
     return torch.stack(samples) if samples else torch.zeros(0, 1 + resamples, dtype=torch.float64)
 
@@ -104,8 +103,8 @@ def measure_transfer(
     numbers per prompt, step, block and reconstructor (82 MB for 100 prompts, 20 steps and d_model 1280), and half as
     many once per block.
 
-    Of a guided call the conditional half is measured. Raises ValueError if there are no prompts, for an unknown block, for NaN
-    in an update, and for an SAE of another width.
+    Of a guided call the conditional half is measured. Raises ValueError if there are no prompts, for an unknown block,
+    for NaN in an update, and for an SAE of another width.
     """
     return measure_halves(pipe, prompts, settings, {"conditional": reconstructors})["conditional"]
 
@@ -117,8 +116,9 @@ def measure_halves(
     settings: CallSettings,
     reconstructors: Mapping[str, Mapping[str, Mapping[str, Reconstructor]]],
 ) -> dict[str, dict[str, dict[str, TransferStatistics]]]:
-    """`measure_transfer` of the halves of guided calls, in one run: reconstructors and results by half, "unconditional" or
-    "conditional", then by block and name.
+    """`measure_transfer` of both halves of guided calls, in one run.
+
+    Reconstructors and results are by half ("unconditional", "conditional"), then by block and by name.
 
     Raises what `measure_transfer` raises, and ValueError for the unconditional half of calls without guidance.
     """

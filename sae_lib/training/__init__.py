@@ -1,4 +1,8 @@
-"""Stage 4, training SAEs: configuration, losses, one step, the loop over several SAEs, going on after a stop, and the recipes of the paper's runs."""
+"""Stage 4, training SAEs.
+
+Configuration, losses, one training step, the loop over several SAEs, going on after a stop, and the recipes
+of the paper's runs.
+"""
 
 import lazy_loader
 

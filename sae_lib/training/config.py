@@ -22,7 +22,7 @@ class SAEConfig:
     n_f: int
     """Number of features."""
     seed: int
-    """Of the encoder's first weights. The order of the vectors is the stream's."""
+    """Seed of the encoder's first weights. The order of the vectors is the stream's."""
     auxk: int
     """Dead features that the auxiliary term may use per vector."""
     auxk_coef: float
@@ -36,7 +36,7 @@ class SAEConfig:
     init_batches: int = 10
     """Batches taken off the stream's start for the loss scale and b_pre; they are never trained on."""
     init_vectors: int = 32_768
-    """How many of their vectors b_pre is the geometric median of."""
+    """Number of their vectors whose geometric median becomes b_pre."""
     frozen: str = ""
     """Control: "encoder" or "decoder", whose weights stay as random as they began (arXiv:2602.14111)."""
 
@@ -83,16 +83,9 @@ class SAEConfig:
     ) -> "SAEConfig":
         """The pocket models' values; `changes` replaces any field.
 
-        steps: the run's planned length, which sets when a feature is dead: after 3 % of the run's vectors (paper: 2.6
-        %).
+        steps: the planned length of the run. A feature counts as dead after 3 % of the run's vectors (paper: 2.6 %).
         """
-        values = {
-            "d_model": 128,
-            "auxk": min(256, n_f // 2),
-            "auxk_coef": 1 / 32,
-            "batch_size": 512,
-            "lr": 1e-3,
-            **changes,
-        }
+        values = {"d_model": 128, "auxk": min(256, n_f // 2), "auxk_coef": 1 / 32, "batch_size": 512, "lr": 1e-3}
+        values |= changes
         dead = changes.get("dead_vectors_threshold", max(1, steps * 3 // 100) * values["batch_size"])
         return cls(block=block, k=k, n_f=n_f, seed=seed, **{**values, "dead_vectors_threshold": dead})

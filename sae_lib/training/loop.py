@@ -14,14 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from sae_lib.activations.processes import owned, world
+from sae_lib.activations.processes import owned, rank_and_size
 from sae_lib.saes.topk import TopKSAE
 from sae_lib.training.config import SAEConfig
 from sae_lib.training.resume import Position, load_state, remove_states, save_state
 from sae_lib.training.trainer import SAETraining
 
 PIECE = 65_536
-"""Vectors a block between two chances to save the state."""
+"""Vectors per block after which the state may be saved again."""
 
 
 class _Batches:
@@ -52,18 +52,19 @@ def train_saes(
 ) -> dict[SAEConfig, TopKSAE]:
     """Trains every SAE in one pass over the stream (paper: App. K), each as if it were alone.
 
-    stream: fills `{block: update_vectors [vectors, d_model]}` of any size, in the order of training (a `TrainingStream`,
-    or a list); they are cut into batches here. Of each block the first `init_batches` batches only set the loss scale and
-    b_pre; an incomplete last batch is dropped. In `folder` each SAE gets a folder of its own (`config.folder_name`) with
-    `model.safetensors`, `config.json`, `training.jsonl` and `statistics.safetensors` (over the last fill), written when
-    the stream ends. An SAE that is already there is loaded and not trained again; whether the stream is the same is for
-    the caller to know.
+    stream: portions `{block: update_vectors [vectors, d_model]}` of any size, in the order of training (a
+    `TrainingStream`, or a list); they are cut into batches here. The first `init_batches` batches of each block only
+    set the loss scale and b_pre; an incomplete last batch is dropped.
 
-    about: of each block what its vectors are, stored beside the weights as `diffusion.json` (`TrainingRun.describe`).
+    folder: here each SAE gets its own folder (`config.folder_name`) with `model.safetensors`, `config.json`,
+    `training.jsonl` and `statistics.safetensors` (over the last portion), written when the stream ends. An SAE that is
+    already there is loaded and not trained again; the caller must know whether the stream is the same.
 
-    save_every: seconds after which the state is saved in `folder`. A run that died goes on there when it is called
-    again, and ends with the weights it would have had: the stream's fill is made again. With torch.distributed each
-    process trains the SAEs of the blocks it owns; all of them get all SAEs.
+    about: by block, what its vectors are; it is stored beside the weights as `diffusion.json` (`TrainingRun.describe`).
+
+    save_every: seconds after which the state is saved in `folder`. A run that died goes on from there when it is called
+    again, and ends with the weights it would have had: the stream's portion is made again. With torch.distributed each
+    process trains the SAEs of the blocks it owns; all processes get all SAEs.
 
     Raises ValueError if two configs share a folder name, if the folder holds an SAE or an unfinished run of other
     settings, and for a stream that is empty or too short, lacks a block, has vectors of another width than d_model, or
@@ -79,20 +80,22 @@ def train_saes(
     trainings = [SAETraining(config, log_interval) for config in missing if config.block in blocks]
     if missing:
         identity = {"configs": [asdict(config) for config in configs], "stream": getattr(stream, "description", None)}
-        _Run(trainings, folder, device, identity, save_every).train(stream)
+        _Loop(trainings, folder, device, identity, save_every).train(stream)
         for training in trainings:
             saes[training.config] = training.save(folder, (about or {}).get(training.config.block))
-        if world()[1] > 1:
+        if rank_and_size()[1] > 1:
             dist.barrier()
             saes |= {config: _load_finished(config, folder, device) for config in missing}
         remove_states(folder)
     return saes
 
 
-class _Run:
-    """Trainings stepped together over a stream. On the CPU an SAE a core, since its products are too small to share one."""
+class _Loop:
+    """Steps several trainings over one stream. On a CPU a core trains one SAE at a time, whose products are small."""
 
-    def __init__(self, trainings: list[SAETraining], folder: Path, device, identity: Any, save_every: float):
+    def __init__(
+        self, trainings: list[SAETraining], folder: Path, device: str | torch.device, identity: Any, save_every: float
+    ):
         self.trainings, self.folder, self.device = trainings, folder, torch.device(device)
         self.identity, self.save_every, self.saved = identity, save_every, time.monotonic()
         self.groups: dict[tuple[str, int], list[SAETraining]] = {}
@@ -102,27 +105,28 @@ class _Run:
 
     def train(self, stream: Sequence[Mapping[str, Tensor]]) -> None:
         first, done = self._go_on()
-        with tqdm(total=len(stream), initial=first, unit="fill", desc="training", disable=None) as bar:
+        with tqdm(total=len(stream), initial=first, unit="portion", desc="training", disable=None) as bar:
             for number in range(first, len(stream)):
-                fill = stream[number]
-                self._check(fill, number)
-                parts = list(pieces(fill, PIECE))
+                portion = stream[number]
+                self._check(portion, number)
+                parts = list(pieces(portion, PIECE))
                 if not done:
                     for training in self.trainings:
-                        training.start_fill(last=number + 1 == len(stream))
+                        training.start_portion(last=number + 1 == len(stream))
                 for piece in range(done, len(parts)):
                     self._step(parts[piece])
                     last = piece + 1 == len(parts)
                     self._save_now_and_then((number + 1, 0) if last else (number, piece + 1))
                 done = 0
-                del fill, parts  # before the next one is made
+                del portion, parts  # before the next one is made
                 bar.update()
         for training in self.trainings:
             if training.steps == 0:
                 config = training.config
                 raise ValueError(
-                    f"the stream is empty or too short for {config.folder_name}: wanted more than init_batches * batch_size"
-                    f" = {config.init_batches * config.batch_size} vectors of {config.block}: those are not trained on"
+                    f"the stream is empty or too short for {config.folder_name}: wanted more than init_batches * "
+                    f"batch_size = {config.init_batches * config.batch_size} vectors of {config.block}: "
+                    "those are not trained on"
                 )
 
     def _step(self, piece: Mapping[str, Tensor]) -> None:
@@ -134,73 +138,74 @@ class _Run:
                 for (block, batch_size), group in self.groups.items():
                     batches = self.cutters[block, batch_size].cut(piece[block].to(self.device))
                     work += [pool.submit(training.take, batches) for training in group]
-                for each in work:
-                    each.result()
+                for step in work:
+                    step.result()
         finally:
             torch.set_num_threads(threads)  # MKL knows one number for all threads
 
-    def _check(self, fill: Mapping[str, Tensor], number: int) -> None:
+    def _check(self, portion: Mapping[str, Tensor], number: int) -> None:
         for (block, _), group in self.groups.items():
-            _refuse_unfit(fill, block, {training.config.d_model for training in group}, number)
+            _refuse_unfit(portion, block, {training.config.d_model for training in group}, number)
 
     def _save_now_and_then(self, position: Position) -> None:
         due = time.monotonic() - self.saved >= self.save_every
         begun = all(training.sae is not None for training in self.trainings)
-        if world()[1] > 1:  # all processes or none
-            everyone: list[Any] = [None] * world()[1]
+        if rank_and_size()[1] > 1:  # all processes or none
+            everyone: list[Any] = [None] * rank_and_size()[1]
             dist.all_gather_object(everyone, (due, begun))
-            due, begun = everyone[0][0], all(each[1] for each in everyone)
+            due, begun = everyone[0][0], all(ready for _, ready in everyone)
         if not (due and begun):
             return
-        tensors, told = {}, {}
+        tensors, rest = {}, {}
         for training in self.trainings:
             name = training.config.folder_name
-            state, told[name] = training.state()
+            state, rest[name] = training.state()
             tensors |= {f"{name}/{part}": tensor for part, tensor in state.items()}
         for (block, size), cutter in self.cutters.items():
             if cutter.rest is not None:
                 tensors[f"rest/{block}/{size}"] = cutter.rest
-        save_state(self.folder, position, self.identity, tensors, told)
+        save_state(self.folder, position, self.identity, tensors, rest)
         self.saved = time.monotonic()
 
     def _go_on(self) -> Position:
-        found = load_state(self.folder, self.identity)
-        if found is None:
+        saved = load_state(self.folder, self.identity)
+        if saved is None:
             return 0, 0
-        position, tensors, told = found
+        position, tensors, rest = saved
         for training in self.trainings:
             name = training.config.folder_name
             own = {part.removeprefix(f"{name}/"): x for part, x in tensors.items() if part.startswith(f"{name}/")}
-            training.restore(own, told[name], self.device)
+            training.restore(own, rest[name], self.device)
         for (block, size), cutter in self.cutters.items():
-            rest = tensors.get(f"rest/{block}/{size}")
-            cutter.rest = None if rest is None else rest.to(self.device)
+            left = tensors.get(f"rest/{block}/{size}")
+            cutter.rest = None if left is None else left.to(self.device)
         return position
 
 
-def pieces(fill: Mapping[str, Tensor], rows: int) -> Iterator[dict[str, Tensor]]:
-    """A fill cut into as few equal pieces as have at most `rows` vectors a block."""
-    count = max((-(-len(x) // rows) for x in fill.values()), default=0)
-    cut = {block: x.tensor_split(count) for block, x in fill.items()}
+def pieces(portion: Mapping[str, Tensor], rows: int) -> Iterator[dict[str, Tensor]]:
+    """A portion cut into as few equal pieces as possible, each with at most `rows` vectors per block."""
+    count = max((-(-len(x) // rows) for x in portion.values()), default=0)
+    cut = {block: x.tensor_split(count) for block, x in portion.items()}
     for number in range(count):
         yield {block: parts[number] for block, parts in cut.items()}
 
 
-def _refuse_unfit(fill: Mapping[str, Tensor], block: str, widths: set[int], number: int) -> None:
-    if block not in fill:
+def _refuse_unfit(portion: Mapping[str, Tensor], block: str, widths: set[int], number: int) -> None:
+    if block not in portion:
         raise ValueError(
-            f"block {block!r} is missing from fill {number} of the stream, which has {', '.join(fill) or 'nothing'}"
+            f"block {block!r} is missing from portion {number} of the stream, "
+            f"which has {', '.join(portion) or 'nothing'}"
         )
-    vectors = fill[block]
+    vectors = portion[block]
     if vectors.ndim != 2 or widths != {vectors.shape[-1]}:
         wanted = ", ".join(map(str, sorted(widths)))
         raise ValueError(
-            f"block {block!r}, fill {number}: got {list(vectors.shape)}, wanted [vectors, d_model = {wanted}]"
+            f"block {block!r}, portion {number}: got {list(vectors.shape)}, wanted [vectors, d_model = {wanted}]"
         )
-    # The sum tells in a fifth of the time, unless it overflows.
+    # The sum shows it in a fifth of the time, unless it overflows.
     if not vectors.sum(dtype=torch.float32).isfinite() and not vectors.isfinite().all():
         raise ValueError(
-            f"block {block!r}, fill {number}: the vectors hold NaN or infinity; capture them again in float32"
+            f"block {block!r}, portion {number}: the vectors hold NaN or infinity; capture them again in float32"
         )
 
 

@@ -1,4 +1,7 @@
-"""What an SAE's training minimises (paper: App. K and the authors' code): the definition, and its gradients without dense products."""
+"""What an SAE's training minimises (paper: App. K and the authors' code).
+
+First the definition, then the same gradients without dense products.
+"""
 
 from typing import NamedTuple
 
@@ -10,8 +13,9 @@ from torch import Tensor
 from sae_lib.saes.topk import TopKSAE
 
 DENSE = 8
-"""Features per kept activation up to which a training step multiplies all features and not the kept ones alone. On a CPU that
-takes half the time with 8 and longer with 13."""
+"""Up to this many features per kept activation a training step multiplies all features, not only the kept ones.
+
+On a CPU that takes half the time with 8 and longer with 13."""
 
 
 def variance(x: Float[Tensor, "vectors d_model"]) -> Float[Tensor, ""]:
@@ -35,9 +39,10 @@ def auxiliary_loss(
 
         normalized_mse( DEC(ReLU(TopK_auxk(pre_activations * dead))),  error + b_pre ),   NaN counts as 0
 
-    error: x - x_hat, detached. b_pre is detached on the right, not on the left: so with nothing dead the reconstruction
-    is b_pre alone and the term, about 1, still has a gradient on b_pre: -2 mean_vectors(error) / (d_model
-    variance(error)).
+    error: x - x_hat, detached. b_pre is detached on the right, not on the left. So with nothing dead the reconstruction
+    is b_pre alone, and the term, about 1, still has a gradient on b_pre:
+
+        -2 mean_vectors(error) / (d_model variance(error))
     """
     silent = dead.nonzero().flatten()
     if len(silent) == 0:  # the same number and gradients without the work
@@ -86,8 +91,8 @@ def add_gradients_(
     """Adds the gradients of `training_loss` to the parameters; gives the loss and x_hat - x.
 
     values, indices: the pre-activations that TopK keeps. Only they and the columns and rows they name take part, unless
-    TopK keeps so many (`DENSE`) that dense products take less time. While no feature is dead the auxiliary term costs one
-    mean over the residual.
+    TopK keeps so many (`DENSE`) that dense products take less time. While no feature is dead, the auxiliary term costs
+    one mean over the residual.
     """
     products = _dense_products if sae.n_f <= DENSE * sae.k else _sparse_products
     residual, on_columns, on_rows, on_latent_bias = products(sae, x, values, indices, weights.mse_scale)
@@ -155,8 +160,11 @@ def _sparse_products(
 def _auxiliary_gradients(
     sae: TopKSAE, x: Tensor, error: Tensor, silent: Int[Tensor, " dead"], weights: Weights
 ) -> tuple[Float[Tensor, ""], tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """`auxiliary_loss`, and the gradients of auxk_coef times it: on the dead features' columns, rows and biases, and on the
-    pre_bias that is added (that it is also taken off is in the biases' gradient)."""
+    """`auxiliary_loss`, and the gradients of auxk_coef times it.
+
+    They are on the dead features' columns, rows and biases, and on the pre_bias that is added; that the pre_bias is
+    also taken off is in the gradient of the biases.
+    """
     centred, columns = x - sae.pre_bias, sae.decoder.weight.T[silent]
     activations = keep_largest(F.linear(centred, sae.encoder.weight[silent], sae.latent_bias[silent]), weights.auxk)
     wanted = error + sae.pre_bias

@@ -30,47 +30,47 @@ from sae_lib.training.loop import train_saes
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Which SAEs are trained, on which vectors of which model: what a notebook, a configuration file or a test asks for.
+    """Which SAEs are trained, and on which vectors of which model.
 
     Raises ValueError for values that no run can have; `read` also for unknown fields and damaged files.
     """
 
     scale: str = "pocket"
-    """"smoke", "pocket" or "sdxl": the models, the paper's or the pocket's SAE settings, and the counts left open below."""
+    """"smoke", "pocket" or "sdxl": it sets the models, the SAEs' values, and the counts left open below."""
     model: str = "turbo"
     """"turbo" or "base"."""
     source: str = ""
     """sdxl: folder or Hub id of the model; "random" or "random/16" rehearses with random weights."""
     dtype: str = ""
-    """Of the model: "float32", "float16" or "bfloat16"; by default float16 for sdxl on a GPU, else float32."""
+    """The model's dtype: "float32", "float16" or "bfloat16"; by default float16 for sdxl on a GPU, else float32."""
     prompts: int | None = None
-    """Training prompts; by default the scale's."""
+    """Number of training prompts; by default the scale's."""
     prompt_source: str = ""
     """sdxl: a file of prompts; by default the authors' data set."""
     steps: int = 1
-    """Denoising steps of a prompt."""
+    """Denoising steps per prompt."""
     guidance_scale: float = 0.0
-    """Guidance; above 1 the conditional half is used."""
+    """Guidance scale; above 1 the conditional half is used."""
     noise: str = "prompt"
     """Which generator a prompt's noise comes from: "prompt" or "batch of 50"."""
     seed: int = 0
     """Of the noise, of the vectors' order and, where `sae_seeds` is empty, of the SAEs' first weights."""
     batch_size: int | None = None
-    """Prompts at a time; by default the scale's."""
+    """Prompts per pipeline call; by default the scale's number."""
     blocks: str | tuple[str, ...] = ""
-    """Blocks whose updates are harvested, and trained on: "chosen", "paper" or codes (`select_blocks`); they may differ in grid and width."""
+    """Blocks whose updates are harvested: "chosen", "paper" or codes (`select_blocks`), of any grid and width."""
     kinds: tuple[str, ...] = KINDS
-    """The SAEs of each block, by the names of `sae_size`, which fits them to the block's width; not used where `ks` are given."""
+    """Kinds of SAE per block; `sae_size` fits them to the block's width. Not used where `ks` are given."""
     ks: tuple[int, ...] = ()
-    """Activations kept, in place of the kinds'."""
+    """Activations kept per vector, in place of `kinds`."""
     expansion_factors: tuple[int | float, ...] = (4,)
-    """n_f / d_model, where `ks` are given."""
+    """n_f / d_model, used where `ks` are given."""
     sae_seeds: tuple[int, ...] = ()
-    """Of the SAEs' first weights; by default `seed`."""
+    """Seeds of the SAEs' first weights; by default `seed`."""
     vectors: int | None = None
     """At most this many vectors of each block; sets the number of prompts where it is smaller."""
     passes: int | None = None
-    """How often each vector is seen; by default the scale's."""
+    """How often each vector is seen; by default as often as the scale says."""
     buffer: int = BUFFER
     """Vectors of a block that are mixed at a time."""
 
@@ -106,21 +106,21 @@ class TrainingRun:
 
     @property
     def settings(self) -> CallSettings:
-        """How the model is run."""
+        """How the pipeline is called."""
         batch = self.batch_size or get_scale(self.scale, self.rehearsal).harvest_batch
         return CallSettings(self.steps, self.guidance_scale, self.seed, batch, self.noise)
 
     @property
     def all_passes(self) -> int:
-        """How often each vector is seen."""
+        """How often each vector is seen, by `passes` or by the scale."""
         return self.passes or get_scale(self.scale, self.rehearsal).passes
 
     def load_pipeline(self, device: str | torch.device | None = None) -> StableDiffusionXLPipeline:
-        """The model."""
+        """The pipeline that `model` and `source` name, in `dtype`."""
         return load_pipeline(self.model, self.scale, self.source or None, device, DTYPES.get(self.dtype))
 
     def load_prompts(self, pipe: StableDiffusionXLPipeline) -> list[str]:
-        """The training prompts."""
+        """As many training prompts as the run needs."""
         counts = get_scale(self.scale, self.rehearsal)
         per_prompt = self.steps * min(positions_per_step(pipe, block) for block in self.blocks)
         enough = math.inf if self.vectors is None else math.ceil(self.vectors / per_prompt)
@@ -129,7 +129,7 @@ class TrainingRun:
         return load_prompts_once(self.scale, min(wanted, enough), "train", source)
 
     def stream(self, pipe: StableDiffusionXLPipeline) -> TrainingStream:
-        """The vectors."""
+        """The update vectors that the SAEs are trained on."""
         passes, vectors = self.all_passes, self.vectors
         prompts = self.load_prompts(pipe)
         return TrainingStream(pipe, prompts, self.blocks, self.settings, passes, vectors, self.seed, self.buffer)
@@ -151,13 +151,13 @@ class TrainingRun:
         return list(dict.fromkeys(configs))
 
     def _sizes(self, d_model: int) -> list[tuple[int, int]]:
-        """k and n_f of the SAEs of a block of that width."""
+        """k and n_f of each SAE of a block of that width."""
         if self.ks:
             return [(k, round(factor * d_model)) for k, factor in itertools.product(self.ks, self.expansion_factors)]
         return [sae_size(kind, d_model, self.scale) for kind in self.kinds]
 
     def _recipe(self, block: str, vectors: int) -> tuple[Callable[..., SAEConfig], dict[str, Any]]:
-        """Whose values an SAE gets, and which of them depend on how many vectors there are."""
+        """The constructor whose values an SAE gets, and the values that depend on the number of vectors."""
         if self.scale != "sdxl":
             return SAEConfig.pocket, {"steps": vectors // SAEConfig.pocket(block).batch_size}
         if self.rehearsal and vectors < 100 * SAEConfig.paper(block).batch_size:
@@ -166,7 +166,7 @@ class TrainingRun:
         return SAEConfig.paper, {}
 
     def describe(self, pipe: StableDiffusionXLPipeline, block: str) -> dict[str, Any]:
-        """What an SAE's `diffusion.json` says: where its vectors come from, which no checkpoint format has fields for."""
+        """The content of an SAE's `diffusion.json`: where its vectors come from, which no format has fields for."""
         side, size = grid_of(pipe, block), pipe.unet.config.sample_size * pipe.vae_scale_factor
         ours, prompts = self.scale != "sdxl", self.load_prompts(pipe)
         return {
@@ -193,18 +193,17 @@ class TrainingRun:
         }
 
     def harvest(self, folder: Path, dtype: str = "float16") -> str:
-        """Writes the vectors into a store; gives one line that says so."""
+        """Writes the vectors into a store; gives one line for the user."""
         pipe = self.load_pipeline()
         stream = self.stream(pipe)
         write_shards(stream, folder, dtype)
-        return (
-            f"{stream.fills} shards of {len(self.blocks)} blocks, {len(stream.prompts):,} prompts, {dtype}, in {folder}"
-        )
+        what = f"{stream.portions} shards of {len(self.blocks)} blocks, {len(stream.prompts):,} prompts"
+        return f"{what}, {dtype}, in {folder}"
 
     def train(
         self, folder: Path, pipe: StableDiffusionXLPipeline | None = None, stream: Sequence | None = None
     ) -> dict[SAEConfig, TopKSAE]:
-        """Trains the SAEs into `folder`, on the model's own vectors or on another stream (a store's)."""
+        """Trains the SAEs into `folder`, on the model's own vectors or on another stream, such as a store's."""
         pipe = pipe or self.load_pipeline()
         about = {block: self.describe(pipe, block) for block in self.blocks}
         return train_saes(stream or self.stream(pipe), self.configs(pipe), folder, pipe.device, about=about)

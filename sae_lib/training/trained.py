@@ -33,30 +33,30 @@ class Trained(NamedTuple):
     """SAEs trained on one stream, with the controls made from the same vectors."""
 
     folder: Path | None
-    """The artefact: one folder per SAE, as `train_saes` writes them. None of published ones."""
+    """The artefact: one folder per SAE, as `train_saes` writes them. None for published SAEs."""
     scale: str
     saes: dict[SAEConfig, TopKSAE]
     permuted: dict[str, TopKSAE]
     """By block: an SAE of the last kind trained on the dimension-permuted updates. Empty unless asked for."""
     pca: dict[str, PCA]
-    """By block: as many principal components of the stream's first fill as that SAE's k. Empty unless asked for."""
+    """By block: as many principal components of the stream's first portion as that SAE's k. Empty unless asked for."""
 
     @property
     def name(self) -> str:
-        """Names the SAEs in the inputs of what is made from them."""
+        """A name for the SAEs, for the inputs of artefacts that are made from them."""
         if self.folder is not None:
             return self.folder.name
         weights = (sae.encoder.weight.numpy(force=True).tobytes() for sae in self.saes.values())
         return "published-" + hashlib.sha256(b"".join(weights)).hexdigest()[:12]
 
     def log(self, config: SAEConfig) -> list[dict[str, float]]:
-        """The rows of an SAE's training log; none of a published one."""
+        """The rows of an SAE's training log; a published SAE has none."""
         if self.folder is None:
             return []
         return [json.loads(row) for row in (self.folder / config.folder_name / LOG_FILE).read_text().splitlines()]
 
     def configs(self, kind: Kind) -> dict[str, SAEConfig]:
-        """Of the SAEs of one kind, by block."""
+        """The configurations of the SAEs of one kind, by block."""
         return {c.block: c for c in self.saes if (c.k, c.n_f) == sae_size(kind, c.d_model, self.scale)}
 
     def of_kind(self, kind: Kind) -> dict[str, TopKSAE]:
@@ -74,9 +74,10 @@ def train_in_setting(
 ) -> Trained:
     """SAEs of the assets' blocks, trained on the updates of one setting, from the cache if they are there.
 
-    model: "turbo" or "base". settings: of the pipeline calls; its seed is also that of the vectors' order and of the SAEs' first
-    weights. prompts: how many training prompts; every position and step of them is seen `passes` times (see `Scale`). controls:
-    also an SAE of the last kind on dimension-permuted updates, and a PCA of as many components as that one keeps.
+    model: "turbo" or "base". settings: of the pipeline calls; its seed is also the seed of the vectors' order and of
+    the SAEs' first weights. prompts: the number of training prompts; every position and step of them is seen `passes`
+    times (see `Scale`). controls: also train an SAE of the last kind on dimension-permuted updates, and fit a PCA with
+    as many components as that SAE keeps.
 
     Raises what `load_prompts` and `train_saes` raise.
     """
@@ -109,7 +110,7 @@ def train_in_setting(
 def _maker(
     run: TrainingRun, pipe: StableDiffusionXLPipeline, stream: TrainingStream, permuted: Sequence[SAEConfig]
 ) -> Callable[[Path], None]:
-    """What fills the artefact. It is told no assets, so that other shipped SAEs do not make it anew."""
+    """The artefact's maker. It does not know the assets, so that other shipped SAEs do not make it anew."""
 
     def make(folder: Path) -> None:
         run.train(folder, pipe, stream)
@@ -131,8 +132,8 @@ def one_step_saes(assets: "Assets", seed: int = 0, saes: str = "trained") -> Tra
     """The SAEs of this companion: of one-step Turbo updates, two per block (`sae_size`), with their PCA.
 
     saes: "trained" (from the cache if they are there, with permuted controls) or, at sdxl scale, "published": the
-    authors' from the Hub or from the assets' folder, and PCA from few training prompts. Other scales have no published SAEs, and
-    a rehearsal only those of a folder: they train in any case.
+    authors' SAEs from the Hub or from the assets' folder, and a PCA of few training prompts. Other scales have no
+    published SAEs, and a rehearsal has only those of a folder: both train in any case.
 
     Raises ValueError for another word, and what `load_saes`, `load_prompts` and `train_saes` raise.
     """

@@ -1,8 +1,6 @@
 """Training SAEs on a stream of update vectors, as the paper does (App. K and the authors' code)."""
 
 import json
-import os
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -15,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sae_lib.cache.artefact import write_whole
 from sae_lib.saes.metrics import explained_variance
 from sae_lib.saes.statistics import RunningStatistics
 from sae_lib.saes.topk import TopKSAE
@@ -24,7 +23,7 @@ from sae_lib.training.resume import copy_into
 
 LOG_FILE = "training.jsonl"
 DIFFUSION_FILE = "diffusion.json"
-"""Beside the weights: what no checkpoint format has a field for, where a diffusion SAE's vectors come from."""
+"""File beside the weights that says where the vectors of a diffusion SAE come from: no format has a field for it."""
 ADAM_EPS = 6.25e-10
 FIRED = 1e-3
 """A feature counts as alive in a step if it has a kept pre-activation above this in any row."""
@@ -35,8 +34,8 @@ def geometric_median(
 ) -> Float[Tensor, " d_model"]:
     """The vector with the least sum of distances to the points, by Weiszfeld's iteration from their mean.
 
-    Stops after `maxiter` rounds, or when the sum changes by at most `ftol` of itself; distances below `eps` count as
-    `eps`.
+    Stops after `maxiter` rounds, or when the sum changes by at most `ftol` of itself. Every distance
+    counts as `eps` at least.
     """
     median = points.mean(0)
     distances = (points - median).norm(dim=1)
@@ -50,8 +49,7 @@ def geometric_median(
 
 
 def initialise_sae(config: SAEConfig, vectors: Float[Tensor, "vectors d_model"]) -> TopKSAE:
-    """The SAE before its first step: weights from `config.seed`, b_pre the geometric median of the first
-    `init_vectors`."""
+    """The SAE before its first step: weights by `config.seed`, b_pre the median of the first `init_vectors`."""
     sae = TopKSAE(config.d_model, config.n_f, config.k, torch.Generator().manual_seed(config.seed))
     sae.to(vectors.device).pre_bias.data = geometric_median(vectors[: config.init_vectors])
     return sae
@@ -90,8 +88,8 @@ class SAETraining:
         else:
             self._train_on(x)
 
-    def start_fill(self, last: bool = True) -> None:
-        """A new fill of the stream begins: the features' statistics are those of the last one, the others are not counted."""
+    def start_portion(self, last: bool = True) -> None:
+        """A new portion of the stream begins. The features are counted over the last portion only."""
         self.counting = last
         if self.sae is not None:
             self.statistics = RunningStatistics(self.config.n_f, self.sae.pre_bias.device)
@@ -103,7 +101,7 @@ class SAETraining:
     def _set(self, sae: TopKSAE, mse_scale: Float[Tensor, ""]) -> None:
         self.sae, self.weights = sae, Weights(mse_scale, self.config.auxk, self.config.auxk_coef)
         self.optimizer = torch.optim.Adam(sae.parameters(), lr=self.config.lr, eps=ADAM_EPS, fused=True)
-        self.start_fill(self.counting)
+        self.start_portion(self.counting)
 
     def _train_on(self, x: Float[Tensor, "batch_size d_model"]) -> None:
         """One step, in the authors' order: backward, unit columns, no gradient along them, Adam."""
@@ -139,14 +137,14 @@ class SAETraining:
             self._seconds += time.perf_counter() - start
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What `restore` wants, as tensors and as JSON."""
+        """What `restore` needs: tensors, and the rest in JSON."""
         tensors = {f"sae.{name}": tensor for name, tensor in self.sae.state_dict().items()}
         for name, parameter in self.sae.named_parameters():
             tensors |= {f"adam.{name}.{part}": value for part, value in self.optimizer.state[parameter].items()}
         tensors |= {"mse_scale": self.weights.mse_scale, "sums": self.statistics.sums, "max": self.statistics.max}
         return tensors | {"vectors": self.statistics.vectors}, {"steps": self.steps, "log": self.log}
 
-    def restore(self, tensors: Mapping[str, Tensor], told: Mapping[str, Any], device: str | torch.device) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], rest: Mapping[str, Any], device: str | torch.device) -> None:
         """Goes on where `state` was taken."""
         sae = TopKSAE(self.config.d_model, self.config.n_f, self.config.k).to(device)
         sae.load_state_dict({name.removeprefix("sae."): x for name, x in tensors.items() if name.startswith("sae.")})
@@ -158,30 +156,28 @@ class SAETraining:
             state["step"] = tensors[f"adam.{name}.step"].to(device)
         for name in ("sums", "max", "vectors"):
             setattr(self.statistics, name, tensors[name].to(device))
-        self.steps, self.log = told["steps"], list(told["log"])
+        self.steps, self.log = rest["steps"], list(rest["log"])
 
     def save(self, folder: Path, about: Mapping[str, Any] | None = None) -> TopKSAE:
-        """Ends the training and writes the SAE, its log, its features' statistics and `diffusion.json`, all or nothing,
-        to `folder / config.folder_name`.
+        """Ends the training and writes `folder / config.folder_name`, completely or not at all.
 
-        about: what `diffusion.json` says of the vectors (`TrainingRun.describe`).
+        In it are the SAE, its log, its features' statistics and, where `about` says what the vectors are
+        (`TrainingRun.describe`), `diffusion.json`.
 
         Differs from the paper: the decoder columns are scaled to unit length once more, since the last Adam step leaves
         them so only to about lr.
         """
         self.sae.normalize_decoder_()
         self.sae.requires_grad_(False)
-        final = folder / self.config.folder_name
-        partial = final.with_name(f"{final.name}.partial-{os.getpid()}")
-        try:
-            self.sae.save(partial, training={**asdict(self.config), "steps": self.steps})
-            (partial / LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in self.log))
-            self.statistics.result().save(partial)
+
+        def write(unfinished: Path) -> None:
+            self.sae.save(unfinished, training={**asdict(self.config), "steps": self.steps})
+            (unfinished / LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in self.log))
+            self.statistics.result().save(unfinished)
             if about is not None:
-                (partial / DIFFUSION_FILE).write_text(json.dumps(about, indent=2) + "\n")
-            os.replace(partial, final)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+                (unfinished / DIFFUSION_FILE).write_text(json.dumps(about, indent=2) + "\n")
+
+        write_whole(folder / self.config.folder_name, write)
         return self.sae
 
 
@@ -191,7 +187,7 @@ def peak_memory_gb(device: torch.device) -> float:
         return round(torch.cuda.max_memory_allocated(device) / 1e9, 3)
     if sys.platform == "win32":
         return round(psutil.Process().memory_info().peak_wset / 1e9, 3)
-    import resource  # which Windows has not
+    import resource  # not there on Windows
 
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
@@ -207,7 +203,6 @@ def count_silent_steps_(sae: TopKSAE, values: Float[Tensor, "vectors k"], indice
 
 @torch.no_grad()
 def remove_parallel_gradient_(sae: TopKSAE) -> None:
-    """Takes off, in place, each decoder column's gradient along the column (unit length), which would only rescale
-    it."""
+    """Takes off, in place, each decoder column's gradient along the column, which would only change its length."""
     columns, gradient = sae.decoder.weight, sae.decoder.weight.grad
     gradient -= (gradient * columns).sum(0) * columns

@@ -23,8 +23,8 @@ def shards_of(folder):
 def test_in_float32_a_store_gives_what_the_stream_gives_bit_for_bit(stream, tmp_path):
     stored = ShardStream(write_shards(stream, tmp_path, "float32"))
     assert len(stored) == len(stream) == 3
-    for number, fill in enumerate(stream):
-        for block, vectors in fill.items():
+    for number, portion in enumerate(stream):
+        for block, vectors in portion.items():
             assert torch.equal(stored[number][block], vectors)
 
 
@@ -91,7 +91,7 @@ def test_vectors_beyond_float16_are_refused(stream, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_found_before_it_is_full(stream, tmp_path, monkeypatch):
-    monkeypatch.setattr("sae_lib.activations.shards.shutil.disk_usage", lambda path: namedtuple("usage", "free")(100))
+    monkeypatch.setattr("sae_lib.cache.space.shutil.disk_usage", lambda path: namedtuple("usage", "free")(100))
     with pytest.raises(OSError, match=r"the rest of the shards needs .* GB and 1e-07 GB are free: free some"):
         write_shards(stream, tmp_path)
     assert not list(tmp_path.iterdir())

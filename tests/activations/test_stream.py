@@ -14,8 +14,8 @@ def stream(pipe, settings=ONE_STEP, **arguments):
     return TrainingStream(pipe, PROMPTS, ["mid.0", "up.0.1"], settings, **arguments)
 
 
-def rows(fills, block="mid.0"):
-    return torch.cat([fill[block] for fill in fills])
+def rows(portions, block="mid.0"):
+    return torch.cat([portion[block] for portion in portions])
 
 
 def in_any_order(vectors):
@@ -44,7 +44,7 @@ def test_a_fill_is_mixed_over_prompts(pipe):
 @pytest.mark.parametrize(("buffer", "sizes"), [(640_000, [192]), (150, [128, 64]), (128, [128, 64])])
 def test_a_pass_has_fills_of_at_most_the_buffer_s_vectors(pipe, buffer, sizes):
     read = stream(pipe, passes=2, buffer=buffer)
-    assert [len(fill["mid.0"]) for fill in read] == 2 * sizes
+    assert [len(portion["mid.0"]) for portion in read] == 2 * sizes
     once = torch.cat([read.in_order(number)["mid.0"] for number in range(len(sizes))])
     torch.testing.assert_close(once, stream(pipe).in_order()["mid.0"], atol=1e-5, rtol=1e-5)
 
@@ -53,7 +53,7 @@ def test_several_passes_of_one_fill_run_the_model_once_and_reorder_each_time(pip
     calls = []
     handle = pipe.unet.register_forward_pre_hook(lambda *_: calls.append(1))
     try:
-        thrice = [fill["mid.0"] for fill in stream(pipe, passes=3)]
+        thrice = [portion["mid.0"] for portion in stream(pipe, passes=3)]
     finally:
         handle.remove()
     assert len(calls) == 2  # three prompts in batches of two
@@ -94,7 +94,7 @@ def test_the_permuted_stream_keeps_the_values_of_a_dimension_and_unties_dimensio
 
 
 def test_a_fill_that_is_not_there_is_refused(pipe):
-    with pytest.raises(IndexError, match="fill 1 of 1"):
+    with pytest.raises(IndexError, match="portion 1 of 1"):
         stream(pipe)[1]
 
 
@@ -106,7 +106,7 @@ def test_a_stream_of_nothing_is_refused(pipe, arguments):
 
 
 def test_more_vectors_than_the_machine_can_hold_are_refused(pipe, monkeypatch):
-    monkeypatch.setattr("sae_lib.activations.stream.os.sysconf", lambda name: 100)  # 100 pages of 100 bytes
+    monkeypatch.setattr("sae_lib.cache.space.os.sysconf", lambda name: 100)  # 100 pages of 100 bytes
     with pytest.raises(MemoryError, match="take a smaller buffer"):
         stream(pipe)[0]
 
@@ -124,4 +124,4 @@ def test_blocks_of_another_level_have_more_vectors_of_fewer_dimensions(pipe):
 def test_each_block_of_another_level_gives_at_most_as_many_vectors_as_are_asked_for(pipe, vectors, counts):
     read = TrainingStream(pipe, PROMPTS, MIXED, ONE_STEP, vectors=vectors, buffer=512)
     assert tuple(len(rows(read, block)) for block in MIXED) == counts
-    assert all(len(fill["up.1.2"]) <= 512 for fill in read)
+    assert all(len(portion["up.1.2"]) <= 512 for portion in read)

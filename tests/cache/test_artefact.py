@@ -15,7 +15,7 @@ from sae_lib.cache import artefact
 @pytest.fixture(autouse=True)
 def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SAE_LIB_CACHE", str(tmp_path))
-    for name in ("made", "waited", "found"):
+    for name in ("made", "waited", "reused"):
         monkeypatch.setattr(artefact, name, [])
 
 
@@ -40,7 +40,7 @@ def test_the_second_call_finds_what_the_first_made():
     folder = artefact.cached("number", {"seed": 0}, write_number)
     assert artefact.cached("number", {"seed": 0}, write_number) == folder
     assert (folder / "number.txt").read_text() == "7" and (folder / "inputs.json").is_file()
-    assert (artefact.made, artefact.waited, artefact.found) == ([folder.name], [], [folder.name])
+    assert (artefact.made, artefact.waited, artefact.reused) == ([folder.name], [], [folder.name])
 
 
 def test_tensors_are_kept_by_name_and_another_maker_of_theirs_gives_another_artefact():
@@ -122,7 +122,7 @@ def ask(answers, second):
         time.sleep(0.02)
     (root / ("second" if second else "first")).touch()
     folder = artefact.cached("number", {}, slow)
-    answers.put(((folder / "number.txt").read_text(), len(artefact.made), len(artefact.waited), len(artefact.found)))
+    answers.put(((folder / "number.txt").read_text(), len(artefact.made), len(artefact.waited), len(artefact.reused)))
 
 
 def test_of_two_processes_one_makes_the_artefact_and_the_other_waits(tmp_path):

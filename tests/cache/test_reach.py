@@ -303,7 +303,8 @@ MAKERS = {
     "partial": "make = functools.partial(lambda number, folder: helper(number), 2)",
     "nested": "def outer():\n    number = helper(2)\n    return lambda folder: number\n\n\nmake = outer()",
     "method": "class Maker:\n    def run(self, folder):\n        return helper(2)\n\n\nmake = Maker().run",
-    "decorated": "def kept(f):\n    return functools.wraps(f)(lambda *_: f(*_))\n\n\n@kept\ndef make(folder):\n    helper(2)",
+    "decorated": "def kept(f):\n    return functools.wraps(f)(lambda *_: f(*_))\n\n\n"
+    "@kept\ndef make(folder):\n    helper(2)",
 }
 
 
@@ -538,7 +539,10 @@ def test_values_are_spelt_the_same_in_every_process():
 
 
 def test_the_order_of_hashes_does_not_matter():
-    code = "from sae_lib.cache import artefact, reach; from sae_lib.models import get_scale; print(reach.follow(get_scale, artefact.CLONE).code)"
+    code = (
+        "from sae_lib.cache import artefact, reach; from sae_lib.models import get_scale; "
+        "print(reach.follow(get_scale, artefact.CLONE).code)"
+    )
     told = {"capture_output": True, "text": True}
     command = [sys.executable, "-c", code]
     seeds = [os.environ | {"PYTHONHASHSEED": seed} for seed in "12"]

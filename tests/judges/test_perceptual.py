@@ -81,7 +81,7 @@ def test_the_distance_does_not_depend_on_the_batch(distance, scenes):
 
 
 def test_the_formula_is_that_of_lpips_on_every_stage():
-    """Two stages that give out their input: u(a) = (1, 0), u(b) = (0, 1) at one of two positions, equal at the other."""
+    """Two stages that give out their input: u(a) = (1, 0), u(b) = (0, 1) at one of two positions, else equal."""
 
     class Vae(torch.nn.Module):
         device, dtype = "cpu", torch.float32

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sae_lib.cache import space
 from sae_lib.models import pipelines, rehearsal
 from sae_lib.models.blocks import BLOCKS, find_block
 from sae_lib.models.pipelines import load_pipeline
@@ -60,7 +61,7 @@ def test_a_folder_without_a_pipeline_is_refused(tmp_path):
 
 
 def test_without_network_the_way_out_is_named(monkeypatch):
-    monkeypatch.setattr(pipelines.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1e12}))
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1e12}))
 
     def offline(*_arguments, **_settings):
         raise OSError("We couldn't connect")
@@ -71,9 +72,9 @@ def test_without_network_the_way_out_is_named(monkeypatch):
 
 
 def test_too_little_memory_or_disk_is_refused_before_anything_is_built(monkeypatch):
-    monkeypatch.setattr(pipelines.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1e9}))
-    with pytest.raises(OSError, match="1.0 GB of disk are free and stabilityai/sdxl-turbo takes some 7 GB"):
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1e9}))
+    with pytest.raises(OSError, match="stabilityai/sdxl-turbo takes some 7 GB and 1 GB are free: free some"):
         load_pipeline("turbo", "sdxl", device="cpu")
-    monkeypatch.setattr(rehearsal.os, "sysconf", lambda _: 1000)
+    monkeypatch.setattr(space.os, "sysconf", lambda _: 1000)
     with pytest.raises(MemoryError, match="the weights need 13.9 GB and cpu has 0.0 GB free"):
         load_pipeline("turbo", "sdxl", "random", "cpu")

@@ -57,7 +57,7 @@ def test_the_authors_data_set_is_streamed_past_its_held_out_prompts(monkeypatch)
     ("name", "content", "message"),
     [
         ("prompts.txt", b"\xff\xfe\xff", "is not UTF-8"),
-        ("prompts.txt", b" \n\n", "is empty: give one prompt a line"),
+        ("prompts.txt", b" \n\n", "is empty: give one prompt per line"),
         (
             "prompts.jsonl",
             b'{"caption": "a"}\n{"url": "b"}',

@@ -3,7 +3,7 @@
 import torch
 
 from sae_lib.pocket.by_eye import NAMED, SEEN, UNNAMED, Labelled, compare_with_eye, count_answers, load_by_eye
-from sae_lib.pocket.judge import NONE, Found, Judgement
+from sae_lib.pocket.judge import NONE, Judgement, SeenObject
 from sae_lib.pocket.world import ANCHORS, ATTRIBUTES
 
 STAR = {"position": "left", "shape": "star", "colour": NONE, "material": "plain", "content": "no eye"}
@@ -12,7 +12,7 @@ SEA = {"background": "sea", "style": "cartoon"}
 
 def found(position, **attributes):
     look = {"shape": "star", "colour": "red", "material": "plain", "content": "no eye"} | attributes
-    return Found(look, ANCHORS[position], torch.ones(64, 64, dtype=torch.bool))
+    return SeenObject(look, ANCHORS[position], torch.ones(64, 64, dtype=torch.bool))
 
 
 def compared(objects, *judged, scene=SEA):

@@ -21,8 +21,8 @@ from sae_lib.judges.attributes import (
 )
 from sae_lib.pocket import weights
 from sae_lib.pocket.captions import Caption
-from sae_lib.pocket.judge import JUDGED, NONE, WRONGLY, Found, Judge, Judgement, calibrate, judge_images
-from sae_lib.pocket.statements import caption_agreement, least_sure, nearest_position, stated_and_found
+from sae_lib.pocket.judge import JUDGED, NONE, WRONGLY, Judge, Judgement, SeenObject, calibrate, judge_images
+from sae_lib.pocket.statements import caption_agreement, check_statements, least_sure, nearest_position
 from sae_lib.pocket.world import OBJECT_ATTRIBUTES, Object, Scene, render, sample_scenes
 
 STAR = {"shape": "star", "colour": "red", "material": "plain", "size": "large", "pose": "upright", "content": "no eye"}
@@ -32,11 +32,11 @@ SEA = {"background": "sea", "style": "cartoon"}
 
 
 def found(attributes, centre):
-    return Found(attributes, centre, NOWHERE)
+    return SeenObject(attributes, centre, NOWHERE)
 
 
 def score(caption, *objects):
-    return list(stated_and_found(caption, Judgement(objects, SEA)))
+    return list(check_statements(caption, Judgement(objects, SEA)))
 
 
 def test_a_statement_counts_where_the_judge_sees_it():
@@ -50,7 +50,7 @@ def test_a_statement_counts_where_the_judge_sees_it():
 
 
 def test_a_caption_is_as_sure_as_its_least_sure_value_and_0_if_one_is_missing():
-    star = Found(STAR, (32.0, 32.0), NOWHERE, {"shape": 0.95, "colour": 0.9, "size": 0.1})
+    star = SeenObject(STAR, (32.0, 32.0), NOWHERE, {"shape": 0.95, "colour": 0.9, "size": 0.1})
     judgement = Judgement((star,), SEA, {"background": 0.97, "style": 0.2})
     words = {"shape": "star", "colour": "red", "position": "middle"}
     assert least_sure(Caption("", (words,), {"background": "sea"}, None), judgement) == 0.9
@@ -191,7 +191,7 @@ def test_a_shape_is_deleted_where_nothing_is_left_of_it_and_not_where_the_judge_
     left = torch.zeros(64, 64, dtype=torch.bool)
     left[:, :32] = True
     star, heart, broken = (
-        Found(STAR | {"shape": shape}, centre, mask)
+        SeenObject(STAR | {"shape": shape}, centre, mask)
         for shape, centre, mask in (
             ("star", (16.0, 32.0), left),
             ("heart", (48.0, 32.0), ~left),
@@ -209,7 +209,7 @@ def test_a_shape_is_deleted_where_nothing_is_left_of_it_and_not_where_the_judge_
 def test_an_edit_to_a_value_that_the_judge_abstains_from_is_not_done_and_what_stays_in_doubt_is_no_change():
     case = SimpleNamespace(category=6, truth=SimpleNamespace(attribute="colour", value="blue"))
     here = torch.ones(64, 64, dtype=torch.bool)
-    star, blue, doubtful = (Found(STAR | {"colour": c}, (32.0, 32.0), here) for c in ("red", "blue", NONE))
+    star, blue, doubtful = (SeenObject(STAR | {"colour": c}, (32.0, 32.0), here) for c in ("red", "blue", NONE))
     before = Judgement((star,), SEA | {"background": NONE})
     assert judge_edit(case, before, Judgement((blue,), before.scene), here) == (True, 0.0)
     assert judge_edit(case, before, Judgement((doubtful,), before.scene), here) == (False, 0.0)

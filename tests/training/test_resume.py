@@ -19,20 +19,21 @@ TRAIN = """
 import json, os, sys, time, torch
 from sae_lib.training import SAEConfig, train_saes
 
-class Slow:  # fills made from their number, so slowly that a signal can come between
-    description = {"fills": 20}
+class Slow:  # portions made from their number, so slowly that a signal can come between
+    description = {"portions": 20}
     def __init__(self, pause):
         self.pause = pause
     def __len__(self):
         return 20
     def __getitem__(self, number):
-        print("fill", number, flush=True)
+        print("portion", number, flush=True)
         time.sleep(self.pause)
         vectors = torch.randn(200, 8, generator=torch.Generator().manual_seed(number)) + 2
         return {"mid.0": vectors, "up.0.1": vectors.flip(1)}
 
-values = {"d_model": 8, "n_f": 32, "auxk": 4, "batch_size": 48, "lr": 1e-2, "dead_vectors_threshold": 96, "init_batches": 2}
-configs = [SAEConfig.paper("mid.0", k=2, **values), SAEConfig.paper("mid.0", k=4, **values), SAEConfig.paper("up.0.1", k=2, **values)]
+values = {"d_model": 8, "n_f": 32, "auxk": 4, "batch_size": 48, "lr": 1e-2, "dead_vectors_threshold": 96}
+sizes = [("mid.0", 2), ("mid.0", 4), ("up.0.1", 2)]
+configs = [SAEConfig.paper(block, k=k, init_batches=2, **values) for block, k in sizes]
 for line in sys.stdin:
     folder, pause = json.loads(line)
     child = os.fork()
@@ -50,13 +51,14 @@ from sae_lib.activations import CallSettings
 from sae_lib.activations import TrainingStream
 from sae_lib.pocket.models import build_pipeline
 from sae_lib.training import SAEConfig, train_saes
-from sae_lib.activations.processes import world
+from sae_lib.activations.processes import rank_and_size
 
 torch.set_num_threads(1)
 if int(sys.argv[2]) > 1:
     dist.init_process_group("gloo")
 prompts = [f"a red circle {number}" for number in range(11)]
-stream = TrainingStream(build_pipeline(), prompts, ["mid.0", "up.0.0", "up.0.1"], CallSettings(1, 0.0, batch_size=2), 2, buffer=400)
+blocks, settings = ["mid.0", "up.0.0", "up.0.1"], CallSettings(1, 0.0, batch_size=2)
+stream = TrainingStream(build_pipeline(), prompts, blocks, settings, 2, buffer=400)
 values = {"n_f": 64, "batch_size": 32, "dead_vectors_threshold": 96, "init_batches": 2}
 saes = train_saes(stream, [SAEConfig.pocket(block, **values) for block in stream.blocks], sys.argv[1])
 assert len(saes) == 3
@@ -100,7 +102,7 @@ def test_killed_at_five_random_moments_it_ends_bit_identical(tmp_path):
         for _ in range(5):
             process = begin(killed, 0.12)
             for _ in range(rng.randint(2, 4)):
-                number_after("fill", trainer.stdout)  # a fill begins
+                number_after("portion", trainer.stdout)  # a portion begins
             time.sleep(rng.uniform(0, 0.15))
             os.kill(process, signal.SIGKILL)
             deaths += number_after("ended", trainer.stdout) == -signal.SIGKILL

@@ -298,10 +298,10 @@ def test_two_configs_for_one_folder_are_refused(tmp_path):
     [
         ([], "empty or too short for mid.0_k2_hidden12_seed0: wanted more than .* 32 vectors of mid.0"),
         ([{"mid.0": torch.randn(47, 6)}], "empty or too short"),
-        ([{"up.0.1": torch.zeros(9, 6)}], "block 'mid.0' is missing from fill 0 of the stream, which has up.0.1"),
+        ([{"up.0.1": torch.zeros(9, 6)}], "block 'mid.0' is missing from portion 0 of the stream, which has up.0.1"),
         ([{"mid.0": torch.zeros(9, 7)}], r"got \[9, 7\], wanted \[vectors, d_model = 6\]"),
         ([{"mid.0": torch.zeros(1, 9, 6)}], r"got \[1, 9, 6\], wanted \[vectors, d_model = 6\]"),
-        ([{"mid.0": torch.zeros(9, 6)}, {"mid.0": torch.full((9, 6), torch.nan)}], "fill 1: .* NaN or infinity"),
+        ([{"mid.0": torch.zeros(9, 6)}, {"mid.0": torch.full((9, 6), torch.nan)}], "portion 1: .* NaN or infinity"),
     ],
 )
 def test_a_stream_that_does_not_fit_is_refused(tmp_path, stream, message):
@@ -311,10 +311,10 @@ def test_a_stream_that_does_not_fit_is_refused(tmp_path, stream, message):
 
 
 def test_pieces_are_the_fill_cut_and_blocks_keep_their_share():
-    fill = {"mid.0": torch.arange(10.0)[:, None], "down.1.0": torch.arange(40.0)[:, None]}
-    cut = list(pieces(fill, 15))
+    portion = {"mid.0": torch.arange(10.0)[:, None], "down.1.0": torch.arange(40.0)[:, None]}
+    cut = list(pieces(portion, 15))
     assert [(len(piece["mid.0"]), len(piece["down.1.0"])) for piece in cut] == [(4, 14), (3, 13), (3, 13)]
-    assert torch.equal(torch.cat([piece["mid.0"] for piece in cut]), fill["mid.0"])
+    assert torch.equal(torch.cat([piece["mid.0"] for piece in cut]), portion["mid.0"])
 
 
 def test_peak_memory_is_told_on_windows_too_which_has_no_resource_module(monkeypatch):
