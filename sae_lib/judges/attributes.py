@@ -56,7 +56,7 @@ class Truth(NamedTuple):
         return shown / self.valid.sum((0, 1)).clamp(min=1)
 
     def disagreement(self, other: "Truth") -> Float[Tensor, " values"]:
-        """Share of the cells on which two truths disagree, of those that show a value by either and are valid in both."""
+        """Of the cells that are valid in both truths and show a value by either, the share on which the two disagree."""
         both = self.valid & other.valid
         either = ((self.present | other.present) & both).sum((0, 1))
         return ((self.present != other.present) & both).sum((0, 1)) / either.clamp(min=1)
