@@ -1,11 +1,12 @@
 # %% [markdown]
 # # 07 Reading features
 #
-# **Claims checked.** Features of the one-step SAEs look interpretable: the pictures that excite one most have something in
-# common, and turned up or alone it draws what they share (paper: feature panels; C1). One block is that of textures (C6:
-# up.0.1 in SDXL), and what a caption says of a feature predicts where it is active (C12). Panels and galleries show; version 1
-# of the paper also measured. Its formulas could not be verified, so the definitions below are **ours**, in its spirit. At pocket
-# scale a feature's caption comes from a judge that knows the truth, not from a language model that guesses.
+# **Claims checked.** Features of the one-step SAEs look interpretable: the pictures that excite one most have
+# something in common, and turned up or alone it draws what they share (paper: feature panels; C1). One block is that
+# of textures (C6: up.0.1 in SDXL), and what a caption says of a feature predicts where it is active (C12). Panels
+# and galleries show; version 1 of the paper also measured. Its formulas could not be verified, so the definitions
+# below are **ours**, in its spirit. At pocket scale a feature's caption comes from a judge that knows the truth, not
+# from a language model that guesses.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
@@ -47,13 +48,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
+# %%
 from sae_lib import (
     Claim,
     FeatureId,
     Reading,
     attribute_values,
     bootstrap,
-    bootstrap_interval,
     draw_pictures,
     interval_of,
     intervene,
@@ -61,11 +62,12 @@ from sae_lib import (
     modulate,
     save_figure,
     save_table,
-    show_picture,
     start_run,
     strength_unit,
 )
 from sae_lib.assets import MODELS
+
+# %%
 from sae_lib.companion import (
     ABOVE_ZERO,
     BLOCK_COLORS,
@@ -73,9 +75,14 @@ from sae_lib.companion import (
     CONTROL_COLOR,
     PRIMARY,
     TEXT_WIDTH,
+    add_legend,
     caption_gain_over_random,
     caption_gains,
+    draw_dot,
+    picture_axes,
+    show_row,
     with_interval,
+    write_under,
 )
 from sae_lib.features import NOISE_SEED, alikeness, colour_spread, draw_icons, match_rates, search_features
 from sae_lib.pocket import attribute_words
@@ -94,33 +101,32 @@ generator = torch.Generator().manual_seed(seed)
 # %% [markdown]
 # ## 7.2 The claims, as rules
 #
-# Each is a difference from a control that could have passed: **random directions**. They are as many as the features, TopK keeps as
-# many of them per position, and they read the same updates. Whatever sorts pictures by a few directions of a block's update finds
-# pictures that are alike; what counts is by how much features do better. Each feature has a partner among the random directions,
-# the one that fires about as often (`match_rates`).
+# Each is a difference from a control that could have passed: **random directions**. They are as many as the features,
+# TopK keeps as many of them per position, and they read the same updates. Whatever sorts pictures by a few directions
+# of a block's update finds pictures that are alike; what counts is by how much features do better. Each feature has a
+# partner among the random directions, the one that fires about as often (`match_rates`).
 #
-# All three rules were changed on 2026-11-26, before the run with the chosen blocks. Specificity was compared with random
-# *pictures*, which any direction beats. Texture had no control subtracted, though a random push changes icons too.
-# Sensitivity was compared with any feature of the block, however rarely it fires; now with one that fires as often, and what
-# random directions with captions of their own gain in that way is subtracted. Intervals are bootstraps over features of one set of
-# SAEs; for sensitivity, the primary test of C12, over features and captions.
+# All three rules were changed on 2026-11-26, before the run with the chosen blocks. Specificity was compared with
+# random *pictures*, which any direction beats. Texture had no control subtracted, though a random push changes icons
+# too. Sensitivity was compared with any feature of the block, however rarely it fires; now with one that fires as
+# often, and what random directions with captions of their own gain in that way is subtracted. Intervals are bootstraps
+# over features of one set of SAEs; for sensitivity, the primary test of C12, over features and captions.
 
 # %%
 specific = "top pictures of a feature are more alike than those of a random direction that fires as often (cosine)"
 textured = "up.0.1's icons are the most like textures (cosine above random directions, minus the highest other block's)"
-claims = {
-    "specificity": Claim(specific, ABOVE_ZERO, id="C1", control="random directions of equal firing rate"),
-    "texture": Claim(textured, ABOVE_ZERO, id="C6", control="icons of random directions of equal norm"),
-    "sensitivity": PRIMARY["C12"],
-}
+rates, norms = "random directions of equal firing rate", "icons of random directions of equal norm"
+claims = {"sensitivity": PRIMARY["C12"]}
+claims |= {"specificity": Claim(specific, ABOVE_ZERO, id="C1", control=rates)}
+claims |= {"texture": Claim(textured, ABOVE_ZERO, id="C6", control=norms)}
 
 # %% [markdown]
 # ## 7.3 What was read
 #
-# `Reading` draws the held-out captions once, in one step, keeps the sparse codes of all blocks, and is shared with notebooks 08 and
-# 09 and the explorer. `control` reads the same pictures with random directions. Blocks differ in width and grid: a map has the grid of
-# its block. What follows looks only at features that are active in at least 5 % of the pictures. A rehearsal has no trained SAEs:
-# there both columns are random.
+# `Reading` draws the held-out captions once, in one step, keeps the sparse codes of all blocks, and is shared with
+# notebooks 08 and 09 and the explorer. `control` reads the same pictures with random directions. Blocks differ in width
+# and grid: a map has the grid of its block. What follows looks only at features that are active in at least 5 % of the
+# pictures. A rehearsal has no trained SAEs: there both columns are random.
 
 # %%
 reading, control = Reading(assets), Reading(assets, control=seed + 1)
@@ -142,11 +148,11 @@ for block in assets.blocks:
 # %% [markdown]
 # ## 7.4 What decides which features are shown
 #
-# Where a judge knows what is true of a picture, the **reading score** does: the attribute value that a feature's maps predict best is
-# looked for in one half of the pictures and scored in the other. This value, in words, is the feature's caption ("a star", "at
-# night"). SDXL has no such judge: there **specificity** decides, the mean cosine between pairs of 10 pictures drawn by lot from the
-# 5 % in which the feature is most active; captions come from `caption_file` (the paper had them written by a language model). The
-# order of the score, not the eye, chooses what is shown below.
+# Where a judge knows what is true of a picture, the **reading score** does: the attribute value that a feature's maps
+# predict best is looked for in one half of the pictures and scored in the other. This value, in words, is the feature's
+# caption ("a star", "at night"). SDXL has no such judge: there **specificity** decides, the mean cosine between pairs
+# of 10 pictures drawn by lot from the 5 % in which the feature is most active; captions come from `caption_file` (the
+# paper had them written by a language model). The order of the score, not the eye, chooses what is shown below.
 
 
 # %%
@@ -164,8 +170,8 @@ for (kind, block), numbers in live.items():
         meaning = kinds[kind].meaning(block)
         value_of |= {(kind, each): value for each, value in zip(ids, meaning.value[numbers].tolist(), strict=True)}
     if kind == "features":
-        found = meaning.score[numbers] if assets.known else specificity(kind, block, numbers)
-        score |= dict(zip(ids, found.tolist(), strict=True))
+        scored = meaning.score[numbers] if assets.known else specificity(kind, block, numbers)
+        score |= dict(zip(ids, scored.tolist(), strict=True))
 ordered = {b: sorted((each for each in score if each.block == b), key=score.get, reverse=True) for b in assets.blocks}
 score_name = "score" if assets.known else "specificity"
 
@@ -198,10 +204,10 @@ for block in assets.blocks:
 # %% [markdown]
 # ## 7.5 Feature panels
 #
-# The feature with the highest score of each of the first four blocks, or the one asked for. Upper row: its top pictures with the
-# activation map laid over them. Lower row: the first of them again, unedited, modulated by β, and the feature's icons. Differs from
-# the authors' figures, whose maps are jet and equally opaque everywhere: these can be read by everybody, and the picture shows
-# through.
+# The feature with the highest score of each of the first four blocks, or the one asked for. Upper row: its top pictures
+# with the activation map laid over them. Lower row: the first of them again, unedited, modulated by β, and the
+# feature's icons. Differs from the authors' figures, whose maps are jet and equally opaque everywhere: these can be
+# read by everybody, and the picture shows through.
 
 
 # %%
@@ -225,12 +231,6 @@ def overlaid(each, count):
     return [lay_over(pictures[r], reading.maps(each.block, each.feature, [r])[0]) for r in rows]
 
 
-def write_under(ax, text, **look):
-    """A line under a row of pictures, from the left edge of the first; columns stay as wide as they are."""
-    ax.set_xlabel(" ", fontsize=8, labelpad=2)
-    ax.text(0, -0.06, text, **{"transform": ax.transAxes, "va": "top", "fontsize": 8, "in_layout": False} | look)
-
-
 def refuse(each):
     """Raises ValueError for a feature of which there is nothing to show."""
     if each.block not in assets.blocks:
@@ -252,70 +252,64 @@ for each, _, below in panels:
     print(f"{each!s:12}", *(f"{(a - b).abs().mean() * 255:6.2f}" for a, b in pairs))
 
 # %%
-fig, axes = plt.subplots(2 * len(panels), 8, figsize=(TEXT_WIDTH, 1.8 * len(panels)), squeeze=False, dpi=90)
-fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+fig, axes = picture_axes(2 * len(panels), 8, (TEXT_WIDTH, 1.8 * len(panels)), dpi=90)
 under = ["unedited", *(f"β {b:+g}" for b in BETAS), *(f"icon, γ {g:g}" for g in GAMMAS)]
-for i, (each, above, below) in enumerate(panels):
-    for ax, picture in zip(axes[2 * i], above, strict=False):
-        show_picture(ax, picture)
-    for ax, text, picture in zip(axes[2 * i + 1], under, below, strict=True):
-        show_picture(ax, picture)
-        ax.set_xlabel(text, fontsize=7, labelpad=2)
-    for ax in axes[2 * i, len(above) :]:
-        ax.axis("off")
-    write_under(axes[2 * i, 0], f"{describe(each)}: top pictures", color=BLOCK_COLORS[each.block])
+for upper, lower, (each, above, below) in zip(axes[::2], axes[1::2], panels, strict=True):
+    show_row(upper, above)
+    show_row(lower, below, under)
+    write_under(upper[0], f"{describe(each)}: top pictures", color=BLOCK_COLORS[each.block])
 result = {"features": [[str(each), describe(each)] for each in asked], "pictures": len(pictures), "seed": seed}
 save_figure(run, fig, "panels", result | {"units of an icon": [amount(each) for each in asked]}, reading.make())
 
 # %% [markdown]
-# **What we see.** Two rows per feature. Upper row, from the left: the pictures in which the feature is most active, yellow where
-# it is. If they share a thing and the bright cells lie on it, the feature reads that thing. Lower row: β < 0 should take it
-# away, β > 0 should put more of it, and the icons show what the feature says when nothing else does. A map of 16 × 16 cells
-# follows an outline, one of 8 × 8 only says where a thing is. Where the numbers printed above are small, the strip repeats one
-# picture: the block reads there without writing. Section 7.7 asks that of many features (causality), against controls.
+# **What we see.** Two rows per feature. Upper row, from the left: the pictures in which the feature is most active,
+# yellow where it is. If they share a thing and the bright cells lie on it, the feature reads that thing. Lower row: β <
+# 0 should take it away, β > 0 should put more of it, and the icons show what the feature says when nothing else does. A
+# map of 16 × 16 cells follows an outline, one of 8 × 8 only says where a thing is. Where the numbers printed above are
+# small, the strip repeats one picture: the block reads there without writing. Section 7.7 asks that of many features
+# (causality), against controls.
 #
 # ## 7.6 Gallery: the best, the middle, the worst
 #
-# No cherry-picking. Of each block the rule takes the features with the highest, the median and the lowest score among those
-# active in enough pictures; three top pictures each.
+# No cherry-picking. Of each block the rule takes the features with the highest, the median and the lowest score among
+# those active in enough pictures; three top pictures each.
 
 # %%
 places = {"best": 0.0, "median": 0.5, "worst": 1.0}
 gallery = {b: [ordered[b][round(at * (len(ordered[b]) - 1))] for at in places.values()] for b in assets.blocks}
-look = {"figsize": (TEXT_WIDTH, 0.78 * len(gallery) + 0.2), "width_ratios": [1, 1, 1, 0.15, 1, 1, 1, 0.15, 1, 1, 1]}
-fig, axes = plt.subplots(len(gallery), 11, **look, squeeze=False, dpi=110)
-fig.get_layout_engine().set(w_pad=0.008, h_pad=0.01, wspace=0, hspace=0)
-for ax in axes[:, [3, 7]].flat:
-    ax.axis("off")
+gaps = [1, 1, 1, 0.15, 1, 1, 1, 0.15, 1, 1, 1]
+fig, axes = picture_axes(len(gallery), 11, (TEXT_WIDTH, 0.78 * len(gallery) + 0.2), width_ratios=gaps, dpi=110)
+fig.get_layout_engine().set(w_pad=0.008)
 for line, (block, chosen_ones) in zip(axes, gallery.items(), strict=True):
-    for j, each in enumerate(chosen_ones):
-        for ax, picture in zip(line[4 * j : 4 * j + 3], overlaid(each, 3), strict=True):
-            show_picture(ax, picture)
-        write_under(line[4 * j], brief(each), color=BLOCK_COLORS[block])
-for j, name in enumerate(places):
-    axes[0, 4 * j + 1].set_title(name, fontsize=9, pad=3)
+    for place, each in enumerate(chosen_ones):
+        show_row(line[4 * place : 4 * place + 4], overlaid(each, 3))
+        write_under(line[4 * place], brief(each), color=BLOCK_COLORS[block])
+for place, name in enumerate(places):
+    axes[0, 4 * place + 1].set_title(name, fontsize=9, pad=3)
 result = {block: [[str(each), score[each]] for each in chosen_ones] for block, chosen_ones in gallery.items()}
 save_figure(run, fig, "gallery", result | {"rule": score_name, "pictures": len(pictures)}, reading.make())
 
 # %% [markdown]
-# **What we see.** Under each three pictures the feature, what it reads and its score. From left to right the bright cells should have
-# less and less to do with the word. Where the worst still share something that the eye finds, the score misses it: it knows the
-# 31 values of this world and nothing else.
+# **What we see.** Under each three pictures the feature, what it reads and its score. From left to right the bright
+# cells should have less and less to do with the word. Where the worst still share something that the eye finds, the
+# score misses it: it knows the 31 values of this world and nothing else.
 #
 # ## 7.7 Version 1's metrics, as we define them
 #
-# All are measured on the same features, up to 64 per block drawn by lot, and on their partners among the random directions.
+# All are measured on the same features, up to 64 per block drawn by lot, and on their partners among the
+# random directions.
 #
 # - **Specificity**: as in 7.4. By chance: 10 random pictures.
-# - **Texture**: cosine between the icon (γ = 1) and the word "texture"; in the pocket world, which has no such word, the mean over
-#   "striped" and "dotted". Partners' icons have the same norm.
-# - **Colour**: S^ρ-weighted mean distance (sum over three channels, 0 to 765) of pixels to their S^ρ-weighted mean colour, over ten
-#   top pictures. Small: one colour. By chance: the same maps laid on ten other pictures.
-# - **Sensitivity**: of the pictures whose *caption* holds the feature's words, the share in which it is active on more than 0, 10 and
-#   30 % of the positions (sdxl: of the 5 % of captions nearest to the feature's). Only pictures that had no part in finding
-#   the words. By chance: another feature of the block that fires about as often, in the same pictures.
-# - **Causality**: cosine between the icon and the feature's words. By chance: the same words and the icons of features with other
-#   words. Beside it a picture drawn from the words alone: as close as a picture can be expected to come.
+# - **Texture**: cosine between the icon (γ = 1) and the word "texture"; in the pocket world, which has no such word,
+#   the mean over "striped" and "dotted". Partners' icons have the same norm.
+# - **Colour**: S^ρ-weighted mean distance (sum over three channels, 0 to 765) of pixels to their S^ρ-weighted mean
+#   colour, over ten top pictures. Small: one colour. By chance: the same maps laid on ten other pictures.
+# - **Sensitivity**: of the pictures whose *caption* holds the feature's words, the share in which it is active on
+#   more than 0, 10 and 30 % of the positions (sdxl: of the 5 % of captions nearest to the feature's). Only
+#   pictures that had no part in finding the words. By chance: another feature of the block that fires about as
+#   often, in the same pictures.
+# - **Causality**: cosine between the icon and the feature's words. By chance: the same words and the icons of features
+#   with other words. Beside it a picture drawn from the words alone: as close as a picture can be expected to come.
 #
 # Locality is measured in notebook 08.
 
@@ -323,26 +317,21 @@ save_figure(run, fig, "gallery", result | {"rule": score_name, "pictures": len(p
 chosen, ratios = {}, []
 for block in assets.blocks:
     own, others = (live[kind, block] for kind in kinds)
-    told = torch.tensor([("features", FeatureId(block, number)) in captions for number in own.tolist()])
-    own = own[told] if told.any() and not assets.known else own
+    named = torch.tensor([("features", FeatureId(block, number)) in captions for number in own.tolist()])
+    own = own[named] if named.any() and not assets.known else own
     own = own[torch.randperm(len(own), generator=generator)[: min(n_features, len(others))]]
     rates = [read.shares(block).mean(0) for read in kinds.values()]
     partners = others[match_rates(rates[0][own], rates[1][others])]
     ratios.append((rates[0][own] / rates[1][partners]).log().abs())
     chosen |= {("features", block): own, ("random directions", block): partners}
-print(
-    f"{sum(map(len, ratios))} pairs; rates differ by a factor of {torch.cat(ratios).median().exp():.2f} in the median"
-)
+print(f"{sum(map(len, ratios))} pairs; rates differ by a factor of {torch.cat(ratios).median().exp():.2f} (median)")
 
 # %%
 texture_words = ["striped", "dotted"] if assets.known or run.rehearsal else ["texture"]
 texture_direction = clip.embed_texts(texture_words).mean(0)
 random_rows = torch.rand((100, len(pictures)), generator=generator).argsort(1)[:, : min(10, enough)]
 by_chance, unknown = alikeness(embedded, random_rows).mean(), torch.tensor(torch.nan)
-measured, icons = (
-    {},
-    {},
-)  # by metric, kind and block [features, 2]: the value and what it is by chance, NaN where not known
+measured, icons = {}, {}  # by metric, kind and block [features, 2]: the value and what it is by chance, NaN if unknown
 
 
 def keep(name, kind, block, value, chance):
@@ -366,16 +355,15 @@ for (kind, block), numbers in chosen.items():
         maps = kinds[kind].maps(block, number, rows)
         spread.append(torch.stack([colour_spread(pictures[there], maps) for there in (rows, others)]))
     keep("colour", kind, block, *torch.stack(spread).T)
-    told = [captions.get((kind, FeatureId(block, number)), "") for number in numbers.tolist()]
-    if any(told):
-        cosines = icons[kind, block] @ clip.embed_texts(told).T  # [icon, words]
-        other = torch.tensor([[mine != yours for mine in told] for yours in told]) & torch.tensor([*map(bool, told)])
+    said = [captions.get((kind, FeatureId(block, number)), "") for number in numbers.tolist()]
+    if any(said):
+        cosines = icons[kind, block] @ clip.embed_texts(said).T  # [icon, words]
+        other = torch.tensor([[mine != yours for mine in said] for yours in said]) & torch.tensor([*map(bool, said)])
         elsewhere = (cosines * other).sum(0) / other.sum(0)  # 0 / 0 where there are no words, or no others
         keep("causality", kind, block, cosines.diag().where(other.any(0), torch.nan), elsewhere)
 
 # %%
 later = reading.halves[1].tolist()  # pictures that had no part in finding what a feature reads
-nearest = max(5, round(SHARE * len(later)))
 
 
 def holding(text):
@@ -383,17 +371,17 @@ def holding(text):
     if assets.known:
         return [row for row in later if text.removeprefix("a ") in prompts[row]]
     cosines = clip.embed_texts([prompts[row] for row in later]) @ clip.embed_texts([text])[0]
-    return [later[i] for i in cosines.topk(min(nearest, len(later))).indices]
+    return [later[i] for i in cosines.topk(min(max(5, round(SHARE * len(later))), len(later))).indices]
 
 
 rows_of = {text: holding(text) for text in sorted(set(captions.values()))}
 rows_of = {text: rows for text, rows in rows_of.items() if len(rows) >= (1 if small else 5)}
-print(
-    f"{len(rows_of)} different captions of features; held by {min(map(len, rows_of.values()), default=0)} pictures or more"
-)
+print(f"{len(rows_of)} different captions, held by {min(map(len, rows_of.values()), default=0)} pictures or more")
 
 # %%
-trials = []  # number of the pair, picture, gain over another feature at 10 % of the area, and whether it is the feature's
+# Of each trial the number of the pair, the picture, the gain over another feature at 10 % of the area, and whether it
+# is the feature's.
+trials = []
 for (kind, block), numbers in chosen.items():
     shares, everyone, shown = kinds[kind].shares(block), live[kind, block], []
     rates = shares.mean(0)
@@ -410,17 +398,18 @@ for (kind, block), numbers in chosen.items():
         keep(f"sensitivity {area:.0%}", kind, block, *part.T)
 
 # %% [markdown]
-# The verdicts. Specificity: feature minus partner, mean over all features of all blocks. Texture: the same difference by block; for the
-# claim up.0.1's minus the highest of the other blocks', the highest taken anew in every bootstrap sample. Sensitivity: the mean gain
-# over a feature of equal firing rate, minus that of random directions with captions of their own. An untrained SAE would pass none
-# of them. Colour and causality are printed in the same way and have no rule.
+# The verdicts. Specificity: feature minus partner, mean over all features of all blocks. Texture: the same
+# difference by block; for the claim up.0.1's minus the highest of the other blocks', the highest taken anew in every
+# bootstrap sample. Sensitivity: the mean gain over a feature of equal firing rate, minus that of random directions
+# with captions of their own. An untrained SAE would pass none of them. Colour and causality are printed in the same
+# way and have no rule.
 
 
 # %%
 def interval(numbers):
     """Mean over those features of which it is known, with its 95 % bootstrap interval; None of fewer than two."""
     known = numbers[~numbers.isnan()]
-    return bootstrap_interval(known, **sampling) if len(known) > 1 else None
+    return interval_of(bootstrap(known, **sampling)) if len(known) > 1 else None
 
 
 def beside(name, blocks=assets.blocks, above_chance=False):
@@ -430,26 +419,24 @@ def beside(name, blocks=assets.blocks, above_chance=False):
     return own - partners
 
 
-def report(text, found):
-    """Prints a number with its interval, if there is one, and keeps it."""
-    if found is not None:
-        print(f"{text:50} {found.value:+.4f} (95 % {found.low:+.4f} to {found.high:+.4f})")
-        summary[text] = found
-    return found
+def report(text, number, claim=""):
+    """Prints a number with its interval, if there is one, keeps it, and judges a claim by it."""
+    if number is not None:
+        print(f"{text:50} {number.value:+.4f} (95 % {number.low:+.4f} to {number.high:+.4f})")
+        summary[text] = number
+        verdicts.extend([claims[claim].judge(run, number.value, number[1:])] if claim else [])
 
 
 # %%
 summary, verdicts, texture = {}, [], {}
-found = report("specificity: features - partners", interval(beside("specificity")))
-verdicts.append(claims["specificity"].judge(run, found.value, found[1:]))
+report("specificity: features - partners", interval(beside("specificity")), "specificity")
 for place, block in enumerate(b for b in assets.blocks if len(chosen["features", b]) > 1):
     # A seed for each block, whose features were drawn by themselves.
     texture[block] = bootstrap(beside("texture", [block]), resamples=sampling["resamples"], seed=seed + place)
     report(f"texture, {block}: features - partners", interval_of(texture[block]))
 if "up.0.1" in texture and len(texture) > 1:
     highest = torch.stack([samples for block, samples in texture.items() if block != "up.0.1"]).amax(0)
-    found = report("texture: up.0.1 - highest other block", interval_of(texture["up.0.1"] - highest))
-    verdicts.append(claims["texture"].judge(run, found.value, found[1:]))
+    report("texture: up.0.1 - highest other block", interval_of(texture["up.0.1"] - highest), "texture")
 report("colour: features - partners", interval(beside("colour")))
 
 # %%
@@ -458,8 +445,7 @@ if {own for *_, own in trials} == {True, False}:
     gains = caption_gains(gain, own, pair, row, **sampling)
     for kind, samples in zip(kinds, gains.T, strict=True):
         report(f"sensitivity: {kind} - equal rate", interval_of(samples))
-    found = report("sensitivity: the first minus the second", caption_gain_over_random(gains))
-    verdicts.append(claims["sensitivity"].judge(run, found.value, found[1:]))
+    report("sensitivity: the first minus the second", caption_gain_over_random(gains), "sensitivity")
     report("causality above other words: features - partners", interval(beside("causality", above_chance=True)))
 if rows_of:
     drawn = clip.embed_images(draw_pictures(turbo, list(rows_of), call))
@@ -477,11 +463,10 @@ for (name, kind, block), values in measured.items():
     if name in panel_of and value is not None:
         color, shift = (BLOCK_COLORS[block], -0.15) if kind == "features" else (CONTROL_COLOR, 0.15)
         y = assets.blocks.index(block) + shift
-        panel_of[name].hlines(y, *value[1:], color=color)
-        panel_of[name].plot(value.value, y, BLOCK_MARKERS[block], color=color, markersize=5)
+        draw_dot(panel_of[name], value, y, BLOCK_MARKERS[block], color, markersize=5)
         panel_of[name].plot(chance, y, "|", color="black", markersize=6)
-for name, ax in panel_of.items():
-    ax.set_title(titles[name], fontsize=8)
+for ax, title in zip(axes, titles.values(), strict=True):
+    ax.set_title(title, fontsize=8)
     ax.tick_params(labelsize=7)
     ax.locator_params(axis="x", nbins=3)
 plt.close(fig)  # shown when it is complete
@@ -489,10 +474,8 @@ plt.close(fig)  # shown when it is complete
 # %%
 axes[0].set_yticks(range(len(assets.blocks)), assets.blocks, fontsize=8)
 axes[0].invert_yaxis()
-axes[0].plot([], [], "o", color="black", label="features (colour of the block)")
-axes[0].plot([], [], "o", color=CONTROL_COLOR, label="random directions")
-axes[0].plot([], [], "|", color="black", label="by chance")
-fig.legend(loc="outside upper center", ncols=3)
+signs = {"features (colour of the block)": ("o", "black"), "random directions": ("o", CONTROL_COLOR)}
+add_legend(fig, signs | {"by chance": ("|", "black")})
 published = {"source": "reported", "specificity of down.2.1": 0.71, "random": 0.5, "texture of up.0.1": 0.2}
 result = {"summary": summary, "published": published, "pictures": len(pictures), "seed": seed}
 result |= {"pairs": {block: len(chosen["features", block]) for block in assets.blocks}}
@@ -512,18 +495,19 @@ for (name, kind, block), values in measured.items():
 save_table(run, "metrics", sorted(table, key=lambda cells: cells["metric"]))
 
 # %% [markdown]
-# **What we see.** Per block its features in colour and, in grey, random directions that fire as often; bars are 95 % intervals over
-# features, black ticks what chance gives. A metric says something about features only as far as colour and grey are apart. Reported
-# for SDXL by version 1: specificity of down.2.1 0.71 against 0.50 of random pictures, and up.0.1's texture of 0.20 as the
-# highest [reported]; another CLIP, another model, so only the order can be compared. The way from black to grey is what any sparse code of
-# that block gives, and from grey to colour what training added. The pocket U-Net may write surfaces in another block than SDXL
-# (notebook 05 shows where materials enter): the lines above say for each block how far its icons are beyond random ones.
+# **What we see.** Per block its features in colour and, in grey, random directions that fire as often; bars are 95 %
+# intervals over features, black ticks what chance gives. A metric says something about features only as far as colour
+# and grey are apart. Reported for SDXL by version 1: specificity of down.2.1 0.71 against 0.50 of random pictures, and
+# up.0.1's texture of 0.20 as the highest [reported]; another CLIP, another model, so only the order can be compared.
+# The way from black to grey is what any sparse code of that block gives, and from grey to colour what training added.
+# The pocket U-Net may write surfaces in another block than SDXL (notebook 05 shows where materials enter): the lines
+# above say for each block how far its icons are beyond random ones.
 #
 # ## 7.8 "Red" is found
 #
-# For one value: the feature of each block that predicts its cells best on one half of the pictures, with its score on the other half.
-# Beside it the best of equally sparse random directions, found and scored in the same way. In the paper's four block names "red" was
-# sought in vain, because in this U-Net the colours of a caption enter elsewhere.
+# For one value: the feature of each block that predicts its cells best on one half of the pictures, with its score on
+# the other half. Beside it the best of equally sparse random directions, found and scored in the same way. In the
+# paper's four block names "red" was sought in vain, because in this U-Net the colours of a caption enter elsewhere.
 
 # %%
 red, found_red = VALUES.index(("colour", "red")), {}
@@ -536,16 +520,17 @@ for block in sorted({block for block, _ in found_red}, key=lambda b: -found_red[
     print(f"red: {name:11} score {own:.2f}; the best random direction of {block} {chance:.2f}")
 
 # %% [markdown]
-# **What we see.** The first line is the block that reads the colour best. A score near the random directions' says that the block's
-# updates hold little of it, or that its SAE gave it no feature of its own. Whether turning such features on *paints* what they read
-# is asked in notebook 08.
+# **What we see.** The first line is the block that reads the colour best. A score near the random directions' says that
+# the block's updates hold little of it, or that its SAE gave it no feature of its own. Whether turning such features on
+# *paints* what they read is asked in notebook 08.
 #
 # ## 7.9 Searching features by text
 #
-# The authors' search: CLIP embeds a text, the nearest of all features' top pictures are found, and a feature's score is the mean
-# cosine of its hits times the share of its top pictures among them. Here each query is an attribute in words; **precision** is the
-# share of the top pictures of the five features found in which the judge sees that attribute. Controls: all features (as if drawn
-# by lot), which shows how common the attribute is, and the same search among random directions.
+# The authors' search: CLIP embeds a text, the nearest of all features' top pictures are found, and a feature's score
+# is the mean cosine of its hits times the share of its top pictures among them. Here each query is an attribute in
+# words; **precision** is the share of the top pictures of the five features found in which the judge sees that
+# attribute. Controls: all features (as if drawn by lot), which shows how common the attribute is, and the same
+# search among random directions.
 
 # %%
 ids = {kind: [FeatureId(b, i) for b in assets.blocks for i in live[kind, b].tolist()] for kind in kinds}
@@ -563,8 +548,8 @@ shown_texts = ["red"] if "red" in queries else []
 shown_texts += [text for text in dict.fromkeys(by_gain[i] for i in (0, len(by_gain) // 2, -1)) if text != "red"]
 
 # %% [markdown]
-# The figure shows "red", and by rule the queries with the highest, the median and the lowest gain over all features: for each the two
-# features found first, with four top pictures each.
+# The figure shows "red", and by rule the queries with the highest, the median and the lowest gain over all features:
+# for each the two features found first, with four top pictures each.
 
 # %%
 n_shown = len(shown_texts)
@@ -573,14 +558,12 @@ upper, lower = fig.subfigures(2, 1, height_ratios=[1.05 * n_shown, 2.2]) if prec
 axes = upper.subplots(n_shown, 9, width_ratios=[1] * 4 + [0.15] + [1] * 4, squeeze=False)
 fig.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
 for line, text in zip(axes, shown_texts, strict=True):
-    line[4].axis("off")
     right = f", precision {precision[text][0]:.2f} (all features {precision[text][2]:.2f})" if precision else ""
     line[0].set_title(" ", fontsize=8, pad=2)  # keeps the room above the row
     line[0].text(0, 1.05, f"“{text}”{right}", transform=line[0].transAxes, fontsize=8, in_layout=False)
-    for j, each in enumerate(found_features[text][:2]):
-        for ax, row in zip(line[5 * j :], top["features", each.block][each.feature][:4].tolist(), strict=False):
-            show_picture(ax, pictures[row])
-        write_under(line[5 * j], brief(each), color=BLOCK_COLORS[each.block])
+    for part, each in zip((line[:5], line[5:]), found_features[text], strict=False):
+        show_row(part, pictures[top["features", each.block][each.feature][:4]])
+        write_under(part[0], brief(each), color=BLOCK_COLORS[each.block])
 plt.close(fig)  # shown when it is complete
 
 # %%
@@ -593,8 +576,8 @@ if precision:
         ax.plot([precision[text][place] for text in order], marker, color=color, label=name)
     ax.set_xticks(range(len(order)), order, rotation=90, fontsize=7)
     ax.set(ylabel="precision", ylim=(-0.05, 1.05))
-    lower.legend(loc="outside upper center", ncols=3)
-result = {"found": {text: [str(each) for each in found] for text, found in found_features.items()}, "seed": seed}
+    add_legend(lower)
+result = {"found": {text: list(map(str, ids)) for text, ids in found_features.items()}, "seed": seed}
 result |= {"precision": precision, "red": {" / ".join(key): value for key, value in found_red.items()}}
 save_figure(run, fig, "search", result | {"shown": shown_texts}, reading.make())
 
@@ -605,9 +588,10 @@ for name, values in zip(marks if precision else (), zip(*precision.values(), str
     report(f"mean over {len(order)} queries, {name}", interval(torch.tensor(values)))
 
 # %% [markdown]
-# **What we see.** Above, the features found first and what excites them. Below, per query: black dots far above the dashes mean that the
-# search finds features of that attribute; crosses as high as the dots mean that random directions would have served. Attributes of
-# a small part of the picture, an eye or a pose, are the hardest: CLIP embeds the picture as a whole.
+# **What we see.** Above, the features found first and what excites them. Below, per query: black dots far above the
+# dashes mean that the search finds features of that attribute; crosses as high as the dots mean that random directions
+# would have served. Attributes of a small part of the picture, an eye or a pose, are the hardest: CLIP embeds the
+# picture as a whole.
 #
 # ## 7.10 Headline numbers
 #
@@ -621,7 +605,8 @@ for block in assets.blocks:
 # %% [markdown]
 # ## 7.11 Scorecard
 #
-# The word that each rule of section 7.2 gave, and the number with its 95 % interval. Smoke and rehearsal give no verdict.
+# The word that each rule of section 7.2 gave, and the number with its 95 % interval. Smoke and rehearsal
+# give no verdict.
 
 # %%
 print(*verdicts, sep="\n")
@@ -629,15 +614,16 @@ print(*verdicts, sep="\n")
 # %% [markdown]
 # ## 7.12 Limits
 #
-# - One set of SAEs, one draw of random directions, one pocket model: the intervals are over features (for sensitivity also over captions)
-#   and cover no training.
+# - One set of SAEs, one draw of random directions, one pocket model: the intervals are over features (for sensitivity
+#   also over captions) and cover no training.
 # - The definitions are ours. Version 1's own formulas were never seen, so no number here is one of its.
 # - The pocket CLIP is small and knows one world. A cosine of it cannot be compared with one of OpenAI's.
-# - Every live feature gets a caption, also one that reads nothing well; sensitivity and causality average over those too. Notebook 09
-#   asks more strictly what a feature means, position by position, and against stronger controls.
+# - Every live feature gets a caption, also one that reads nothing well; sensitivity and causality average over those
+#   too. Notebook 09 asks more strictly what a feature means, position by position, and against stronger controls.
 # - Features active in few pictures are left out everywhere here; notebook 03 counts them.
 # - The highest of several other blocks is above its true mean by luck: the rule of textures is strict with the claim.
-# - Without a caption the pocket model's pictures hang on the noise more than on one block, so that an icon says less than in SDXL.
+# - Without a caption the pocket model's pictures hang on the noise more than on one block, so that an icon says less
+#   than in SDXL.
 #
 # ## 7.13 Exercises
 #

@@ -2,13 +2,13 @@ import json
 
 import pytest
 
+from sae_lib.__main__ import main
 from sae_lib.editing.cases import (
     _PIE_BENCH_PARTS,
     BACKGROUND,
     CATEGORIES,
     EVERYTHING,
     count_by_category,
-    main,
     pocket_cases,
     read_cases,
     writers_of,
@@ -69,7 +69,7 @@ def test_each_record_that_is_no_case_is_named_with_its_defect(path):
 
 
 def test_the_command_prints_counts_and_defects(path, capsys):
-    assert main([path]) == 0
+    assert main(["riebench", path]) == 0
     told = capsys.readouterr().out
     assert "5 edits\n   1 change object\n   1 add object\n" in told and "5 defects\nrecord 0005" in told
 
@@ -81,7 +81,7 @@ def test_what_is_not_riebenchs_is_refused(tmp_path, capsys, text, sentence):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ValueError, match=sentence):
         read_cases(str(tmp_path / "x.json"))
-    assert main([str(tmp_path / "x.json")]) == 1 and sentence in capsys.readouterr().err
+    assert main(["riebench", str(tmp_path / "x.json")]) == 1 and sentence in capsys.readouterr().err
 
 
 @pytest.fixture
