@@ -59,7 +59,7 @@ active everywhere, ELSEWHERE the shipped features in other pictures of the half.
 LINEAR = "linear probe"
 """The ceiling: what ridge regression finds in the whole update."""
 
-_COMPONENTS, _UPDATES, _SEEDS = "components.safetensors", "updates.safetensors", "seeds"
+_COMPONENTS, _SEEDS = "components.safetensors", "seeds"
 
 Units = Callable[[Int[Tensor, " rows"]], Float[Tensor, "rows cells units"]]
 """A dictionary's activations in given rows of the reading."""
@@ -143,23 +143,23 @@ class Dictionaries:
     @cached_property
     def updates(self) -> dict[str, Float[Tensor, "pictures cells d_model"]]:
         """By block, the updates of the pictures of the reading, in 16 bit."""
-        return self._captured("updates", lambda folder: self._capture(self.assets.pipe(), folder))
+        return self._captured("updates", lambda: self._capture(self.assets.pipe()))
 
     @cached_property
     def blank_updates(self) -> dict[str, Float[Tensor, "pictures cells d_model"]]:
         """The same of the untrained U-Net, on the same captions and noise."""
-        return self._captured("updates_untrained", lambda folder: self._capture(self.blank, folder))
+        return self._captured("updates_untrained", lambda: self._capture(self.blank))
 
-    def _captured(self, name: str, make: Callable[[Path], None]) -> dict[str, Tensor]:
-        return load_file(cached(name, {"reading": self.reading.make().name, "seed": self.seed}, make) / _UPDATES)
+    def _captured(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        return cached_tensors(name, {"reading": self.reading.make().name, "seed": self.seed}, make)[1]
 
-    def _capture(self, pipe, folder: Path) -> None:
+    def _capture(self, pipe) -> dict[str, Tensor]:
         parts: dict[str, list[Tensor]] = {block: [] for block in self.assets.blocks}
         call = self.assets.call(MODELS[0], NOISE_SEED)[1]
         for rows, updates in stream_updates(pipe, self.reading.prompts, self.assets.blocks, call):
             for block, update in updates.items():
                 parts[block].append(to_vectors(update[0]).unflatten(0, (len(rows), -1)).half())
-        save_file({block: torch.cat(each) for block, each in parts.items()}, folder / _UPDATES)
+        return {block: torch.cat(each) for block, each in parts.items()}
 
     @cached_property
     def components(self) -> dict[str, Float[Tensor, "d_model d_model"]]:
@@ -196,7 +196,7 @@ class Dictionaries:
         (`find_meaning`), and `p` by `chance_scores`."""
         halves = self.reading.halves
 
-        def make(folder: Path) -> None:
+        def make() -> dict[str, Tensor]:
             found = {}
             for block in self.assets.blocks:
                 truths = [self.reading.truth(block).take(half) for half in halves]
@@ -207,10 +207,10 @@ class Dictionaries:
                 by_chance = chance_scores(second, truths[1], meaning.value, permutations, self.seed)
                 parts = meaning._asdict() | {"live": live.nonzero().flatten(), "p": p_values(meaning.score, by_chance)}
                 found |= {f"{block}/{part}": tensor for part, tensor in parts.items()}
-            save_file(found, folder / "meanings.safetensors")
+            return found
 
-        folder = cached("meanings", self._identity | {"name": name, "permutations": permutations}, make)
-        return folder, _by_first(load_file(folder / "meanings.safetensors"))
+        folder, found = cached_tensors("meanings", self._identity | {"name": name, "permutations": permutations}, make)
+        return folder, _by_first(found)
 
     def scores_on_renders(
         self, renders: Renders, timestep: int, permutations: int = 500
@@ -235,17 +235,17 @@ class Dictionaries:
         """`compare_reading` of all NAMES in each block: how many candidates there were, and by
         block and name the scores."""
 
-        def make(folder: Path) -> None:
+        def make() -> dict[str, Tensor]:
             found = {}
             for block in self.assets.blocks:
                 named = {name: self.units(name, block) for name in NAMES}
                 count, by_name = compare_reading(named, self.reading.truth(block), self.reading.halves)
                 found |= {f"{block}/{name}": each for name, each in by_name.items()}
                 found[f"{block}/count"] = torch.tensor(count)
-            save_file(found, folder / "compared.safetensors")
+            return found
 
-        folder = cached("reading_compared", self._identity, make)
-        found = _by_first(load_file(folder / "compared.safetensors"))
+        folder, found = cached_tensors("reading_compared", self._identity, make)
+        found = _by_first(found)
         return folder, {block: each.pop("count").item() for block, each in found.items()}, found
 
     def probe(
@@ -254,7 +254,7 @@ class Dictionaries:
         """By block, how well each value is read by `LINEAR`, a `linear_probe` on the raw update, and by `sparse_probes`
         of few units of some dictionaries, "NAME, SIZE"."""
 
-        def make(folder: Path) -> None:
+        def make() -> dict[str, Tensor]:
             found, (match, score) = {}, self.reading.halves
             for block in self.assets.blocks:
                 known, asked = (self.reading.truth(block).take(half) for half in (match, score))
@@ -266,30 +266,29 @@ class Dictionaries:
                     maps |= {f"{name}, {size}": units(score) @ each for size, each in zip(sizes, probes, strict=True)}
                 eye = torch.eye(known.present.shape[-1])
                 found |= {f"{block}/{n}": expected_scores(each, eye, asked, weights) for n, each in maps.items()}
-            save_file(found, folder / "probes.safetensors")
+            return found
 
         inputs = self._identity | {"names": list(names), "sizes": list(sizes)}
-        return _by_first(load_file(cached("reading_probes", inputs, make) / "probes.safetensors"))
+        return _by_first(cached_tensors("reading_probes", inputs, make)[1])
 
     def stability(self) -> tuple[Path, dict[str, dict[str, dict[str, Tensor]]]]:
         """By "trained" or "untrained" and block: `all`, each feature's mean cosine with its partners in the two other
         seeds; and where the truth is known, of the live ones, `stable` (the same), `score` (`find_meaning`) and `rate`
         (share of cells in which they fire)."""
 
-        def make(folder: Path) -> None:
+        def make() -> dict[str, Tensor]:
             found = {}
             for block in self.assets.blocks:
                 trained = [each[block] for each in self.seeds]
                 blank = [untrained(sae, self.seed + i) for i, sae in enumerate(trained)]
                 for name, three in (("trained", trained), ("untrained", blank)):
                     measured = self._stability_of(block, three)
-                    found |= {f"{name}/{block}/{part}": each.contiguous() for part, each in measured.items()}
-            save_file(found, folder / "stability.safetensors")
+                    found |= {f"{name}/{block}/{part}": each for part, each in measured.items()}
+            return found
 
         known = self._identity if self.assets.known else {"trained": self.folder.name, "seed": self.seed}
-        folder = cached("stability", known, make)
-        found = _by_first(load_file(folder / "stability.safetensors"))
-        return folder, {name: _by_first(each) for name, each in found.items()}
+        folder, found = cached_tensors("stability", known, make)
+        return folder, {name: _by_first(each) for name, each in _by_first(found).items()}
 
     def _stability_of(self, block: str, three: Sequence[TopKSAE]) -> dict[str, Tensor]:
         decoders = [sae.decoder.weight for sae in three]
