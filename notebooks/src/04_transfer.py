@@ -1,10 +1,11 @@
 # %% [markdown]
 # # 04 Transfer
 #
-# **Claim checked.** SAEs trained on the updates of one-step SDXL Turbo carry over, without more training, to Turbo's four
-# steps and to the many steps of the base model: explained variance stays high over the steps and declines slowly, and
-# the features active at adjacent steps overlap, in the base model most in the middle of the trajectory and less at its end
-# (paper: Fig. 3, which this notebook draws). "Without more training" needs something to compare with, so there are controls.
+# **Claim checked.** SAEs trained on the updates of one-step SDXL Turbo carry over, without more training, to Turbo's
+# four steps and to the many steps of the base model: explained variance stays high over the steps and declines
+# slowly, and the features active at adjacent steps overlap, in the base model most in the middle of the trajectory
+# and less at its end (paper: Fig. 3, which this notebook draws). "Without more training" needs something to compare
+# with, so there are controls.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
@@ -22,9 +23,10 @@
 # %% [markdown]
 # ## 4.1 Parameters and set-up
 #
-# At pocket scale both models are the shipped ones, at sdxl scale the paper's. The SAEs are those of notebook 03 (from the
-# cache, or trained now), of the blocks that notebook 05 chooses for the model and of the paper's four. Nothing here is tuned: prompts, steps and guidance are the scale's, and the rules that turn the
-# numbers into words stand in the next section, before anything is measured.
+# At pocket scale both models are the shipped ones, at sdxl scale the paper's. The SAEs are those of notebook 03 (from
+# the cache, or trained now), of the blocks that notebook 05 chooses for the model and of the paper's four. Nothing here
+# is tuned: prompts, steps and guidance are the scale's, and the rules that turn the numbers into words stand in the
+# next section, before anything is measured.
 
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
@@ -32,7 +34,7 @@ source: str = ""  # sdxl: folder or Hub id of Turbo; "random" or "random/16" reh
 seed: int = 0  # of the noise, the vectors' order, the SAEs' first weights and the bootstrap
 base_source: str = ""  # sdxl: folder or Hub id of the base model
 blocks: str = ""  # "chosen" (default at pocket scale), "paper" (default at sdxl scale), or codes with commas
-prompt_file: str = ""  # sdxl: a text file with one prompt a line; empty for the authors' data set
+prompt_file: str = ""  # sdxl: a text file with one prompt per line; empty for the authors' data set
 saes: str = "published"  # sdxl: the authors' SAEs, without the controls that need training, or "trained"
 sae_folder: str = ""  # sdxl, published: a folder with the authors' checkpoints; empty for the Hub
 batch: int = 0  # prompts per call; 0 for the scale's, fewer for a small GPU
@@ -45,29 +47,34 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import torch
-from safetensors.torch import load_file, save_file
 
+# %%
 from sae_lib import (
     ATTENTION_BLOCKS,
     PAPER_BLOCKS,
     ROOT,
     CallSettings,
     Claim,
-    cached,
+    cached_tensors,
     interval_of,
     one_step_saes,
     save_figure,
     start_run,
     untrained,
 )
+
+# %%
 from sae_lib.activations import positions_per_step
 from sae_lib.companion import (
+    ABOVE_ZERO,
     BLOCK_COLORS,
     BLOCK_MARKERS,
     CONTROL_COLOR,
     MODEL_LINES,
     PRIMARY,
     TEXT_WIDTH,
+    add_legend,
+    draw_band,
     share_of_ceiling,
 )
 from sae_lib.saes import RawUpdates, measure_halves
@@ -83,21 +90,23 @@ print(f"chosen: {', '.join(OURS)}; the paper's: {', '.join(PAPER_BLOCKS)}")
 # %% [markdown]
 # ## 4.2 The claims, as rules
 #
-# At sdxl scale this run's numbers are compared with the published curves, as they are. On the pocket models each claim
-# becomes one number and a rule, and from every number is subtracted what an SAE that knows nothing of the block reaches:
-# most curves of Figure 3 are high, flat or rising for an untrained SAE too. The *floor* is the best of three controls at each
-# block and step: the one-step SAE of another block of that width, an untrained one, one trained on permuted vectors.
+# At sdxl scale this run's numbers are compared with the published curves, as they are. On the pocket models each
+# claim becomes one number and a rule, and from every number is subtracted what an SAE that knows nothing of the
+# block reaches: most curves of Figure 3 are high, flat or rising for an untrained SAE too. The *floor* is the best
+# of three controls at each block and step: the one-step SAE of another block of that width, an untrained one, one
+# trained on permuted vectors.
 #
 # - **No additional training**: of what an SAE trained on the target setting gains over the floor, the one-step SAE
 #   has at least 80 %.
 # - **Stays high**: it explains at least .2 more than the floor; **declines slowly**: at the last step it is
 #   at least half as far above the floor as at the first.
-# - **Features overlap in mid-trajectory**: more than those of an untrained SAE. **Rises** and **falls**: by at least half of
-#   the published effect, and by more than the overlap of an untrained SAE's features *and* that of the raw updates.
+# - **Features overlap in mid-trajectory**: more than those of an untrained SAE. **Rises** and **falls**: by at
+#   least half of the published effect, and by more than the overlap of an untrained SAE's features *and* that of
+#   the raw updates.
 #
-# Blocks and steps are averaged in every number, so that no block can be picked; *middle* is the middle third of the pairs of
-# adjacent steps. All rules but the sdxl ones were changed on 2026-11-26, before the run with the chosen blocks: the former
-# ones, without controls, held for an untrained SAE as well. The thresholds are ours.
+# Blocks and steps are averaged in every number, so that no block can be picked; *middle* is the middle third of the
+# pairs of adjacent steps. All rules but the sdxl ones were changed on 2026-11-26, before the run with the chosen
+# blocks: the former ones, without controls, held for an untrained SAE as well. The thresholds are ours.
 
 
 # %%
@@ -149,45 +158,41 @@ for key, text in as_published.items():
     setting, quantity, statistic = key
     effects[key] = statistic(published_curves(setting, quantity)).item()
     there = {"published": effects[key], "tolerance": 0.02, "source": published["source"], "id": "C2"}
-    if scale == "sdxl" or statistic in (
-        rise,
-        fall,
-    ):  # on the pocket models a rise must be half as large as the published
+    # On the pocket models a rise must be half as large as the published one.
+    if scale == "sdxl" or statistic in (rise, fall):
         claims[key] = Claim(text, at_least=effects[key] / 2, **there)
 print(*(f"{text}: published {effects[key]:.3f}" for key, text in as_published.items()), sep="\n")
 
 # %%
 carried = PRIMARY["C2"]
-carried_claims = {
-    "base": carried,
-    "turbo": replace(carried, text=carried.text.replace("Base", "Turbo"), primary=False),
-}
+in_turbo = replace(carried, text=carried.text.replace("Base", "Turbo"), primary=False)
+carried_claims = {"base": carried, "turbo": in_turbo}
+stays = "explained variance stays high (above the floor)"
+declines = "it declines slowly (above the floor, last over first step)"
 floor_claims = {
-    ("turbo", "high"): Claim("Turbo: explained variance stays high (above the floor)", at_least=0.2, id="C2"),
-    ("base", "high"): Claim("Base: explained variance stays high (above the floor)", at_least=0.2, id="C2"),
-    ("turbo", "kept"): Claim(
-        "Turbo: it declines slowly (above the floor, last over first step)", at_least=0.5, id="C2"
-    ),
-    ("base", "kept"): Claim("Base: it declines slowly (above the floor, last over first step)", at_least=0.5, id="C2"),
+    ("turbo", "high"): Claim(f"Turbo: {stays}", at_least=0.2, id="C2"),
+    ("base", "high"): Claim(f"Base: {stays}", at_least=0.2, id="C2"),
+    ("turbo", "kept"): Claim(f"Turbo: {declines}", at_least=0.5, id="C2"),
+    ("base", "kept"): Claim(f"Base: {declines}", at_least=0.5, id="C2"),
 }
+overlap = "Base: features overlap more in mid-trajectory than untrained ones (difference)"
 more = "than untrained features and raw updates (difference)"
 overlap_claims = {
-    middle: Claim(
-        "Base: features overlap more in mid-trajectory than untrained ones (difference)", at_least=1e-6, id="C2"
-    ),
-    rise: Claim(f"Base: the overlap rises by more {more}", at_least=1e-6, id="C2"),
-    fall: Claim(f"Base: the overlap falls at the end by more {more}", at_least=1e-6, id="C2"),
+    middle: Claim(overlap, at_least=ABOVE_ZERO, id="C2"),
+    rise: Claim(f"Base: the overlap rises by more {more}", at_least=ABOVE_ZERO, id="C2"),
+    fall: Claim(f"Base: the overlap falls at the end by more {more}", at_least=ABOVE_ZERO, id="C2"),
 }
 
 # %% [markdown]
 # ## 4.3 The SAEs and their controls
 #
-# The one-step SAEs keep k = d_model / 8 of 4 d_model features, as in the paper's Fig. 3. The **ceiling** is an SAE of the
-# same size trained on the target setting itself: all its steps, the same *number* of vectors, seen as often, in batches of
-# the same size, on the same training prompts (fewer of them, because each gives a vector per step). Ceilings are trained
-# for the first four of the chosen blocks and for the paper's four. **Other block** is the one-step SAE of the next block
-# of the same width. **PCA** has k components. The **untrained** SAE has random features, the **permuted** one was trained on
-# vectors whose dimensions had been permuted over the rows. All but the ceiling come from one-step vectors.
+# The one-step SAEs keep k = d_model / 8 of 4 d_model features, as in the paper's Fig. 3. The **ceiling** is an SAE of
+# the same size trained on the target setting itself: all its steps, the same *number* of vectors, seen as often, in
+# batches of the same size, on the same training prompts (fewer of them, because each gives a vector per step). Ceilings
+# are trained for the first four of the chosen blocks and for the paper's four. **Other block** is the one-step SAE of
+# the next block of the same width. **PCA** has k components. The **untrained** SAE has random features, the
+# **permuted** one was trained on vectors whose dimensions had been permuted over the rows. All but the ceiling come
+# from one-step vectors.
 
 # %%
 one_step = one_step_saes(assets, seed, saes)
@@ -232,11 +237,11 @@ print("other block:", ", ".join(f"{block} <- {other}" for block, other in follow
 # ## 4.4 Measuring
 #
 # Every step of every held-out prompt, with noise that no SAE was trained on; of the base model's guided calls the
-# conditional half, as in the paper, and for section 4.9 the unconditional one beside it. The prompts are really held out,
-# which the paper's may not be: the authors' script takes prompts 100 to 199 of a file that looks like the head of the
-# training stream (inferred). Explained variance pools all rows of a step, so its bootstrap pools again for each sample of
-# prompts; the same prompts are drawn for every curve, and differences between curves are taken sample by sample. Kept are
-# those samples: the first is the value itself.
+# conditional half, as in the paper, and for section 4.9 the unconditional one beside it. The prompts are really held
+# out, which the paper's may not be: the authors' script takes prompts 100 to 199 of a file that looks like the head of
+# the training stream (inferred). Explained variance pools all rows of a step, so its bootstrap pools again for each
+# sample of prompts; the same prompts are drawn for every curve, and differences between curves are taken sample by
+# sample. Kept are those samples: the first is the value itself.
 
 # %%
 held_out = assets.prompts(counts.transfer_prompts if scale == "sdxl" else min(counts.transfer_prompts, pictures))
@@ -244,29 +249,28 @@ noise = {name: CallSettings(*call, seed + 1_000, batch or counts.transfer_batch)
 FREE = ("one-step SAE", "raw updates")  # of the unconditional half
 
 
-def measure(folder):
+def measure():
     """Samples `[steps or pairs, 1 + resamples]` of every quantity, setting, block and reconstructor."""
     samples = {}
     for name, by_block in reconstructors.items():
         halves = {"conditional": by_block}
         if noise[name].guided:
             halves["unconditional"] = {block: {what: named[what] for what in FREE} for block, named in by_block.items()}
-        for half, found in measure_halves(assets.pipe(name), held_out, noise[name], halves).items():
+        for half, blocks in measure_halves(assets.pipe(name), held_out, noise[name], halves).items():
             setting = name if half == "conditional" else f"{name} {half}"
-            for block, named in found.items():
+            for block, named in blocks.items():
                 for what, statistics in named.items():
                     for quantity in (EV, PUBLISHED_EV, OVERLAP, IOU):
                         values = getattr(statistics, quantity)(counts.bootstrap, seed)
                         samples[f"{quantity}/{setting}/{block}/{what}"] = values
-    save_file(samples, folder / "samples.safetensors")
+    return samples
 
 
 # %%
 names = [trained.name for trained in (one_step, *ceilings.values())]
 inputs = {"saes": names, "prompts": held_out, "seed": seed, "following": following}
 inputs |= {"resamples": counts.bootstrap, "batch": batch or counts.transfer_batch}
-artefact = cached("transfer", inputs, measure)
-samples = load_file(artefact / "samples.safetensors")
+artefact, samples = cached_tensors("transfer", inputs, measure)
 
 
 def curves(name, quantity, what="one-step SAE", blocks=OURS):
@@ -283,40 +287,41 @@ def floor(name, quantity, controls=("other block", "untrained", "permuted"), blo
 # %% [markdown]
 # ## 4.5 Figure 3
 #
-# The verdicts first, then the picture. The upper row is measured here, in the first four of the chosen blocks; the lower
-# one holds the curves that were read off the authors' stored plots. At pocket scale those are context from another model, to be
-# compared in shape and not in value. A second figure of the same form shows the paper's four names in this model.
-# The left panels use the definition as published, in which the error is divided by the variance of the *reconstruction*;
-# the next section says what that does.
+# The verdicts first, then the picture. The upper row is measured here, in the first four of the chosen blocks; the
+# lower one holds the curves that were read off the authors' stored plots. At pocket scale those are context from
+# another model, to be compared in shape and not in value. A second figure of the same form shows the paper's four names
+# in this model. The left panels use the definition as published, in which the error is divided by the variance of the
+# *reconstruction*; the next section says what that does.
 
 # %%
-found = {claim: interval_of(statistic(curves(name, quantity))) for (name, quantity, statistic), claim in claims.items()}
+values = {c: interval_of(statistic(curves(name, quantity))) for (name, quantity, statistic), c in claims.items()}
 for name, claim in carried_claims.items() if ceilings else ():
-    found[claim] = share_of_ceiling(curves(name, EV), curves(name, EV, "ceiling"), floor(name, EV))
+    values[claim] = share_of_ceiling(curves(name, EV), curves(name, EV, "ceiling"), floor(name, EV))
 for (name, what), claim in floor_claims.items():
     above = curves(name, EV) - floor(name, EV)
     first, last = above[:, 0].mean(0), above[:, -1].mean(0)
-    found[claim] = interval_of(level(above) if what == "high" else last / first.clamp(min=1e-9))
+    values[claim] = interval_of(level(above) if what == "high" else last / first.clamp(min=1e-9))
 for statistic, claim in overlap_claims.items():
     controls = ["untrained"] if statistic is middle else ["untrained", "raw updates"]
     by_control = [statistic(curves("base", OVERLAP, what)) for what in controls]
-    found[claim] = interval_of(statistic(curves("base", OVERLAP)) - torch.stack(by_control).amax(0))
-verdicts = [claim.judge(run, each.value, each[1:]) for claim, each in found.items()]
+    values[claim] = interval_of(statistic(curves("base", OVERLAP)) - torch.stack(by_control).amax(0))
+verdicts = [claim.judge(run, each.value, each[1:]) for claim, each in values.items()]
 
 
 # %%
 def draw(ax, name, block, rows, **look):
-    """One curve over denoising progress, pairs of steps between their steps, with its 95 % band; gives the intervals."""
+    """A curve over denoising progress, pairs of steps between their steps, with its 95 % band; gives the intervals."""
     setting = name.split()[0]
     count = steps[setting][0] if rows.shape[-1] > 1 else published_curves(setting, PUBLISHED_EV).shape[1]
     shift = 0.5 if len(rows) < count else 0
     x = [100 * (step + shift) / max(count - 1, 1) for step in range(len(rows))]
     marker = {"marker": BLOCK_MARKERS[block], "markersize": 2.5} if setting == "turbo" else {}
-    ax.plot(x, rows[:, 0], **{"color": BLOCK_COLORS[block], "linestyle": MODEL_LINES[setting], **marker, **look})
+    look = {"color": BLOCK_COLORS[block], "linestyle": MODEL_LINES[setting], **marker, **look}
     if rows.shape[-1] == 1:
+        ax.plot(x, rows[:, 0], **look)
         return None
     intervals = [interval_of(row) for row in rows]
-    ax.fill_between(x, *zip(*(i[1:] for i in intervals), strict=True), color=ax.lines[-1].get_color(), alpha=0.2, lw=0)
+    draw_band(ax, x, intervals, **look)
     return intervals
 
 
@@ -347,11 +352,8 @@ def draw_figure3(blocks):
     axes[0, 0].set_ylim(max(-0.6, min(0, axes[0, 0].get_ylim()[0])), 1.02)
     axes[0, 0].set_ylabel(f"{here}\n{len(held_out)} prompts")
     axes[1, 0].set_ylabel("published, digitised\n" + ("100 prompts" if scale == "sdxl" else "(SDXL, another model)"))
-    for block in dict.fromkeys((*blocks, *PAPER_BLOCKS)):
-        axes[0, 0].plot([], [], color=BLOCK_COLORS[block], label=block)
-    for name, label in labels.items():
-        axes[0, 0].plot([], [], MODEL_LINES[name], color="black", label=label)
-    fig.legend(loc="outside upper center", ncols=4)
+    signs = {block: ("-", BLOCK_COLORS[block]) for block in dict.fromkeys((*blocks, *PAPER_BLOCKS))}
+    add_legend(fig, signs | {label: (MODEL_LINES[name], "black") for name, label in labels.items()}, ncols=4)
     return fig, drawn
 
 
@@ -377,20 +379,20 @@ for quantity in titles:
             print(f"{quantity[:18]:18} {name:5} {what:24}", *(f"{value:7.3f}" for value in ends))
 
 # %% [markdown]
-# **What we see.** Full lines with markers are Turbo's four steps, dashed lines the base model's; colours are blocks, bands
-# the 95 % intervals over held-out prompts. Denoising runs from left (noise) to right (picture). Turbo's steps are far apart,
-# so what is active changes much from one to the next; the base model's are close together. Gaps in the lower row are
-# points that could not be read. The table gives the curves' first, middle and last values, the controls' beside them: a
-# curve that rises in the middle says something about the SAE only as far as it rises more than an untrained SAE's and the
-# raw updates' own.
+# **What we see.** Full lines with markers are Turbo's four steps, dashed lines the base model's; colours are blocks,
+# bands the 95 % intervals over held-out prompts. Denoising runs from left (noise) to right (picture). Turbo's steps are
+# far apart, so what is active changes much from one to the next; the base model's are close together. Gaps in the lower
+# row are points that could not be read. The table gives the curves' first, middle and last values, the controls' beside
+# them: a curve that rises in the middle says something about the SAE only as far as it rises more than an untrained
+# SAE's and the raw updates' own.
 #
 # ## 4.6 One name, two definitions
 #
-# The authors' function is `explained_variance(recons, x)`, and the notebook behind Fig. 3 calls it with the two swapped [code].
-# What is plotted is 1 − var(x − x') / var(x'): the error measured against the reconstruction. A reconstruction is usually
-# smaller than what it reconstructs, so the published number is the smaller one: if the error is uncorrelated with the
-# reconstruction, 0.80 as published stands for 0.83, and −0.35 for 0.43 (inferred). The correct definition compares with the
-# data: 0 is then as good as the mean vector. From here on it is the one we use.
+# The authors' function is `explained_variance(recons, x)`, and the notebook behind Fig. 3 calls it with the two swapped
+# [code]. What is plotted is 1 − var(x − x') / var(x'): the error measured against the reconstruction. A reconstruction
+# is usually smaller than what it reconstructs, so the published number is the smaller one: if the error is uncorrelated
+# with the reconstruction, 0.80 as published stands for 0.83, and −0.35 for 0.43 (inferred). The correct definition
+# compares with the data: 0 is then as good as the mean vector. From here on it is the one we use.
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.5), sharey=True)
@@ -402,17 +404,15 @@ for ax, name in zip(axes, settings, strict=True):
             drawn[f"{quantity}/{name}/{block}"] = draw(ax, name, block, rows, linestyle=line)
     ax.set(title=f"{labels[name]}, {len(held_out)} prompts", xlabel="denoising progress (%)")
 axes[0].set(ylabel="explained variance", ylim=(max(-0.5, min(0, axes[0].get_ylim()[0])), 1.02))
-for block in OURS:
-    axes[0].plot([], [], color=BLOCK_COLORS[block], label=block)
-for line, label in (("-", "corrected"), (":", "as published")):
-    axes[0].plot([], [], line, color="black", label=label)
-fig.legend(loc="outside upper center", ncols=6, columnspacing=1, handlelength=1.5)
+signs = {block: ("-", BLOCK_COLORS[block]) for block in OURS}
+signs |= {"corrected": ("-", "black"), "as published": (":", "black")}
+add_legend(fig, signs, ncols=6, columnspacing=1, handlelength=1.5)
 save_figure(run, fig, "two_definitions", {"curves": drawn, "prompts": len(held_out), "seed": seed}, artefact)
 
 # %% [markdown]
-# **What we see.** The dotted curve lies below the full one of its colour, and the further the lower both lie. The order of the
-# blocks and the shape over the steps are much the same: what the swap changes is the value that is read off, most where the
-# reconstruction is worst.
+# **What we see.** The dotted curve lies below the full one of its colour, and the further the lower both lie. The order
+# of the blocks and the shape over the steps are much the same: what the swap changes is the value that is read off,
+# most where the reconstruction is worst.
 #
 # ## 4.7 How much would training on the target bring?
 #
@@ -437,7 +437,7 @@ looks = {what: look for what, look in looks.items() if what in there}
 
 # %%
 def draw_by_block(quantity, looks, ylabel):
-    """A panel for each setting and block with one curve for each look; gives the figure and the curves' intervals."""
+    """A panel per setting and block with one curve for each look; gives the figure and the curves' intervals."""
     size = {"figsize": (TEXT_WIDTH, 3.7), "sharex": True, "sharey": True, "squeeze": False}
     fig, axes = plt.subplots(2, len(measured.blocks), **size)
     drawn = {}
@@ -447,18 +447,17 @@ def draw_by_block(quantity, looks, ylabel):
                 style = {"linestyle": "-"}
                 if what != "one-step SAE":
                     style |= {"color": CONTROL_COLOR, "marker": "", "linewidth": 1, **looks[what]}
-                drawn[f"{name}/{block}/{what}"] = draw(
-                    ax, name, block, curves(name, quantity, what, [block])[0], **style
-                )
+                rows = curves(name, quantity, what, [block])[0]
+                drawn[f"{name}/{block}/{what}"] = draw(ax, name, block, rows, **style)
             ax.set_title(block if name == "turbo" else "", color=BLOCK_COLORS[block])
         row[0].set_ylabel(f"{labels[name]}\n{ylabel}")
+    own = {"color": "black", "linewidth": 1, "marker": "o", "markersize": 3}
     for what, look in looks.items():
-        style = {"color": "black" if what == "one-step SAE" else CONTROL_COLOR, "linewidth": 1, **look}
-        style |= {"marker": "o", "markersize": 3} if what == "one-step SAE" else {}
+        style = own if what == "one-step SAE" else {"color": CONTROL_COLOR, "linewidth": 1, **look}
         axes[0, 0].plot([], [], label=f"{what}{' (coloured)' * (what == 'one-step SAE')}", **style)
     axes[0, 0].set(ylim=(max(-0.5, min(0, axes[0, 0].get_ylim()[0])), 1.02), xticks=[0, 50, 100])
     fig.supxlabel(f"denoising progress (%); {len(held_out)} prompts", size=9)
-    fig.legend(loc="outside upper center", ncols=3, columnspacing=1, handlelength=1.8)
+    add_legend(fig, columnspacing=1, handlelength=1.8)
     return fig, drawn
 
 
@@ -483,46 +482,42 @@ for name in settings:
 for name, trained in ceilings.items():
     ends = [trained.log(config)[-1][EV] for config in trained.saes]
     on_held_out = curves(name, EV, "ceiling", measured.blocks)[..., 0].mean()
-    print(
-        f"ceiling of {labels[name]}: mean of the blocks {sum(ends) / len(ends):.3f} on its last training batch,",
-        end=" ",
-    )
-    print(f"{on_held_out:.3f} on held-out prompts")
+    print(f"ceiling of {labels[name]}: mean of the blocks", end=" ")
+    print(f"{sum(ends) / len(ends):.3f} on its last training batch, {on_held_out:.3f} on held-out prompts")
 
 # %% [markdown]
-# **What we see.** The coloured curve is the transferred SAE. Its distance to the black one is the price of not training on
-# the target; its distance to the grey ones is what it brought along. Read both at each step, since an average hides where
-# along the trajectory the SAE stops fitting: the first step resembles what it was trained on, later ones may not. The last
-# two printed lines compare the ceilings on vectors they were trained on with held-out ones: a ceiling that has learnt its
-# few prompts by heart would be too low a ceiling, and the gap too small.
+# **What we see.** The coloured curve is the transferred SAE. Its distance to the black one is the price of not training
+# on the target; its distance to the grey ones is what it brought along. Read both at each step, since an average hides
+# where along the trajectory the SAE stops fitting: the first step resembles what it was trained on, later ones may not.
+# The last two printed lines compare the ceilings on vectors they were trained on with held-out ones: a ceiling that has
+# learnt its few prompts by heart would be too low a ceiling, and the gap too small.
 #
 # ## 4.8 Overlap, and that of the raw updates
 #
-# Features that overlap at adjacent steps show that the code is stable over time, or only that the updates hardly change.
-# So beside the cosine of the activations stands the cosine of the raw update vectors themselves, the control that the
-# authors' code computes too, and the cosine of an untrained SAE's activations: any sparse code of slowly changing vectors
-# changes slowly.
+# Features that overlap at adjacent steps show that the code is stable over time, or only that the updates hardly
+# change. So beside the cosine of the activations stands the cosine of the raw update vectors themselves, the control
+# that the authors' code computes too, and the cosine of an untrained SAE's activations: any sparse code of slowly
+# changing vectors changes slowly.
 
 # %%
-fig, drawn = draw_by_block(
-    OVERLAP, {"one-step SAE": {}, "raw updates": {"color": "black"}, "untrained": {"linestyle": ":"}}, "cosine"
-)
+controls = {"raw updates": {"color": "black"}, "untrained": {"linestyle": ":"}}
+fig, drawn = draw_by_block(OVERLAP, {"one-step SAE": {}} | controls, "cosine")
 save_figure(run, fig, "similarity", {"curves": drawn, "prompts": len(held_out), "seed": seed}, artefact)
 
 # %% [markdown]
-# **What we see.** Where the dotted line of an untrained SAE runs as the coloured one does, rising and falling with it, the
-# shape is that of the updates and owes nothing to training. Where the coloured curve follows the black one, the stability of the features is that of the updates: the
-# code adds no drift, and no stability either. Where it lies below, small changes of the update switch features on and off.
-# Values are not comparable across the two lines without care, since the raw cosine includes what all updates of a block
-# have in common (b_pre), which the SAE takes off first.
+# **What we see.** Where the dotted line of an untrained SAE runs as the coloured one does, rising and falling with it,
+# the shape is that of the updates and owes nothing to training. Where the coloured curve follows the black one, the
+# stability of the features is that of the updates: the code adds no drift, and no stability either. Where it lies
+# below, small changes of the update switch features on and off. Values are not comparable across the two lines without
+# care, since the raw cosine includes what all updates of a block have in common (b_pre), which the SAE takes off first.
 #
 # ## 4.9 Both halves of a guided call
 #
-# With guidance the U-Net runs twice at each step, with the caption and without. Figure 3 shows the half with the caption, on
-# whose updates this companion's ceilings are trained. Do the one-step SAEs, which have never seen an empty caption, fit the other
-# half too? The figure has the form of a notebook that the authors later removed: per half the explained variance as
-# published and, block by block, three curves over adjacent steps: the overlap of features, the IoU of active sets, and the
-# similarity of the raw updates, which is the control of both.
+# With guidance the U-Net runs twice at each step, with the caption and without. Figure 3 shows the half with the
+# caption, on whose updates this companion's ceilings are trained. Do the one-step SAEs, which have never seen an empty
+# caption, fit the other half too? The figure has the form of a notebook that the authors later removed: per half the
+# explained variance as published and, block by block, three curves over adjacent steps: the overlap of features, the
+# IoU of active sets, and the similarity of the raw updates, which is the control of both.
 
 # %%
 if noise["base"].guided:
@@ -546,24 +541,20 @@ if noise["base"].guided:
 
 # %%
 if noise["base"].guided:
-    for line, color, label in (
-        ("-", "grey", "overlap of features"),
-        (":", "grey", "IoU"),
-        ("-", "black", "raw updates"),
-    ):
-        axes[0, 0].plot([], [], line, color=color, label=label)
+    signs = {"overlap of features": ("-", "grey"), "IoU": (":", "grey"), "raw updates": ("-", "black")}
     fig.supxlabel(f"denoising progress of base (%); {len(held_out)} prompts", size=9)
-    fig.legend(loc="outside upper center", ncols=3)
+    add_legend(fig, signs)
     save_figure(run, fig, "halves", {"curves": drawn, "prompts": len(held_out), "seed": seed}, artefact)
     for half in ("base", "base unconditional"):
         values = {block: curves(half, EV, blocks=[block]).mean(1)[0, 0] for block in OURS}
         print(f"{half:20} explained variance", *(f"{block} {value:.3f}" for block, value in values.items()))
 
 # %% [markdown]
-# **What we see.** Upper row: the half with the caption; lower row: without. On the left a colour is a block as in Figure 3;
-# in the other panels the coloured full line is the overlap of features, dotted the IoU, black the raw updates. Where the rows
-# look alike, the SAEs fit what the block writes without a caption as well; a difference at the first steps says that the
-# two halves part early, as long as the picture is still noise and only the caption tells what it will be.
+# **What we see.** Upper row: the half with the caption; lower row: without. On the left a colour is a block as in
+# Figure 3; in the other panels the coloured full line is the overlap of features, dotted the IoU, black the raw
+# updates. Where the rows look alike, the SAEs fit what the block writes without a caption as well; a difference at the
+# first steps says that the two halves part early, as long as the picture is still noise and only the caption tells what
+# it will be.
 #
 # ## 4.10 Headline numbers
 #
@@ -582,9 +573,9 @@ for name in settings:
 # %% [markdown]
 # ## 4.11 Scorecard
 #
-# One line per claim: the word that its rule gave, the claim, this run's number with its 95 % interval, and where there is
-# one the published number, computed from the digitised curves. At pocket scale words follow the rules of section 4.2, for
-# the first four of the chosen blocks. Smoke and rehearsal give no verdict.
+# One line per claim: the word that its rule gave, the claim, this run's number with its 95 % interval, and where there
+# is one the published number, computed from the digitised curves. At pocket scale words follow the rules of section
+# 4.2, for the first four of the chosen blocks. Smoke and rehearsal give no verdict.
 
 # %%
 print(*verdicts, sep="\n")
@@ -592,14 +583,14 @@ print(*verdicts, sep="\n")
 # %% [markdown]
 # ## 4.12 Limits
 #
-# - The ceiling sees as many vectors as the one-step SAE, from fewer prompts: those of one trajectory resemble each other.
-#   With more prompts it would rise; section 4.7 prints how much it has learnt by heart.
+# - The ceiling sees as many vectors as the one-step SAE, from fewer prompts: those of one trajectory resemble each
+#   other. With more prompts it would rise; section 4.7 prints how much it has learnt by heart.
 # - One training run of everything; intervals are over prompts alone.
 # - The pocket base model's guidance is that with which its Turbo was distilled, not SDXL's 7.5.
-# - In the pocket models one step of Turbo and the first step of base both see pure noise, and base and Turbo share weights at
-#   the start: transfer between models trained apart is another question.
-# - Explained variance and overlap say that the code fits, not that a feature means the same at another step. That is asked
-#   later, by interventions in time.
+# - In the pocket models one step of Turbo and the first step of base both see pure noise, and base and Turbo share
+#   weights at the start: transfer between models trained apart is another question.
+# - Explained variance and overlap say that the code fits, not that a feature means the same at another step. That is
+#   asked later, by interventions in time.
 #
 # ## 4.13 Exercises
 #
