@@ -66,6 +66,8 @@ from sae_lib.companion import (
     short,
     start_run,
 )
+
+# %%
 from sae_lib.features import (
     LINEAR,
     NAMES,
