@@ -1,5 +1,5 @@
-"""Stage 5, single features: what turns them on (reading), what they do when turned on or off (interventions, writing,
-locality), and where captions enter (injection)."""
+"""Stage 5, single features: what turns them on (reading), what they do when turned on
+or off (interventions, writing, locality), and where captions enter the U-Net (injection)."""
 
 import lazy_loader
 

@@ -1,9 +1,8 @@
-"""What the features of SAEs are compared with: other dictionaries of the same updates, each with as many
-units active per cell.
+"""Other dictionaries of the same updates, with which the features of the SAEs are compared.
 
-Those that need no training: random directions, neurons, principal components. Those that are trained, by one recipe on
-as many vectors: other seeds, SAEs half of which stays random (the sanity checks of arXiv:2602.14111), SAEs of
-dimension-permuted updates and of an untrained U-Net.
+All have as many units active per cell. Three need no training: random directions, neurons and principal components. The
+others are trained by the SAEs' recipe on as many vectors: other seeds, SAEs of which one half stays random (the sanity
+checks of arXiv:2602.14111), SAEs of dimension-permuted updates and SAEs of an untrained U-Net.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from diffusers import StableDiffusionXLPipeline
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -41,23 +41,24 @@ from sae_lib.features.reading import NOISE_SEED, Reading, Renders
 from sae_lib.models.pipelines import load_pipeline
 from sae_lib.saes.controls import PCA, untrained
 from sae_lib.saes.topk import TopKSAE
+from sae_lib.training.config import SAEConfig
 from sae_lib.training.loop import train_saes
 from sae_lib.training.recipe import TrainingRun
 
 UNTRAINED = ("random directions", "neurons", "principal components")
-"""As sparse as the shipped SAE, whose rivals they are. Random directions are an SAE of its size before its first step;
-the others are scaled to equal variance and enter with both signs."""
+"""Dictionaries that are compared with the shipped SAE, and are as sparse as it is. The random directions are an SAE of
+its size before its first step; neurons and components are scaled to equal variance and enter with both signs."""
 FROZEN = {"SAE, random decoder": "decoder", "SAE, random encoder": "encoder"}
 PERMUTED, BLANK = "SAE, permuted updates", "SAE, untrained U-Net"
 SANITY = (*FROZEN, PERMUTED, BLANK)
-"""Rivals of "SAE, trained here", the first seed: same recipe, same number of vectors."""
+"""Compared with "SAE, trained here", the first seed: they have its recipe and its number of vectors."""
 DENSE, ELSEWHERE = "neurons, all cells", "another picture's truth"
 NAMES = ("SAE", *UNTRAINED, "SAE, trained here", *SANITY, DENSE, ELSEWHERE)
-"""All: "SAE" is the shipped one, DENSE as many neurons, drawn at random, that are
-active everywhere, ELSEWHERE the shipped features in other pictures of the half."""
+"""All dictionaries. "SAE" is the shipped one. DENSE is as many neurons, drawn at random, which are active in all cells.
+ELSEWHERE pairs the shipped features with the truth of other pictures of the same half."""
 
 LINEAR = "linear probe"
-"""The ceiling: what ridge regression finds in the whole update."""
+"""The ceiling: what ridge regression reads from the whole update."""
 
 _COMPONENTS, _SEEDS = "components.safetensors", "seeds"
 
@@ -66,11 +67,11 @@ Units = Callable[[Int[Tensor, " rows"]], Float[Tensor, "rows cells units"]]
 
 
 class Dictionaries:
-    """The SAEs of three seeds, and where something knows the truth also the dictionaries of NAMES,
-    of the assets' blocks.
+    """The SAEs of three seeds for each of the assets' blocks and, where something knows the truth, the
+    dictionaries of NAMES.
 
-    reading: whose pictures they are read in, None where nothing knows the truth. prompts, passes: what is trained on,
-    by default the scale's. Everything is made when it is first asked for, and kept in the cache.
+    reading: the pictures in which they are read, None where nothing knows the truth. prompts, passes: how much they are
+    trained on, by default what the scale says. Everything is made when it is first asked for and kept in the cache.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Dictionaries:
 
     @cached_property
     def folder(self) -> Path:
-        """Of what was trained."""
+        """The artefact with everything that was trained."""
         inputs = {"run": asdict(self.recipe), "configs": [asdict(config) for config in self.configs]}
         return cached("seeds_and_controls", inputs, self._train, resumable=True)
 
@@ -113,8 +114,8 @@ class Dictionaries:
         train_saes(PermutedStream(stream), first, folder / PERMUTED, pipe.device)
         fits = PCA.fit_blocks([stream.in_order()], {config.block: config.d_model for config in first})
         save_file({block: fit.components for block, fit in fits.items()}, folder / _COMPONENTS)
-        told = stream.prompts, stream.blocks, stream.settings, stream.passes, None, self.seed
-        train_saes(TrainingStream(self.blank, *told), first, folder / BLANK, pipe.device)
+        arguments = stream.prompts, stream.blocks, stream.settings, stream.passes, None, self.seed
+        train_saes(TrainingStream(self.blank, *arguments), first, folder / BLANK, pipe.device)
 
     @cached_property
     def seeds(self) -> list[dict[str, TopKSAE]]:
@@ -123,16 +124,16 @@ class Dictionaries:
 
     @cached_property
     def saes(self) -> dict[str, dict[str, TopKSAE]]:
-        """By name and block, the dictionaries that are SAEs, but for the shipped one."""
+        """By name and block, the dictionaries that are SAEs, without the shipped one."""
         shipped = {block: untrained(sae, self.seed) for block, sae in self.assets.saes().items()}
         trained = {name: self._load(name, self._first) for name in SANITY}
         return {"random directions": shipped, "SAE, trained here": self.seeds[0], **trained}
 
-    def _load(self, name: str, configs) -> dict[str, TopKSAE]:
+    def _load(self, name: str, configs: Sequence[SAEConfig]) -> dict[str, TopKSAE]:
         return {c.block: TopKSAE.load(self.folder / name / c.folder_name, c.block) for c in configs}
 
     @cached_property
-    def blank(self):
+    def blank(self) -> StableDiffusionXLPipeline:
         """Turbo with a U-Net of random weights."""
         from sae_lib.pocket.models import build_pipeline
 
@@ -192,8 +193,11 @@ class Dictionaries:
         return other_scenes(rows, torch.Generator().manual_seed(self.seed))
 
     def meanings(self, name: str, permutations: int = 500) -> tuple[Path, dict[str, dict[str, Tensor]]]:
-        """By block, of a dictionary's live units: `live` (their numbers), `value`, `score` and `margin`
-        (`find_meaning`), and `p` by `chance_scores`."""
+        """By block, what a dictionary's live units mean.
+
+        `live` holds their numbers, `value`, `score` and `margin` what `find_meaning` says of them, and `p` how often
+        chance scores as high (`chance_scores`).
+        """
         halves = self.reading.halves
 
         def make() -> dict[str, Tensor]:
@@ -232,8 +236,7 @@ class Dictionaries:
         return folder, _by_first(found)
 
     def compare(self) -> tuple[Path, dict[str, int], dict[str, dict[str, Float[Tensor, "values replicates"]]]]:
-        """`compare_reading` of all NAMES in each block: how many candidates there were, and by
-        block and name the scores."""
+        """`compare_reading` of all NAMES: per block the number of candidates, and by block and name the scores."""
 
         def make() -> dict[str, Tensor]:
             found = {}
@@ -251,8 +254,11 @@ class Dictionaries:
     def probe(
         self, names: Sequence[str], sizes: Sequence[int]
     ) -> dict[str, dict[str, Float[Tensor, "values replicates"]]]:
-        """By block, how well each value is read by `LINEAR`, a `linear_probe` on the raw update, and by `sparse_probes`
-        of few units of some dictionaries, "NAME, SIZE"."""
+        """By block and probe, how well each value is read.
+
+        `LINEAR` is a `linear_probe` on the raw update; "NAME, SIZE" is one of the `sparse_probes` on a dictionary's
+        units, which may use SIZE of them.
+        """
 
         def make() -> dict[str, Tensor]:
             found, (match, score) = {}, self.reading.halves
@@ -263,7 +269,7 @@ class Dictionaries:
                 for name in names:
                     units = self.units(name, block)
                     probes = sparse_probes(units(match), known, sizes)
-                    maps |= {f"{name}, {size}": units(score) @ each for size, each in zip(sizes, probes, strict=True)}
+                    maps |= {f"{name}, {size}": units(score) @ probe for size, probe in zip(sizes, probes, strict=True)}
                 eye = torch.eye(known.present.shape[-1])
                 found |= {f"{block}/{n}": expected_scores(each, eye, asked, weights) for n, each in maps.items()}
             return found
@@ -272,14 +278,17 @@ class Dictionaries:
         return _by_first(cached_tensors("reading_probes", inputs, make)[1])
 
     def stability(self) -> tuple[Path, dict[str, dict[str, dict[str, Tensor]]]]:
-        """By "trained" or "untrained" and block: `all`, each feature's mean cosine with its partners in the two other
-        seeds; and where the truth is known, of the live ones, `stable` (the same), `score` (`find_meaning`) and `rate`
-        (share of cells in which they fire)."""
+        """How far the features of one seed are found again in two others, by "trained" or "untrained" and by block.
+
+        `all`: per feature, its mean cosine with its partners in the two other seeds. Where the truth is
+        known, also of the live features: `stable` (this cosine), `score` (see `find_meaning`), `rate` (share
+        of cells where they fire).
+        """
 
         def make() -> dict[str, Tensor]:
             found = {}
             for block in self.assets.blocks:
-                trained = [each[block] for each in self.seeds]
+                trained = [saes[block] for saes in self.seeds]
                 blank = [untrained(sae, self.seed + i) for i, sae in enumerate(trained)]
                 for name, three in (("trained", trained), ("untrained", blank)):
                     measured = self._stability_of(block, three)
@@ -298,7 +307,7 @@ class Dictionaries:
         halves, truth = self.reading.halves, self.reading.truth(block)
         codes = [three[0].encode(self.updates[block][half].float()) for half in halves]
         live = fires_in_both(*codes)
-        tables = [reading_scores(each[..., live], truth.take(half)) for each, half in zip(codes, halves, strict=True)]
+        tables = [reading_scores(code[..., live], truth.take(half)) for code, half in zip(codes, halves, strict=True)]
         rate = (torch.cat(codes)[..., live] > 0).float().mean((0, 1))
         return {"all": stable, "stable": stable[live], "score": find_meaning(*tables).score, "rate": rate}
 

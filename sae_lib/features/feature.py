@@ -1,5 +1,5 @@
-"""Single features: their names, their unit of strength, where they are active, how alike what excites them is,
-and the search by text."""
+"""Single features: how they are named, how strongly they are active and where, how alike the pictures are that excite
+them, and how one searches for them by text."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from sae_lib.saes.statistics import FeatureStatistics
 from sae_lib.saes.topk import TopKSAE
 
 _NEVER = 1e6
-"""Cost of a pair of features that may not be."""
+"""Cost of a forbidden pair of features."""
 
 
 class FeatureId(NamedTuple):
@@ -39,7 +39,7 @@ class FeatureId(NamedTuple):
 def strength_unit(statistics: FeatureStatistics, feature: int) -> float:
     """The feature's mean non-zero activation (paper: mu_rho): an intervention of strength s adds s times this.
 
-    Raises ValueError for a feature that the SAE has not, and for a dead one, which has no unit.
+    Raises ValueError for a number that no feature of the SAE has, and for a dead feature, which has no unit.
     """
     if not 0 <= feature < len(statistics.mean):
         raise ValueError(f"feature {feature} of an SAE with {len(statistics.mean)}: it has none of that number")
@@ -63,11 +63,11 @@ def match_rates(
     others: Float[Tensor, " others"],
     forbidden: Bool[Tensor, "features others"] | None = None,
 ) -> Int[Tensor, " features"]:
-    """For each feature the place of a partner among the others that fires about as often: a control
-    of equal firing rate.
+    """For each feature the place of a partner among the others that fires about as often.
 
-    No other is the partner of two features; of all such pairings the one with the smallest sum of |log(rate / partner's
-    rate)|. forbidden: pairs that may not be, such as a feature with itself.
+    Partners are a control of equal firing rate. No two features share one; of all such pairings this is the
+    one with the smallest sum of |log(rate / partner's rate)|. forbidden: pairs that are not allowed, such as
+    a feature with itself.
 
     Raises ValueError for a rate that is not above 0, and where there are too few others to pair all.
     """
@@ -85,21 +85,23 @@ def match_rates(
 def alikeness(
     embedded: Float[Tensor, "pictures dimensions"], rows: Int[Tensor, "features pictures_each"]
 ) -> Float[Tensor, " features"]:
-    """Mean cosine over the pairs of each feature's pictures (ours, in the spirit of v1's specificity);
-    embeddings are of unit length."""
-    each, count = embedded[rows], rows.shape[1]
-    return ((each @ each.mT).sum((1, 2)) - count) / (count * (count - 1))
+    """Per feature, the mean cosine over the pairs of its pictures (ours, in the spirit of v1's specificity).
+
+    embedded: of unit length.
+    """
+    shown, count = embedded[rows], rows.shape[1]
+    return ((shown @ shown.mT).sum((1, 2)) - count) / (count * (count - 1))
 
 
 def colour_spread(
     pictures: Float[Tensor, "pictures 3 height width"], maps: Float[Tensor, "pictures rows columns"]
 ) -> Float[Tensor, ""]:
-    """How many colours there are where a feature is active (ours, in the spirit of v1's colour metric): 0
-    for one, at most 765.
+    """How much colours vary where a feature is active (ours, in the spirit of v1's colour metric): 0 to 765.
 
         sum of S |pixel - mean colour|_1 / sum of S,   mean colour = sum of S pixel / sum of S,   pixels from 0 to 255
 
-    S: the activation map of each picture, blown up to its size. 0 where the feature is nowhere active.
+    S: the activation map of each picture, enlarged to its size. 0 means one colour, or a feature
+    that is nowhere active.
     """
     weight, pixels = F.interpolate(maps[:, None], pictures.shape[-2:]), pictures * 255
     total = weight.sum().clamp(min=1e-9)
@@ -113,13 +115,12 @@ def search_features(
     top: Int[Tensor, "features top"],
     nearest: int = 300,
 ) -> Float[Tensor, " features"]:
-    """How well features fit a text, by their top pictures (authors' `retrieval.py`); embeddings are
-    CLIP's, of unit length.
+    """How well each feature fits a text, by its top pictures (authors' `retrieval.py`).
 
         score = mean cosine of the feature's hits * (number of its hits / number of its top pictures)
 
-    hits: those of its top pictures that are among the `nearest` to the text, of all features' top
-    pictures. 0 without a hit.
+    hits: those of its top pictures that are among the `nearest` to the text of all features' top pictures; 0 without a
+    hit. Embeddings are CLIP's, of unit length.
     """
     cosines = (pictures @ text)[top]
     hits = cosines >= cosines.flatten().topk(min(nearest, cosines.numel())).values[-1]

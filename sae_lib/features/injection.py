@@ -1,14 +1,14 @@
-"""Where the caption enters: the tokens of another caption in single blocks'
-cross-attention (LocoGen, arXiv:2405.01008).
+"""Where the caption enters the U-Net: single blocks read another caption's tokens (LocoGen, arXiv:2405.01008).
 
 The paper chose its blocks by ablation. What an ablation breaks need not be what a block writes. A block that reads
-another caption's tokens shows it directly, and gives out an update of a kind that the layers behind it know.
+another caption's tokens shows directly what it writes, and its update stays of a kind that later layers know.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
+from diffusers import StableDiffusionXLPipeline
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,30 +22,30 @@ Tokens = Float[Tensor, "_ tokens d_text"]
 
 
 @contextmanager
-def inject_prompt(pipe, prompts: Mapping[str, str | Sequence[str]]) -> Iterator[None]:
-    """Inside the context, each named block's cross-attention reads another prompt's tokens: one prompt for every
-    picture of a call, or one each.
+def inject_prompt(pipe: StableDiffusionXLPipeline, prompts: Mapping[str, str | Sequence[str]]) -> Iterator[None]:
+    """Inside the context, the cross-attention of each named block reads the tokens of another prompt.
 
-    All else stays as it was: the other blocks' tokens and the pooled embedding, which reaches the ResNets. Of a guided
-    call only the conditional half is told. The hooks are gone on exit, also after an exception.
+    prompts: by block, one prompt for all pictures of a call, or one per picture. All else stays as it was: the other
+    blocks' tokens and the pooled embedding, which reaches the ResNets. In a guided call only the conditional half reads
+    the other prompt. The hooks are gone on exit, also after an exception.
 
     Raises ValueError for a block without cross-attention, and from the pipeline call for another number of pictures.
     """
-    told = {block: [texts] if isinstance(texts, str) else list(texts) for block, texts in prompts.items()}
-    encoded = {tuple(texts): encode_tokens(pipe, texts) for texts in told.values()}
-    with inject_tokens(pipe, {block: encoded[tuple(texts)] for block, texts in told.items()}):
+    by_block = {block: [texts] if isinstance(texts, str) else list(texts) for block, texts in prompts.items()}
+    encoded = {tuple(texts): encode_tokens(pipe, texts) for texts in by_block.values()}
+    with inject_tokens(pipe, {block: encoded[tuple(texts)] for block, texts in by_block.items()}):
         yield
 
 
 @torch.no_grad()
-def encode_tokens(pipe, prompts: Sequence[str]) -> Tokens:
-    """What the blocks' cross-attention reads of the prompts."""
+def encode_tokens(pipe: StableDiffusionXLPipeline, prompts: Sequence[str]) -> Tokens:
+    """The prompts' token embeddings, which the blocks' cross-attention reads."""
     return pipe.encode_prompt(list(prompts), do_classifier_free_guidance=False)[0]
 
 
 @contextmanager
-def inject_tokens(pipe, tokens: Mapping[str, Tokens]) -> Iterator[None]:
-    """`inject_prompt` with prompts that are encoded already."""
+def inject_tokens(pipe: StableDiffusionXLPipeline, tokens: Mapping[str, Tokens]) -> Iterator[None]:
+    """`inject_prompt` for prompts that are already encoded (`encode_tokens`)."""
     wrong = [block for block in tokens if block not in ATTENTION_BLOCKS]
     if wrong:
         raise ValueError(
@@ -54,18 +54,19 @@ def inject_tokens(pipe, tokens: Mapping[str, Tokens]) -> Iterator[None]:
     at: list[Step] = []
 
     def hook(block: str):
-        def tell(_module, args, kwargs):
+        def exchange(_module, args, kwargs):
             own = kwargs["encoder_hidden_states"]
             free = own[: len(own) // 2] if at[0].guided else own[:0]
             pictures, given = len(own) - len(free), tokens[block]
             if len(given) not in (1, pictures):
                 raise ValueError(
-                    f"block {block!r} was given {len(given)} prompts and the call draws {pictures} pictures: wanted one prompt for all, or one each"
+                    f"block {block!r} was given {len(given)} prompts and the call draws {pictures} pictures: "
+                    "wanted one prompt for all, or one each"
                 )
-            told = given.to(own).expand(pictures, -1, -1)
-            return args, kwargs | {"encoder_hidden_states": torch.cat([free, told])}
+            conditional = given.to(own).expand(pictures, -1, -1)
+            return args, kwargs | {"encoder_hidden_states": torch.cat([free, conditional])}
 
-        return tell
+        return exchange
 
     with ExitStack() as hooks:
         hooks.enter_context(follow_steps(pipe, lambda step: at.__setitem__(slice(None), [step])))
@@ -76,18 +77,26 @@ def inject_tokens(pipe, tokens: Mapping[str, Tokens]) -> Iterator[None]:
 
 
 def draw_injected(
-    pipe, prompts: Sequence[str], blocks: Iterable[str], others: Tokens, settings: CallSettings
+    pipe: StableDiffusionXLPipeline,
+    prompts: Sequence[str],
+    blocks: Iterable[str],
+    others: Tokens,
+    settings: CallSettings,
 ) -> Float[Tensor, "prompts 3 height width"]:
-    """`draw_pictures` of the prompts while some blocks read the others' tokens, prompt by prompt."""
+    """`draw_pictures` of the prompts, while some blocks read for each prompt the other tokens in its place."""
     batches = _injected(pipe, prompts, blocks, others, settings)
     return torch.cat([draw_pictures(pipe, [prompts[i] for i in rows], settings, rows) for rows in batches])
 
 
 @torch.no_grad()
 def estimate_injected(
-    pipe, prompts: Sequence[str], blocks: Iterable[str], others: Tokens, settings: CallSettings
+    pipe: StableDiffusionXLPipeline,
+    prompts: Sequence[str],
+    blocks: Iterable[str],
+    others: Tokens,
+    settings: CallSettings,
 ) -> Float[Tensor, "prompts channels height width"]:
-    """What `draw_injected` draws before it is decoded: in one step, the U-Net's estimate of the picture's latents."""
+    """The latents of what `draw_injected` draws: in one step, the U-Net's estimate of the picture's latents."""
     call = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance_scale, "output_type": "latent"}
     parts = []
     for rows in _injected(pipe, prompts, blocks, others, settings):
@@ -96,8 +105,14 @@ def estimate_injected(
     return torch.cat(parts)
 
 
-def _injected(pipe, prompts: Sequence[str], blocks: Iterable[str], others: Tokens, settings: CallSettings):
-    """Batches of the prompts' numbers, each while the blocks read the tokens of its prompts."""
+def _injected(
+    pipe: StableDiffusionXLPipeline,
+    prompts: Sequence[str],
+    blocks: Iterable[str],
+    others: Tokens,
+    settings: CallSettings,
+) -> Iterator[range]:
+    """The prompts' numbers, batch by batch; while a batch is out, the blocks read the other tokens of its prompts."""
     blocks = tuple(blocks)
     for start in range(0, len(prompts), settings.batch_size):
         rows = range(start, min(start + settings.batch_size, len(prompts)))
@@ -106,22 +121,21 @@ def _injected(pipe, prompts: Sequence[str], blocks: Iterable[str], others: Token
 
 
 def share_carried(
-    found: Float[Tensor, "*shape"], floor: Float[Tensor, "*shape"], ceiling: Float[Tensor, "*shape"]
+    measured: Float[Tensor, "*shape"], floor: Float[Tensor, "*shape"], ceiling: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    """What some blocks carry of a caption's effect: 0 at `floor`, where no block reads it (what chance gives), 1 at
-    `ceiling`, where all do.
+    """The share of a caption's effect that some blocks carry.
 
-    0 too where the whole caption makes no difference.
+    0 at `floor`, where no block reads the caption (what chance gives); 1 at `ceiling`, where all blocks read it. 0 too
+    where the whole caption makes no difference.
     """
     whole = ceiling - floor
-    return torch.where(whole > 1e-3, (found - floor) / whole.clamp(min=1e-3), 0.0)
+    return torch.where(whole > 1e-3, (measured - floor) / whole.clamp(min=1e-3), 0.0)
 
 
 def share_of_way(
     start: Float[Tensor, "pairs ..."], moved: Float[Tensor, "pairs ..."], end: Float[Tensor, "pairs ..."]
 ) -> Float[Tensor, " pairs"]:
-    """How far `moved` went from `start` to `end`, in the direction of `end`: 0 for not at all (or no way to
-    go), 1 for all the way.
+    """How far `moved` went from `start` towards `end`: 0 is not at all (or no way to go), 1 is all the way.
 
     <moved - start, end - start> / |end - start|^2
     """

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
+from diffusers import StableDiffusionXLPipeline
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -21,7 +22,7 @@ Intervention = Callable[[Maps, Maps, Step], Maps]
 
 
 @contextmanager
-def intervene(pipe, interventions: Mapping[str, Intervention]) -> Iterator[None]:
+def intervene(pipe: StableDiffusionXLPipeline, interventions: Mapping[str, Intervention]) -> Iterator[None]:
     """Inside the context, each named block gives out `fn(block_input, block_output, at)` instead of its own output.
 
     block_input is what the block's update is added to: its input, or, where a ResNet changes the width, the output of
@@ -77,12 +78,11 @@ def skip_block(block_input: Maps, block_output: Maps, at: Step) -> Maps:
 
 
 def reconstruct(sae: TopKSAE) -> Intervention:
-    """Replaces the block's update by the SAE's reconstruction of it, at every step and position
-    (paper: Table 5, App. L).
+    """Replaces the block's update by the SAE's reconstruction of it (paper: Table 5, App. L).
 
         new block_output = block_input + DEC(ENC(block_output - block_input))
 
-    Both halves of a guided batch are reconstructed. The sums are taken in the SAE's dtype.
+    At every step and position, in both halves of a guided batch. The sums are taken in the SAE's dtype.
     """
 
     def fn(block_input: Maps, block_output: Maps, at: Step) -> Maps:
@@ -99,7 +99,7 @@ def add_features(
     mask: Float[Tensor, "*pictures height width"] | None = None,
     guidance: str = "both",
 ) -> Intervention:
-    """Turns a feature on, everywhere or in a mask (paper: Fig. 1 and SAEPaint).
+    """Turns a feature on, everywhere or inside a mask (paper: Fig. 1 and SAEPaint).
 
         new block_output = block_output + mask * amount * f_rho
 
@@ -108,8 +108,8 @@ def add_features(
     block's grid, None for everywhere. guidance: of a guided call "both" subtracts the same from the unconditional half
     (paper: App. B), "conditional" leaves that half alone.
 
-    Raises ValueError for a feature that the SAE has not, an amount that is not finite, an unknown guidance; from the
-    pipeline call for a mask of another size than the block's grid, and an SAE of another width.
+    Raises ValueError for a number that no feature of the SAE has, an amount that is not finite and an unknown guidance;
+    from the pipeline call, for a mask of another size than the block's grid and for an SAE of another width.
     """
     directions = _directions(sae, features)
     scaled = directions * _per_picture(amounts, "amount", sae)
@@ -153,8 +153,9 @@ def modulate(
 def replace_with_feature(
     sae: TopKSAE, features: int | Int[Tensor, " pictures"], amounts: float | Float[Tensor, " pictures"]
 ) -> Intervention:
-    """The block gives out nothing but a feature: what the feature means to the rest of the network (paper: the icon
-    drawn with an empty prompt; there amount = gamma * k * the feature's mean, gamma 0.5, 1 or 1.5).
+    """The block gives out its input and a feature, nothing else: what the feature means to the rest of the network.
+
+    The paper draws its icons so, with an empty prompt and amount = gamma * k * the feature's mean, gamma 0.5, 1 or 1.5.
 
         new block_output = block_input + amount * f_rho        at every position
 
@@ -210,7 +211,7 @@ def _fitting(mask: Tensor | None, block_output: Maps) -> Tensor:
 
 
 def _apply(block_output: Maps, change: Tensor, at: Step, guidance: str) -> Maps:
-    """Adds the change to every picture, of a guided batch to the conditional half (and takes it off the other)."""
+    """Adds the change to every picture; in a guided batch to the conditional half (and takes it off the other)."""
     if not at.guided:
         return block_output.to(change) + change
     unconditional, conditional = block_output.to(change).chunk(2)

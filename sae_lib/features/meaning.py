@@ -1,7 +1,7 @@
 """What units mean: how well their activation maps predict the maps of known attributes, against chance and controls.
 
 A unit is anything with an activation at each cell of the block's grid: a feature, a neuron, a direction. The truth
-comes as tensors, from wherever it is known. Here is what units read; what they write is measured in `writing`.
+comes as tensors, from wherever it is known. This module measures what units read; `writing` measures what they write.
 """
 
 import math
@@ -17,11 +17,11 @@ from torch import Tensor
 from sae_lib.judges.attributes import Truth
 
 TINY = 1e-12
-"""Keeps 0 / 0 at 0."""
+"""Smallest denominator, so that 0 / 0 is 0."""
 _AT_A_TIME = 32
-"""Permutations: more of them leave a core's cache."""
+"""Permutations in one go; more would not fit into a core's cache."""
 RIDGE = 1e-3
-"""Of the probes: added to the covariance, in units of its mean variance."""
+"""Ridge of the probes, which is added to the covariance in units of its mean variance."""
 
 
 def average_precision(scores: Float[Tensor, "scenes cells units"], truth: Truth) -> Float[Tensor, "units values"]:
@@ -43,7 +43,7 @@ def _rankings(scores: Float[Tensor, "scenes cells units"], truth: Truth) -> list
     got, wanted = list(scores.shape[:2]), list(truth.present.shape[:2])
     if got != wanted:
         raise ValueError(f"activations of {got} scenes and cells; the truth has {wanted}")
-    return [_ranking(each) for each in scores.flatten(0, 1).unbind(1)]
+    return [_ranking(unit) for unit in scores.flatten(0, 1).unbind(1)]
 
 
 def _precision(rankings: Sequence[tuple[Tensor, Tensor]], truth: Truth) -> Float[Tensor, "units values"]:
@@ -61,8 +61,8 @@ def resample_precision(
 ) -> Float[Tensor, " samples"]:
     """`above_chance` of one unit and value in samples of the scenes: weights say how often each was drawn.
 
-    Only thresholds at which cells that show the value pass add to an area: the cells between two of them
-    are added up at once.
+    Only thresholds at which a cell that shows the value passes add to the area, so the cells between two of them
+    are counted together.
     """
     order, ends = _ranking(scores.flatten())
     weights = weights.T.float().contiguous()  # [scenes, samples]
@@ -70,11 +70,11 @@ def resample_precision(
     hits, asked = ((present & valid).flatten()[order], valid.flatten()[order])
     last, run = ends.nonzero().flatten(), ends.cumsum(0) - ends.long()
     starts = F.pad(last[run[hits].unique_consecutive()] + 1, (1, 0))
-    found, passed = (
+    hits_so_far, passed = (
         F.embedding_bag(order // scores.shape[1], weights, starts, mode="sum", per_sample_weights=counted.float())
         for counted in (hits, asked)
     )
-    area = _area(found, passed, torch.ones(len(starts), dtype=torch.bool), *totals)
+    area = _area(hits_so_far, passed, torch.ones(len(starts), dtype=torch.bool), *totals)
     return above_chance(area, totals[0] / totals[1].clamp(min=TINY)).double()
 
 
@@ -89,46 +89,50 @@ def _ranking(scores: Float[Tensor, " positions"]) -> tuple[Int[Tensor, " ranked"
 def _area(hits: Tensor, asked: Tensor, ends: Tensor, all_hits: Tensor, all_asked: Tensor) -> Float[Tensor, " n"]:
     """Average precision from the ranked cells' [ranked, n] and, for the last threshold, the totals [n] of all cells."""
     distinct = slice(None) if ends.all() else ends
-    found = torch.cat([hits.cumsum(0)[distinct], all_hits[None]])
+    hits_so_far = torch.cat([hits.cumsum(0)[distinct], all_hits[None]])
     passed = torch.cat([asked.cumsum(0)[distinct], all_asked[None]])
-    gained = found.diff(dim=0, prepend=torch.zeros_like(found[:1]))
-    return (gained * found / passed.clamp(min=TINY)).sum(0) / all_hits.clamp(min=TINY)
+    gained = hits_so_far.diff(dim=0, prepend=torch.zeros_like(hits_so_far[:1]))
+    return (gained * hits_so_far / passed.clamp(min=TINY)).sum(0) / all_hits.clamp(min=TINY)
 
 
 def above_chance(precision: Float[Tensor, "*units n"], base_rate: Float[Tensor, " n"]) -> Float[Tensor, "*units n"]:
-    """(AP - base) / (1 - base): 0 is chance and 1 perfect for common and rare values alike. A value that is always or
-    never shown scores 0."""
+    """(AP - base) / (1 - base): 0 is chance and 1 is perfect, for common and rare values alike.
+
+    A value that is always or never shown scores 0.
+    """
     always = base_rate >= 1 - 1e-9
     score = (precision - base_rate) / (1 - base_rate).clamp(min=TINY)
     return torch.where(always, 0.0, score)
 
 
 def reading_scores(scores: Float[Tensor, "scenes cells units"], truth: Truth) -> Float[Tensor, "units values"]:
-    """`average_precision` corrected for chance (`above_chance`)."""
+    """`average_precision`, corrected for chance by `above_chance`."""
     return above_chance(average_precision(scores, truth), truth.base_rate.float())
 
 
 def fires_in_both(
     first: Float[Tensor, "_ cells units"], second: Float[Tensor, "_ cells units"]
 ) -> Bool[Tensor, " units"]:
-    """Which units are live: active somewhere in each of two sets of scenes."""
+    """Which units are live, which means active somewhere in each of two sets of scenes."""
     return (first != 0).any(0).any(0) & (second != 0).any(0).any(0)
 
 
 class Meaning(NamedTuple):
-    """Of each unit: the value it reads best on one half of the scenes, and how well it does so on the other half."""
+    """The value that each unit reads best in one half of the scenes, and how well it reads it in the other half."""
 
     value: Int[Tensor, " units"]
     score: Float[Tensor, " units"]
-    """On the half that had no part in the choice, so that no luck of the choice is in it."""
+    """In the half that had no part in the choice, so that it holds no luck of the choice."""
     margin: Float[Tensor, " units"]
-    """On that half, the score minus the highest of the unit's other values; negative where
-    another value reads better."""
+    """In that half, the score minus the unit's highest score for another value; negative where another
+    value is read better."""
 
 
 def find_meaning(matched_on: Float[Tensor, "units values"], scored_on: Float[Tensor, "units values"]) -> Meaning:
-    """From `reading_scores` of the same units on two disjoint sets of scenes. Raises ValueError
-    for fewer than 2 values."""
+    """The units' `Meaning`, from their `reading_scores` in two disjoint sets of scenes.
+
+    Raises ValueError for fewer than 2 values.
+    """
     if matched_on.shape[1] < 2:
         raise ValueError(f"{matched_on.shape[1]} value: wanted at least 2, to say which of them a unit means")
     value = matched_on.argmax(1)
@@ -146,8 +150,8 @@ def chance_scores(
 ) -> Float[Tensor, "permutations units"]:
     """What each unit would score for its own value by chance: its maps are paired with other scenes' truth, many times.
 
-    The null of one value, not of the best of all values: a value that was chosen in other scenes has been tried once.
-    What scenes have in common (where objects usually are) stays in it. The cells are ranked once per unit.
+    This is the null of one value, not of the best of all values, since a value that was chosen in other scenes is
+    tried once. What scenes have in common (where objects usually are) stays in it. Cells are ranked once per unit.
 
     Raises ValueError for fewer than two scenes.
     """
@@ -162,15 +166,15 @@ def chance_scores(
         hits = truth.present[..., value].flatten() * asked
         for some, scene in zip(out.split(_AT_A_TIME), paired.split(_AT_A_TIME), strict=True):
             at = scene.index_select(1, order // cells) + order % cells  # [permutations, ranked]
-            found, passed = (_up_to(each, at, ends) for each in (hits, asked))
-            gained = found.diff(dim=1, prepend=torch.zeros(len(at), 1))
-            area = (gained * found / passed.clamp(min=TINY)).sum(1) / hits.sum().clamp(min=TINY)
+            hits_so_far, passed = (_up_to(shown, at, ends) for shown in (hits, asked))
+            gained = hits_so_far.diff(dim=1, prepend=torch.zeros(len(at), 1))
+            area = (gained * hits_so_far / passed.clamp(min=TINY)).sum(1) / hits.sum().clamp(min=TINY)
             some[:, unit] = above_chance(area, base[value].expand(len(at)))
     return out
 
 
-def _up_to(shown: Float[Tensor, " positions"], at: Int[Tensor, "rows ranked"], ends: Bool[Tensor, " ranked"]):
-    """How much is shown up to each threshold, the last of which all cells pass: [rows, thresholds]."""
+def _up_to(shown: Float[Tensor, " positions"], at: Int[Tensor, "rows ranked"], ends: Bool[Tensor, " ranked"]) -> Tensor:
+    """How much is shown up to each threshold, [rows, thresholds]; all cells pass the last one."""
     counted = shown.index_select(0, at.flatten()).view_as(at).cumsum(1)
     return torch.cat([counted if ends.all() else counted[:, ends], shown.sum().expand(len(at), 1)], 1)
 
@@ -178,15 +182,14 @@ def _up_to(shown: Float[Tensor, " positions"], at: Int[Tensor, "rows ranked"], e
 def p_values(
     scores: Float[Tensor, " units"], by_chance: Float[Tensor, "permutations units"]
 ) -> Float[Tensor, " units"]:
-    """How often chance scores as high: (1 + permutations that do) / (1 + permutations), which is never 0."""
+    """How often chance scores as high: (1 + permutations that do) / (1 + permutations). It is never 0."""
     return (1 + (by_chance >= scores).sum(0)) / (1 + len(by_chance))
 
 
 def beyond_chance(p: Float[Tensor, " units"], level: float = 0.05) -> Bool[Tensor, " units"]:
-    """Which units are discoveries by Benjamini and Hochberg: of those that are named, a share of at
-    most `level` by luck.
+    """Which units are discoveries by Benjamini and Hochberg: at most the share `level` of them is expected to be luck.
 
-    All p-values up to the largest that is at most `level` times its rank, over their number.
+    These are all units up to the largest p-value that is at most `level` * rank / number of units.
     """
     ranked = p.sort().values
     passing = ranked <= level * torch.arange(1, len(p) + 1) / max(1, len(p))
@@ -194,7 +197,7 @@ def beyond_chance(p: Float[Tensor, " units"], level: float = 0.05) -> Bool[Tenso
 
 
 def other_scenes(scenes: int, generator: torch.Generator) -> Int[Tensor, " scenes"]:
-    """A random pairing in which no scene keeps its own place."""
+    """A random pairing of scenes in which none is paired with itself."""
     order = torch.randperm(scenes, generator=generator)
     shift = torch.randint(1, scenes, (), generator=generator).item()
     return torch.empty_like(order).scatter_(0, order, order.roll(shift))
@@ -203,10 +206,10 @@ def other_scenes(scenes: int, generator: torch.Generator) -> Int[Tensor, " scene
 def best_of(matched_on: Float[Tensor, "units values"], count: int) -> Float[Tensor, "units values"]:
     """How often each unit is a value's best among `count` units drawn at random: columns sum to 1.
 
-        of N units the one of rank r (0 is the best) is the best of those drawn with chance C(N - 1 - r, count - 1) / C(N, count)
+        share = C(N - 1 - r, count - 1) / C(N, count)   for the unit of rank r among N (0 is the best)
 
-    Dictionaries of different size are then compared at the same number of candidates: the expected held-out score of a
-    value is the sum of these shares times `scored_on`. Signed bases should enter with both signs, as two units each.
+    So dictionaries of different sizes are compared at the same number of candidates: a value's expected held-out score
+    is the sum of these shares times `scored_on`. Signed bases should enter with both signs, as two units per direction.
 
     Raises ValueError for more candidates than units, or none.
     """
@@ -227,14 +230,14 @@ def expected_scores(
 ) -> Float[Tensor, "values samples"]:
     """Each value's score by the units that stand for it, in the given shares (`best_of`), in samples of the scenes.
 
-    Units of less than a hundredth are left out. An identity in place of shares scores unit i for
-    value i: what probes want.
+    Units with a share below a hundredth are left out. With the identity in place of shares, unit i is scored for
+    value i, as probes need it.
     """
     shares = torch.where(shares >= 0.01, shares, 0.0)
     shares, out = shares / shares.sum(0), torch.zeros(shares.shape[1], len(weights), dtype=torch.float64)
     for unit, value in shares.nonzero().tolist():
-        told = truth.present[..., value], truth.valid[..., value], weights
-        out[value] += shares[unit, value] * resample_precision(scores[..., unit], *told)
+        resampled = truth.present[..., value], truth.valid[..., value], weights
+        out[value] += shares[unit, value] * resample_precision(scores[..., unit], *resampled)
     return out
 
 
@@ -244,29 +247,30 @@ def compare_reading(
     halves: tuple[Int[Tensor, " matched"], Int[Tensor, " scored"]],
     groups: int = 16,
 ) -> tuple[int, dict[str, Float[Tensor, "values replicates"]]]:
-    """How well each value is read by its best unit, dictionary by dictionary, with the same number
-    of candidates in all.
+    """How well each value is read by its best unit, in several dictionaries with equally many candidates.
 
-    units: by name, activations in some scenes. The candidates are as many as the smallest dictionary has live units
-    (those that fire in both halves); a value's best of them is found in the first half of the scenes and scored in the
-    second, with all of its scenes and with groups left out (`scene_samples`).
+    units: by dictionary, its activations in some scenes. There are as many candidates as the smallest dictionary has
+    live units (those that fire in both halves). A value's best candidate is chosen in the first half of the scenes and
+    scored in the second, with all of its scenes and with groups of them left out (`scene_samples`).
+
+    Returns the number of candidates, and the scores by dictionary.
     """
     live, matched, weights = {}, {}, leave_out(len(halves[1]), groups)
     for name, activations in units.items():
         first = activations(halves[0])
         live[name] = fires_in_both(first, activations(halves[1]))
         matched[name] = reading_scores(first[..., live[name]], truth.take(halves[0]))
-    count = min(len(each) for each in matched.values())
-    told = truth.take(halves[1]), weights
-    found = {
-        name: expected_scores(activations(halves[1])[..., live[name]], best_of(matched[name], count), *told)
+    count = min(map(len, matched.values()))
+    second_half = truth.take(halves[1]), weights
+    compared = {
+        name: expected_scores(activations(halves[1])[..., live[name]], best_of(matched[name], count), *second_half)
         for name, activations in units.items()
     }
-    return count, found
+    return count, compared
 
 
 def keep_top(activations: Float[Tensor, "*cells units"], k: int) -> Float[Tensor, "*cells units"]:
-    """At each cell the k highest activations, if positive, and zeros: any basis made as sparse as a TopK SAE."""
+    """Keeps the k highest activations of each cell that are positive: any basis becomes as sparse as a TopK SAE."""
     values, indices = activations.topk(k, -1)
     return torch.zeros_like(activations).scatter_(-1, indices, values.relu())
 
@@ -277,8 +281,10 @@ def both_signs(x: Float[Tensor, "*cells units"]) -> Float[Tensor, "*cells signed
 
 
 def linear_probe(x: Float[Tensor, "scenes cells width"], truth: Truth) -> Float[Tensor, "width values"]:
-    """The direction that tells each value best at the cells that are sure, by ridge regression: the most that
-    a linear reader finds."""
+    """Per value, the direction that tells it best at its valid cells, by ridge regression.
+
+    This is the most that a linear reader can find.
+    """
     weights = x.new_zeros(x.shape[-1], truth.present.shape[-1])
     for columns, spread, toward in _moments(x, truth):
         ridge = RIDGE * spread.diagonal().mean() * torch.eye(len(spread), dtype=spread.dtype)
@@ -289,10 +295,10 @@ def linear_probe(x: Float[Tensor, "scenes cells width"], truth: Truth) -> Float[
 def sparse_probes(
     activations: Float[Tensor, "scenes cells units"], truth: Truth, sizes: Sequence[int]
 ) -> Float[Tensor, "sizes units values"]:
-    """`linear_probe`s that may use few units: for each value, one unit after the other (orthogonal matching pursuit).
+    """`linear_probe`s that may use few units, which are chosen one after the other (orthogonal matching pursuit).
 
-    Next comes the unit that correlates most with what the units so far leave unexplained. The single best unit need not
-    be the one that ranks cells best by itself. Where there are fewer units than a size wants, it takes them all.
+    For each value the next unit is the one that correlates most with what the chosen units leave unexplained. The first
+    one need not be the unit that ranks cells best by itself. A size above the number of units takes all units.
     """
     probes = activations.new_zeros(len(sizes), activations.shape[-1], truth.present.shape[-1])
     for columns, spread, toward in _moments(activations, truth):
@@ -312,8 +318,8 @@ def sparse_probes(
 
 
 def _moments(x: Float[Tensor, "scenes cells width"], truth: Truth) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """For the values that are sure at the same cells: their numbers, x's covariance over those cells, and its
-    covariance with them."""
+    """For each set of values with the same valid cells: their numbers, x's covariance over these cells, and x's
+    covariance with the values."""
     rows = x.flatten(0, 1).float()
     masks, which = truth.valid.flatten(0, 1).unique(dim=1, return_inverse=True)
     for number, mask in enumerate(masks.T):
@@ -326,8 +332,10 @@ def _moments(x: Float[Tensor, "scenes cells width"], truth: Truth) -> Iterator[t
 
 
 def leave_out(scenes: int, groups: int = 16) -> Float[Tensor, "replicates scenes"]:
-    """Weights of scenes for `resample_precision`: all, then all without one of `groups` groups
-    (every `groups`-th scene)."""
+    """Weights of scenes for `resample_precision`: all scenes, then all without one of `groups` groups.
+
+    A group is every `groups`-th scene.
+    """
     left_out = torch.arange(scenes) % groups == torch.arange(groups)[:, None]
     return torch.cat([torch.ones(1, scenes), (~left_out).float()])
 
@@ -335,13 +343,14 @@ def leave_out(scenes: int, groups: int = 16) -> Float[Tensor, "replicates scenes
 def scene_samples(
     replicates: Float[Tensor, "*rows replicates"], resamples: int = 1000, seed: int = 0
 ) -> Float[Tensor, "*rows samples"]:
-    """From a number with all scenes and with groups of them left out (`leave_out`), samples around
-    it, for `intervals.interval_of`.
+    """Samples around a number, for `intervals.interval_of`, from its values with groups of scenes left out.
+
+    replicates: the number with all scenes, then without each group (`leave_out`).
 
         number + sqrt((g - 1) / g) sum over the g groups of z_i (without group i - their mean),   z_i normal
 
     Their variance is the jackknife's. A bootstrap would flatter an average precision, in which a scene drawn twice has
-    fewer rivals. The same z in every call with that seed: numbers may be averaged or subtracted sample by sample.
+    fewer rivals. Calls with the same seed draw the same z, so that numbers may be averaged or subtracted by sample.
     """
     left = replicates[..., 1:].double()
     groups = left.shape[-1]
@@ -352,8 +361,10 @@ def scene_samples(
 
 
 def spearman(a: Float[Tensor, " n"], b: Float[Tensor, " n"], given: Float[Tensor, " n"] | None = None) -> float:
-    """Rank correlation; ties share their mean rank; 0 if one is constant. given: its rank is taken out of
-    both first (partial)."""
+    """Rank correlation; ties share their mean rank, and a constant gives 0.
+
+    given: its ranks are taken out of both first (partial correlation).
+    """
     ranks = torch.stack([_ranks(x) for x in (a, b)])
     if given is not None and (third := _ranks(given)).any():
         third = third / third.norm()
@@ -379,7 +390,7 @@ def spearman_samples(
 
 
 def _ranks(x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Mean ranks, about their mean."""
+    """The ranks minus their mean; ties share their mean rank."""
     ranks = ((x[:, None] > x).sum(1) + 0.5 * (x[:, None] == x).sum(1)).double()
     return ranks - ranks.mean()
 
@@ -387,9 +398,10 @@ def _ranks(x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
 def match_dictionaries(
     a: Float[Tensor, "d_model features"], b: Float[Tensor, "_ _"]
 ) -> tuple[Int[Tensor, " features"], Float[Tensor, " features"]]:
-    """One to one, the columns of two decoders with the largest sum of cosines (Hungarian): partners in b, and cosines.
+    """Pairs the columns of two decoders one to one, with the largest sum of cosines (Hungarian):
+    partners in b, cosines.
 
-    Unlike the nearest neighbour, no feature is the partner of two. Raises ValueError for decoders of different shape.
+    Unlike a nearest neighbour, no column is the partner of two. Raises ValueError for decoders of different shape.
     """
     if a.shape != b.shape:
         raise ValueError(f"decoders of {list(a.shape)} and {list(b.shape)}: wanted equal shapes")

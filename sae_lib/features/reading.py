@@ -1,5 +1,5 @@
-"""One reading of held-out pictures, kept in the cache: what was drawn, which features fire where, and what
-the judge says is true."""
+"""A reading of held-out pictures, kept in the cache: the pictures, which features fire where in them, and what
+the judge sees in them."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -23,30 +23,27 @@ from sae_lib.models.blocks import find_block
 from sae_lib.saes.controls import untrained
 
 PICTURES = {"smoke": 16, "rehearsal": 8, "pocket": 512, "sdxl": 1_000}
-"""Held-out captions in which features are read, by scale: the first ones."""
+"""By scale, how many held-out captions features are read in: the first ones."""
 
 LATER = {"smoke": 16, "rehearsal": 4, "pocket": 256, "sdxl": 100}
-"""Captions after those, in which features write: they had no part in what was chosen by reading."""
+"""By scale, how many captions after those features write in: they had no part in what was chosen by reading."""
 
 NOISE_SEED = 1_000
-"""Of the pictures that are read: noise that no SAE was trained on."""
-
+"""Seed of the noise of the pictures that are read; no SAE was trained on this noise."""
 
 Rows = Sequence[int] | slice | Tensor
-"""Which pictures of a reading: their numbers."""
+"""The numbers of some pictures of a reading."""
 
 
 class Reading:
     """One-step Turbo pictures of held-out captions, read with the panel SAEs of the assets' blocks.
 
-    later: the captions after those of PICTURES, in place of them. Row i of a reading of later captions is prompt i of
-    `prompts`, and its noise is that of row `first + i`, so that no two readings share noise. Everything is made once
-    and kept in the cache; nothing is made before it is asked for. `on_picture` is called before each batch with how
-    many pictures are done, and of how many.
+    Everything is made when it is first asked for, once, and kept in the cache. Row i is prompt i of `prompts`.
 
-    control: a seed; in place of the SAEs' features the same pictures are read with as many random directions,
-    of which TopK keeps as many (`controls.untrained`). What these show too, features show because any sparse
-    code of that size would.
+    later: reads the captions after the first PICTURES. Row i then has the noise of row `first + i`, so that no two
+    readings share noise.
+    control: a seed; reads the same pictures with random directions in place of features, as many and as many of them
+    active (`controls.untrained`). What they show too, any sparse code of that size shows.
     """
 
     def __init__(self, assets: Assets, later: bool = False, control: int | None = None):
@@ -66,7 +63,10 @@ class Reading:
         return len(self.prompts)
 
     def make(self, on_picture: Callable[[int, int], None] | None = None) -> Path:
-        """Reads the pictures, if no run before did; the folder of the artefact."""
+        """Reads the pictures, unless the cache has them; returns the artefact's folder.
+
+        on_picture: called before each batch with the number of pictures that are done, and of all pictures.
+        """
         if self._folder is None:
             inputs = self.assets.identity | {"prompts": self.prompts, "first": self.first}
             if self.control is not None:
@@ -75,12 +75,11 @@ class Reading:
         return self._folder
 
     def noise(self, rows: Iterable[int]) -> list[int]:
-        """Whose noise the pictures of some rows are drawn with, for `draw_pictures`."""
+        """The numbers of the noise that the pictures of some rows are drawn with, for `draw_pictures`."""
         return [self.first + row for row in rows]
 
     def unedited(self, model: str, rows: Sequence[int]) -> Float[Tensor, "rows 3 height width"]:
-        """Pictures of some rows as one of `MODELS` draws them, with the noise of the row: what an edit is
-        compared with. Drawn once."""
+        """The pictures of some rows as one of `MODELS` draws them without an edit, with the row's noise; drawn once."""
         missing = [row for row in dict.fromkeys(rows) if (model, row) not in self._unedited]
         if missing:
             name, call = self.assets.call(model, NOISE_SEED)
@@ -99,21 +98,22 @@ class Reading:
             prompts = self.prompts[start : start + call.batch_size]
             with capture_updates(pipe, blocks) as updates:
                 drawn = draw_pictures(pipe, prompts, call, self.noise(range(start, start + len(prompts))))
-            found = {"pictures": _shrunk(drawn)}
+            batch = {"pictures": _shrunk(drawn)}
             for block, sae in self.saes.items():
                 values, indices = sae.encode_sparse(to_vectors(updates[block][0].to(sae.pre_bias)))
-                each = (values.cpu(), indices.cpu().to(torch.int16))
-                found[f"{block}.values"], found[f"{block}.indices"] = (x.unflatten(0, (len(prompts), -1)) for x in each)
+                code = (values.cpu(), indices.cpu().to(torch.int16))
+                batch[f"{block}.values"], batch[f"{block}.indices"] = (x.unflatten(0, (len(prompts), -1)) for x in code)
             if self.assets.known:
                 judged, truths = judge_and_truth(
                     self.assets.judge, drawn, {self.assets.grid(block) for block in blocks}
                 )
-                found["shows"] = values_in(judged)
+                batch["shows"] = values_in(judged)
                 for side, truth in truths.items():
-                    found[f"present.{side}"], found[f"valid.{side}"] = truth
-            for name, part in found.items():
+                    batch[f"present.{side}"], batch[f"valid.{side}"] = truth
+            for name, part in batch.items():
                 parts.setdefault(name, []).append(part)
-        save_file({name: torch.cat(each).contiguous() for name, each in parts.items()}, folder / "reading.safetensors")
+        read = {name: torch.cat(batches).contiguous() for name, batches in parts.items()}
+        save_file(read, folder / "reading.safetensors")
 
     @cached_property
     def _read(self) -> dict[str, Tensor]:
@@ -125,29 +125,29 @@ class Reading:
         return self._read["pictures"].float() / 255
 
     def codes(self, block: str) -> tuple[Float[Tensor, "pictures cells k"], Int[Tensor, "pictures cells k"]]:
-        """Kept activations at each position and their features' numbers, as `TopKSAE.encode_sparse` gives them."""
+        """The kept activations at each position and the numbers of their features (`TopKSAE.encode_sparse`)."""
         return self._read[f"{block}.values"], self._read[f"{block}.indices"].long()
 
     def activations(self, block: str, rows: Rows = slice(None)) -> Float[Tensor, "pictures cells n_f"]:
-        """Of all features, with their zeros, in some of the pictures."""
-        values, indices = (each[rows] for each in self.codes(block))
+        """The activations of all features, zeros included, in some of the pictures."""
+        values, indices = (code[rows] for code in self.codes(block))
         return values.new_zeros(*values.shape[:2], self.saes[block].n_f).scatter_(-1, indices, values)
 
     def maps(self, block: str, feature: int, rows: Rows = slice(None)) -> Float[Tensor, "pictures side side"]:
         """A feature's activation maps (paper: S^rho) in some of the pictures."""
-        values, indices = (each[rows] for each in self.codes(block))
+        values, indices = (code[rows] for code in self.codes(block))
         side = round(values.shape[1] ** 0.5)
         return torch.where(indices == feature, values, 0).sum(-1).unflatten(1, (side, side))
 
     def means(self, block: str) -> Float[Tensor, "pictures n_f"]:
         """Each feature's mean activation over the positions of a picture (authors' order of top pictures)."""
-        values, indices = (each.flatten(1) for each in self.codes(block))
+        values, indices = (code.flatten(1) for code in self.codes(block))
         total = values.new_zeros(len(values), self.saes[block].n_f).scatter_add_(1, indices, values)
         return total / self.codes(block)[0].shape[1]
 
     def shares(self, block: str) -> Float[Tensor, "pictures n_f"]:
         """The share of a picture's positions at which each feature is active."""
-        values, indices = (each.flatten(1) for each in self.codes(block))
+        values, indices = (code.flatten(1) for code in self.codes(block))
         fired = values.new_zeros(len(values), self.saes[block].n_f).scatter_add_(1, indices, (values > 0).to(values))
         return fired / self.codes(block)[0].shape[1]
 
@@ -164,28 +164,27 @@ class Reading:
         return Truth(self._read[f"present.{side}"], self._read[f"valid.{side}"])
 
     def objects(self, block: str) -> Bool[Tensor, "pictures side side"]:
-        """The cells of the block's grid in which the judge sees an object; of a picture without one, all cells."""
+        """The cells of the block's grid in which the judge sees an object; all cells of a picture without one."""
         return objects_in(self.truth(block))
 
     @property
     def halves(self) -> tuple[Int[Tensor, " matched"], Int[Tensor, " scored"]]:
-        """Pictures in which a feature's meaning is looked for, and those in which it is scored."""
+        """The pictures in which features are matched with values, and those in which the match is scored."""
         return torch.arange(0, len(self), 2), torch.arange(1, len(self), 2)
 
     @cached_property
     def scores(self) -> dict[str, tuple[Float[Tensor, "n_f values"], Float[Tensor, "n_f values"]]]:
-        """By block, `reading_scores` of all features for all values in each of the two halves; of a
-        feature that never fires 0."""
+        """By block, `reading_scores` of all features in each of the two halves; 0 for a feature that never fires."""
         inputs = {"reading": self.make().name}
         read = load_file(cached("reading_scores", inputs, self._score) / "scores.safetensors")
         return {block: (read[f"{block}.matched"], read[f"{block}.scored"]) for block in self.assets.blocks}
 
     def _score(self, folder: Path) -> None:
-        found = {}
+        scores = {}
         for block in self.assets.blocks:
             for name, half in zip(("matched", "scored"), self.halves, strict=True):
-                found[f"{block}.{name}"] = reading_scores(self.activations(block, half), self.truth(block).take(half))
-        save_file(found, folder / "scores.safetensors")
+                scores[f"{block}.{name}"] = reading_scores(self.activations(block, half), self.truth(block).take(half))
+        save_file(scores, folder / "scores.safetensors")
 
     @cached_property
     def best_scores(self) -> dict[str, Float[Tensor, "values replicates"]]:
@@ -202,11 +201,11 @@ class Reading:
         return cached_tensors("reading_best", {"reading": self.make().name}, make)[1]
 
     def meaning(self, block: str) -> Meaning:
-        """The value that each feature reads, found in the first half of the pictures and scored in the second."""
+        """The value that each feature reads, matched in the first half of the pictures and scored in the second."""
         return find_meaning(*self.scores[block])
 
     def live(self, block: str) -> Int[Tensor, " live"]:
-        """The features that fire in both halves, and have a unit of strength (random directions have none)."""
+        """The features that fire in both halves and have a unit of strength (random directions need none)."""
         fires = torch.stack([(self.means(block)[half] > 0).any(0) for half in self.halves]).all(0)
         if self.control is None:
             fires &= self.assets.statistics()[block].mean > 0
@@ -271,7 +270,7 @@ class Renders:
 
 
 def objects_in(truth: Truth) -> Bool[Tensor, "pictures side side"]:
-    """The cells in which an object is; of a picture without one, all cells."""
+    """The cells that show an object; all cells of a picture without one."""
     shapes = torch.tensor([name == "shape" for name, _ in attribute_values()])
     there = truth.present[..., shapes].any(-1)
     there |= ~there.any(1, keepdim=True)
@@ -279,7 +278,7 @@ def objects_in(truth: Truth) -> Bool[Tensor, "pictures side side"]:
 
 
 def _shrunk(pictures: Float[Tensor, "pictures 3 height width"]) -> Tensor:
-    """In 8 bits, at most MAX_SHOWN pixels wide."""
+    """The pictures in 8 bits, at most MAX_SHOWN pixels wide."""
     if pictures.shape[-1] > MAX_SHOWN:
         pictures = F.interpolate(pictures, scale_factor=MAX_SHOWN / pictures.shape[-1], mode="area")
     return (pictures * 255).round().to(torch.uint8)

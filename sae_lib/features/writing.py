@@ -1,9 +1,9 @@
-"""What features write: the best-read features of each block, turned on or off in pictures that had no
-part in choosing them.
+"""What features write: each block's best-read features, turned on or off in pictures that had no part in choosing them.
 
-The order of things: `well_read` says which feature is tried for which value, `choose_strengths` how strongly its
-block's are turned on (both on the pictures of a `Reading`), `find_trials` in which later pictures; `measure_writing`
-and `measure_erasing` draw them, and `samples_by_block` says how sure one is of the outcome.
+Its functions are called in this order. On the pictures of a `Reading`, `well_read` says which feature is tried
+for which value, and `choose_strengths` how strongly the features of a block are turned on. `find_trials` says in
+which later pictures they are tried, `measure_writing` and `measure_erasing` draw these, and `samples_by_block`
+says how sure the outcome is.
 """
 
 import json
@@ -36,29 +36,29 @@ from sae_lib.saes.controls import untrained
 from sae_lib.saes.topk import TopKSAE
 
 KINDS = ("feature", "random feature")
-"""What is added: the feature, or another live one of the same block in the same place with the same norm. The other one
-may read the same value, so that as a control it is strict."""
+"""What is added: the feature, or a random live one of the same block in the same place with the same norm. The random
+one may read the same value, which makes it a strict control."""
 
 QUANTITIES = ("before", "after", "others changed", "distance")
-"""Of a trial: whether the judge sees the value in the unedited picture and in the edited one, how many other values
-came or went, and, where it is asked for, the perceptual distance between the two pictures."""
+"""What is measured in a trial: whether the judge sees the value before the edit and after it, how many other values
+came or went, and, on request, the perceptual distance between the two pictures."""
 
 EVERYWHERE, AROUND = ("position", "style"), ("background",)
-"""Families whose features are turned on in the whole picture, since where an object stands cannot be said on the
-object's own cells; and around the objects. All others are turned on on the objects."""
+"""Families whose features are turned on in the whole picture, since an object's own cells cannot say where it stands;
+and families whose features are turned on around the objects. All others are turned on where the objects are."""
 
 STRENGTHS = (5.0, 10.0, 20.0)
-"""Tried for each block, in units of a feature's mean activation; 10 is the authors' default for painting."""
+"""The strengths that each block is tried at, in units of a feature's mean activation; the authors paint with 10."""
 
 TRIED = {"smoke": (2, 1), "pocket": (20, 2)}
-"""Features of each block that are tried when its strength is chosen, the best-read ones, and in how many
-captions each, by scale."""
+"""By scale, how many best-read features of each block are tried when its strength is chosen, and in how many
+captions each of them."""
 
 TRIED_AGAIN = {"smoke": (2, 1), "pocket": (4, 8)}
-"""Of those the ones that raised their value most, and in how many captions each is tried again."""
+"""By scale, how many of those are tried again (the ones that raised their value most), and in how many captions."""
 
 NEARLY = 0.1
-"""Of the strengths whose rise is within this of the largest the smallest is chosen: a push
+"""The smallest strength is chosen whose rise is within this of the largest, since a strong push
 changes other values, too."""
 
 
@@ -69,7 +69,7 @@ class Target(NamedTuple):
     value: int
     """Its number among `attribute_values`; -1 where nothing knows the truth."""
     score: float
-    """How well it reads it, in pictures that had no part in finding the value."""
+    """How well the feature reads the value, in pictures that had no part in finding it."""
 
     @property
     def label(self) -> str:
@@ -94,11 +94,11 @@ class Trials(NamedTuple):
     @property
     def blocks(self) -> list[str]:
         """The blocks that are tried, in the order of the targets."""
-        return list(dict.fromkeys(each.id.block for each in self.chosen))
+        return list(dict.fromkeys(target.id.block for target in self.chosen))
 
     def of_block(self, block: str) -> Int[Tensor, " trials"]:
         """The numbers of the trials of one block's features."""
-        at = [number for number, each in enumerate(self.chosen) if each.id.block == block]
+        at = [number for number, target in enumerate(self.chosen) if target.id.block == block]
         return torch.tensor(at, dtype=torch.long)
 
     def take(self, at: Int[Tensor, " taken"]) -> "Trials":
@@ -107,34 +107,35 @@ class Trials(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What a feature wrote when it was tried in one step of Turbo, in pictures that do not show its
-    value; means over these."""
+    """What a feature wrote in one step of Turbo: means over pictures that did not show its value."""
 
     rise: float
-    """How much more often its value is there, minus the same of random features in its place."""
+    """How much more often its value is there, minus the same for random features in its place."""
     others: float
     """How many other values came or went."""
     gain: float
-    """The rise, less the other values that come or go for each value that the picture shows: 0 or less where
-    it redraws the picture."""
+    """The rise, minus the other values that came or went, per value that the picture shows: 0 or less where the
+    feature redraws the picture."""
     strength: float
-    """At which it was turned on, in units of its mean activation."""
+    """How strongly it was turned on, in units of its mean activation."""
 
 
 class Strengths(NamedTuple):
-    """How strongly each block's features are turned on, and what that was chosen by."""
+    """How strongly each block's features are turned on, and the measurements that this was chosen by."""
 
     chosen: dict[str, float]
     """In units of a feature's mean activation."""
     rises: dict[str, list[float]]
     """By block, at each of STRENGTHS, the mean rise minus that of random features."""
     by_feature: dict[FeatureId, Written]
-    """Of each feature that was tried, at its block's strength."""
+    """What each tried feature wrote at its block's strength."""
 
 
 def well_read(reading: Reading, per_block: int) -> list[Target]:
-    """Of each block the live features with the highest reading score, best first: found and scored in separate
-    halves of the pictures."""
+    """Per block, the live features with the highest reading score, best first.
+
+    Values are matched and scored in separate halves of the pictures.
+    """
     targets = []
     for block in reading.assets.blocks:
         meaning, live = reading.meaning(block), reading.live(block)
@@ -145,12 +146,12 @@ def well_read(reading: Reading, per_block: int) -> list[Target]:
 
 
 def one_per_value(targets: Sequence[Target], per_block: int) -> list[Target]:
-    """Of each block the first targets whose values differ."""
+    """Per block, the first targets whose values differ."""
     first: dict[tuple[str, int], Target] = {}
-    for each in targets:
-        first.setdefault((each.id.block, each.value), each)
-    blocks = dict.fromkeys(each.id.block for each in targets)
-    return [each for block in blocks for each in [t for t in first.values() if t.id.block == block][:per_block]]
+    for target in targets:
+        first.setdefault((target.id.block, target.value), target)
+    blocks = dict.fromkeys(target.id.block for target in targets)
+    return [target for block in blocks for target in [t for t in first.values() if t.id.block == block][:per_block]]
 
 
 def find_trials(
@@ -160,10 +161,11 @@ def find_trials(
     showing: bool = False,
     among: Sequence[int] | None = None,
 ) -> Trials:
-    """Each target in pictures that do not show its value by the judge, other ones for each target as far as there are.
+    """Pairs each target with pictures in which the judge does not see its value, and different targets with different
+    pictures, as far as there are enough.
 
-    showing: in pictures that do show it and in which the feature is active, so that it can be turned off. among: only
-    in these rows. A value that all pictures show, or none, leaves a target with fewer trials, or without any.
+    showing: pictures that do show the value and in which the feature is active, so that it can be turned off. among:
+    only these rows. A value that nearly all pictures show, or nearly none, leaves its target with few trials or none.
     """
     which, rows = [], []
     allowed = torch.arange(len(later)) if among is None else torch.tensor(list(among))
@@ -180,27 +182,26 @@ def find_trials(
 
 
 def choose_strengths(reading: Reading, features: int, captions: int, seed: int = 0) -> Strengths:
-    """For each block the smallest of STRENGTHS at which its best-read features raise their values nearly as much above
-    random features as at any of them (NEARLY).
+    """Per block, the smallest of STRENGTHS at which its best-read features write nearly as much as at any (NEARLY).
 
-    Measured in one step on the pictures in which the features were chosen, `features` of a block in `captions` pictures
-    each (TRIED), and kept in the cache.
+    They write as much as they raise their values above what random features do. Measured in one step on the pictures in
+    which the features were chosen, kept in the cache. features: per block. captions: per feature (TRIED).
     """
     trials = find_trials(well_read(reading, features), reading, captions)
 
     def make(folder: Path) -> None:
-        found = torch.stack([measure_writing(reading, trials, each, seed=seed) for each in STRENGTHS])
-        (folder / "rises.json").write_text(json.dumps([_above_random(found).tolist(), found[:, :, 0, 2].tolist()]))
+        tried = torch.stack([measure_writing(reading, trials, strength, seed=seed) for strength in STRENGTHS])
+        (folder / "rises.json").write_text(json.dumps([_above_random(tried).tolist(), tried[:, :, 0, 2].tolist()]))
 
     inputs = {"reading": reading.make().name, "features": features, "captions": captions, "seed": seed}
     measured = json.loads((cached("strengths", inputs, make) / "rises.json").read_text())
     rises, others = map(torch.tensor, measured)
     by_block = {block: rises[:, trials.of_block(block)].mean(1).tolist() for block in trials.blocks}
-    at = {b: next(i for i, rise in enumerate(each) if rise >= max(each) - NEARLY) for b, each in by_block.items()}
+    at = {b: next(i for i, rise in enumerate(mean) if rise >= max(mean) - NEARLY) for b, mean in by_block.items()}
     chosen = torch.tensor([at[target.id.block] for target in trials.chosen])
     strengths = {block: STRENGTHS[i] for block, i in at.items()}
-    measured = (each[chosen, torch.arange(len(chosen))] for each in (rises, others))
-    by_feature = {target.id: each for target, each in _by_target(reading, trials, *measured, strengths).items()}
+    measured = (values[chosen, torch.arange(len(chosen))] for values in (rises, others))
+    by_feature = {target.id: written for target, written in _by_target(reading, trials, *measured, strengths).items()}
     return Strengths(strengths, by_block, by_feature)
 
 
@@ -211,31 +212,34 @@ def _by_target(
     others: Float[Tensor, " trials"],
     strengths: Mapping[str, float],
 ) -> dict[Target, Written]:
-    """The means over the trials of each target that has any. strengths: by block."""
+    """The means over each target's trials, for targets that have any. strengths: by block."""
     shown = reading.shows[trials.rows].sum(1).clamp(min=1)  # a judge that abstains may see no value at all
     gains = rises - others / shown
     return {
-        target: Written(*(each[mine].mean().item() for each in (rises, others, gains)), strengths[target.id.block])
+        target: Written(*(values[mine].mean().item() for values in (rises, others, gains)), strengths[target.id.block])
         for place, target in enumerate(trials.targets)
         if (mine := trials.which == place).any()
     }
 
 
 def _above_random(measured: Float[Tensor, "*trials kinds quantities"]) -> Float[Tensor, "*trials"]:
-    """The rise of the value with the feature turned on, minus that with the random one."""
+    """How much the feature raises its value, minus how much the random one does."""
     rises = measured[..., 1] - measured[..., 0]
     return rises[..., 0] - rises[..., 1]
 
 
 def well_written(targets: Sequence[Target], strengths: Strengths) -> list[Target]:
-    """The targets that were tried when strengths were chosen: of each block those first that raised their value most,
-    of these those that changed the fewest other values, and of these the best read."""
-    tried = [each for each in targets if each.id in strengths.by_feature]
-    blocks = list(dict.fromkeys(each.id.block for each in tried))
+    """The targets that were tried when strengths were chosen, ranked within each block.
+
+    First come those that raised their value most; of equals, those that changed fewer other values,
+    then the better read.
+    """
+    tried = [target for target in targets if target.id in strengths.by_feature]
+    blocks = list(dict.fromkeys(target.id.block for target in tried))
 
     def place(target: Target) -> tuple[int, float, float, float]:
-        found = strengths.by_feature[target.id]
-        return blocks.index(target.id.block), -found.rise, found.others, -target.score
+        written = strengths.by_feature[target.id]
+        return blocks.index(target.id.block), -written.rise, written.others, -target.score
 
     return sorted(tried, key=place)
 
@@ -243,42 +247,42 @@ def well_written(targets: Sequence[Target], strengths: Strengths) -> list[Target
 def tried_again(
     reading: Reading, ranked: Sequence[Target], per_block: int, captions: int, seed: int = 0
 ) -> dict[Target, Written]:
-    """The first of some ranked targets, tried in more captions of the same reading (TRIED_AGAIN): block by block,
-    the largest gain first.
+    """Tries the first of some ranked targets in more captions of the same reading (TRIED_AGAIN), and ranks them anew.
 
-    ranked: such as from `well_written`. Of each block its first `per_block` are tried, and as many of those that read
-    an object's value, each at all of STRENGTHS: what is said of it is what it wrote where it gained most, or nearly
-    (NEARLY) as much at a smaller one. Kept in the cache.
+    ranked: such as from `well_written`. Per block, the first `per_block` targets are tried, and as many of those that
+    read an object's value, at all of STRENGTHS. A target is judged at the smallest strength at which it gained nearly
+    (NEARLY) as much as at any. Sorted by block, the largest gain first; kept in the cache.
     """
     values, tried = attribute_values(), {}
-    for block in dict.fromkeys(each.id.block for each in ranked):
-        mine = [each for each in ranked if each.id.block == block]
-        of_objects = [each for each in mine if values[each.value][0] not in EVERYWHERE]
+    for block in dict.fromkeys(target.id.block for target in ranked):
+        mine = [target for target in ranked if target.id.block == block]
+        of_objects = [target for target in mine if values[target.value][0] not in EVERYWHERE]
         tried |= dict.fromkeys(mine[:per_block] + of_objects[:per_block])
     trials = find_trials(list(tried), reading, captions)
 
     def make(folder: Path) -> None:
-        found = [measure_writing(reading, trials, each, seed=seed) for each in STRENGTHS]
-        told = [[_above_random(each).tolist(), each[:, 0, 2].tolist()] for each in found]
-        (folder / "rises.json").write_text(json.dumps(told))
+        measured = [measure_writing(reading, trials, strength, seed=seed) for strength in STRENGTHS]
+        rises = [[_above_random(tried).tolist(), tried[:, 0, 2].tolist()] for tried in measured]
+        (folder / "rises.json").write_text(json.dumps(rises))
 
     inputs = {"reading": reading.make().name, "captions": captions, "seed": seed}
-    inputs |= {"tried": [str(each.id) for each in trials.targets]}
+    inputs |= {"tried": [str(target.id) for target in trials.targets]}
     measured = json.loads((cached("tried_again", inputs, make) / "rises.json").read_text())
-    blocks = list(dict.fromkeys(each.id.block for each in ranked))
-    at_each = [
-        _by_target(reading, trials, *map(torch.tensor, each), dict.fromkeys(blocks, strength))
-        for strength, each in zip(STRENGTHS, measured, strict=True)
+    blocks = list(dict.fromkeys(target.id.block for target in ranked))
+    by_strength = [
+        _by_target(reading, trials, *map(torch.tensor, values), dict.fromkeys(blocks, strength))
+        for strength, values in zip(STRENGTHS, measured, strict=True)
     ]
-    found = {}
-    for target in at_each[0]:
-        most = max(each[target].gain for each in at_each)
-        found[target] = next(each[target] for each in at_each if each[target].gain >= most - NEARLY)
-    return dict(sorted(found.items(), key=lambda each: (blocks.index(each[0].id.block), -each[1].gain)))
+    best = {}
+    for target in by_strength[0]:
+        written = [by_target[target] for by_target in by_strength]
+        most = max(at_strength.gain for at_strength in written)
+        best[target] = next(at_strength for at_strength in written if at_strength.gain >= most - NEARLY)
+    return dict(sorted(best.items(), key=lambda pair: (blocks.index(pair[0].id.block), -pair[1].gain)))
 
 
 def amount_of(assets: Assets, feature: FeatureId, strength: float | Mapping[str, float]) -> float:
-    """A strength in units of activation: times the feature's mean. strength: one for all blocks, or by block."""
+    """The strength times the feature's mean activation. strength: one for all blocks, or by block."""
     times = strength if isinstance(strength, int | float) else strength[feature.block]
     return times * strength_unit(assets.statistics()[feature.block], feature.feature)
 
@@ -296,14 +300,13 @@ def write(
     saes: Mapping[str, TopKSAE] | None = None,
     seed: int = NOISE_SEED,
 ) -> Float[Tensor, "pictures 3 height width"]:
-    """Pictures in each of which one feature is turned on, whichever block it belongs to: pictures of
-    several blocks share a call.
+    """Draws pictures with one feature turned on in each; features of several blocks share a pipeline call.
 
-    model: one of `MODELS`. noise: whose noise each picture gets. amounts: in units of activation. masks: at each
-    feature's own grid, None for everywhere. guidance: see `add_features`. span: the steps during which it is on, None
-    for all. saes: other dictionaries than the assets' panel SAEs, such as a control's.
+    model: one of `MODELS`. noise: the number of each picture's noise. amounts: in units of activation. masks: at the
+    grid of each feature's block, None for everywhere. guidance: see `add_features`. span: the steps during which the
+    feature is on, None for all. saes: other dictionaries than the assets' panel SAEs, such as a control's.
 
-    Raises ValueError, from the pipeline call, for a mask of another block's grid, and what
+    Raises ValueError from the pipeline call for a mask of another block's grid, and what
     `add_features` and `during` raise.
     """
     name, call = assets.call(model, seed)
@@ -336,15 +339,15 @@ def draw_changed(
     seed: int = NOISE_SEED,
     turn: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Float[Tensor, "pictures 3 height width"]:
-    """Pictures of one step of Turbo, each with its feature's block under `change(sae, features,
-    amounts)`, such as `modulate`.
+    """Draws pictures in one step of Turbo, each while its feature's block is changed by
+    `change(sae, features, amounts)`.
 
-    noise: whose noise each picture gets. saes: other dictionaries than the assets' panel SAEs, such as a control's.
-    turn: entered for each batch, by whoever shares the models with others.
+    change: such as `modulate`. noise: the number of each picture's noise. saes: other dictionaries than the assets'
+    panel SAEs, such as a control's. turn: entered for each batch, for a caller that shares the models with others.
     """
     (name, call), drawn = assets.call(MODELS[0], seed), {}
-    for block in dict.fromkeys(each.block for each in features):
-        mine = [i for i, each in enumerate(features) if each.block == block]
+    for block in dict.fromkeys(feature.block for feature in features):
+        mine = [i for i, feature in enumerate(features) if feature.block == block]
         for start in range(0, len(mine), call.batch_size):
             batch = mine[start : start + call.batch_size]
             numbers = torch.tensor([features[i].feature for i in batch])
@@ -364,22 +367,21 @@ def draw_icons(
     seed: int = NOISE_SEED,
     noise: int = 0,
 ) -> Float[Tensor, "features 3 height width"]:
-    """The features' icons (paper: the empty prompt, one step; the block gives out its input and the
-    feature), all with one noise.
+    """The features' icons: the empty prompt in one step, where the block gives out its input and the feature (paper).
 
-    amounts: in units of activation, in the paper gamma * k * the feature's mean. noise: its number.
-    saes: see `draw_changed`.
+    All have the same noise, of the given number. amounts: in units of activation, in the paper gamma * k * the
+    feature's mean. saes: see `draw_changed`.
     """
     empty = [""] * len(features), [noise] * len(features)
     return draw_changed(assets, replace_with_feature, features, amounts, *empty, saes, seed)
 
 
 def places_to_write(later: Reading, trials: Trials, model: str = MODELS[0]) -> list[Float[Tensor, "_ _"] | None]:
-    """Where each trial's feature is turned on: at its block's grid, where the judge sees an object in the model's own
-    unedited picture, or, for the families of AROUND, where it sees none.
+    """Per trial, the mask at the block's grid in which the feature is turned on.
 
-    None for the whole picture: for the families of EVERYWHERE, where no cell would be left, and where
-    nothing knows the truth.
+    It covers the cells where the judge sees an object in the model's own unedited picture; for the families of AROUND
+    the other cells. None is the whole picture: for the families of EVERYWHERE, where no cell or all cells would be
+    left, and where nothing knows the truth.
     """
     if not later.assets.known:
         return [None] * len(trials.rows)
@@ -408,15 +410,14 @@ def draw_written(
     seed: int = 0,
     kinds: Sequence[str] = KINDS,
 ) -> dict[str, Float[Tensor, "trials 3 height width"]]:
-    """By kind, each trial's picture with its feature turned on, and with a random one in the same
-    place with the same norm.
+    """By kind, each trial's picture with its feature turned on, or a random one in the same place with the same norm.
 
-    Where: see `places_to_write`. strength: in units of the feature's mean activation, one for all blocks or by block.
-    kinds: those of KINDS that are drawn.
+    The place is that of `places_to_write`. strength: in units of the feature's mean activation, one for all blocks or
+    by block. kinds: those of KINDS that are drawn.
     """
-    rows, ids = trials.rows.tolist(), [each.id for each in trials.chosen]
+    rows, ids = trials.rows.tolist(), [target.id for target in trials.chosen]
     features = {KINDS[0]: ids, KINDS[1]: random_features(later, ids, seed)}
-    amounts = [amount_of(later.assets, each, strength) for each in ids]
+    amounts = [amount_of(later.assets, feature, strength) for feature in ids]
     asked = [later.prompts[row] for row in rows], later.noise(rows)
     masks = places_to_write(later, trials, model)
     return {
@@ -435,36 +436,35 @@ def measure_writing(
     kinds: Sequence[str] = KINDS,
     distance: bool = False,
 ) -> Float[Tensor, "trials kinds quantities"]:
-    """What turning each trial's feature on does, beside a random live feature of the same block in the same
-    place with the same norm.
+    """What turning each trial's feature on does, and what a random one of KINDS does in its place.
 
-    Arguments: see `draw_written`. distance: measured as well, as a fourth quantity. Where nothing knows the truth, the
-    judge's quantities are nan.
+    The arguments are those of `draw_written`. distance: whether the fourth of QUANTITIES is measured. Where nothing
+    knows the truth, the judge's quantities are nan.
     """
-    before, found = _seen_before(later, trials, model), []
+    before, kinds_measured = _seen_before(later, trials, model), []
     for after in draw_written(later, trials, strength, model, guidance, seed, kinds).values():
-        found.append(_compare(before, _seen(later, after), [each.value for each in trials.chosen]))
+        quantities = _compare(before, _seen(later, after), [target.value for target in trials.chosen])
         if distance:
             far = later.assets.distance(later.unedited(model, trials.rows.tolist()), after)
-            found[-1] = torch.cat([found[-1], far[:, None]], 1)
-    return torch.stack(found, 1)
+            quantities = torch.cat([quantities, far[:, None]], 1)
+        kinds_measured.append(quantities)
+    return torch.stack(kinds_measured, 1)
 
 
 def measure_erasing(
     later: Reading, trials: Trials, seed: int = 0
 ) -> Float[Tensor, "trials kinds_and_ablation quantities"]:
-    """What turning each trial's feature off does in one step: its own activation map, times the feature, is
-    taken off the update.
+    """What turning each trial's feature off does in one step, where its activation map times the feature is subtracted.
 
-    Beside it a random live feature of the same block, taken off in the same places by as much; and the block's own
-    ablation, which is the most that its features together can erase.
+    Measured beside it are a random live feature of the same block, subtracted in the same places by as much, and the
+    block's ablation, which is the most that its features can erase together.
     """
     assets, rows, chosen = later.assets, trials.rows.tolist(), trials.chosen
     prompts, noise = [later.prompts[row] for row in rows], later.noise(rows)
-    masks = [later.maps(each.id.block, each.id.feature, [row])[0] for each, row in zip(chosen, rows, strict=True)]
-    before, values = later.shows[trials.rows], [each.value for each in chosen]
+    masks = [later.maps(target.id.block, target.id.feature, [row])[0] for target, row in zip(chosen, rows, strict=True)]
+    before, values = later.shows[trials.rows], [target.value for target in chosen]
     kinds, off = [], [-1.0] * len(rows)
-    for features in ([each.id for each in chosen], random_features(later, [each.id for each in chosen], seed)):
+    for features in ([target.id for target in chosen], random_features(later, [target.id for target in chosen], seed)):
         after = write(assets, MODELS[0], prompts, noise, features, off, masks)
         kinds.append(_compare(before, see_values(assets.judge, after), values))
     ablated = torch.zeros_like(before)
@@ -488,53 +488,54 @@ def measure_timing(
     model: str = MODELS[1],
     seed: int = 0,
 ) -> tuple[Float[Tensor, "trials spans 2"], float]:
-    """How far each trial's feature moves its picture when it is on during some steps only, beside a random direction of
-    the same norm in the same place; and how far rounding to 8 bits moves a picture, below which no eye sees a change.
+    """How far each trial's feature, and a random direction, move its picture when they are on during some steps only.
 
-    In amplitudes: square roots of the perceptual distance, which is a squared one.
+    The direction has the feature's norm and place. The second result is how far rounding to 8 bits moves a picture: no
+    eye sees a smaller change. All are amplitudes, square roots of the perceptual distance, which is a squared one.
     """
-    assets, rows, ids = later.assets, trials.rows.tolist(), [each.id for each in trials.chosen]
+    assets, rows, ids = later.assets, trials.rows.tolist(), [feature.id for feature in trials.chosen]
     control = {block: untrained(sae, seed + i) for i, (block, sae) in enumerate(assets.saes().items())}
     numbers = torch.randint(2**30, (len(ids),), generator=torch.Generator().manual_seed(seed)).tolist()
     random = [FeatureId(b, number % control[b].n_f) for (b, _), number in zip(ids, numbers, strict=True)]
     asked = [later.prompts[row] for row in rows], later.noise(rows)
-    rest = [amount_of(assets, each, strength) for each in ids], places_to_write(later, trials, model)
+    rest = [amount_of(assets, feature, strength) for feature in ids], places_to_write(later, trials, model)
     unedited = later.unedited(model, rows)
     far = assets.distance.against(unedited)
-    found = [
+    moved = [
         far(write(assets, model, *asked, features, *rest, span=span, saes=saes))[0]
         for span in spans
         for features, saes in ((ids, None), (random, control))
     ]
     rounded = far((unedited * 255).round() / 255)[0].mean().sqrt().item()
-    return torch.stack(found, 1).sqrt().unflatten(1, (-1, 2)), rounded
+    return torch.stack(moved, 1).sqrt().unflatten(1, (-1, 2)), rounded
 
 
 def random_features(reading: Reading, features: Sequence[FeatureId], seed: int = 0) -> list[FeatureId]:
-    """For each feature another live one of its block. Raises ValueError for a block that has no other."""
+    """For each feature another live one of its block, at random. Raises ValueError for a block that has no other."""
     generator, live, drawn = torch.Generator().manual_seed(seed), {}, []
-    for each in features:
-        if each.block not in live:
-            statistics = reading.assets.statistics()[each.block]
-            live[each.block] = (statistics.mean > 0).nonzero().flatten()
-        others = live[each.block][live[each.block] != each.feature]
+    for feature in features:
+        if feature.block not in live:
+            statistics = reading.assets.statistics()[feature.block]
+            live[feature.block] = (statistics.mean > 0).nonzero().flatten()
+        others = live[feature.block][live[feature.block] != feature.feature]
         if not len(others):
-            raise ValueError(f"{each} is the only live feature of {each.block}: there is no random one beside it")
-        drawn.append(FeatureId(each.block, others[torch.randint(len(others), (), generator=generator)].item()))
+            raise ValueError(f"{feature} is the only live feature of {feature.block}: there is no random one beside it")
+        drawn.append(FeatureId(feature.block, others[torch.randint(len(others), (), generator=generator)].item()))
     return drawn
 
 
 def samples_by_block(
     trials: Trials, values: Float[Tensor, "trials ..."], resamples: int = 1000, seed: int = 0
 ) -> dict[str, Float[Tensor, "samples ..."]]:
-    """By block the mean over its trials, then over samples of both features and captions (`bootstrap_trials`).
+    """By block, the mean over its trials, then its means over samples of features and captions (`bootstrap_trials`).
 
-    A caption has the same weight in all blocks, so that blocks may be averaged or subtracted sample by sample. Of
-    a block with one feature the samples vary with the captions alone. Raises ValueError for fewer than two
-    features or captions in all.
+    A caption has the same weight in all blocks, so that blocks may be averaged or subtracted sample by sample. The
+    samples of a block with one feature vary with the captions alone.
+
+    Raises ValueError for fewer than two features or captions in all.
     """
     blocks, flat = trials.blocks, values.flatten(1) if values.ndim > 1 else values[:, None]
-    mine = torch.stack([torch.tensor([each.id.block == block for each in trials.chosen]) for block in blocks], 1)
+    mine = torch.stack([torch.tensor([target.id.block == block for target in trials.chosen]) for block in blocks], 1)
     parts = torch.cat([(mine[:, :, None] * flat[:, None]).flatten(1), mine], 1)
     sums = bootstrap_trials(parts, trials.which, trials.rows, resamples, seed)
     means = sums[:, : -len(blocks)].unflatten(1, (len(blocks), -1)) / sums[:, -len(blocks) :, None]
@@ -584,14 +585,14 @@ def _compare(
 
 
 class Effects(NamedTuple):
-    """What the best-read features do in one step, and how that was asked."""
+    """What the best-read features do in one step, and the trials that it was measured in."""
 
     strengths: Strengths
     trials: dict[str, Trials]
-    """"on": in later pictures that do not show the value; "off": in half as many that do, and in which
+    """"on": later pictures that do not show the value; "off": half as many that show it and in which
     the feature is active."""
     measured: dict[str, Float[Tensor, "trials kinds quantities"]]
-    """By the same names: `measure_writing` with distances, and `measure_erasing`."""
+    """By the same names, the results of `measure_writing` with distances and of `measure_erasing`."""
     folder: Path
     """The artefact that holds them."""
 
@@ -599,12 +600,10 @@ class Effects(NamedTuple):
 def effects_in_one_step(
     reading: Reading, later: Reading, features: int = 20, captions: int = 4, strength: float = 0.0, seed: int = 0
 ) -> Effects:
-    """The best-read features of each block, turned on and off in later pictures by one step of Turbo, from the
-    cache if they are there.
+    """Turns the best-read features of each block on and off in later pictures, in one step of Turbo.
 
-    reading: in which features and strengths are chosen. features: of each block. captions: in which each is turned on.
-    strength: in units of the mean activation, 0 for what `choose_strengths` says. Notebooks 08 and 09 ask the same, so
-    that nothing is drawn twice.
+    reading: chooses features and strengths. features: per block. captions: per feature that is turned on. strength: in
+    units of the mean activation, 0 for what `choose_strengths` says. Kept in the cache.
     """
     strengths = choose_strengths(reading, features, max(1, captions // 2), seed)
     if strength:
@@ -612,14 +611,16 @@ def effects_in_one_step(
     targets = well_read(reading, features)
     counts = {"on": captions, "off": max(1, captions // 2)}
     trials = {side: find_trials(targets, later, count, side == "off") for side, count in counts.items()}
-    tried = {side: [list(map(str, each.chosen)), each.rows.tolist()] for side, each in trials.items()}
+    tried = {side: [list(map(str, some.chosen)), some.rows.tolist()] for side, some in trials.items()}
 
     def make(folder: Path) -> None:
         on = measure_writing(later, trials["on"], strengths.chosen, seed=seed, distance=True)
-        found = {"on": on, "off": measure_erasing(later, trials["off"], seed)}
-        save_file({side: each.contiguous() for side, each in found.items()}, folder / "effects.safetensors")
+        measured = {"on": on, "off": measure_erasing(later, trials["off"], seed)}
+        save_file(
+            {side: quantities.contiguous() for side, quantities in measured.items()}, folder / "effects.safetensors"
+        )
 
     inputs = {"later": later.make().name, "tried": tried, "strength": strengths.chosen, "seed": seed}
     folder = cached("effects_in_one_step", inputs, make)
-    found = load_file(folder / "effects.safetensors")
-    return Effects(strengths, trials, {side: found[side] for side in trials}, folder)
+    measured = load_file(folder / "effects.safetensors")
+    return Effects(strengths, trials, {side: measured[side] for side in trials}, folder)
