@@ -1,5 +1,4 @@
-"""What an edit is counted in: SAE features, neurons, principal components, or the update itself
-(paper: eqs 8 and 9)."""
+"""The units of an edit: SAE features, neurons, principal components, or the whole update (paper: eqs 8 and 9)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ Units = Float[Tensor, "steps cases units height width"]
 
 @runtime_checkable
 class Basis(Protocol):
-    """How a site's maps are written in units, and back. Only `decode` must be linear."""
+    """How the maps of a site (a block or a layer) are written in units, and back. Only `decode` must be linear."""
 
     def sites(self, maps: Mapping[str, Tensor]) -> list[str]:
         """The sites that it reads, in the order of selection."""
@@ -26,7 +25,7 @@ class Basis(Protocol):
         """Each unit's coefficient at each position."""
 
     def decode(self, site: str, units: Units) -> Maps:
-        """What some coefficients add to the site's maps: no bias."""
+        """What the coefficients add to the site's maps, without a bias."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +35,17 @@ class SAEFeatures:
     saes: Mapping[str, TopKSAE]
     """By block, in the order of selection."""
     shuffled: Mapping[str, Tensor] | None = None
-    """A control: by block, each feature's number is given another feature's decoder column. Number, place and norm of
-    what is added stay, its direction is a random feature's."""
+    """A control: by block, the feature whose decoder column each feature gets. The number, place and norm of what is
+    added stay, but its direction is a random feature's."""
 
-    def sites(self, maps):
+    def sites(self, maps: Mapping[str, Tensor]) -> list[str]:
         return list(self.saes)
 
-    def encode(self, site, maps):
+    def encode(self, site: str, maps: Maps) -> Units:
         sae = self.saes[site]
         return sae.encode(maps.movedim(2, -1).to(sae.pre_bias)).movedim(-1, 2)
 
-    def decode(self, site, units):
+    def decode(self, site: str, units: Units) -> Maps:
         weight = self.saes[site].decoder.weight
         if self.shuffled is not None:
             weight = weight[:, self.shuffled[site].to(weight.device)]
@@ -63,27 +62,27 @@ class SAEFeatures:
 class Neurons:
     """The GEGLU outputs of every transformer layer of the blocks (eq. 9)."""
 
-    def sites(self, maps):
+    def sites(self, maps: Mapping[str, Tensor]) -> list[str]:
         return [site for site in maps if "/" in site]
 
-    def encode(self, site, maps):
+    def encode(self, site: str, maps: Maps) -> Units:
         return maps
 
-    def decode(self, site, units):
+    def decode(self, site: str, units: Units) -> Maps:
         return units
 
 
 @dataclass(frozen=True)
 class WholeUpdate:
-    """The update itself: steering, which selects nothing."""
+    """The update itself: steering, which selects no units."""
 
-    def sites(self, maps):
+    def sites(self, maps: Mapping[str, Tensor]) -> list[str]:
         return [site for site in maps if "/" not in site]
 
-    def encode(self, site, maps):
+    def encode(self, site: str, maps: Maps) -> Units:
         return maps
 
-    def decode(self, site, units):
+    def decode(self, site: str, units: Units) -> Maps:
         return units
 
 
@@ -95,14 +94,14 @@ class PrincipalComponents:
     mean: Mapping[str, Float[Tensor, " d_model"]]
     components: Mapping[str, Float[Tensor, "d_model components"]]
 
-    def sites(self, maps):
+    def sites(self, maps: Mapping[str, Tensor]) -> list[str]:
         return list(self.mean)
 
-    def encode(self, site, maps):
+    def encode(self, site: str, maps: Maps) -> Units:
         centred = maps.movedim(2, -1) - self.mean[site].to(maps)
         signed = centred @ self.components[site].to(maps)
         return torch.cat([signed.relu(), (-signed).relu()], -1).movedim(-1, 2)
 
-    def decode(self, site, units):
+    def decode(self, site: str, units: Units) -> Maps:
         positive, negative = units.movedim(2, -1).chunk(2, -1)
         return ((positive - negative) @ self.components[site].to(units).T).movedim(-1, 2)

@@ -80,14 +80,14 @@ class Case:
     """What the mask of the original picture shows: nouns, EVERYTHING, BACKGROUND, or "~" and a noun for all but it."""
     editing_phrase: str
     truth: "Truth | None" = None
-    """What the edit changes; known in the pocket world only."""
+    """What the edit changes, which is known in the pocket world only."""
     noise: int = 0
     """Its number among all noise. The authors draw every case from the same one; each pocket case has its own."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The one thing that a pocket edit changes."""
+    """The one thing that a pocket edit changes in its scene."""
 
     attribute: str
     """"shape", "colour", ...; "object" where one is added or deleted."""
@@ -96,7 +96,7 @@ class Truth:
 
 
 def read_cases(source: str) -> tuple[list[Case], list[str]]:
-    """The cases of a benchmark, and a sentence for each record that is none.
+    """The cases of a benchmark, and a sentence for each record that is not a case.
 
     source: path or address of RIEBench's JSON; or PIE-Bench, by its name on the Hub (`PIE_BENCH`) or the folder of a
     copy. Brackets in prompts are removed, as the authors do before use. Raises FileNotFoundError, ConnectionError, and
@@ -138,7 +138,7 @@ def _read_json(source: str) -> list[Any]:
 
 
 def _read_pie_bench(source: str) -> list[dict[str, str]]:
-    """PIE-Bench's records in RIEBench's form. Its mask phrases are ours to make, from the words that an edit exchanges.
+    """PIE-Bench's records in RIEBench's form. We make its mask phrases, from the words that an edit exchanges.
 
     Backgrounds and styles have RIEBench's phrases. Elsewhere the first pair of "blended words" names the original's and
     the edit's object; a record without one has no phrase, which is its defect. Its random edits are of no category.
@@ -172,9 +172,9 @@ def _exchanged(blended_words: str) -> tuple[str, str]:
 
 
 def _case(row: dict[str, Any]) -> Case:
-    told = {name: str(row[field]) for field, name in _FIELDS.items()}
-    prompts = {name: told[name].replace("[", "").replace("]", "") for name in ("original_prompt", "editing_prompt")}
-    return Case(**told | prompts | {"category": int(told["category"])})
+    fields = {name: str(row[field]) for field, name in _FIELDS.items()}
+    prompts = {name: fields[name].replace("[", "").replace("]", "") for name in ("original_prompt", "editing_prompt")}
+    return Case(**fields | prompts | {"category": int(fields["category"])})
 
 
 def _defect(row: Any, seen: set[str]) -> str:
@@ -233,12 +233,12 @@ def _pocket_case(category: int, place: int, seed: int) -> Case:
             other = replace(thing, **{attribute: value})
             if not (has_attribute(thing, attribute) and has_attribute(other, attribute)):
                 continue
-            objects = tuple(other if each is thing else each for each in scene.objects)
+            objects = tuple(other if own is thing else own for own in scene.objects)
             original, edited = scene, replace(scene, objects=objects)
             truth, phrases = Truth(attribute, value), (thing.shape, other.shape)
         if {edited.split(), original.split()} != {"test"}:
             continue
-        texts = [write_caption(each, random.Random(style), stated=1.0).text for each in (original, edited)]
+        texts = [write_caption(shown, random.Random(style), stated=1.0).text for shown in (original, edited)]
         name = f"pocket-{category}-{place:03}"
         return Case(name, category, *texts, *phrases, truth, noise=1_000 * category + place)
     raise RuntimeError(f"no scene for category {category} in 1,000 tries")  # the world holds thousands of them

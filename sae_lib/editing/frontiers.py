@@ -1,5 +1,7 @@
-"""Comparing ways to edit: the best similarity at each distance, and how many units an effect takes
-(RIEBench, paper: Fig. 5)."""
+"""Comparing editing methods: the best similarity at each distance, and how many units an effect takes.
+
+RIEBench (paper: Fig. 5).
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -15,17 +17,15 @@ from sae_lib.editing.sweep import Sweep
 from sae_lib.intervals import Interval, bootstrap, interval_of
 
 GRID = 26
-"""Allowed distances at which two frontiers are compared."""
+"""Number of allowed distances at which two frontiers are compared."""
 
 
 def envelope(
     distance: Float[Tensor, " settings"], similarity: Float[Tensor, " settings"]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The upper concave hull of a method's settings, from the leftmost to the rightmost: its corners'
-    distances and similarities.
+    """The corners of the upper concave hull of a method's settings, as distances and similarities, left to right.
 
-    Between two settings it is a straight line, which half of the cases edited with one and half with the other would
-    reach. Of one or two settings it is these.
+    Its straight line between two settings is what one reaches by editing some cases with one and some with the other.
     """
     points = np.stack([np.asarray(distance, float), np.asarray(similarity, float)], 1)
     points = points[np.lexsort((-points[:, 1], points[:, 0]))]
@@ -46,10 +46,10 @@ def _cross(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> float:
 
 
 def similarity_at(grid: np.ndarray, distance: Tensor, similarity: Tensor) -> np.ndarray:
-    """What a method reaches where a distance of so much is allowed: the envelope of its settings and of the
-    untouched picture at (0, 0).
+    """The similarity that a method reaches at each allowed distance.
 
-    Behind its highest point it goes on level: who may change more need not.
+    This is the envelope of its settings and of the untouched picture at (0, 0). Right of its highest point it stays
+    level, since a larger distance is allowed but not required.
     """
     x, y = envelope(*(torch.cat([values.new_zeros(1), values]) for values in (distance, similarity)))
     top = int(y.argmax())
@@ -63,14 +63,14 @@ def compare_frontiers(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """How far one method's envelope lies above another's, on average over allowed distances from 0 to `limit`; a
-    bootstrap over cases.
+    """How far one method's envelope lies above another's, on average over allowed distances from 0 to `limit`.
 
-    first, second: of each case and setting the distance to the original and the similarity gained. In each resample the
-    cases drawn are averaged, setting by setting, then the envelopes are taken and compared (`similarity_at`). Give both
-    methods equally many settings: the more there are, the higher an envelope by luck alone.
+    first, second: per case and setting, the distance to the original and the similarity gained. The interval is
+    a bootstrap over cases: each resample averages the cases drawn, setting by setting, then compares the
+    envelopes of these means (`similarity_at`). Give both methods equally many settings: more settings make an
+    envelope higher by luck.
 
-    Raises ValueError if the limit is not above 0, or other cases are given for the two.
+    Raises ValueError if the limit is not above 0, and if the two methods have different numbers of cases.
     """
     if len(first) != len(second):
         raise ValueError(f"{len(first)} and {len(second)} cases: both methods must edit the same ones")
@@ -93,10 +93,11 @@ def _grid(limit: float) -> np.ndarray:
 def choose_settings(points: Float[Tensor, "settings 2"], count: int, limit: float) -> tuple[int, ...]:
     """The `count` settings whose envelope is highest, on average over allowed distances from 0 to `limit`.
 
-    Of choices that reach the same the one whose settings reach most one by one.
+    Among choices with equal envelopes, the one whose single settings reach most.
 
-    points: of each setting the distance and the similarity, means over cases that are not judged afterwards. Raises
-    ValueError if there are fewer settings.
+    points: per setting, the mean distance and similarity over cases that are not used to judge the methods.
+
+    Raises ValueError if there are fewer settings.
     """
     if not 1 <= count <= len(points):
         raise ValueError(f"{count} settings were asked for and there are {len(points)}")
@@ -105,16 +106,15 @@ def choose_settings(points: Float[Tensor, "settings 2"], count: int, limit: floa
     def reached(chosen: tuple[int, ...]) -> float:
         return similarity_at(grid, *points[list(chosen)].T).mean()
 
-    alone = [reached((each,)) for each in range(len(points))]
+    alone = [reached((setting,)) for setting in range(len(points))]
     choices = itertools.combinations(range(len(points)), count)
-    return max(choices, key=lambda each: (round(reached(each), 9), sum(alone[i] for i in each)))
+    return max(choices, key=lambda chosen: (round(reached(chosen), 9), sum(alone[i] for i in chosen)))
 
 
 def best_of_other_half(values: Float[Tensor, "cases settings"]) -> Int[Tensor, " cases"]:
-    """Of each case the setting whose mean over the *other* half of the cases is highest; halves are the
-    even and the odd places.
+    """Per case, the setting with the highest mean over the *other* half of the cases (even and odd places).
 
-    What a case then shows had no part in the choice. Raises ValueError if there are fewer than two cases.
+    So a case has no part in the choice of its own setting. Raises ValueError if there are fewer than two cases.
     """
     if len(values) < 2:
         raise ValueError(f"{len(values)} cases cannot be split into halves; wanted at least 2")
@@ -155,10 +155,10 @@ def allowed_cost(sweep: Sweep, reading: str) -> float:
 
 
 class Columns(NamedTuple):
-    """What a method's settings gain."""
+    """The gains of a method's settings."""
 
     units: Sequence[int]
-    """Of each setting; a count may come several times, at several strengths: then the best of them stands for it."""
+    """The settings' numbers of units. A number may occur at several strengths; the best of these then stands for it."""
     gain: Float[Tensor, "cases settings"]
 
     @classmethod
@@ -169,24 +169,25 @@ class Columns(NamedTuple):
 
 
 class UnitsNeeded(NamedTuple):
-    """How few units do it."""
+    """How many units two methods need for the same effect."""
 
     effect: float
     """The largest mean gain that both methods reach."""
     first: Interval
     second: Interval
     times: Interval
-    """Second over first."""
+    """The units of the second method divided by those of the first."""
 
 
 def units_needed(first: Columns, second: Columns, resamples: int = 1000, seed: int = 0) -> UnitsNeeded:
     """How many units two methods need for the largest gain that both reach; a bootstrap over cases.
 
-    In each resample the cases drawn are averaged, of each count of units the best strength is taken, and so is the
-    smaller one of the two methods' largest gains; a count is read off where a method first reaches it, between two
-    counts on a logarithmic scale. Resamples in which that gain is not above 0 are left out.
+    Each resample averages the cases drawn and takes the best strength for each number of units. The gain is the smaller
+    one of the two methods' largest gains. The number of units is read where a method first reaches this gain, between
+    two numbers on a logarithmic scale. Resamples in which the gain is not above 0 are left out.
 
-    Raises ValueError if it is not above 0 on all cases, for another number of columns than of units, or other cases.
+    Raises ValueError if the gain over all cases is not above 0, if a method's columns and units differ in number, and
+    if the two methods have different numbers of cases.
     """
     for method in (first, second):
         if len(method.units) != method.gain.shape[1]:
@@ -195,13 +196,13 @@ def units_needed(first: Columns, second: Columns, resamples: int = 1000, seed: i
         raise ValueError(f"{len(first.gain)} and {len(second.gain)} cases: both methods must edit the same ones")
 
     def needed(means: Tensor) -> Tensor:
-        found = []
+        needs = []
         for row in means.numpy():
             curves = [_best(first.units, row[: len(first.units)]), _best(second.units, row[len(first.units) :])]
             effect = min(gains.max() for _, gains in curves)
             counts = [_reached(*curve, effect) for curve in curves] if effect > 0 else [np.nan] * 2
-            found.append([*counts, counts[1] / counts[0], effect])
-        return torch.tensor(found, dtype=torch.float64)
+            needs.append([*counts, counts[1] / counts[0], effect])
+        return torch.tensor(needs, dtype=torch.float64)
 
     samples = bootstrap(torch.cat([first.gain, second.gain], 1), needed, resamples, seed)
     effect = samples[0, 3].item()
@@ -217,7 +218,7 @@ def _best(units: Sequence[int], gains: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _reached(counts: np.ndarray, gains: np.ndarray, wanted: float) -> float:
-    """Where a curve first reaches a gain that it does reach."""
+    """The number of units at which a curve first reaches a gain, which it must reach somewhere."""
     at = int(np.flatnonzero(gains >= wanted)[0])
     if at == 0:
         return float(counts[0])

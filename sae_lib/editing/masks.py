@@ -1,5 +1,4 @@
-"""Where in a picture is what a phrase names: grounded masks, and their places on a block's grid
-(RIEBench, paper.md 4.2)."""
+"""Where a picture shows what a phrase names: grounded masks, and their cells on a block's grid (RIEBench)."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -7,9 +6,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from sae_lib.editing.cases import BACKGROUND, EVERYTHING
+from sae_lib.editing.cases import BACKGROUND, EVERYTHING, Case
 from sae_lib.judges.attributes import load_judge
 
 
@@ -22,21 +21,21 @@ class Finder(Protocol):
     ) -> Bool[Tensor, "instances height width"]: ...
 
 
-class Found(NamedTuple):
+class GridMask(NamedTuple):
     """A mask on a block's grid."""
 
     cells: Bool[Tensor, "side side"]
     specks: int
-    """Instances too small for any cell, for which the cell that they cover most was taken."""
+    """Number of instances too small for any cell; for these the cell that they cover most is taken."""
 
 
 class CaseMasks(NamedTuple):
     """The two masks of an edit, on every grid that its blocks have."""
 
     cells: dict[int, tuple[Bool[Tensor, "side side"], Bool[Tensor, "side side"]]]
-    """By the grid's side: where the source's units are taken, and put; where the target's are taken off."""
+    """By the grid's side: where the source's units are read and added; where the target's units are subtracted."""
     specks: int
-    """On the coarsest grid."""
+    """Number of instances too small for a cell of the coarsest grid."""
 
 
 class NothingFound(ValueError):
@@ -58,7 +57,7 @@ def load_finder(scale: str, rehearsal: bool = False, device: str | torch.device 
 class JudgeFinder:
     """The connected components whose judged attributes include every word of the noun: "star", "red star"."""
 
-    def __init__(self, judge):
+    def __init__(self, judge: nn.Module):
         self._judge = judge
 
     def __call__(self, picture: Tensor, noun: str) -> Tensor:
@@ -66,13 +65,13 @@ class JudgeFinder:
 
         (judgement,) = judge_images(self._judge, picture[None])
         wanted = set(noun.split())
-        found = [thing.mask for thing in judgement.objects if wanted <= set(thing.attributes.values())]
-        return torch.stack(found) if found else torch.zeros(0, *picture.shape[-2:], dtype=torch.bool)
+        instances = [thing.mask for thing in judgement.objects if wanted <= set(thing.attributes.values())]
+        return torch.stack(instances) if instances else torch.zeros(0, *picture.shape[-2:], dtype=torch.bool)
 
 
 def find_mask(
     finder: Finder, picture: Float[Tensor, "3 height width"], phrase: str, side: int, dilate: bool = True
-) -> Found:
+) -> GridMask:
     """The cells of a block's grid in which the phrase's instances lie (authors' code).
 
     Instances are found in the picture, put on the grid one by one (`to_grid`) and united. "#everything" is every cell;
@@ -89,12 +88,14 @@ def find_masks(
     phrase: str,
     sides: Iterable[int],
     dilate: bool = True,
-) -> dict[int, Found]:
-    """`find_mask` on several grids, by their sides; the picture is looked at once. Raises NothingFound if a cell is
-    left on one grid only."""
+) -> dict[int, GridMask]:
+    """`find_mask` on several grids, by their sides; the finder looks at the picture once.
+
+    Raises NothingFound if there is no instance, or no cell left on one of the grids.
+    """
     sides = list(sides)
     if phrase == EVERYTHING:
-        return {side: Found(torch.ones(side, side, dtype=torch.bool), 0) for side in sides}
+        return {side: GridMask(torch.ones(side, side, dtype=torch.bool), 0) for side in sides}
     invert = phrase.startswith("~") or BACKGROUND in phrase
     noun = phrase.removeprefix("~")
     if BACKGROUND in phrase:
@@ -102,17 +103,17 @@ def find_masks(
     instances = finder(picture, noun)
     if len(instances) == 0:
         raise NothingFound(f"nothing in the picture is {noun or 'foreground'!r}")
-    found = {}
+    masks = {}
     for side in sides:
         placed = [to_grid(instance, side, dilate) for instance in instances]
-        cells = torch.stack([each.cells for each in placed]).any(0) ^ invert
+        cells = torch.stack([instance.cells for instance in placed]).any(0) ^ invert
         if not cells.any():
             raise NothingFound(f"no cell of the {side} x {side} grid is left for {phrase!r}")
-        found[side] = Found(cells, sum(each.specks for each in placed))
-    return found
+        masks[side] = GridMask(cells, sum(instance.specks for instance in placed))
+    return masks
 
 
-def to_grid(mask: Bool[Tensor, "height width"], side: int, dilate: bool = True) -> Found:
+def to_grid(mask: Bool[Tensor, "height width"], side: int, dilate: bool = True) -> GridMask:
     """A mask on a block's grid, as the authors' code makes it with OpenCV.
 
         blur by a Gaussian of 31 x 31 at 512 pixels (sigma 31/6), keep what is above 0      if dilate (camera ready)
@@ -129,9 +130,9 @@ def to_grid(mask: Bool[Tensor, "height width"], side: int, dilate: bool = True) 
         field = F.max_pool2d(field, 2 * reach + 1, stride=1, padding=reach)  # blurred above 0 = any pixel within reach
     cells = _lanczos(_lanczos(field[0, 0], side).T, side).T > 1e-6
     if cells.any():
-        return Found(cells, 0)
+        return GridMask(cells, 0)
     cover = F.adaptive_avg_pool2d(mask.float()[None, None], side).flatten()
-    return Found((torch.arange(side * side) == cover.argmax()).view(side, side), 1)
+    return GridMask((torch.arange(side * side) == cover.argmax()).view(side, side), 1)
 
 
 def _lanczos(field: Float[Tensor, "rows columns"], side: int) -> Float[Tensor, "rows side"]:
@@ -146,13 +147,14 @@ def _lanczos(field: Float[Tensor, "rows columns"], side: int) -> Float[Tensor, "
 
 
 def masks_of_cases(
-    cases: Sequence, finder: Finder, edited: Tensor, original: Tensor, sides: Iterable[int], dilate: bool = True
+    cases: Sequence[Case], finder: Finder, edited: Tensor, original: Tensor, sides: Iterable[int], dilate: bool = True
 ) -> list[CaseMasks | str]:
     """Each case's two masks on grids of these sides, or the sentence that says why it has none.
 
-    change: of the edited picture and of the original one. add: the edited picture's for both. delete: the original's.
+    An edit that changes something has its first mask from the edited picture and its second one from the original
+    picture. Where an object is added, both come from the edited picture; where one is deleted, from the original.
     """
-    sides, found = sorted(sides), []
+    sides, masks = sorted(sides), []
     for case, first, second in zip(cases, edited, original, strict=True):
         try:
             source = target = None
@@ -161,8 +163,8 @@ def masks_of_cases(
             if case.category != 2:
                 target = find_masks(finder, second, case.original_phrase, sides, dilate)
             one, other = source or target, target or source
-            specks = sum(each[sides[0]].specks for each in (source, target) if each is not None)
-            found.append(CaseMasks({side: (one[side].cells, other[side].cells) for side in sides}, specks))
+            specks = sum(grids[sides[0]].specks for grids in (source, target) if grids is not None)
+            masks.append(CaseMasks({side: (one[side].cells, other[side].cells) for side in sides}, specks))
         except NothingFound as error:
-            found.append(str(error))
-    return found
+            masks.append(str(error))
+    return masks

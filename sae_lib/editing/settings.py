@@ -1,4 +1,4 @@
-"""What a scale edits with in RIEBench: its models, bases, masks and scores, and the settings of the sweep."""
+"""RIEBench's methods and settings: what is compared, at how many units and how strongly, at each scale."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,10 +20,9 @@ class Method:
     absolute: bool = False
     """Whether their shares are of the sum of absolute values (neurons): see `transport.scores`."""
     subtract: bool = True
-    """False: nothing is taken off, as in the results of v3 and v4."""
+    """Whether the target's units are subtracted; they were not in the results of v3 and v4."""
     shuffled_masks: bool = False
-    """True: units are selected in as many cells as the masks have, but in random places; they are
-    put where they belong."""
+    """Whether units are selected in random cells, as many as the masks have. They are added where the masks are."""
 
 
 METHODS = {
@@ -37,7 +36,11 @@ METHODS = {
     "shuffled masks": Method("SAE", shuffled_masks=True),
     "principal components": Method("PCA"),
 }
-"""The paper's methods; neurons with the sign of their score mended; v4's; and controls that the paper does not have."""
+"""The methods by name.
+
+The paper's are "SAE", "neurons", "neurons, mean" and "steering"; "SAE, add only" is v4's. "neurons, corrected" mends
+the sign of the neurons' score. The others are controls that the paper lacks.
+"""
 
 
 class Setting(NamedTuple):
@@ -45,7 +48,7 @@ class Setting(NamedTuple):
 
     method: str
     units: int
-    """Added, and as many taken off; 0: all there are (steering, and the references)."""
+    """How many units are added, and as many subtracted; 0 for all (steering and the references)."""
     strength: float
 
     def __str__(self) -> str:
@@ -68,28 +71,31 @@ PAPER_SETTINGS = (
 REFERENCES = ORIGINAL, EDIT_PROMPT, INJECTION = tuple(
     Setting(name, 0, 0.0) for name in ("original", "edit prompt", "injection")
 )
-"""What every edit is compared with: the untouched picture; the edit prompt's own; and the original prompt's while
-the editor's blocks read the edit prompt's tokens, which shows what these blocks can make of an edit when nothing
-is selected or masked."""
+"""Pictures that every edit is compared with.
+
+ORIGINAL is the untouched picture, EDIT_PROMPT the edit prompt's own. INJECTION is the original prompt's picture while
+the editor's blocks read the edit prompt's tokens: what these blocks can do when nothing is selected or masked.
+"""
 
 
 READINGS = {"judge": ("rest", "success"), "text": ("distance", "text edited"), "image": ("distance", "image edited")}
-"""Ways to read a sweep, each by the scores that say what an edit cost and what it did: by the judge (pocket), or by
-perceptual distance and CLIP's cosine with the edit prompt or with its picture."""
+"""Ways to read a sweep: the score that says what an edit cost, and the score that says what it did.
+
+By the judge (pocket world), or by the perceptual distance and CLIP's cosine with the edit prompt or with its picture.
+"""
 
 
 def untrained_of(setting: Setting) -> Setting:
-    """Under which an untrained SAE's selection stands that has as many units as this setting;
-    nothing is drawn with it."""
+    """The key of an untrained SAE's selection of as many units; no picture is drawn at it."""
     return Setting("untrained SAE", setting.units, 0.0)
 
 
 PER_UNITS = 2_048
-"""Features, and neurons, of the paper's four blocks in the pocket model: what the counts of the
-pocket settings are of."""
+"""Number of features (and of neurons) of the paper's four blocks in the pocket model, to which the pocket settings'
+numbers of units refer."""
 
 SIDE_EFFECTS = 0.1
-"""By the judge, methods are compared where up to this share of the other attributes may change."""
+"""The share of the other attributes that may change where methods are compared by the judge."""
 
 SDXL_SETTINGS = (
     *PAPER_SETTINGS,
@@ -101,7 +107,7 @@ SDXL_SETTINGS = (
         for m in (1.0, 2.0)
     ),
 )
-"""The paper's sweep, and what the paper lacks."""
+"""The paper's sweep, and the methods and controls that the paper lacks."""
 
 _FEATURES = ((8, 4.0), (16, 2.0), (16, 4.0), (32, 2.0), (64, 1.0), (64, 2.0), (128, 1.0), (128, 2.0))
 _NEURONS = ((50, 8.0), (100, 8.0), (200, 4.0), (200, 8.0), (400, 4.0), (400, 8.0), (800, 2.0), (800, 4.0))
@@ -131,9 +137,10 @@ POCKET_SETTINGS = (
     *(Setting("shuffled masks", k, m) for k, m in ((64, 2.0), (128, 1.0), (128, 2.0))),
     *(Setting("principal components", k, m) for k, m in ((16, 2.0), (64, 1.0), (128, 1.0))),
 )
-"""Of each method's eight settings the three that `frontiers.choose_settings` picks on 27 other cases
-(`pocket_cases(3, seed=1)`), by `python notebooks/experiments/riebench.py --choose`: equally many for each method,
-and chosen on a split."""
+"""Three of each method's eight settings, chosen by `frontiers.choose_settings` on 27 other cases.
+
+These are `pocket_cases(3, seed=1)`; the command is `python notebooks/experiments/riebench.py --choose`.
+"""
 
 REHEARSAL_SETTINGS = (
     Setting("SAE", 8, 2.0),
@@ -146,15 +153,18 @@ REHEARSAL_SETTINGS = (
     Setting("shuffled masks", 8, 2.0),
     Setting("principal components", 8, 1.0),
 )
-"""One of each method: for smoke and rehearsals."""
+"""One setting per method, for smoke and rehearsals."""
 
 
 def settings_of(assets: Assets, pocket: Sequence[Setting] = POCKET_SETTINGS) -> tuple[Setting, ...]:
-    """The sweep of a scale. At pocket scale the units are the same shares of the features of the assets' blocks as
-    `pocket`'s are of PER_UNITS."""
+    """The settings of a scale's sweep.
+
+    pocket: the settings at pocket scale. Their units are shares of PER_UNITS, and become the same shares of the number
+    of features of the assets' blocks.
+    """
     if assets.scale == "smoke" or assets.rehearsal:
         return REHEARSAL_SETTINGS
     if assets.scale == "sdxl":
         return SDXL_SETTINGS
     total = sum(sae.n_f for sae in assets.saes("transfer").values())
-    return tuple(each._replace(units=round(each.units * total / PER_UNITS)) for each in pocket)
+    return tuple(setting._replace(units=round(setting.units * total / PER_UNITS)) for setting in pocket)

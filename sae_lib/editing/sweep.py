@@ -17,11 +17,10 @@ from sae_lib.editing.settings import ORIGINAL, READINGS, REFERENCES, Setting
 
 
 def run_sweep(editor: Editor, cases: Sequence[Case], settings: Sequence[Setting], folder: Path) -> "Sweep":
-    """Every setting on every case; what is in the folder already is not done again, so that a killed sweep goes on.
+    """Edits every case at every setting. A killed sweep goes on where it stopped, by what is in the folder.
 
-    The reference passes, the masks and what is scored of the references are made once per case, never once per
-    setting. A case without masks, or of which one method makes no finite picture (16 bit), is counted as failed for
-    all, with the reason.
+    The passes, the masks and the references' scores are made once per case. A case without masks, or with a picture
+    that is not finite (in 16 bits) by one of the methods, counts as failed for all methods, with the reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(cases), editor.at_once):
@@ -33,7 +32,7 @@ def run_sweep(editor: Editor, cases: Sequence[Case], settings: Sequence[Setting]
 
 
 def read_sweep(folder: Path) -> "Sweep":
-    """What `run_sweep` left in a folder."""
+    """The sweep that `run_sweep` left in a folder."""
     return Sweep.join([json.loads(path.read_text()) for path in sorted(folder.glob("cases_*.json"))])
 
 
@@ -61,24 +60,24 @@ def cached_sweep(
 
 
 class Sweep(NamedTuple):
-    """What came out, case by case."""
+    """The scores of a sweep, case by case."""
 
     ids: list[str]
-    """Of the cases that have scores, in one order for everything."""
+    """The cases that have scores, in the order of all tensors."""
     categories: Float[Tensor, " cases"]
     failed: dict[str, str]
-    """By id, why a case has none."""
+    """By id, why a case has no scores."""
     specks: int
-    """Instances too small for the grid, which got the cell that they cover most."""
+    """Number of instances too small for the grid, which got the cell that they cover most."""
     scores: dict[Setting, dict[str, Float[Tensor, " cases"]]]
-    """By setting and name of the score; see `score_pictures`. REFERENCES are there too."""
+    """By setting and name of the score; see `score_pictures`. The REFERENCES are among the settings."""
     selected: dict[Setting, dict[str, Float[Tensor, " cases"]]]
-    """Of SAE settings, by block: how many features were added. `untrained_of` a setting is there too: how many of an
-    untrained SAE's features would have been."""
+    """By SAE setting and block, how many features were added. `untrained_of` a setting gives how many features of
+    untrained SAEs would have been."""
 
     def of_method(self, name: str) -> list[Setting]:
         """A method's settings, by their number of units."""
-        return sorted(each for each in self.scores if each.method == name and each not in REFERENCES)
+        return sorted(setting for setting in self.scores if setting.method == name and setting not in REFERENCES)
 
     def gain(self, setting: Setting, reading: str) -> Float[Tensor, " cases"]:
         """What an edit did beyond the untouched picture, by one of READINGS."""
@@ -86,8 +85,8 @@ class Sweep(NamedTuple):
         return self.scores[setting][score] - self.scores[ORIGINAL][score]
 
     def points(self, settings: Sequence[Setting], reading: str) -> Float[Tensor, "cases settings 2"]:
-        """Of each case and setting the cost and the gain; the untouched picture comes first, for it is a
-        setting of every method."""
+        """Per case and setting, the cost and the gain; the untouched picture, a setting of
+        every method, comes first."""
         cost = READINGS[reading][0]
         return torch.stack(
             [torch.stack([self.scores[s][cost], self.gain(s, reading)], 1) for s in (ORIGINAL, *settings)], 1
@@ -95,6 +94,7 @@ class Sweep(NamedTuple):
 
     @classmethod
     def join(cls, parts: Sequence[dict]) -> "Sweep":
+        """One sweep from the files of its parts, in their order."""
         done = [part for part in parts if part["ids"]]
 
         def joined(table: str) -> dict:
@@ -112,6 +112,6 @@ class Sweep(NamedTuple):
         return cls(ids, categories, failed, specks, joined("scores"), joined("selected"))
 
 
-def _key(text: str):
+def _key(text: str) -> Setting:
     method, units, strength = json.loads(text)
     return Setting(method, units, strength)

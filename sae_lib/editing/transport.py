@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from diffusers import StableDiffusionXLPipeline
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -15,11 +16,11 @@ from sae_lib.activations.drawing import draw_pictures
 from sae_lib.activations.steps import Step
 from sae_lib.activations.updates import capture_updates
 from sae_lib.editing.bases import Basis, Maps, Units
-from sae_lib.features.interventions import intervene
+from sae_lib.features.interventions import Intervention, intervene
 from sae_lib.models.blocks import feed_forwards
 
 Masks = Mapping[int, tuple[Bool[Tensor, "cases side side"], Bool[Tensor, "cases side side"]]]
-"""By the side of a block's grid: where source units are taken and put; where target units are taken off."""
+"""By the side of a block's grid: where source units are read and added; where target units are subtracted."""
 
 
 class Pass(NamedTuple):
@@ -31,24 +32,24 @@ class Pass(NamedTuple):
 
 
 def run_pass(
-    pipe,
+    pipe: StableDiffusionXLPipeline,
     prompts: Sequence[str],
     settings: CallSettings,
     indices: Sequence[int],
     blocks: Sequence[str],
     neurons: bool = False,
 ) -> Pass:
-    """Draws the prompts and keeps the blocks' updates and, if asked, all neurons of these blocks, at every step.
+    """Draws the prompts and keeps the blocks' updates and, if asked, all their neurons, at every step.
 
-    indices: whose noise; the two passes of a case share theirs. blocks: in the order of selection; they may differ in
-    grid and width. Raises what `draw_pictures` raises, and ValueError for an unknown block.
+    indices: the numbers of the noise, which the two passes of a case share. blocks: in the order of selection; they may
+    differ in grid and width. Raises what `draw_pictures` raises, and ValueError for an unknown block.
     """
     kept: dict[str, list[Tensor]] = {site: [] for site in feed_forwards(pipe, blocks)} if neurons else {}
     updates_of: dict[str, list[Tensor]] = {block: [] for block in blocks}
     parts = []
 
-    def keep(site):
-        def record(_input, output, _at):
+    def keep(site: str) -> Intervention:
+        def record(_input: Tensor, output: Tensor, _at: Step) -> Tensor:
             step.setdefault(site, []).append(output.detach())
             return output
 
@@ -60,10 +61,10 @@ def run_pass(
             parts.append(draw_pictures(pipe, prompts[at], settings, indices[at]))
         for block in blocks:
             updates_of[block].append(updates[block])
-        for site, each in step.items():
+        for site, outputs in step.items():
             grid = updates_of[site.partition("/")[0]][-1].shape[-2:]
-            kept[site].append(torch.stack(each).unflatten(2, grid).movedim(-1, 2))
-    maps = {site: torch.cat(each, 1).float() for site, each in (updates_of | kept).items()}
+            kept[site].append(torch.stack(outputs).unflatten(2, grid).movedim(-1, 2))
+    maps = {site: torch.cat(batches, 1).float() for site, batches in (updates_of | kept).items()}
     return Pass(torch.cat(parts), maps)
 
 
@@ -75,16 +76,15 @@ def scores(
     normalised: bool = False,
     absolute: bool = False,
 ) -> Float[Tensor, "cases all_units"]:
-    """How much more of a unit's activity there is in the source's region than in the target's (eq.
-    8), all sites in a row.
+    """How much larger a unit's share of the activity is in the source's region than in the target's (eq. 8).
 
         score_rho = mu_rho(source) / sum of mu(source) - mu_rho(target) / sum of mu(target)
-        mu = mean over the region's positions on the site's grid, at step 0 (aggregate "first") or over all steps ("mean")
+        mu = mean over the region's positions on the site's grid, and over steps
 
-    normalised: each unit is first divided, step by step, by its L2 norm over the region (eq. 9, neurons). absolute:
-    the sums are of |mu|. Neurons have both signs: their plain sum (authors' code) nearly cancels, and where it is
-    below 0 it turns the order round. Of features, which are never below 0, both are the same. A region where nothing
-    is active counts as 0.
+    The units of all sites stand in a row. aggregate: the steps of mu, "first" is step 0, "mean" all steps. normalised:
+    each unit is first divided, step by step, by its L2 norm over the region (eq. 9, neurons). absolute: the sums are of
+    |mu|. Neurons have both signs: their plain sum (authors' code) nearly cancels, and a sum below 0 reverses the order.
+    For features, which are never below 0, both sums are the same. A region where nothing is active counts as 0.
 
     Raises ValueError for another aggregate.
     """
@@ -93,9 +93,9 @@ def scores(
     shares = []
     for which, units in enumerate((source, target)):
         means = []
-        for each in units.values():
-            mask = masks[each.shape[-1]][which]
-            inside = (each[:1] if aggregate == "first" else each) * mask[None, :, None]
+        for activity in units.values():
+            mask = masks[activity.shape[-1]][which]
+            inside = (activity[:1] if aggregate == "first" else activity) * mask[None, :, None]
             if normalised:
                 inside = inside / inside.square().sum((-2, -1), keepdim=True).sqrt().clamp(min=1e-12)
             means.append(inside.sum((-2, -1)).mean(0) / mask.sum((-2, -1))[:, None])
@@ -106,7 +106,7 @@ def scores(
 
 
 def select_units(score: Float[Tensor, "cases all_units"], k: int) -> tuple[Tensor, Tensor]:
-    """Of each case the k units with the highest score, and the k with the lowest: what is added, what is taken off.
+    """Per case, the k units with the highest score, which are added, and the k with the lowest, which are subtracted.
 
     Raises ValueError if k is more than there are units.
     """
@@ -118,14 +118,14 @@ def select_units(score: Float[Tensor, "cases all_units"], k: int) -> tuple[Tenso
 
 
 class Change(NamedTuple):
-    """What an edit adds to the passes of some cases, and of how much it is made."""
+    """What an edit adds to the passes of some cases, and how many numbers it is made of."""
 
     maps: dict[str, Float[Tensor, "steps cases channels height width"]]
-    """By site, at strength 1."""
+    """By site, what is added at strength 1."""
     active_units: Float[Tensor, " cases"]
-    """Selected units that are not zero everywhere in the region, those added and those taken off."""
+    """Number of selected units, added and subtracted, that are not zero everywhere in the region."""
     numbers: Float[Tensor, " cases"]
-    """Coefficients that are not zero, over units, positions and steps."""
+    """Number of coefficients that are not zero, over units, positions and steps."""
 
 
 def transport(
@@ -136,25 +136,24 @@ def transport(
     masks: Masks,
     subtract: bool = True,
 ) -> Change:
-    """The change of an edit (authors' code): chosen source units into the source's region, chosen target
-    units out of the target's.
+    """The change of an edit: adds chosen source units in the source's region, subtracts chosen target units in the
+    target's (authors' code).
 
-        change = sum over chosen source units of F_src f   in mask 1   -   sum over chosen target units of F_tgt f   in mask 2
+        change = sum over chosen source units of F_src f in mask 1 - sum over chosen target units of F_tgt f in mask 2
 
-    chosen: None for all units (steering). subtract: False leaves the second sum out, as the results
-    of v3 and v4 were made.
+    chosen: None for all units (steering). subtract: False leaves out the second sum, as for the results of v3 and v4.
     """
     changed: dict[str, Tensor] = {}
     cases = len(next(iter(masks.values()))[0])
     active, numbers = torch.zeros(cases), torch.zeros(cases)
     for which, units in enumerate((source, target)[: 1 + subtract]):
         start = 0
-        for site, each in units.items():
-            mask = masks[each.shape[-1]][which]
-            inside = each * mask[None, :, None]
+        for site, activity in units.items():
+            mask = masks[activity.shape[-1]][which]
+            inside = activity * mask[None, :, None]
             if chosen is not None:
-                inside = inside * chosen[which][None, :, start : start + each.shape[2], None, None]
-            start += each.shape[2]
+                inside = inside * chosen[which][None, :, start : start + activity.shape[2], None, None]
+            start += activity.shape[2]
             nonzero = inside != 0
             active += nonzero.any(-1).any(-1).any(0).sum(1).cpu()
             numbers += nonzero.sum((0, 2, 3, 4)).cpu()
@@ -164,7 +163,11 @@ def transport(
 
 
 def draw_edited(
-    pipe, prompts: Sequence[str], settings: CallSettings, indices: Sequence[int], change: Mapping[str, Maps]
+    pipe: StableDiffusionXLPipeline,
+    prompts: Sequence[str],
+    settings: CallSettings,
+    indices: Sequence[int],
+    change: Mapping[str, Maps],
 ) -> Float[Tensor, "cases 3 picture_height picture_width"]:
     """Pictures of the prompts with a change added at every step; the noise is that of `run_pass`."""
     parts = []
@@ -175,7 +178,7 @@ def draw_edited(
     return torch.cat(parts)
 
 
-def _add(maps: Maps):
+def _add(maps: Maps) -> Intervention:
     def fn(_input: Tensor, output: Tensor, at: Step) -> Tensor:
         added = maps[at.index].to(output.device)
         if output.ndim == 3:  # a layer of the transformer: [cases, positions, width]
