@@ -1,5 +1,5 @@
-"""What notebooks share and the paper has not: a run's parameters, figures with their records, the house style, verdicts
-and the primary test of each claim."""
+"""What the notebooks share beside the paper's stages: a run's parameters, figures with their records, the house style,
+verdicts and the primary test of each claim."""
 
 import lazy_loader
 

@@ -1,5 +1,5 @@
-"""One prompt's features (authors' example notebook): which are most active, where, what scaling them does, and
-what each draws alone."""
+"""The features of one prompt (authors' example notebook): the most active ones, their maps, what scaling them does, and
+what they draw alone."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -20,14 +20,14 @@ from sae_lib.features.reading import NOISE_SEED
 from sae_lib.features.writing import amount_of, draw_icons, write
 
 SLOTH = "A cinematic shot of a professor sloth wearing a tuxedo at a BBQ party."
-"""The prompt of the authors' example; its block is down.2.1."""
+"""The prompt of the authors' example, in which they study block down.2.1."""
 
 PRINTED = (1674, 4608, 4539, 2881, 4751, 567, 1226, 3119, 2345, 2128)
-"""The features that the authors' notebook prints for it, with noise 42, the most active first [code]."""
+"""The features that the authors' notebook prints for SLOTH with noise 42, the most active first [code]."""
 
 
 class CaseStudy(NamedTuple):
-    """One picture of one step of Turbo, and features of one block in it."""
+    """A picture of one step of Turbo, and features of one block in it."""
 
     prompt: str
     noise: int
@@ -39,12 +39,12 @@ class CaseStudy(NamedTuple):
 
 
 def noise_seed(assets: Assets) -> int:
-    """With which noise is drawn: at sdxl scale the authors', elsewhere one that no SAE was trained on."""
+    """The seed of the noise: at sdxl scale the authors', elsewhere one that no SAE was trained on."""
     return 0 if assets.scale == "sdxl" else NOISE_SEED
 
 
 def refuse_block(assets: Assets, block: str) -> None:
-    """Raises ValueError for a block that the assets have not."""
+    """Raises ValueError for a block that is not among the assets' blocks."""
     if block not in assets.blocks:
         raise ValueError(f"{block!r} is none of this run's blocks; choose from {', '.join(assets.blocks)}")
 
@@ -53,32 +53,33 @@ def refuse_block(assets: Assets, block: str) -> None:
 def study_prompt(
     assets: Assets, block: str, prompt: str, noise: int = 42, count: int = 10, features: Sequence[int] = ()
 ) -> CaseStudy:
-    """The `count` features of a block with the highest mean activation over positions (authors' rule), or
-    those that are asked for.
+    """The `count` features of a block with the highest mean activation over positions (authors' rule).
 
-    Raises ValueError for a block that the assets have not, for a feature that its SAE has not, and if none is active.
+    features: these instead. Raises ValueError for a block that is not among the assets' blocks, for a number that no
+    feature of its SAE has, and if no feature is active.
     """
     refuse_block(assets, block)
     sae, (_, call) = assets.saes()[block], assets.call(MODELS[0], noise_seed(assets))
-    if not all(0 <= each < sae.n_f for each in features):
+    if not all(0 <= feature < sae.n_f for feature in features):
         raise ValueError(f"features {list(features)} of an SAE with {sae.n_f}: wanted 0 to {sae.n_f - 1}")
     with capture_updates(assets.pipe(), [block]) as updates:
         picture = draw_pictures(assets.pipe(), [prompt], call, [noise])[0]
     maps = activation_maps(sae, updates[block][0], torch.arange(sae.n_f))[0].cpu()
     means = maps.mean((1, 2))
-    chosen = list(features) or [each for each in means.topk(min(count, sae.n_f)).indices.tolist() if means[each] > 0]
+    most_active = means.topk(min(count, sae.n_f)).indices.tolist()
+    chosen = list(features) or [feature for feature in most_active if means[feature] > 0]
     if not chosen:
         raise ValueError(f"no feature of {block} is active in the picture of {prompt!r}")
-    return CaseStudy(prompt, noise, picture, [FeatureId(block, each) for each in chosen], maps[chosen])
+    return CaseStudy(prompt, noise, picture, [FeatureId(block, feature) for feature in chosen], maps[chosen])
 
 
 def draw_modulated(
     assets: Assets, study: CaseStudy, betas: Sequence[float], features: Sequence[FeatureId] = ()
 ) -> Float[Tensor, "features betas 3 height width"]:
-    """The picture with beta S_rho f_rho added to the block's output, S_rho the study's map (paper:
-    the causal experiment).
+    """The picture with beta S_rho f_rho added to the block's output (paper: the causal experiment).
 
-    features: others that are added in place of the study's own, where those are active and as strongly: a control.
+    S_rho is the study's map. features: a control, which is added in place of the study's features, where and as
+    strongly as these are active.
     """
     ids, pairs = list(features) or study.ids, [(i, beta) for i in range(len(study.ids)) for beta in betas]
     asked = [study.prompt] * len(pairs), [study.noise] * len(pairs), [ids[i] for i, _ in pairs]
@@ -90,26 +91,27 @@ def draw_modulated(
 def draw_alone(
     assets: Assets, study: CaseStudy, gammas: Sequence[float]
 ) -> Float[Tensor, "features gammas 3 height width"]:
-    """The features' icons: with an empty prompt the block gives out its input and gamma k mu_rho f_rho, nothing else.
+    """The features' icons: with an empty prompt, the block gives out its input and gamma k mu_rho f_rho, nothing else.
 
     Raises ValueError for a feature that never fired while its statistics were taken.
     """
     k = assets.saes()[study.ids[0].block].k
-    amounts = [amount_of(assets, each, gamma * k) for each in study.ids for gamma in gammas]
-    ids = [each for each in study.ids for _ in gammas]
+    amounts = [amount_of(assets, feature, gamma * k) for feature in study.ids for gamma in gammas]
+    ids = [feature for feature in study.ids for _ in gammas]
     return draw_icons(assets, ids, amounts, seed=noise_seed(assets), noise=study.noise).unflatten(0, (-1, len(gammas)))
 
 
 def show_maps(study: CaseStudy, labels: Mapping[FeatureId, str]) -> Figure:
-    """The picture under each feature's activation map, three in a row, "Feature N" above (authors' first figure).
+    """The picture under each feature's activation map, three per row, titled "Feature N" (authors' first figure).
 
-    labels: a second line of titles. Differs from the authors' figure, whose maps are jet and equally opaque everywhere.
+    labels: the second lines of the titles. Differs from the authors' figure, whose maps are jet and
+    equally opaque everywhere.
     """
     rows = -(-len(study.ids) // 3)
     fig, axes = plt.subplots(rows, 3, figsize=(TEXT_WIDTH, 2.05 * rows), squeeze=False)
-    for ax, each, activation_map in zip(axes.flat, study.ids, study.maps, strict=False):
+    for ax, feature, activation_map in zip(axes.flat, study.ids, study.maps, strict=False):
         show_picture(ax, lay_over(study.picture, activation_map))
-        ax.set_title("\n".join(filter(None, (f"Feature {each.feature}", labels.get(each, "")))), fontsize=9)
+        ax.set_title("\n".join(filter(None, (f"Feature {feature.feature}", labels.get(feature, "")))), fontsize=9)
     for ax in axes.flat[len(study.ids) :]:
         ax.axis("off")
     return fig
@@ -141,8 +143,7 @@ def show_features(
     labels: Mapping[FeatureId, str],
     amounts: Sequence[float],
 ) -> Figure:
-    """`show_grid` with a feature's number and label beside each row, and "Strength x" above each column
-    (authors' other figures)."""
-    names = ["\n".join(filter(None, (str(each.feature), labels.get(each, "")))) for each in study.ids]
+    """`show_grid` with rows named by feature and label, columns by "Strength x" (authors' other figures)."""
+    names = ["\n".join(filter(None, (str(feature.feature), labels.get(feature, "")))) for feature in study.ids]
     color = BLOCK_COLORS[study.ids[0].block]
     return show_grid(pictures, names, [f"Strength {amount:g}" for amount in amounts], color)

@@ -1,4 +1,4 @@
-"""A figure on disk: the picture as PNG and PDF, and beside it a JSON record of the numbers drawn and of the run."""
+"""Saving a figure: its picture as PNG and PDF, and a JSON record of the numbers drawn and of the run."""
 
 import csv
 import importlib.metadata
@@ -30,9 +30,8 @@ from sae_lib.intervals import Interval
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "matplotlib")
 """Packages whose versions a record states."""
 
-
 _QUICK = {"savefig.dpi": "figure", "pdf.fonttype": 3}
-"""How a figure is saved that allows no conclusion: no reader compares it, and to cut fonts to size is
+"""How a figure without a conclusion is saved: nobody compares it, and cutting fonts to size takes
 most of a PDF's time."""
 
 
@@ -48,7 +47,7 @@ class SavedFigure(NamedTuple):
 
 
 def figure_folder(run: Run) -> Path:
-    """Where a run's figures go: into git (`figures/`) only if they allow a conclusion, else into the cache."""
+    """The folder of a run's figures: in git (`figures/`) only if they allow a conclusion, else in the cache."""
     if run.compared_with is None:
         return cache_root() / ("rehearsal" if run.rehearsal else "smoke") / "figures" / run.notebook
     folder = ROOT / "figures" / run.notebook
@@ -63,9 +62,9 @@ def save_figure(
     artefact: Path | None = None,
     verdicts: Sequence[Verdict] = (),
 ) -> SavedFigure:
-    """Save a figure and its record in the run's `figure_folder`; smoke and rehearsal are marked in the picture.
+    """Save a figure and its record in the run's `figure_folder`; pictures of smoke and rehearsal are marked.
 
-    In a notebook the figure is shown: one that was closed in the cell that began it, now that it is complete.
+    In a notebook the figure is shown, also if an earlier cell began and closed it, since now it is complete.
 
     The record has two parts. `result`: the numbers drawn, n, seeds, and the verdicts, with 6 significant digits; None
     is a gap. `run`: scale, parameters, the folder name of the `artefact` (which ends with the hash of its inputs),
@@ -91,7 +90,7 @@ def save_figure(
         write_if_changed(saved.pdf, _render(fig, "pdf", {"CreationDate": None}))
     _show(fig, Picture(png) if run.mark else fig)
     if saved.json.is_file() and json.loads(saved.json.read_text())["result"] == result:
-        saved.json.touch()  # its time says that this run found the same
+        saved.json.touch()  # its time says that this run got the same result
     else:
         record = {"result": result, "run": _provenance(run, artefact)}
         write_if_changed(saved.json, (json.dumps(record, indent=1) + "\n").encode())
@@ -109,8 +108,9 @@ class SavedTable(NamedTuple):
 
 
 def save_table(run: Run, name: str, rows: Sequence[Mapping[str, str]]) -> SavedTable:
-    """Save a table beside the run's figures, as CSV and as LaTeX (`\\usepackage{booktabs}`); the rows'
-    keys are the columns.
+    """Save a table beside the run's figures, as CSV and as LaTeX (`\\usepackage{booktabs}`).
+
+    The rows' keys are the columns.
 
     Raises ValueError for a name that is no plain lower-case name, without rows, for rows of different columns, and for
     a character for which LaTeX has no sign here.
@@ -149,7 +149,7 @@ def with_interval(number: Interval, digits: int) -> str:
     return "{:z.{d}f} ({:z.{d}f} to {:z.{d}f})".format(*number, d=digits)
 
 
-_LATEX = {each: f"\\{each}" for each in "&%$#_{}"} | {each: f"${each}$" for each in "<>|"}
+_LATEX = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {sign: f"${sign}$" for sign in "<>|"}
 _LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
 _LATEX |= {
     "×": r"$\times$",
@@ -163,10 +163,9 @@ _LATEX |= {
 
 
 def _in_latex(text: str) -> str:
-    """With the characters escaped that LaTeX would read as commands, or could not read; a minus
-    before a digit is one."""
+    """The text for LaTeX: its special characters are escaped, and a "-" before a digit becomes a minus sign."""
     text = re.sub(r"(?<![\w.])-(?=\d)", "−", text)
-    written = "".join(_LATEX.get(each, each) for each in text)
+    written = "".join(_LATEX.get(sign, sign) for sign in text)
     if not written.isascii():
         raise ValueError(
             f"{text!r} cannot be written in LaTeX: use ASCII, or {' '.join(c for c in _LATEX if ord(c) > 127)}"
@@ -186,8 +185,11 @@ def _render(fig: Figure, kind: str, metadata: dict[str, None]) -> bytes:
 
 
 def _show(fig: Figure, picture: Picture | Figure) -> None:
-    """In a notebook, show a figure that an earlier cell began and closed. An open one is shown at the end of its cell,
-    where it would be drawn once more: so where there is a picture of it already, that is shown in its place."""
+    """In a notebook, show a figure that an earlier cell began and closed.
+
+    An open figure is shown at the end of its cell anyway, and drawn once more for this: where there is a picture of it
+    already, the picture is shown instead.
+    """
     is_open = getattr(fig, "number", None) in plt.get_fignums()
     if get_ipython() is not None and hasattr(fig, "number") and not (is_open and picture is fig):
         plt.close(fig)
@@ -195,15 +197,15 @@ def _show(fig: Figure, picture: Picture | Figure) -> None:
 
 
 def with_palette(png: bytes) -> bytes:
-    """The picture in 256 colours, a third of the size: drawings need no more, photographs would. The PDF keeps all.
+    """The picture in 256 colours, at a third of the size: enough for drawings, not for photographs. The PDF keeps all.
 
     The colours that mean something, a block or a control, are kept exactly. Each pixel gets the nearest colour of the
     palette (Pillow's own search is approximate, and would tint the paper).
     """
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     exact = [ImageColor.getrgb(color) for color in (*BLOCK_COLORS.values(), *ACCENT_COLORS, CONTROL_COLOR, "#FFFFFF")]
-    found = picture.quantize(256 - len(exact), Image.Quantize.MEDIANCUT).getpalette()[: 3 * (256 - len(exact))]
-    palette = np.array([*exact, *zip(*[iter(found)] * 3, strict=True)])
+    median_cut = picture.quantize(256 - len(exact), Image.Quantize.MEDIANCUT).getpalette()[: 3 * (256 - len(exact))]
+    palette = np.array([*exact, *zip(*[iter(median_cut)] * 3, strict=True)])
     packed = np.asarray(picture).astype(np.int64) @ (65_536, 256, 1)
     numbers, places = np.unique(packed, return_inverse=True)
     colors = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], 1).astype(np.float32)

@@ -1,6 +1,7 @@
-"""Pictures: drawing them with noise that belongs to the prompt, and showing them in a figure's panel."""
+"""Pictures in figures: alone in a panel, in lines, under an activation map, and the difference of two."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -10,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from torch import Tensor
 
 from sae_lib.activations.drawing import MAX_SHOWN
@@ -18,8 +20,10 @@ from sae_lib.activations.drawing import MAX_SHOWN
 def difference(
     before: Float[Tensor, "3 height width"], after: Float[Tensor, "3 height width"]
 ) -> Float[Tensor, "3 height width"]:
-    """Where two pictures differ: mean absolute difference of the colours, dark for none, yellow for half of the range
-    or more (the colours of viridis, on one scale for all pictures)."""
+    """Where two pictures differ: the mean absolute difference of the colours, in viridis.
+
+    Dark is no difference, yellow is half of the range or more; the scale is the same for all pictures.
+    """
     change = (after - before).abs().mean(0).mul(2).clamp(max=1)
     return _colored(change, "viridis")
 
@@ -27,11 +31,10 @@ def difference(
 def lay_over(
     picture: Float[Tensor, "3 height width"], activation_map: Float[Tensor, "rows columns"]
 ) -> Float[Tensor, "3 height width"]:
-    """A picture under an activation map: blown up cell by cell, the brighter and the more opaque the more active, with
-    a thin border around the cells where it is active.
+    """A picture under an activation map, with a thin border around the active cells.
 
-    Where the map is 0 the picture is untouched, and no cell is covered by more than 35 %, so that
-    its colours can be told.
+    The map is enlarged cell by cell; more active cells are brighter and more opaque. Where the map is 0 the picture is
+    untouched, and no cell is more than 35 % opaque, so that one sees the picture's colours.
     """
     blown = F.interpolate(activation_map[None, None], picture.shape[-2:])[0, 0]
     scaled = blown / blown.max().clamp(min=1e-9)
@@ -43,7 +46,7 @@ def lay_over(
 
 
 def outline_cells(ax: Axes, mask: Float[Tensor, "rows columns"], side: int) -> None:
-    """The border of the cells that are not 0, white on black, over a picture that is shown `side` pixels wide."""
+    """Draws the border of the cells that are not 0, white on black, over a picture `side` pixels wide."""
     cell = side / len(mask)
     there = F.pad(mask > 0, (1, 1, 1, 1))
     across = (there[1:, 1:-1] != there[:-1, 1:-1]).nonzero().tolist()  # an edge above cell (row, column)
@@ -66,10 +69,10 @@ def show_lines(
     columns: Sequence[str],
     width: float,
 ) -> Figure:
-    """A figure of pictures line by line, in groups side by side.
+    """A figure of pictures in lines, with groups side by side.
 
-    heads: above each line what it shows in bold, the colour of that, and a caption. signs: under each picture. groups,
-    columns: above the groups, and under the last line. width: inches.
+    heads: per line, a title in bold, its colour and a caption. signs: what stands under each picture. groups: titles
+    above the groups. columns: names under the last line. width: of the figure, in inches.
     """
     lines, wide, many = pictures.shape[:3]
     gaps = [0.15 if place % (many + 1) == many else 1 for place in range(wide * (many + 1) - 1)]
@@ -94,10 +97,10 @@ def show_lines(
     return fig
 
 
-def show_picture(ax: Axes, picture: Float[Tensor, "channels height width"], **imshow):
-    """The picture (3 channels in [0, 1]) or map (1 channel) in a bare panel; gives the image for a colour bar.
+def show_picture(ax: Axes, picture: Float[Tensor, "channels height width"], **imshow: Any) -> AxesImage:
+    """Shows the picture (3 channels in [0, 1]) or map (1 channel) in a bare panel; returns the image for a colour bar.
 
-    A PDF holds the picture's own pixels and no blown-up ones, which makes a grid of pictures a third smaller.
+    A PDF keeps the picture's own pixels and does not enlarge them, which makes a grid of pictures a third smaller.
     """
     picture = picture.float()
     if picture.shape[-1] > MAX_SHOWN:

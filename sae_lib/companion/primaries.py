@@ -1,9 +1,8 @@
-"""The one test that decides each of the paper's claims on the pocket models: its sentence with its bounds, and how
-measurements become the number that is judged.
+"""The primary tests, one per claim of the paper: its sentence with its bounds, and the number that is judged.
 
-Every function gives a number with its 95 % interval. Its control is subtracted, so that a model in which
-nothing happens gives 0. What a notebook draws as well is taken as samples, by `writing.samples_by_block` say,
-so that they are drawn once.
+A primary test decides the paper's claim on the pocket models. Every function gives a number with its 95 % interval,
+from which the control is subtracted, so that a model in which nothing happens gives 0. Numbers that a notebook also
+draws are taken as samples (such as `writing.samples_by_block`), so that they are drawn once.
 """
 
 from collections.abc import Mapping
@@ -22,15 +21,13 @@ from sae_lib.intervals import Interval, bootstrap, bootstrap_interval, bootstrap
 from sae_lib.saes.transfer import share_of_rest
 
 ABOVE_ZERO = 1e-6
-"""The bound of a claim that there is a difference: one of exactly zero does not hold."""
+"""The bound of a claim that there is a difference: with a difference of exactly zero it does not hold."""
 
 LEAST_GAIN = 0.01
-"""In explained variance. Where training on the target gains less than this over the floor, it counts as this: a share
-of nothing says nothing."""
+"""The least gain, in explained variance, that training on the target counts as: a share of nothing says nothing."""
 
 UNSEEN = 1e-4
-"""A perceptual distance about as large as that of rounding a picture to 8 bits (notebook 08), below which
-there was nothing to lose."""
+"""A perceptual distance like that of rounding a picture to 8 bits; a block that moves it less has nothing to lose."""
 
 PRIMARY = {
     claim.id: claim
@@ -88,14 +85,16 @@ PRIMARY = {
             control="neurons",
         ),
         Claim(
-            "Which blocks are drawn on depends on the kind of edit (spread of shares, minus shuffled kinds, minus untrained SAEs')",
+            "Which blocks are drawn on depends on the kind of edit "
+            "(spread of shares, minus shuffled kinds, minus untrained SAEs')",
             at_least=ABOVE_ZERO,
             id="C8",
             primary=True,
             control="untrained SAEs, selected by the same rule; shuffled kinds of edit",
         ),
         Claim(
-            "Turbo: early interventions change more than late ones (early minus late, of their sum, minus random directions')",
+            "Turbo: early interventions change more than late ones "
+            "(early minus late, of their sum, minus random directions')",
             at_least=ABOVE_ZERO,
             id="C9",
             primary=True,
@@ -109,15 +108,16 @@ PRIMARY = {
             control="the conditional half alone at the same dose",
         ),
         Claim(
-            "captions predict activation (gain over equal firing rate, minus random directions'; active on > 10 % of the area)",
+            "captions predict activation "
+            "(gain over equal firing rate, minus random directions'; active on > 10 % of the area)",
             at_least=ABOVE_ZERO,
             id="C12",
             primary=True,
             control="captioned random directions",
         ),
         Claim(
-            "Modulation: a change is mostly where the feature acts (share of the change inside minus the area's, minus the next"
-            " picture's)",
+            "Modulation: a change is mostly where the feature acts "
+            "(share of the change inside minus the area's, minus the next picture's)",
             at_least=ABOVE_ZERO,
             id="C13",
             primary=True,
@@ -132,16 +132,15 @@ PRIMARY = {
         ),
     )
 }
-"""By the claim's id. A text and its bounds are the rule of `notebooks/rules.json`: changing one makes a new rule."""
+"""By the claim's id. Its text and bounds are its rule in `notebooks/rules.json`: changing one makes a new rule."""
 
 
 def rise_over_random(rises: Mapping[str, Float[Tensor, "samples kinds"]]) -> Interval:
-    """C1: how much more often a value appears when the feature that reads it is turned on than with a random
-    one, mean over blocks.
+    """C1: how much more often a value appears with the feature that reads it than with a random one; mean over blocks.
 
-    rises: by block, after minus before, of what `writing.measure_writing` gives.
+    rises: by block, after minus before in what `writing.measure_writing` gives.
     """
-    return mean_of_blocks({block: each[:, 0] - each[:, 1] for block, each in rises.items()})
+    return mean_of_blocks({block: rise[:, 0] - rise[:, 1] for block, rise in rises.items()})
 
 
 def mean_of_blocks(by_block: Mapping[str, Float[Tensor, " samples"]]) -> Interval:
@@ -154,20 +153,20 @@ def share_of_ceiling(
     ceiling: Float[Tensor, "blocks steps samples"],
     floor: Float[Tensor, "blocks steps samples"],
 ) -> Interval:
-    """C2: of what training on the target setting gains over the floor, the share that one-step SAEs have.
+    """C2: the share that one-step SAEs reach of what training on the target setting gains over the floor.
 
-    Explained variance of the one-step SAEs, of SAEs trained on the target, and of the best SAE without knowledge;
-    blocks and steps are averaged.
+    one_step, ceiling, floor: explained variance of the one-step SAEs, of SAEs trained on the target, and of the best
+    SAE without knowledge. Blocks and steps are averaged.
     """
-    one, most, least = (each.nanmean((0, 1)) for each in (one_step, ceiling, floor))
+    one, most, least = (explained.nanmean((0, 1)) for explained in (one_step, ceiling, floor))
     return interval_of((one - least) / (most - least).clamp(min=LEAST_GAIN))
 
 
 def growth_with_k(
     trained: Float[Tensor, "sizes blocks samples"], blank: Float[Tensor, "sizes blocks samples"]
 ) -> Interval:
-    """C3: the smallest step along a line of growing k, of the share that is explained of what untrained SAEs leave
-    over; blocks averaged.
+    """C3: the smallest rise from one k to the next larger one, in the share that is explained of what untrained SAEs
+    leave over. Blocks are averaged.
 
     trained, blank: explained variance of trained SAEs and of untrained ones of the same size.
     """
@@ -177,7 +176,7 @@ def growth_with_k(
 def share_that_never_fires(fires: Float[Tensor, " features"], resamples: int = 1000, seed: int = 0) -> Interval:
     """C4: the share of features that are active nowhere; a bootstrap over features.
 
-    fires: how often each is active.
+    fires: how often each feature is active.
     """
     return bootstrap_share((fires == 0).double(), resamples, seed)
 
@@ -188,8 +187,8 @@ def first_over_rest(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """C5: how much further ablating the first blocks moves a picture than ablating the rest, mean minus mean; a
-    bootstrap over prompts."""
+    """C5: how much further ablating a first block moves a picture than ablating one of the rest; a bootstrap over
+    prompts of mean minus mean."""
     count = first.shape[1]
     return bootstrap_interval(
         torch.cat([first, rest], 1),
@@ -202,11 +201,12 @@ def first_over_rest(
 def agreement(
     of_blocks: Mapping[str, Float[Tensor, "families samples"]], others: Mapping[str, Float[Tensor, "families samples"]]
 ) -> Interval:
-    """C6: Spearman over (block, family), minus its mean with the blocks shifted. Cells without a number are left out.
+    """C6: Spearman's correlation over pairs of block and family, minus its mean with the blocks shifted.
 
-    of_blocks: what the blocks' features read; others: what enters there from the caption, or what is written there.
+    of_blocks: what the blocks' features read. others: what enters there from the caption, or what is written there.
+    Pairs without a number are left out.
     """
-    a, b = (torch.stack([each[block] for block in of_blocks]) for each in (of_blocks, others))
+    a, b = (torch.stack([table[block] for block in of_blocks]) for table in (of_blocks, others))
 
     def rank(sample: int, shift: int) -> float:
         x, y = a[..., sample].flatten(), b[..., sample].roll(shift, 0).flatten()
@@ -226,10 +226,9 @@ def more_edits(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """C7: how far the envelope of SAE features lies above another method's, over costs from 0 to `limit`; a
-    bootstrap over cases.
+    """C7: how far the envelope of SAE features lies above another method's, over costs from 0 to `limit`.
 
-    reading: which cost and which gain, see `settings.READINGS`. cases: those that count.
+    A bootstrap over cases. reading: which cost and which gain, see `settings.READINGS`. cases: those that count.
     """
     ours, theirs = (sweep.points(sweep.of_method(name), reading)[cases] for name in ("SAE", other))
     return compare_frontiers(ours, theirs, limit, resamples, seed)
@@ -238,10 +237,10 @@ def more_edits(
 def spread_by_kind(
     kinds: Int[Tensor, " cases"], shares: Float[Tensor, "cases blocks"], resamples: int = 1000, seed: int = 0
 ) -> Float[Tensor, " samples"]:
-    """The standard deviation, over kinds of edit, of a block's mean share of the features selected, averaged over
-    blocks, minus the same of shuffled kinds; samples of cases.
+    """How much a block's share of the selected features depends on the kind of edit, minus the same for shuffled kinds.
 
-    kinds: numbers of `cases.CATEGORIES`; those without a case are left out.
+    It is the standard deviation, over kinds, of a block's mean share, averaged over blocks; samples of cases. kinds:
+    numbers of `cases.CATEGORIES`; kinds without a case are left out.
     """
     numbers, sampling = kinds.long() - 1, (resamples, seed)
     orders = [torch.randperm(len(kinds), generator=torch.Generator().manual_seed(seed + i)) for i in range(20)]
@@ -254,7 +253,7 @@ def spread_by_kind(
 def _sums_by_kind(
     numbers: Int[Tensor, " cases"], shares: Float[Tensor, "cases blocks"]
 ) -> Float[Tensor, "cases kinds columns"]:
-    """What each case adds to its kind's count and shares: one column, and one per block."""
+    """What each case adds to its kind: one column for the count, and one per block for the shares."""
     row = torch.cat([torch.ones(len(shares), 1), shares], 1)
     return torch.nn.functional.one_hot(numbers, len(CATEGORIES))[..., None] * row[:, None]
 
@@ -273,18 +272,18 @@ def spread_over_untrained(trained: Float[Tensor, " samples"], blank: Float[Tenso
 def early_over_late(amplitudes: Mapping[str, Float[Tensor, "samples spans 2"]]) -> Interval:
     """C9: (early - late) / (early + late), minus the same of random directions, mean over blocks.
 
-    amplitudes: by block, of what `writing.measure_timing` gives; early and late are those of the first and of the last
-    span of steps. A quotient, so that a push that is as early as a random one and only larger gives 0.
+    amplitudes: by block, of what `writing.measure_timing` gives; early is the first span of steps, late the last. It is
+    a quotient, so that a push that is larger than a random one but not earlier gives 0.
     """
     early = {b: (e[:, 0] - e[:, -1]) / (e[:, 0] + e[:, -1]).clamp(min=1e-9) for b, e in amplitudes.items()}
-    return mean_of_blocks({block: each[:, 0] - each[:, 1] for block, each in early.items()})
+    return mean_of_blocks({block: share[:, 0] - share[:, 1] for block, share in early.items()})
 
 
 def both_over_same_dose(both: Float[Tensor, " samples"], conditional: Float[Tensor, " samples"]) -> Interval:
     """C10: how much more often a value appears when its feature is added to one half of guidance and subtracted from
-    the other than when it is added at the same dose.
+    the other than when it is only added, at the same dose.
 
-    both, conditional: by `intervals.bootstrap_trials`, of the same trials, after minus before of
+    both, conditional: samples by `intervals.bootstrap_trials` of the same trials, after minus before in
     what `writing.measure_writing` gives.
     """
     return interval_of(both - conditional)
@@ -298,10 +297,10 @@ def caption_gains(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Float[Tensor, "samples 2"]:
-    """The mean gain of SAE features, and of random directions; samples of units and captions.
+    """The mean gain of SAE features, and that of random directions; samples of units and captions.
 
-    gains: 1 where a unit is active and another that fires as often is not, -1 the other way round, 0 elsewhere, in a
-    picture whose caption holds the unit's words. of_features: False of a random direction.
+    gains: per picture whose caption holds the unit's words, 1 where the unit is active and another unit that fires as
+    often is not, -1 the other way round, 0 elsewhere. of_features: False for a random direction.
     """
     columns = torch.stack([of_features * gains, of_features, ~of_features * gains, ~of_features], 1)
     sums = bootstrap_trials(columns, units, captions, resamples, seed).clamp(min=-1)
@@ -316,26 +315,27 @@ def caption_gain_over_random(gains: Float[Tensor, "samples 2"]) -> Interval:
 def inside_over_next(
     measured: Mapping[str, Float[Tensor, "samples amounts areas measures"]], measure: str = MEASURES[0]
 ) -> Interval:
-    """C13: one of `locality.MEASURES` in the area where a feature acts, minus the same in the next picture's
-    area, mean over blocks.
+    """C13: one of `locality.MEASURES` in the area where a feature acts, minus that in the next picture's area.
 
-    measured: by block, of what `locality.measure_modulation` gives.
+    measured: by block, over which the mean is taken, what `locality.measure_modulation` gives.
     """
     at = MEASURES.index(measure)
-    return mean_of_blocks({b: (each[:, :, 0, at] - each[:, :, 1, at]).mean(1) for b, each in measured.items()})
+    return mean_of_blocks({b: (parts[:, :, 0, at] - parts[:, :, 1, at]).mean(1) for b, parts in measured.items()})
 
 
 def over_yardstick(means: Float[Tensor, "*samples 3"]) -> Float[Tensor, "*samples"]:
-    """Distance of the SAE's picture over that of the nearer of the two without knowledge: SAE, block
-    skipped, untrained SAE.
+    """The distance of the SAE's picture, divided by the smaller one of the two without knowledge.
 
-    1 where that one is UNSEEN as well: a block with nothing to lose preserves nothing.
+    means: distances with the SAE, with the block skipped and with an untrained SAE. Where the smaller one is UNSEEN the
+    quotient is 1: a block with nothing to lose preserves nothing.
     """
     nearer = means[..., 1:].amin(-1)
     return torch.where(nearer > UNSEEN, means[..., 0] / nearer.clamp(min=UNSEEN), 1.0)
 
 
 def distance_left(distances: Float[Tensor, "prompts blocks 3"], resamples: int = 1000, seed: int = 0) -> Interval:
-    """C14: `over_yardstick` of the pictures' perceptual distances to the original, blocks averaged; a
-    bootstrap over prompts."""
+    """C14: `over_yardstick` of the pictures' perceptual distances to the original, averaged over blocks.
+
+    A bootstrap over prompts.
+    """
     return interval_of(bootstrap(distances, lambda means: over_yardstick(means).mean(-1), resamples, seed))

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from sae_lib.companion.style import use_house_style
-from sae_lib.models.scales import get_scale, set_up_torch
+from sae_lib.models.pipelines import silence_progress_bars
+from sae_lib.models.scales import get_scale, seed_everything, set_up_torch
 
 if TYPE_CHECKING:
     from sae_lib.assets import Assets
-from sae_lib.models.pipelines import silence_progress_bars
-from sae_lib.models.scales import seed_everything
 
 EVERY_NOTEBOOK = {"scale": str, "source": str, "seed": int}
 """Parameters that each notebook declares; `source` "" means the scale's own models."""
@@ -20,7 +19,7 @@ EVERY_NOTEBOOK = {"scale": str, "source": str, "seed": int}
 
 @dataclass(frozen=True)
 class Run:
-    """What `start_run` found; `save_figure` and `Claim.judge` need it."""
+    """A run that `start_run` has checked; `save_figure` and `Claim.judge` need it."""
 
     notebook: str
     """Stem of the notebook's file, as in "04_transfer"."""
@@ -38,14 +37,14 @@ class Run:
         return self.parameters["source"].startswith("random")
 
     def assets(self, **changes: Any) -> "Assets":
-        """What the notebook works with, by those of its parameters that `Assets` takes; `changes` replaces any."""
+        """The notebook's `Assets`, by those of its parameters that these take; `changes` replaces any."""
         from sae_lib.assets import ARGUMENTS, Assets
 
         return Assets(**{name: self.parameters[name] for name in ARGUMENTS if name in self.parameters} | changes)
 
     @property
     def compared_with(self) -> str | None:
-        """What verdicts are about: "published" numbers, the "pocket" model, or None (smoke and rehearsal: nothing).
+        """What verdicts compare with: "published" numbers, the "pocket" model, or None (smoke and rehearsal).
 
         At sdxl scale a folder or Hub id is taken at its word to hold the published weights; the record names it.
         """

@@ -1,4 +1,4 @@
-"""How the figures look: sizes that stay readable in a two-column paper, and one colour and marker a block.
+"""How the figures look: sizes that stay readable in a two-column paper, and one colour and marker per block.
 
 The colours are Okabe and Ito's, which people with the common colour-vision deficiencies tell apart; the markers and
 line styles say the same again without colour.
@@ -24,14 +24,14 @@ BLOCK_COLORS = {
     "up.1.1": "#999933",
     "up.1.2": "#D55E00",
 }
-"""Of the attention blocks in the order of the forward pass: Okabe and Ito's, and of Tol's "muted"
+"""The attention blocks' colours, in the order of the forward pass: Okabe and Ito's, and some of Tol's "muted" ones
 where those are used up."""
 BLOCK_MARKERS = dict(zip(BLOCK_COLORS, "v<Pos^DX>*h", strict=True))
 MODEL_LINES = {"turbo": "-", "base": "--"}
 CONTROL_COLOR = "#767676"
 """Grey of every control and baseline, told apart by line style and label."""
 ACCENT_COLORS = ("#D55E00", "#56B4E9", "#000000", "#F0E442")
-"""The rest of the palette, for what is no block."""
+"""The rest of the palette, for what is not a block."""
 
 STYLE = {
     "figure.figsize": (COLUMN_WIDTH, 2.4),

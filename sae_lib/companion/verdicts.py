@@ -1,4 +1,4 @@
-"""From numbers to a word, by a rule that is written down before the run."""
+"""Turns numbers into a word, by a rule that is written down before the run."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from sae_lib.companion.run import Run
 
-WORDS = ("holds", "undecided", "fails")
-"""What a test can say on the pocket model."""
+WORDS = ("holds", "fails", "undecided", "reproduced", "close", "not reproduced", "not published", "no verdict")
+"""First words of all verdicts, in the order in which they are shown."""
 
 SOURCES = ("code", "code-flux", "riebench", "audit", "digitised", "checkpoint", "reported")
-"""Where a published number may come from; anything less certain is never printed as published."""
+"""Where a published number may come from; a less certain number is never printed as published."""
 
 
 @dataclass(frozen=True)
@@ -26,20 +26,20 @@ class Verdict:
     published: float | None
     source: str
     id: str = ""
-    """Of the paper's claim that it bears on."""
+    """The paper's claim that it bears on, "C1" to "C14"; empty if it is ours alone."""
     at_least: float | None = None
     at_most: float | None = None
-    """The rule's bounds; None where it has none on that side."""
+    """The rule's bounds; None where there is no bound on that side."""
     primary: bool = False
     """Whether it decides the paper's claim."""
     control: str = ""
-    """What could have passed the rule as well and was subtracted or stands beside."""
+    """What could have passed the rule as well, and is therefore subtracted or shown beside it."""
 
     def __str__(self) -> str:
         low, high = self.interval
         published = "" if self.published is None else f"; published {self.published:.4g} [{self.source}]"
-        told = f"{self.value:.4g}, 95 % {low:.4g} to {high:.4g}; {self.rule}{published}"
-        return f"{self.word or 'no verdict'}: {self.claim} ({told})"
+        numbers = f"{self.value:.4g}, 95 % {low:.4g} to {high:.4g}; {self.rule}{published}"
+        return f"{self.word or 'no verdict'}: {self.claim} ({numbers})"
 
     @property
     def rule(self) -> str:
@@ -87,8 +87,8 @@ class Claim:
             raise ValueError(f"claim {self.text!r}: a primary test needs the id of its claim and a control")
         if self.published is not None and (self.tolerance is None or self.source not in SOURCES):
             raise ValueError(
-                f"claim {self.text!r}: a published number needs a tolerance and a source (one of {', '.join(SOURCES)}), "
-                f"got {self.tolerance} and {self.source!r}"
+                f"claim {self.text!r}: a published number needs a tolerance and a source "
+                f"(one of {', '.join(SOURCES)}), got {self.tolerance} and {self.source!r}"
             )
 
     def judge(self, run: Run, value: float, interval: tuple[float, float]) -> Verdict:
@@ -119,38 +119,38 @@ class Claim:
 
 
 def margin(value: float, interval: Sequence[float], at_least: float | None, at_most: float | None) -> tuple[float, ...]:
-    """How far a value and the ends of its 95 % interval are inside a rule, in half-widths of the interval: below -1 it
-    fails, above 1 it holds.
+    """How far a value and the ends of its 95 % interval are inside a rule, in half-widths of the interval.
 
-    Of two bounds the nearer one counts. An interval without width counts as wide as a thousandth of its
-    distance from the rule.
+    The value fails the rule below -1 and holds above 1. Of two bounds the nearer one counts. The half-width is at least
+    a thousandth of the value's distance from the bound.
     """
     sides = [(at_least, 1.0), (at_most, -1.0)]
     bound, sign = min(((b, s) for b, s in sides if b is not None), key=lambda side: side[1] * (value - side[0]))
     inside = sorted(sign * (end - bound) for end in interval)
     half = max((inside[1] - inside[0]) / 2, 1e-3 * abs(value - bound), 1e-12)
-    return tuple(each / half for each in (sign * (value - bound), *inside))
+    return tuple(distance / half for distance in (sign * (value - bound), *inside))
 
 
 def holm(p_values: Mapping[str, float], level: float = 0.05) -> dict[str, bool]:
-    """Which of several tests are significant when all are asked at once (Holm 1979): by falling
-    significance until one is not."""
-    found, rest = dict.fromkeys(p_values, False), len(p_values)
+    """Which of several tests are significant when all are made at once (Holm 1979).
+
+    Tests are gone through by rising p-value until one is not significant.
+    """
+    significant, rest = dict.fromkeys(p_values, False), len(p_values)
     for name in sorted(p_values, key=p_values.__getitem__):
         if p_values[name] > level / rest:
             break
-        found[name], rest = True, rest - 1
-    return found
+        significant[name], rest = True, rest - 1
+    return significant
 
 
 def decide(margins: Mapping[str, float], level: float = 0.05) -> dict[str, str]:
-    """The words of several primary tests, asked at once, from the values' `margin`: "holds" or "fails" where
-    Holm's procedure allows it.
+    """The words of several primary tests that are made at once, from the `margin` of their values.
 
-    A margin of 1 is half of a 95 % interval, 1.96 standard errors; both directions are asked, so each test counts once
-    with its two-sided p.
+    They are "holds" or "fails" where Holm's procedure allows it, else "undecided". A margin of 1 is half of a 95 %
+    interval, 1.96 standard errors. A test may decide in both directions, so it counts once, with its two-sided p.
     """
-    p_values = {name: 2 * (1 - _normal(1.959964 * abs(each))) for name, each in margins.items()}
+    p_values = {name: 2 * (1 - _normal(1.959964 * abs(distance))) for name, distance in margins.items()}
     return {
         name: ("holds" if margins[name] > 0 else "fails") if sure else "undecided"
         for name, sure in holm(p_values, level).items()
