@@ -1,6 +1,6 @@
-"""What a notebook costs, counted inside its kernel: the runner calls `start` before the first cell and
-`report` after the last.
+"""What a notebook costs, counted inside its kernel.
 
+The runner calls `start` before the first cell and `report` after the last.
 Both calls are silent: neither the notebook's history, its cells nor its outputs show them.
 """
 
@@ -26,9 +26,9 @@ class Account(NamedTuple):
     sae_steps: int = 0
     """Training steps, summed over SAEs."""
     made: tuple[str, ...] = ()
-    """Names of the artefact folders that it filled."""
-    found: tuple[str, ...] = ()
-    """Names of the artefact folders that it needed and that were there."""
+    """Names of the artefact folders that it made."""
+    reused: tuple[str, ...] = ()
+    """Names of the artefact folders that it needed and that were there already."""
 
 
 def start() -> None:
@@ -37,8 +37,8 @@ def start() -> None:
 
 
 def _watch(info) -> None:
-    """Begins with the first cell that names the library: a notebook without it does not wait for
-    what the library imports."""
+    """Begins to count at the first cell that names the library, so that other notebooks need not
+    wait for its imports."""
     if "sae_lib" in (info.raw_cell or "") and not watched:
         watched.append(True)
         _watch_rows()
@@ -68,7 +68,7 @@ def report() -> str:
     """The account so far, as JSON."""
     from sae_lib.cache import artefact
 
-    folders = {name: tuple(getattr(artefact, name)) for name in ("made", "found")}
+    folders = {"made": tuple(artefact.made), "reused": tuple(artefact.found)}
     return json.dumps(Account(_peak_bytes() / 1e9, **counts, **folders)._asdict())
 
 

@@ -13,9 +13,11 @@ from typing import Any
 from sae_lib.cache.artefact import ROOT
 
 NO_FLUX, UNKNOWN, FORM_KNOWN = "not run: no FLUX path yet", "not identified", "form known, content unknown"
-"""Why an artefact has no file: FLUX's, those of which nobody outside has said what they show, and among them
-those whose forms are known as a group: `notebooks/on_request.py` draws one as soon as somebody with the
-paper says what it shows."""
+"""Why an artefact has no file.
+
+NO_FLUX: it needs FLUX. UNKNOWN: nobody outside has said what it shows. FORM_KNOWN: nobody has, but the forms of its
+group are known, so that `notebooks/on_request.py` draws it as soon as somebody with the paper says what it shows.
+"""
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,9 @@ class Artefact:
     """"Figure 2", "Table 5"; for what has no known number a few words; for ours "Companion NN"."""
     title: str
     version: str
-    """Of the paper: "v5" is the camera ready; empty for ours."""
+    """Version of the paper, of which "v5" is the camera ready; empty for ours."""
     source: str
-    """Tag of its published values (`verdicts.SOURCES`), "not published" where there are none; empty for ours."""
+    """Tag of its published values (`verdicts.SOURCES`); "not published" where there are none, empty for ours."""
     files: tuple[str, ...] = ()
     """"notebook/figure", below `figures/`."""
     missing: str = ""
@@ -216,7 +218,8 @@ ARTEFACTS: tuple[Artefact, ...] = (
     ),
     Artefact(
         "Companion 05",
-        "Where the caption enters, the blocks chosen by it; ablated blocks: size against effect, which attributes suffer",
+        "Where the caption enters, the blocks chosen by it; "
+        "ablated blocks: size against effect, which attributes suffer",
         "",
         "",
         _of(
@@ -285,15 +288,21 @@ ARTEFACTS: tuple[Artefact, ...] = (
 """In the paper's order, ours last."""
 
 
+def records_of(file: str, figures: Path = ROOT / "figures") -> list[tuple[str, Path]]:
+    """The scales at which a figure ("04_transfer/figure3") has a record in `figures/`, with the records' paths."""
+    notebook, name = file.split("/")
+    folders = {"pocket": figures / notebook, "sdxl": figures / notebook / "sdxl"}
+    paths = {scale: folder / f"{name}.json" for scale, folder in folders.items()}
+    return [(scale, path) for scale, path in paths.items() if path.is_file()]
+
+
 def records(artefact: Artefact, figures: Path = ROOT / "figures") -> dict[str, list[dict[str, Any]]]:
     """By scale, the records of an artefact's figures that are in `figures/`."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_scale: dict[str, list[dict[str, Any]]] = {}
     for file in artefact.files:
-        notebook, name = file.split("/")
-        for scale, path in (("pocket", figures / notebook), ("sdxl", figures / notebook / "sdxl")):
-            if (path / f"{name}.json").is_file():
-                found.setdefault(scale, []).append(json.loads((path / f"{name}.json").read_text()))
-    return found
+        for scale, path in records_of(file, figures):
+            by_scale.setdefault(scale, []).append(json.loads(path.read_text()))
+    return by_scale
 
 
 def index(figures: Path = ROOT / "figures") -> list[dict[str, Any]]:
@@ -302,10 +311,10 @@ def index(figures: Path = ROOT / "figures") -> list[dict[str, Any]]:
     for artefact in ARTEFACTS:
         by_scale = records(artefact, figures)
         verdicts = {
-            scale: Counter(verdict["word"] for record in found for verdict in record["result"]["verdicts"])
-            for scale, found in by_scale.items()
+            scale: Counter(verdict["word"] for record in at_scale for verdict in record["result"]["verdicts"])
+            for scale, at_scale in by_scale.items()
         }
-        told = asdict(artefact) | {"status": artefact.status, "notebooks": artefact.notebooks}
-        del told["missing"]
-        rows.append(told | {"scales": list(by_scale), "verdicts": verdicts})
+        row = asdict(artefact) | {"status": artefact.status, "notebooks": artefact.notebooks}
+        del row["missing"]
+        rows.append(row | {"scales": list(by_scale), "verdicts": verdicts})
     return rows

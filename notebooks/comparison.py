@@ -1,4 +1,4 @@
-"""What a reproducer reads at the end: the results of this run beside those that git has, in a sentence or two.
+"""What a reproducer reads at the end: how the results of this run compare with those in git.
 
 A result holds its numbers under keys, one number or lists of numbers under each. The numbers under one key
 are compared together:
@@ -29,7 +29,7 @@ WITHIN = "every verdict's value is within its committed 95 % interval"
 REASON = "Trained SAEs differ in the last digits from one processor to another, and then single features do too."
 OTHER = "The parameters were not those of the committed run."
 GONE = object()
-"""Stands for what one of the two results does not have."""
+"""Stands for a value that one of the two results lacks."""
 
 
 class Difference(NamedTuple):
@@ -48,19 +48,19 @@ class Comparison:
     comparable: bool = True
     """False at smoke and sdxl scale and in rehearsals, whose figures git does not have."""
     figures: int = 0
-    """How many figures both have."""
+    """Number of figures that both have."""
     new: list[str] = field(default_factory=list)
     """Figures that git has no record of."""
     missing: list[str] = field(default_factory=list)
     """Figures that git has a record of and this run did not make."""
     decimals: list[Difference] = field(default_factory=list)
-    """One for each key with decimal numbers, equal ones included."""
+    """One difference per key with decimal numbers, also where they are equal."""
     parameters: bool = False
-    """Whether a result came from other parameters than the committed one."""
+    """Whether a result was made with other parameters than the committed one."""
     exact: int = 0
-    """How many keys have counts, names or gaps."""
+    """Number of keys with counts, names or gaps."""
     unequal: list[str] = field(default_factory=list)
-    """Places where counts, names, gaps or lengths differ, or that only one of the two has."""
+    """Places where counts, names, gaps or lengths differ, and places that only one of the two has."""
     changed: list[str] = field(default_factory=list)
     """Verdicts whose word changed, as in "Base: the overlap rises: holds -> fails"."""
     outside: list[str] = field(default_factory=list)
@@ -68,21 +68,20 @@ class Comparison:
 
     @property
     def largest(self) -> Difference:
-        """The largest difference of decimal numbers; of size 0 where there is none."""
+        """The largest difference of decimal numbers; its size is 0 where there is none."""
         return max(self.decimals, key=lambda difference: difference.size, default=Difference(0.0, ""))
 
     @property
     def median(self) -> float:
-        """Half of the keys with decimal numbers differ by at most this."""
+        """The median difference: half of the keys with decimal numbers differ by at most this."""
         return median(difference.size for difference in self.decimals) if self.decimals else 0.0
 
     @property
     def word(self) -> str:
-        """The first that is true of: not compared, new, verdict changed, missing, differs, close, equal.
+        """The first of these that is true: not compared, new, verdict changed, missing, differs, close, equal.
 
-        close: the verdicts' words are as committed and their values within the committed 95 % intervals.
-        differs: a value is outside. Both say nothing of numbers that no verdict rests on: the median and the
-        largest difference do.
+        close: the verdicts' words are as committed, and their values are within the committed 95 % intervals. differs:
+        a value is outside. Neither word concerns numbers without a verdict; the median and the largest difference do.
         """
         if not self.comparable or not (self.figures or self.new or self.missing):
             return "not compared"
@@ -97,13 +96,13 @@ class Comparison:
         return "close" if self.largest.size or self.unequal else "equal"
 
     def __str__(self) -> str:
-        """The word and what belongs to it, short enough for a table."""
-        told = {"verdict changed": f": {'; '.join(self.changed)}", "missing": f": {', '.join(self.missing)}"}
+        """The word and its details, short enough for a table."""
+        details = {"verdict changed": f": {'; '.join(self.changed)}", "missing": f": {', '.join(self.missing)}"}
         sizes = f", median {_per_cent(self.median)}, up to {_per_cent(self.largest.size)}"
         names = f" but for {len(self.unequal)} of {self.exact} counts and names"
-        told |= dict.fromkeys(("differs", "close"), sizes if self.largest.size else names)
+        details |= dict.fromkeys(("differs", "close"), sizes if self.largest.size else names)
         more = f", {len(self.new)} new" if self.new and self.word != "new" else ""
-        return self.word + told.get(self.word, "") + more
+        return self.word + details.get(self.word, "") + more
 
 
 def committed_records(notebook: str) -> dict[str, dict[str, Any]]:
@@ -117,7 +116,7 @@ def committed_records(notebook: str) -> dict[str, dict[str, Any]]:
 
 
 def _git(*arguments: str) -> bytes | None:
-    """What git prints in the clone's root; None where there is no git, no repository or not what was asked for."""
+    """What git prints in the clone's root; None where the command fails, such as without git or a repository."""
     try:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
@@ -125,7 +124,7 @@ def _git(*arguments: str) -> bytes | None:
 
 
 def compare(committed: Mapping[str, Record], fresh: Mapping[str, Record]) -> Comparison:
-    """One notebook's records of this run beside the committed ones, both by the figure's name."""
+    """Compares one notebook's records of this run with the committed ones, both by the figure's name."""
     if any(record["run"]["scale"] != "pocket" or _rehearsed(record) for record in fresh.values()):
         return Comparison(comparable=False)
     comparison = Comparison(new=sorted(set(fresh) - set(committed)), missing=sorted(set(committed) - set(fresh)))
@@ -144,7 +143,7 @@ def _rehearsed(record: Record) -> bool:
 
 
 def _other_parameters(committed: Record, fresh: Record) -> bool:
-    """Whether a parameter has another value; one that only one of them has came into the notebook in between."""
+    """Whether a parameter has another value. One that only one of the two has was added to the notebook in between."""
     old, new = committed["run"]["parameters"], fresh["run"]["parameters"]
     return any(old[name] != new[name] for name in old.keys() & new.keys())
 
@@ -168,15 +167,16 @@ def _short(word: str | None) -> str:
 
 
 def _with_numbers_of_verdicts(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The result with each verdict's value and interval under its claim: its word is compared as a word."""
+    """The result with each verdict's value and interval under its claim, without its word, which
+    is compared by itself."""
     numbers = {claim: [verdict["value"], *verdict["interval"]] for claim, verdict in _by_claim(result).items()}
     return {**result, "verdicts": numbers}
 
 
 def _leaves(committed: Any, fresh: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
-    """Every key that holds no further keys, with what both have under it; GONE where one has not got the key.
+    """Every key that holds no further keys, with the values of both under it; GONE where one of them lacks the key.
 
-    A list with keys inside is taken as if its places were keys.
+    In a list that has keys inside, the places count as keys.
     """
     old, new = _with_keys(committed), _with_keys(fresh)
     if old is None or new is None:
@@ -208,7 +208,7 @@ def _compare_leaf(comparison: Comparison, place: str, committed: Any, fresh: Any
 
 
 def _shape(value: Any) -> Any:
-    """Nested lengths of lists; two values with keys or without are of one shape."""
+    """The nested lengths of lists; all other values have the same shape."""
     return tuple(map(_shape, value)) if isinstance(value, list) else "gone" if value is GONE else "item"
 
 
@@ -227,8 +227,7 @@ def _difference(pairs: Sequence[tuple[float, float]]) -> float:
 
 
 def conclusion(comparisons: Mapping[str, Comparison]) -> str:
-    """What all comparisons, by the notebook's name, come to: a few sentences, the last with the
-    command that undoes the run."""
+    """A few sentences about all comparisons, by the notebook's name; the last has the command that undoes the run."""
     compared = {name: comparison for name, comparison in comparisons.items() if comparison.word != "not compared"}
     if not compared:
         return "Results not compared: git has those of the pocket scale with the shipped models only."
@@ -240,18 +239,18 @@ def conclusion(comparisons: Mapping[str, Comparison]) -> str:
 def _verdicts(compared: Mapping[str, Comparison]) -> str:
     """Verdicts that changed and figures that are missing; empty without any."""
     lists = {"changed": [], "outside": [], "missing": []}
-    for kind, found in lists.items():
-        found += [f"{name}: {item}" for name, comparison in compared.items() for item in getattr(comparison, kind)]
+    for kind, items in lists.items():
+        items += [f"{name}: {item}" for name, comparison in compared.items() for item in getattr(comparison, kind)]
     sentences = {
         "changed": f"{_count(lists['changed'], 'verdict')} changed: ",
         "outside": "The same word, but a value outside the committed 95 % interval: ",
         "missing": f"{_count(lists['missing'], 'committed figure')} not made: ",
     }
-    return " ".join(f"{sentences[kind]}{'; '.join(found)}." for kind, found in lists.items() if found)
+    return " ".join(f"{sentences[kind]}{'; '.join(items)}." for kind, items in lists.items() if items)
 
 
 def _counts(compared: Mapping[str, Comparison]) -> str:
-    """How many notebooks have the committed results, and of how many figures git has no record."""
+    """How many notebooks have the committed results, and how many figures have no record in git."""
     equal = sum(comparison.word == "equal" for comparison in compared.values())
     new = [figure for comparison in compared.values() for figure in comparison.new]
     if equal == len(compared):
@@ -267,7 +266,9 @@ def _differences(compared: Mapping[str, Comparison]) -> str:
     others = {name: each for name, each in compared.items() if each.largest.size or each.unequal or each.changed}
     if not others:
         return ""
-    changed, outside, told = (any(getattr(e, k) for e in others.values()) for k in ("changed", "outside", "parameters"))
+    changed, outside, other = (
+        any(getattr(e, k) for e in others.values()) for k in ("changed", "outside", "parameters")
+    )
     parts = [] if changed else ["no verdict changed" if outside else f"no verdict changed and {WITHIN}"]
     name = max(others, key=lambda name: others[name].largest.size)
     sizes = [difference.size for each in others.values() for difference in each.decimals]
@@ -277,11 +278,11 @@ def _differences(compared: Mapping[str, Comparison]) -> str:
     unequal, exact = sum(len(each.unequal) for each in others.values()), sum(each.exact for each in others.values())
     parts += [f"{unequal} of {exact} counts and names are different"] if unequal else []
     which = f"{len(others)} differ" if len(others) > 1 else "1 differs" if len(compared) > 1 else "The notebook differs"
-    return f"{which}: {'; '.join(parts)}. {OTHER if told else REASON}"
+    return f"{which}: {'; '.join(parts)}. {OTHER if other else REASON}"
 
 
 def _way_back() -> str:
-    """The command that brings the committed files back, where some are changed; else empty."""
+    """The command that brings the committed files back; empty where none are changed."""
     changed = (_git("diff", "--name-only", "--", "figures") or b"").splitlines()
     return f"`git restore figures` brings {_count(changed, 'committed file')} back." if changed else ""
 
@@ -291,7 +292,7 @@ def _count(things: Collection[Any], word: str) -> str:
 
 
 def _per_cent(share: float) -> str:
-    """Two digits, or all before the point; records have six digits, so that less than a thousandth is rounding."""
+    """With two digits, or all before the point. Records have six digits, so less than a thousandth is rounding."""
     if 0 < share < 1e-5:
         return "0.001 %"
     return f"{100 * share:.0f} %" if share >= 0.1 or not share else f"{100 * share:.2g} %"

@@ -18,9 +18,9 @@ class Cost(NamedTuple):
     """What a run of a notebook takes."""
 
     seconds: float = 60.0
-    """On one core."""
+    """Time on one core."""
     peak_gb: float = 1.0
-    """Most memory of its kernel, in 10^9 bytes."""
+    """The most memory that its kernel had at once, in 10^9 bytes."""
 
 
 class Counts(NamedTuple):
@@ -32,7 +32,7 @@ class Counts(NamedTuple):
     """Training steps."""
 
     def differences(self, committed: "Counts") -> list[str]:
-        """A sentence for each count that is more than a tenth of the committed one away from it."""
+        """A sentence for each count that differs from the committed one by more than a tenth."""
         return [
             f"{now:,} {kind.replace('_', ' ')}, {then:,} are committed"
             for kind, now, then in zip(self._fields, self, committed, strict=True)
@@ -41,7 +41,7 @@ class Counts(NamedTuple):
 
 
 def known(scale: str) -> dict[str, Cost]:
-    """The costs of the notebooks at a scale, by name; of a notebook that is not in it nothing is known."""
+    """The costs of the notebooks at a scale, by name; a notebook of unknown cost is left out."""
     return committed(scale) | _costs(measured_file(), scale)
 
 
@@ -56,12 +56,12 @@ def _costs(file: Path, scale: str) -> dict[str, Cost]:
 
 
 def measured_file() -> Path:
-    """Where the times of this machine are kept."""
+    """The file with the times of this machine."""
     return cache_root() / "run_times.json"
 
 
 def keep(scale: str, outcomes: Iterable[Outcome]) -> None:
-    """Remember what notebooks took on this machine, beside what is known of others."""
+    """Remember what notebooks took on this machine; what is known about others stays."""
     file = measured_file()
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
@@ -71,10 +71,10 @@ def keep(scale: str, outcomes: Iterable[Outcome]) -> None:
 def commit(outcomes: Iterable[Outcome], there_before: Collection[str], file: Path = COMMITTED) -> None:
     """Write what notebooks took at pocket scale into the committed file, rounded so that it seldom changes.
 
-    A notebook that found one of the artefacts that were `there_before` the run took less than it costs: its
+    A notebook that reused an artefact that was `there_before` the run took less time than it costs: its
     entry stays as it was.
     """
-    fresh = [each for each in outcomes if not each.failure and not set(each.account.found) & set(there_before)]
+    fresh = [one for one in outcomes if not one.failure and not set(one.account.reused) & set(there_before)]
     _write(file, "pocket", {outcome.name: _rounded(outcome) for outcome in fresh})
 
 

@@ -1,4 +1,4 @@
-"""One notebook: its source read, a copy of it run by papermill, and what came of it."""
+"""Running one notebook: its source is read, a copy of it is run by papermill, and its outcome returned."""
 
 import ast
 import asyncio
@@ -34,7 +34,7 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 SECONDS_TO_START = 300
-"""A kernel that has not answered by then is given up; many that start at once on a slow disk take their time."""
+"""A kernel that has not answered by then is given up. Many kernels that start at once on a slow disk take long."""
 
 
 class Step(NamedTuple):
@@ -43,7 +43,7 @@ class Step(NamedTuple):
     cell: int
     """Number of the cell that starts, from 1 on."""
     cells: int
-    """How many there are."""
+    """Number of cells."""
     heading: str
     """The last heading before the cell; empty before the first."""
     pid: int
@@ -51,12 +51,12 @@ class Step(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of running one notebook."""
+    """The outcome of running one notebook."""
 
     name: str
     """As in "04_transfer"."""
     seconds: float
-    """From the start of its kernel to the end."""
+    """Time from the start of its kernel to the end."""
     failure: str
     """One sentence that says what failed and where to look; empty if nothing did."""
     account: Account
@@ -103,7 +103,7 @@ def use_this_interpreter() -> None:
 def execute(
     source: Path, target: Path, parameters: Mapping[str, Any], on_cell: Callable[[Step], Any] | None = None
 ) -> Outcome:
-    """Run a source as the notebook `target`, in the folder of `target`; `on_cell` hears of each cell that starts.
+    """Run a source as the notebook `target`, in the folder of `target`; `on_cell` is called as each cell starts.
 
     What `on_cell` raises ends the run, and nothing is written.
 
@@ -124,8 +124,8 @@ def execute_notebook(
 ) -> Outcome:
     """Run a notebook in a folder and write it, with its outputs, to `target`.
 
-    While it runs it lies beside `target` under a hidden name; one that fails gets its final name too, and is the log.
-    Any number of threads may do so at once, each with a kernel, which is a process, of its own.
+    While it runs it lies beside `target` under a hidden name. A notebook that fails gets its final name too, as the
+    log. Any number of threads may do so at once; each has a kernel of its own, which is a process.
     """
     target, account = target.absolute(), {}
     unfinished = target.with_name(f".unfinished-{target.name}")
@@ -150,7 +150,7 @@ def execute_notebook(
 
 
 def disk_error(error: OSError) -> str:
-    """What the system says of a file, and what to do if the disk is full."""
+    """What the system says about a file, and what to do if the disk is full."""
     advice = (
         ". Free some space and run it again: it takes up what the cache holds" if error.errno == errno.ENOSPC else ""
     )
@@ -158,7 +158,7 @@ def disk_error(error: OSError) -> str:
 
 
 def shown(path: Path) -> str:
-    """A path as a person wants to read it: from the present folder if it is below that."""
+    """A path for a person to read: relative to the present folder if it is below that."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
@@ -176,12 +176,13 @@ def _in_one_line(error: papermill.PapermillExecutionError, length: int = 300) ->
 
 def _run_by_papermill(notebook, target: Path, parameters: Mapping[str, Any] | None, **for_engine) -> None:
     # A folder given to papermill itself would become the working directory of all threads.
-    settings = {"kernel_name": "python3", "start_timeout": SECONDS_TO_START, "progress_bar": False, "log_output": False}
-    papermill.execute_notebook(notebook, target, dict(parameters or {}), engine_name="told", **settings, **for_engine)
+    settings = {"engine_name": "reporting", "kernel_name": "python3", "start_timeout": SECONDS_TO_START}
+    quiet = {"progress_bar": False, "log_output": False}
+    papermill.execute_notebook(notebook, target, dict(parameters or {}), **settings, **quiet, **for_engine)
 
 
 class _Client(PapermillNotebookClient):
-    """Papermill's client that tells of each cell, and keeps an account without a cell of its own."""
+    """Papermill's client, which also reports each cell and keeps an account without a cell of its own."""
 
     starting = threading.Lock()  # two threads that look for free ports at once could find the same
 
@@ -209,8 +210,8 @@ class _Client(PapermillNotebookClient):
     def papermill_execute_cells(self):
         self._evaluate("start()")
         super().papermill_execute_cells()
-        told = json.loads(ast.literal_eval(self._evaluate("report()")))
-        self.account.update(told | {name: tuple(told[name]) for name in ("made", "found")})
+        report = json.loads(ast.literal_eval(self._evaluate("report()")))
+        self.account.update(report | {name: tuple(report[name]) for name in ("made", "reused")})
 
     def execute_cell(self, cell, cell_index, **settings):
         step = Step(cell_index + 1, len(self.nb.cells), self._heading(cell_index), self.km.provisioner.pid)
@@ -218,7 +219,7 @@ class _Client(PapermillNotebookClient):
         try:
             return super().execute_cell(cell, cell_index, **settings)
         except DeadKernelError:
-            self.on_cell(step)  # which raises if it was the listener who ended the kernel
+            self.on_cell(step)  # raises if the listener ended the kernel
             raise
 
     def _heading(self, cell_index: int) -> str:
@@ -227,7 +228,7 @@ class _Client(PapermillNotebookClient):
         return lines[-1].lstrip("# ") if lines else ""
 
     def _evaluate(self, call: str) -> str:
-        """The value of a function of `notebooks.account` in the kernel, as text; it leaves no trace in the notebook."""
+        """Calls a function of `notebooks.account` in the kernel, without a trace in the notebook; its value as text."""
         wanted = {"value": f"__import__('notebooks.account', fromlist=['account']).{call}"}
         message = self.kc.execute("", silent=True, store_history=False, user_expressions=wanted)
         value = self.wait_for_reply(message)["content"]["user_expressions"]["value"]
@@ -236,7 +237,7 @@ class _Client(PapermillNotebookClient):
         return value["data"]["text/plain"]
 
 
-class _ToldEngine(Engine):
+class _ReportingEngine(Engine):
     """Papermill's own engine with our client."""
 
     @classmethod
@@ -249,8 +250,8 @@ class _ToldEngine(Engine):
         _Client(nb_man, on_cell, account, resources=place, timeout=None, log=papermill.log.logger, **settings).execute()
 
 
-papermill_engines.register("told", _ToldEngine)
-# What papermill and nbclient log of a notebook that failed stands in its Outcome.
+papermill_engines.register("reporting", _ReportingEngine)
+# What papermill and nbclient log about a notebook that failed stands in its Outcome.
 logging.getLogger("papermill").setLevel(logging.CRITICAL)
 
 

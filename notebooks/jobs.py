@@ -15,14 +15,17 @@ from notebooks.costs import Cost
 from notebooks.execution import Outcome, Step, in_own_loop
 
 BEFORE = {"03_train_saes": "04_transfer"}
-"""Notebooks that make early what another needs late: 03 begins with the one-step SAEs, 04 trains its own first. The
-first to want an artefact makes it, and the other waits: so the one starts before the other, and no later."""
+"""Notebooks that start before others, since they first make what the others need later.
+
+03 begins with the one-step SAEs; 04 trains its own SAEs first. Whichever needs an artefact first makes it, and the
+other one waits for it.
+"""
 LAST = "99_"
-"""A notebook whose name starts so reads the figures of all others: it starts when they have ended."""
+"""How the name of the notebook starts that reads the figures of all others, and therefore runs last."""
 
 
 class Show(Protocol):
-    """What a run tells a person while it goes on."""
+    """What a person sees while a run goes on."""
 
     def started(self, name: str) -> None: ...
 
@@ -38,17 +41,17 @@ class Running:
     name: str
     cost: Cost
     step: Step | None = None
-    """Its last cell; None before the first."""
+    """The cell that it is at; None before the first."""
     start: float = field(default_factory=time.monotonic)
 
     @property
     def seconds(self) -> float:
-        """Since its start."""
+        """Seconds since its start."""
         return time.monotonic() - self.start
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was ended by Ctrl-C or a signal; `done` notebooks were done by then."""
+    """Ctrl-C or a signal ended the run; `done` notebooks were done by then."""
 
     def __init__(self, done: int):
         super().__init__(done)
@@ -72,7 +75,8 @@ def count_jobs(words: str | None, scale: str) -> int:
 
 
 def in_order(costs: Mapping[str, Cost]) -> list[str]:
-    """Names in the order in which they start: the long before the short, one of BEFORE as long as both; 99 last."""
+    """Names in the order in which they start: long ones first, those of BEFORE as if they took as
+    long as both; 99 last."""
 
     def length(name: str) -> float:
         return costs[name].seconds + costs.get(BEFORE.get(name, ""), Cost(0.0)).seconds
@@ -90,13 +94,13 @@ def next_of(waiting: Sequence[str], running: Collection[str]) -> str | None:
 def fits(next_gb: float, free_gb: float, running: Iterable[tuple[float, float]]) -> bool:
     """Whether free memory holds one more notebook beside what the running ones will still take.
 
-    Of each of these: its peak and what it has now. All in 10^9 bytes.
+    running: per notebook, its peak and the memory that it has now. All numbers are in 10^9 bytes.
     """
     return free_gb - sum(max(0.0, peak - now) for peak, now in running) >= next_gb
 
 
 def most_at_once(free_gb: float, peaks_gb: Iterable[float]) -> int:
-    """How many notebooks memory holds at once, at least one, whichever of them these are."""
+    """How many notebooks memory holds at once, whichever they are; at least one."""
     count, left = 0, free_gb
     for peak in sorted(peaks_gb, reverse=True):
         left -= peak
@@ -105,7 +109,8 @@ def most_at_once(free_gb: float, peaks_gb: Iterable[float]) -> int:
 
 
 def seconds_left(running: Sequence[float], waiting: Sequence[float], jobs: int) -> float:
-    """When the last notebook ends, if each runs as long as given: what is left of the running, all of the waiting."""
+    """Seconds until the last notebook ends, given what is left of the running ones and the
+    whole of the waiting ones."""
     ends = [*running, *[0.0] * (jobs - len(running))]
     heapq.heapify(ends)
     for seconds in waiting:
@@ -114,7 +119,7 @@ def seconds_left(running: Sequence[float], waiting: Sequence[float], jobs: int) 
 
 
 def pace(pairs: Iterable[tuple[float, float]]) -> float:
-    """How many times as long as expected notebooks took, from pairs (taken, expected); 1 if none is done."""
+    """How much longer notebooks took than expected, as a factor, from pairs (taken, expected); 1 if none is done."""
     taken, expected = (sum(column) for column in zip(*pairs, strict=True)) if (pairs := list(pairs)) else (0, 0)
     return taken / expected if taken and expected else 1.0
 
@@ -123,7 +128,7 @@ class Schedule:
     """Runs notebooks, each in a thread with a kernel of its own, until all have ended."""
 
     def __init__(self, costs: Mapping[str, Cost], jobs: int, show: Show, run_one: Callable[..., Outcome]):
-        """`costs` of each notebook to run; `run_one(name, on_cell)` runs it and raises nothing."""
+        """costs: by name, of the notebooks to run. run_one: `run_one(name, on_cell)` runs one and raises nothing."""
         self.costs, self.jobs, self.show, self.run_one = costs, jobs, show, run_one
         self.waiting = in_order(costs)
         self.running: dict[str, Running] = {}
@@ -134,9 +139,9 @@ class Schedule:
         self._futures: list[Future] = []
 
     def run(self) -> dict[str, Outcome]:
-        """What came of each notebook, by name.
+        """The outcome of each notebook, by name.
 
-        Raises Stopped, after the end of all kernels, where a KeyboardInterrupt came.
+        Raises Stopped after a KeyboardInterrupt, when all kernels have ended.
         """
         try:
             while self.waiting or self.running:
@@ -176,7 +181,7 @@ class Schedule:
         self._events.put((name, future))
 
     def _hear(self, patience: float = 0.2) -> None:
-        """Take in what the threads told; wait for it some tenths of a second."""
+        """Take in what the threads report; wait for it some tenths of a second."""
         try:
             name, event = self._events.get(timeout=patience)
         except queue.Empty:
@@ -197,7 +202,7 @@ class Schedule:
         return seconds_left(running, [factor * self.costs[name].seconds for name in self.waiting], self.jobs)
 
     def _end_all(self, patience: float = 1.5) -> None:
-        """Kill the kernels, then wait for the threads, which clear away what they had not finished."""
+        """Kill the kernels, then wait for the threads, which clear away what they did not finish."""
         self._stopping.set()
         self._threads.shutdown(wait=False)
         end = time.monotonic() + patience

@@ -11,16 +11,14 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def cores(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """Cores that this process may use: those it may run on, or the whole ones of a container's
-    quota if that is less."""
+    """Number of cores that this process may use: those it may run on, or a container's quota if that is less."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [_quota(folder) for folder in _groups("cpu", root, membership)]
     return max(1, int(min([allowed, *(quota for quota in quotas if quota)])))
 
 
 def free_gb(root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> float:
-    """Memory that may still be had, in 10^9 bytes: the machine's, or what is left of a container's
-    limit if that is less."""
+    """Free memory in 10^9 bytes: the machine's, or what is left of a container's limit if that is less."""
     rooms = [_room(folder) for folder in _groups("memory", root, membership)]
     return max(0, min([psutil.virtual_memory().available, *(room for room in rooms if room is not None)])) / 1e9
 
@@ -44,7 +42,7 @@ def end_children() -> None:
 
 
 def _groups(controller: str, root: Path, membership: Path) -> Iterator[Path]:
-    """Folders that may limit this process, of control groups of either version, the innermost first."""
+    """Folders of the control groups that may limit this process, of either version, the innermost first."""
     lines = membership.read_text().splitlines() if membership.is_file() else []
     for _, names, path in (line.split(":", 2) for line in lines):
         if names and controller not in names.split(","):
@@ -70,7 +68,7 @@ def _quota(folder: Path) -> float | None:
 
 
 def _room(folder: Path) -> int | None:
-    """Bytes left below a group's limit; pages of files that nobody uses are counted as left."""
+    """Bytes left below a group's limit, including pages of files that nobody uses."""
     for limit, usage, idle in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),

@@ -1,8 +1,8 @@
-"""Figures and tables of the paper of which nobody outside has said what they show: who has the PDF enters them in
-`figures/requests.json`, and `python notebooks/on_request.py "Figure 19"` draws them.
+"""Draws figures and tables of the paper whose content nobody outside has described.
 
-The file holds `requests`, each an artefact's id, the generator that draws its form, and the generator's arguments; and
-one of each generator as an example, which the tests draw.
+Somebody who has the PDF enters them in `figures/requests.json`, and `python notebooks/on_request.py "Figure 19"` draws
+them. The file holds `requests`, each with an artefact's id, the generator that draws its form, and the generator's
+arguments. It also has one example per generator, which the tests draw.
 """
 
 import argparse
@@ -49,7 +49,7 @@ from sae_lib.saes.transfer import measure_transfer
 
 REQUESTS = ROOT / "figures" / "requests.json"
 GRIDS = {"maps": (), "modulation": (draw_modulated, (-10, -5, 5, 10)), "icons": (draw_alone, (0.5, 1, 1.5))}
-"""Of a case study, with what draws them and the authors' amounts."""
+"""The grids of a case study: what draws them, and the authors' amounts."""
 
 
 class Request(NamedTuple):
@@ -72,26 +72,28 @@ def case_study(
     count: int = 6,
     amounts: list | tuple = (),
 ) -> Figure:
-    """One grid of `case_study`: "maps", "modulation" or "icons", of the most active features or those asked for;
-    amounts: beta or gamma."""
+    """One grid of `case_study`: "maps", "modulation" or "icons".
+
+    features: numbers; by default the most active ones. amounts: beta or gamma.
+    """
     if grid not in GRIDS:
         raise ValueError(f"unknown grid {grid!r}; choose one of {', '.join(GRIDS)}")
     study = study_prompt(assets, block, prompt, noise, count, features)
     if grid == "maps":
         return show_maps(study, {})
     draw, usual = GRIDS[grid]
-    strengths = [float(each) for each in amounts or usual]
+    strengths = [float(amount) for amount in amounts or usual]
     return show_features(draw(assets, study, strengths), study, {}, strengths)
 
 
 def top_pictures(assets: Assets, features: list, count: int = 8) -> Figure:
-    """Of each feature, "down.2.1/2301", the pictures of held-out captions that excite it most, under its maps."""
+    """Per feature ("down.2.1/2301"), the pictures of held-out captions that excite it most, under its maps."""
     reading, lines = Reading(assets), []
-    for each in map(FeatureId.parse, features):
-        refuse_block(assets, each.block)
-        rows = reading.means(each.block)[:, each.feature].topk(min(count, len(reading))).indices.tolist()
-        maps = reading.maps(each.block, each.feature, rows)
-        lines.append([lay_over(reading.pictures[row], one) for row, one in zip(rows, maps, strict=True)])
+    for block, feature in map(FeatureId.parse, features):
+        refuse_block(assets, block)
+        rows = reading.means(block)[:, feature].topk(min(count, len(reading))).indices.tolist()
+        maps = reading.maps(block, feature, rows)
+        lines.append([lay_over(reading.pictures[row], its_map) for row, its_map in zip(rows, maps, strict=True)])
     return show_grid(lines, features, [str(place + 1) for place in range(len(lines[0]))])
 
 
@@ -104,13 +106,15 @@ def turned_on(
     model: str = MODELS[0],
     spans: list | tuple = (None,),
 ) -> Figure:
-    """Each feature turned on everywhere, in units of its mean activation; spans: [start, end) of the steps, a
-    column each, null for all."""
-    ids, (name, call) = [FeatureId.parse(each) for each in features], assets.call(model, noise_seed(assets))
-    for each in ids:
-        refuse_block(assets, each.block)
+    """Each feature turned on everywhere, in units of its mean activation.
+
+    spans: [start, end) of the steps, one per column; null for all steps.
+    """
+    ids, (name, call) = [FeatureId.parse(feature) for feature in features], assets.call(model, noise_seed(assets))
+    for feature in ids:
+        refuse_block(assets, feature.block)
     unedited = draw_pictures(assets.pipe(name), [prompt], call, [noise])[0]
-    amounts = [amount_of(assets, each, strength) for each in ids]
+    amounts = [amount_of(assets, feature, strength) for feature in ids]
     asked = [prompt] * len(ids), [noise] * len(ids), ids, amounts
     columns = [write(assets, model, *asked, span=span and tuple(span), seed=call.seed) for span in spans]
     heads = ["unedited", *("all steps" if span is None else f"steps {span[0]} to {span[1] - 1}" for span in spans)]
@@ -118,7 +122,7 @@ def turned_on(
 
 
 def transfer_curves(assets: Assets, saes: str | int = "transfer", prompts: int = 0) -> Figure:
-    """Figure 3's two panels; saes: "panel", "transfer", or a k of which there are SAEs; prompts: 0
+    """Figure 3's two panels. saes: "panel", "transfer", or a k that there are SAEs of. prompts: 0
     for the scale's count."""
     fig, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.6))
     texts = assets.prompts(prompts or assets.counts.transfer_prompts)
@@ -126,8 +130,8 @@ def transfer_curves(assets: Assets, saes: str | int = "transfer", prompts: int =
         name, call = assets.call(model)
         named = assets.saes(saes) if isinstance(saes, str) else load_saes(saes, assets.scale, assets.sae_folder)
         chosen = {block: {"SAE": named[block].to(assets.pipe(name).device)} for block in assets.blocks}
-        for block, found in measure_transfer(assets.pipe(name), texts, call, chosen).items():
-            both = found["SAE"].explained_variance(1), found["SAE"].coefficient_similarity(1)
+        for block, measured in measure_transfer(assets.pipe(name), texts, call, chosen).items():
+            both = measured["SAE"].explained_variance(1), measured["SAE"].coefficient_similarity(1)
             for ax, values in zip(axes, both, strict=True):
                 ax.plot(
                     torch.linspace(0, 100, len(values)), values[:, 0], style, color=BLOCK_COLORS[block], label=block
@@ -135,7 +139,7 @@ def transfer_curves(assets: Assets, saes: str | int = "transfer", prompts: int =
     for ax, text in zip(axes, ("explained variance", "cosine of adjacent steps"), strict=True):
         ax.set(xlabel="denoising progress, %", ylabel=text)
     fig.legend(
-        *(each[: len(assets.blocks)] for each in axes[0].get_legend_handles_labels()),
+        *(entries[: len(assets.blocks)] for entries in axes[0].get_legend_handles_labels()),
         loc="outside upper center",
         ncols=4,
     )
@@ -155,8 +159,10 @@ def ablations(assets: Assets, prompts: list, noise: int = 42) -> Figure:
 
 
 def table(assets: Assets, of: str, columns: list, where: dict | None = None) -> list[dict[str, str]]:
-    """Rows and columns of a table that a notebook has saved: of, "07_reading_features/metrics";
-    where: {column: value}."""
+    """Rows and columns of a table that a notebook has saved.
+
+    of: such as "07_reading_features/metrics". where: {column: value} of the rows that are kept.
+    """
     notebook, name = of.split("/")
     path = figure_folder(Run(notebook, {"scale": assets.scale, "source": assets.source})) / f"{name}.csv"
     rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
@@ -169,14 +175,14 @@ def table(assets: Assets, of: str, columns: list, where: dict | None = None) -> 
 GENERATORS: dict[str, Callable[..., Figure | list[dict[str, str]]]] = {
     each.__name__: each for each in (case_study, top_pictures, turned_on, transfer_curves, ablations, table)
 }
-"""What draws a form, by name; the keyword arguments are those of an entry."""
+"""By name, the functions that draw a form; an entry's arguments are their keyword arguments."""
 
 
 def read_requests(path: Path = REQUESTS) -> dict[str, Request]:
     """The file's requests by artefact.
 
-    Raises ValueError for a damaged file, an artefact that is none or whose content is known, two entries of one
-    artefact, and a generator or arguments that there are not; FileNotFoundError without the file.
+    Raises ValueError for a damaged file, an unknown artefact or one whose content is known, two entries of one
+    artefact, an unknown generator and wrong arguments; FileNotFoundError without the file.
     """
     try:
         entries = [Request(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))["requests"]]
@@ -194,7 +200,7 @@ def read_requests(path: Path = REQUESTS) -> dict[str, Request]:
 
 
 def draw_request(artefact: str, assets: Assets, path: Path = REQUESTS) -> SavedFigure | SavedTable:
-    """Draw what the file asks for an artefact, into `figures/requests/`, with a record.
+    """Draw an artefact as the file says, into `figures/requests/`, with a record.
 
     Raises what `read_requests` and the generator raise, and ValueError for an artefact that the file does not name.
     """
@@ -205,8 +211,8 @@ def draw_request(artefact: str, assets: Assets, path: Path = REQUESTS) -> SavedF
     set_up_torch(assets.scale)
     use_house_style()
     drawn = GENERATORS[request.generator](assets, **request.arguments)
-    told = {"scale": assets.scale, "source": assets.source, "sae_folder": assets.sae_folder}
-    run = Run("requests", told | {"prompt_file": assets.prompt_source, "blocks": list(assets.blocks)})
+    parameters = {"scale": assets.scale, "source": assets.source, "sae_folder": assets.sae_folder}
+    run = Run("requests", parameters | {"prompt_file": assets.prompt_source, "blocks": list(assets.blocks)})
     return (
         save_figure(run, drawn, name, request._asdict()) if isinstance(drawn, Figure) else save_table(run, name, drawn)
     )
@@ -228,10 +234,10 @@ def _refuse(request: Request) -> None:
     missing = [each.name for each in wanted if each.default is each.empty and each.name not in request.arguments]
     wrong = [n for n, value in request.arguments.items() if n not in names or not fits(value, names[n].annotation)]
     if missing or wrong:
-        found = "; ".join(
+        mistakes = "; ".join(
             f"{word} {', '.join(some)}" for word, some in (("missing", missing), ("wrong", wrong)) if some
         )
-        raise ValueError(f"{request.artefact}: {found}; {request.generator} takes {', '.join(map(str, wanted))}")
+        raise ValueError(f"{request.artefact}: {mistakes}; {request.generator} takes {', '.join(map(str, wanted))}")
 
 
 def main(arguments: list[str] | None = None) -> int:

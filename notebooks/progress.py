@@ -35,7 +35,7 @@ def place(job: Running) -> str:
 
 
 class PlainLines:
-    """One line when a notebook starts, one when it ends, one each quiet minute."""
+    """One line when a notebook starts, one when it ends, and one per quiet minute."""
 
     def __init__(self, total: int):
         self.total, self.last = total, time.monotonic()
@@ -56,7 +56,7 @@ class PlainLines:
         self._print(f"{outcome.name} {how} {clock(outcome.seconds)}, {self._overall(done, left)}")
 
     def tick(self, running: Collection[Running], done: int, left: float) -> None:
-        """Say where the run is, if nothing was said for long."""
+        """Say where the run is, if there was no line for long."""
         if time.monotonic() - self.last >= HEARTBEAT:
             self._print(f"running {', '.join(map(place, running))}; {self._overall(done, left)}")
 
@@ -83,7 +83,7 @@ class LiveLines(PlainLines):
         self.live.stop()
 
     def started(self, name: str) -> None:
-        """Nothing: its line appears by itself."""
+        """Say nothing: the notebook's line appears by itself."""
 
     def tick(self, running: Collection[Running], done: int, left: float) -> None:
         """Draw the lines."""

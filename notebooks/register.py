@@ -1,9 +1,8 @@
-"""The dated register of the rules that turn numbers into words: `python notebooks/register.py`
-enters those that are new.
+"""The dated register of the rules that turn numbers into words; `python notebooks/register.py` enters new ones.
 
-A rule is a claim's text with its bounds in one notebook. `rules.json` says of each when it was entered, at which
-commit, and whether its numbers had been looked at before: a rule that is written after a look proves less. Nothing is
-ever taken out; a rule that changes is entered again.
+A rule is a claim's text with its bounds in one notebook. `rules.json` says when each rule was entered, at which commit,
+and whether its numbers had been looked at before: a rule that is written after a look proves less. No rule is ever
+taken out; a rule that changes is entered again.
 """
 
 import argparse
@@ -18,8 +17,8 @@ FOLDER = Path(__file__).resolve().parent
 REGISTER = FOLDER / "rules.json"
 FIGURES = FOLDER.parent / "figures"
 LOOKS = ("before", "after other blocks", "after")
-""""before": no number of it had been seen. "after other blocks": the test, or one like it, had been seen on other
-blocks or other SAEs, and not yet on these. "after": its own numbers had been seen."""
+"""When a rule was written: "before" any of its numbers had been seen; "after other blocks", when numbers of the test,
+or of one like it, had been seen on other blocks or SAEs only; "after" its own numbers had been seen."""
 
 
 class Rule(NamedTuple):
@@ -38,7 +37,7 @@ class Rule(NamedTuple):
 
     @property
     def key(self) -> tuple:
-        """What a verdict must share with its rule."""
+        """The values that a verdict must share with its rule."""
         return self[:7]
 
 
@@ -48,19 +47,19 @@ def rules() -> list[Rule]:
 
 
 def verdicts() -> Iterator[tuple[str, dict]]:
-    """Every verdict of the pocket scale's records, with its notebook; what a record leaves out is empty."""
+    """Every verdict of the pocket scale's records, with its notebook; fields that a record leaves out are empty."""
     for path in sorted(FIGURES.glob("[0-9][0-9]_*/*.json")):
         for verdict in json.loads(path.read_text())["result"].get("verdicts", []):
             yield path.parent.name, {"id": "", "control": ""} | verdict
 
 
 def key_of(notebook: str, verdict: dict) -> tuple:
-    """What its rule must say."""
+    """The key of a verdict's rule."""
     return (notebook, *(verdict[name] for name in Rule._fields[1:7]))
 
 
 def enter(look: str) -> list[Rule]:
-    """Enter the rules of all verdicts that have none; the new ones."""
+    """Enter rules for all verdicts that have none; returns the new rules."""
     known = rules()
     keys = {rule.key for rule in known}
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=FOLDER, text=True).strip()

@@ -47,13 +47,13 @@ from sae_lib.companion.run import Run, refuse_unknown
 FOLDER = Path(__file__).resolve().parent
 SOURCES = FOLDER / "src"
 MAX_BYTES = 1_000_000
-"""A stored notebook is at most this large: more and GitHub shows none of it."""
+"""The largest size of a stored notebook; GitHub shows nothing of a larger one."""
 
 
 def find_sources(names: Sequence[str] = (), folder: Path = SOURCES) -> list[Path]:
     """Sources of the numbered notebooks, all or those named ("04_transfer"), in order.
 
-    Raises ValueError for a name that is none.
+    Raises ValueError for an unknown name.
     """
     sources = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.py"))}
     if unknown := sorted(set(names) - set(sources)):
@@ -64,9 +64,10 @@ def find_sources(names: Sequence[str] = (), folder: Path = SOURCES) -> list[Path
 def reproduce(
     sources: Sequence[Path], target_folder: Path, parameters: Mapping[str, Any], jobs: str | None = None
 ) -> list[str]:
-    """Run copies of the notebooks, print a table of what they made; return the failures, one sentence each.
+    """Run copies of the notebooks and print a table of what they made; returns the failures, one sentence per failure.
 
-    Raises ValueError for a parameter that one of them does not have, or `jobs` that are none, before anything runs.
+    Raises ValueError, before anything runs, for a parameter that one of them does not have and for
+    `jobs` that are none.
     """
     runs = {source.stem: _run_of(source, parameters) for source in sources}
     before = time.time()
@@ -78,10 +79,11 @@ def reproduce(
     )
     print("", *summary(outcomes, runs, before, target_folder), sep="\n")
     print(
-        f"{len(outcomes)} {'notebook' if len(outcomes) == 1 else 'notebooks'} in {clock(time.time() - before)}, {at_once} at once.",
+        f"{len(outcomes)} {'notebook' if len(outcomes) == 1 else 'notebooks'} in {clock(time.time() - before)}, "
+        f"{at_once} at once.",
         flush=True,
     )
-    if set(parameters) <= {"scale"}:  # with others a notebook takes what it takes only then
+    if set(parameters) <= {"scale"}:  # with other parameters a notebook takes another time
         costs.keep(_scale_of(parameters), outcomes)
     return [outcome.failure for outcome in outcomes if outcome.failure]
 
@@ -99,10 +101,10 @@ def _scale_of(parameters: Mapping[str, Any]) -> str:
 def run_all(
     sources: Sequence[Path], scale: str, jobs: str | None, run_one: Callable[..., Outcome]
 ) -> tuple[list[Outcome], int]:
-    """Run notebooks, several at once, and tell how it goes: what came of each, in the order of `sources`, and how
-    many ran at once at most.
+    """Run notebooks, several at once, and show how it goes.
 
-    `run_one(source, on_cell)` runs one. Raises ValueError for `jobs` that are none, jobs.Stopped when interrupted.
+    Returns the outcomes in the order of `sources`, and how many notebooks ran at once at most. `run_one(source,
+    on_cell)` runs one. Raises ValueError for `jobs` that are none, jobs.Stopped when interrupted.
     """
     known = costs.known(scale)
     expected = {source.stem: known.get(source.stem, costs.Cost()) for source in sources}
@@ -114,7 +116,8 @@ def run_all(
 
 
 def _at_once(asked: int, expected: Collection[costs.Cost]) -> int:
-    """As many as asked, or as there are notebooks; fewer, and a sentence, if memory holds no more."""
+    """How many notebooks run at once: as many as asked, at most all; fewer, with a sentence, if
+    memory holds no more."""
     peaks, free = [cost.peak_gb for cost in expected], machine.free_gb()
     wanted = max(1, min(asked, len(peaks)))
     at_once = min(wanted, most_at_once(free, peaks))
@@ -156,7 +159,7 @@ def build_one(source: Path, target_folder: Path, on_cell: Callable[[Step], Any] 
 
 
 def readme_table(figures: Path = ROOT / "figures") -> str:
-    """Every artefact that is made as a row of markdown, then the count of those that are not, and why."""
+    """Every artefact that is made as a row of markdown, then how many are not made, and why."""
     lines = ["| artefact | shows | notebook | figures | verdicts on the pocket model |", "|---|---|---|---|---|"]
     rows = index(figures)
     for row in rows:
@@ -169,18 +172,16 @@ def readme_table(figures: Path = ROOT / "figures") -> str:
         lines.append(f"| {row['id']} | {row['title']} | {notebooks} | {files} | {verdicts} |")
     of_the_paper = [row for row in rows if not row["id"].startswith("Companion")]
     counts = Counter(row["status"] for row in of_the_paper)
-    told = "; ".join(f"{count} {status}" for status, count in counts.most_common())
-    lines += ["", f"Of the {len(of_the_paper)} figures and tables that are known of the paper: {told}."]
+    statuses = "; ".join(f"{count} {status}" for status, count in counts.most_common())
+    lines += ["", f"Of the {len(of_the_paper)} figures and tables that are known of the paper: {statuses}."]
     return "\n".join(lines)
 
 
 def speed_table(results: Path = ROOT / "figures" / "results") -> str:
-    """What the benchmarks measured, as markdown; what was not run says so."""
+    """What the benchmarks measured, as markdown; it also says what was not run."""
     step, harvest = (json.loads((results / f"{name}.json").read_text())["result"] for name in ("sae_step", "harvest"))
-    lines = [
-        "| one SAE training step, batch 4,096, d_model 1,280, n_f 5,120, k 10, two CPU cores | times ours | peak memory |"
-    ]
-    lines.append("|---|---|---|")
+    setting = "batch 4,096, d_model 1,280, n_f 5,120, k 10, two CPU cores"
+    lines = [f"| one SAE training step, {setting} | times ours | peak memory |", "|---|---|---|"]
     for name, ratio in step["times_ours"].items():
         lines.append(f"| {name} | {ratio:.2f} | {step['peak_memory_gb'][name]:.2f} GB |")
     lines += ["", "| harvesting the updates of the four blocks | times the pipeline call |", "|---|---|"]
@@ -197,14 +198,14 @@ def speed_table(results: Path = ROOT / "figures" / "results") -> str:
 
 def cards_table(record: Path = ROOT / "figures" / "90_speed" / "cards.json") -> str:
     """Memory and time of both ways to SDXL's figures, as markdown, from notebook 90's record."""
-    told = json.loads(record.read_text())["result"]
-    need = {way: sum(parts.values()) for way, parts in told["memory_gb"].items()}
+    result = json.loads(record.read_text())["result"]
+    need = {way: sum(parts.values()) for way, parts in result["memory_gb"].items()}
     measured = record.parents[1] / "results" / "gpu.json"
-    device = json.loads(measured.read_text())["run"]["device"] if told["hours"] else ""
-    hours = f"{told['hours']['harvest and training']:.1f} h (rehearsal on one {device})" if told["hours"] else ""
+    device = json.loads(measured.read_text())["run"]["device"] if result["hours"] else ""
+    hours = f"{result['hours']['harvest and training']:.1f} h (rehearsal on one {device})" if result["hours"] else ""
     lines = ["| GPU | published SAEs, notebooks 03 and 04 | trained on 1.5 million prompts | time of the training |"]
     lines.append("|---|---|---|---|")
-    for card, can in told["cards"].items():
+    for card, can in result["cards"].items():
         published = f"fits: {need['published']:.1f} GB and activations" if can["published fits"] else "does not fit"
         trained = f"`buffer` {can['buffer']:,} vectors" if can["buffer"] else "does not fit"
         lines.append(f"| {card} GB | {published} | {trained} | {hours if f'{card}GB' in device else 'not run'} |")
@@ -219,16 +220,16 @@ def times_table() -> str:
     minutes = {cores: (seconds_left([], others, cores) + sum(last)) / 60 for cores in (1, 2, 4, 8)}
     longest = max(took, key=lambda name: took[name].seconds)
     largest = max(took, key=lambda name: took[name].peak_gb)
-    told = ", ".join(f"{each:.0f} on {cores}" for cores, each in minutes.items())
+    minutes_by_cores = ", ".join(f"{count:.0f} on {cores}" for cores, count in minutes.items())
     return (
-        f"All notebooks at pocket scale, from an empty cache: {told} cores (minutes, counted from each notebook's own time on "
-        f"one core of two; the longest is {longest[:2]} with {took[longest].seconds / 60:.0f}). "
+        f"All notebooks at pocket scale, from an empty cache: {minutes_by_cores} cores (minutes, counted from each "
+        f"notebook's own time on one core of two; the longest is {longest[:2]} with {took[longest].seconds / 60:.0f}). "
         f"The most memory, {took[largest].peak_gb:.1f} GB, is taken by {largest[:2]}."
     )
 
 
 def results_list() -> str:
-    """What came out, from the committed records: each claim's word, and what features of each block write."""
+    """The results in the committed records: each claim's word, and what features of each block write."""
     from sae_lib.companion.primaries import PRIMARY  # loads half of the library: only where the README is written
 
     figures = ROOT / "figures"
@@ -246,11 +247,9 @@ def results_list() -> str:
             lines.append(f"- **{word}**: {'; '.join(those)}")
     change = json.loads((figures / "08_writing_with_features" / "causal.json").read_text())["result"]["change"]
     by_block = {block: kinds[0][0] - kinds[1][0] for block, kinds in change["Turbo, 1 step"].items()}
-    told = ", ".join(f"{block} {by_block[block]:+.2f}" for block in sorted(by_block, key=by_block.get, reverse=True))
-    lines += [
-        "",
-        f"Turned on in one step, a feature raises what it reads in this share of pictures, minus random features: {told}.",
-    ]
+    rises = ", ".join(f"{block} {by_block[block]:+.2f}" for block in sorted(by_block, key=by_block.get, reverse=True))
+    rise = "a feature raises what it reads in this share of pictures, minus random features"
+    lines += ["", f"Turned on in one step, {rise}: {rises}."]
     return "\n".join(lines)
 
 
@@ -281,9 +280,9 @@ def write_readme_tables(readme: Path = ROOT / "README.md") -> None:
 def without_traces(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The executed notebook without timings, versions, widgets and papermill's notes; its pictures in 256 colours.
 
-    Of a widget its text is left: its view without its state would be an error message to a reader without a kernel.
+    A widget's text stays: without a kernel, its view would show an error message.
     """
-    # A kernel sends what is printed in pieces, now so and now so.
+    # A kernel sends what is printed in pieces, which differ from run to run.
     notebook, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})
     notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
     notebook.metadata["language_info"] = {"name": "python"}
@@ -329,8 +328,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_command(options: argparse.Namespace) -> list[str]:
-    """What the command line asks for; the failures, one sentence each. Raises ValueError for
-    what it must not ask for."""
+    """Does what the command line asks for; returns the failures, one sentence per failure.
+
+    Raises ValueError for what it must not ask for.
+    """
     sources = find_sources(options.names)
     use_this_interpreter()
     if options.command == "build":
@@ -356,8 +357,9 @@ def alone(command: str) -> Iterator[None]:
     except Timeout as error:
         other = json.loads(about.read_text()) if about.is_file() else {}
         raise ValueError(
-            f"`{other.get('command', 'notebooks/run.py')}` runs here already, as process {other.get('pid', 'unknown')}, "
-            f"since {other.get('since', 'just now')}: wait for its end, or end it with `kill {other.get('pid', 'PID')}`"
+            f"`{other.get('command', 'notebooks/run.py')}` runs here already, "
+            f"as process {other.get('pid', 'unknown')}, since {other.get('since', 'just now')}: wait for its end, "
+            f"or end it with `kill {other.get('pid', 'PID')}`"
         ) from error
     words = {"command": f"notebooks/run.py {command}", "pid": os.getpid(), "since": time.strftime("%H:%M:%S")}
     try:

@@ -1,4 +1,4 @@
-"""What `make reproduce` says at its end: a table with a row per notebook, and below it what a person is to do next."""
+"""What `make reproduce` says at its end: a table with one row per notebook, and what a person should do next."""
 
 import json
 from collections import Counter
@@ -38,7 +38,7 @@ def fresh_records(run: Run, since: float) -> dict[str, dict]:
 
 
 def _row(outcome: Outcome, records: Mapping[str, dict], against: object) -> tuple[str, ...]:
-    artefacts = f"{len(outcome.account.made)}/{len(outcome.account.found)}"
+    artefacts = f"{len(outcome.account.made)}/{len(outcome.account.reused)}"
     verdicts = "FAILED" if outcome.failure else _verdicts(records)
     return outcome.name, clock(outcome.seconds), str(len(records)), artefacts, verdicts, str(against)
 
@@ -58,13 +58,13 @@ def _conclusion(comparisons: Mapping[str, Comparison]) -> list[str]:
 
 
 def _left_over() -> list[str]:
-    """A sentence about artefacts whose key is of an older kind: no run finds them again, and
-    none is deleted unasked."""
-    told = [each for each in cache_root().glob("artefacts/*/inputs.json") if "code" not in json.loads(each.read_text())]
-    if not told:
+    """A sentence about artefacts with an older kind of key: no run uses them, and they are not deleted unasked."""
+    keys = cache_root().glob("artefacts/*/inputs.json")
+    outdated = [key for key in keys if "code" not in json.loads(key.read_text())]
+    if not outdated:
         return []
-    size = sum(file.stat().st_size for each in told for file in each.parent.rglob("*") if file.is_file()) / 1e6
-    many = "1 artefact" if len(told) == 1 else f"{len(told)} artefacts"
+    size = sum(file.stat().st_size for key in outdated for file in key.parent.rglob("*") if file.is_file()) / 1e6
+    many = "1 artefact" if len(outdated) == 1 else f"{len(outdated)} artefacts"
     return [
         f"The cache holds {many} ({size:,.0f} MB) of an older version, which nothing uses: `make fresh` empties it."
     ]

@@ -1,9 +1,9 @@
 """Kernels that need not import torch and diffusers: each is forked from one process that has imported them already.
 
-That process, the server, is `python -m notebooks.warm` with the options and the environment of the kernel for which it
-is started: the second, since a run of one notebook would gain nothing. The first kernel starts as kernels usually do.
-So does one with another environment, and each where there are no pidfds (elsewhere than on Linux), where there is a
-GPU, or where the server has died.
+That process, the server, is `python -m notebooks.warm`, with the options and the environment of the kernel for which it
+is started. This is the second kernel, since a run of one notebook would gain nothing. The first kernel starts as
+kernels usually do. So do kernels with another environment, and all kernels where there are no pidfds (only Linux has
+them), where there is a GPU, or where the server has died.
 """
 
 import ctypes
@@ -27,20 +27,19 @@ from sae_lib.cache.artefact import ROOT  # importing sae_lib silences transforme
 
 LAUNCHER = "ipykernel_launcher"
 MAY_DIFFER = {"SAE_LIB_CACHE", "JUPYTER_PATH", "JPY_PARENT_PID", "PYTEST_CURRENT_TEST", "WARM_SERVER"}
-"""Variables that no library reads when it is imported: only by these may a kernel's environment
-differ from the server's."""
+"""Variables that no library reads when it is imported; a kernel's environment may differ from the server's in these."""
 SECONDS_TO_IMPORT = 300
 DIES_WITH_PARENT = 1
 """Linux's PR_SET_PDEATHSIG."""
 GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-"""Where one of these is, a fork may find CUDA unusable: a machine with a GPU has time to import."""
+"""Where one of these is, CUDA may be unusable after a fork, so kernels import everything themselves."""
 
 
 class Provisioner(LocalProvisioner):
     """Starts a kernel by a fork of the server, or as its parent class does."""
 
     server: "Server | None" = None
-    """One per process, for all its kernels, which are started one after another."""
+    """This process's server for all its kernels, which are started one after another."""
     several = False
     """Whether this process has started a kernel before."""
 
@@ -66,7 +65,7 @@ class Provisioner(LocalProvisioner):
 
 
 class Server:
-    """The process that forks, seen from the one that asks it to."""
+    """The process that forks, as the process that asks it to sees it."""
 
     def __init__(self, connection: socket.socket, process: subprocess.Popen | None = None):
         """`process` is the server itself if it is a child of this process."""
@@ -76,7 +75,7 @@ class Server:
 
     @classmethod
     def start(cls, options: list[str], env: Mapping[str, str]) -> Self:
-        """A new one, which ends when this process does."""
+        """Starts a server, which ends when this process does."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
             command = [*options, "notebooks.warm"]
@@ -84,7 +83,8 @@ class Server:
             return cls(ours, process)
 
     def fork(self, command: list[str], cwd: str, env: dict[str, str]) -> "Process | None":
-        """A kernel, or None if the server is none for its environment. Raises OSError or ValueError if it has died."""
+        """Forks a kernel; None if the server is not for its environment. Raises OSError or
+        ValueError if it has died."""
         env = env | {"JPY_PARENT_PID": str(os.getpid())}
         self.lines.write(json.dumps({"command": command, "cwd": cwd, "env": env}) + "\n")
         self.lines.flush()
@@ -93,7 +93,7 @@ class Server:
 
 
 class Process:
-    """A kernel that is no child of this process, with what jupyter_client uses of `subprocess.Popen`."""
+    """A kernel that is not a child of this process, with the methods of `subprocess.Popen` that jupyter_client uses."""
 
     stdin = stdout = stderr = None
 
@@ -107,7 +107,7 @@ class Process:
             os.close(self._pidfd)
 
     def poll(self) -> int | None:
-        """None while it runs, 0 when it has ended: only a parent hears of the status."""
+        """None while it runs, 0 when it has ended: only a parent learns the status."""
         return 0 if self._end.poll(0) else None
 
     def wait(self) -> int:
@@ -116,7 +116,7 @@ class Process:
         return 0
 
     def send_signal(self, number: int) -> None:
-        """Nothing if it has ended."""
+        """Send a signal; does nothing if it has ended."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
 
@@ -128,14 +128,14 @@ class Process:
 
 
 class PresentStderr:
-    """Whatever `sys.stderr` is by then: for the handlers of log messages that the imported modules make."""
+    """Whatever `sys.stderr` is at the time of writing, for the log handlers of the imported modules."""
 
     def __getattr__(self, name: str):
         return getattr(sys.__stderr__ if sys.stderr is self else sys.stderr, name)
 
 
 def import_all() -> dict[str, str]:
-    """Import what notebooks do; the environment variables that this sets.
+    """Import what notebooks import; returns the environment variables that this sets.
 
     Nothing is computed: a pool of threads would not survive a fork.
     """

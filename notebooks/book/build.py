@@ -1,7 +1,7 @@
-"""Build the book, a static site of the executed notebooks: `make book`, or `python
--m notebooks.book.build [owner/name]`.
+"""Build the book, a static site of the executed notebooks.
 
-With the repository's name chapters also get links that run them elsewhere (`colab.py`).
+`make book`, or `python -m notebooks.book.build [owner/name]`. With the repository's name, chapters also get links that
+run them elsewhere (`colab.py`).
 """
 
 import argparse
@@ -32,7 +32,7 @@ from sae_lib.paint.catalogue import BETAS, TOP
 HERE = Path(__file__).parent
 MODEL_CARD, INSTRUCTOR = "sae_lib/pocket/MODEL_CARD.md", "notebooks/workshop/INSTRUCTOR.md"
 THUMBNAIL = 480
-"""Pixels, width of a figure's small picture."""
+"""Width of a figure's small picture, in pixels."""
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#2b5c7d"/>'
     '<path d="M4 4h3v8H4zM9 7h3v5H9z" fill="#fff"/></svg>\n'
@@ -108,11 +108,11 @@ class Book:
 
     @cached_property
     def _chapters(self) -> list[Chapter]:
-        found = [self._chapter(source) for source in (*self.notebooks, *self.exercises, *self.solutions)]
+        chapters = [self._chapter(source) for source in (*self.notebooks, *self.exercises, *self.solutions)]
         for source in (INSTRUCTOR, MODEL_CARD):
             if source in self.links.pages:
-                found.append(chapter_of(render((self.root / source).read_text(), source, self.links), source))
-        return found
+                chapters.append(chapter_of(render((self.root / source).read_text(), source, self.links), source))
+        return chapters
 
     def _chapter(self, source: str) -> Chapter:
         executed = source not in self.exercises
@@ -156,10 +156,10 @@ class Book:
         doors += [("Workshop", "lessons with exercises", page_of(self.exercises[0]))] if self.exercises else []
         doors += [("Downloads", "notebooks, figures, numbers", "downloads.html")]
         by_source = {chapter.source: chapter for chapter in self._chapters}
-        told = {"opening": str(opening), "doors": doors, "statuses": dict(counts.most_common())}
-        told |= {"chapters": [by_source[each] for each in self.notebooks]}
-        told |= {"lessons": [by_source[each] for each in self.exercises]}
-        writer.write("index", "index.html", self._title, total=len(self.findings), verdicts=self._counts, **told)
+        content = {"opening": str(opening), "doors": doors, "statuses": dict(counts.most_common())}
+        content |= {"chapters": [by_source[source] for source in self.notebooks]}
+        content |= {"lessons": [by_source[source] for source in self.exercises]}
+        writer.write("index", "index.html", self._title, total=len(self.findings), verdicts=self._counts, **content)
 
     @property
     def _counts(self) -> dict[str, int]:
@@ -168,8 +168,13 @@ class Book:
     def _write_chapter(self, writer: Writer, chapter: Chapter) -> None:
         of_notebook = self.repository and chapter.source in self.notebooks
         addresses = colab.addresses(chapter.source, self.repository) if of_notebook else {}
-        told = {"chapter": chapter, "claim": chapter.claim, "addresses": addresses, "related": self._related(chapter)}
-        writer.write("chapter", chapter.page, chapter.title, code='class="code"' in chapter.html, **told)
+        content = {
+            "chapter": chapter,
+            "claim": chapter.claim,
+            "addresses": addresses,
+            "related": self._related(chapter),
+        }
+        writer.write("chapter", chapter.page, chapter.title, code='class="code"' in chapter.html, **content)
 
     def _related(self, chapter: Chapter) -> dict[str, str]:
         """An exercise's solution and the other way round."""
@@ -188,20 +193,20 @@ class Book:
         betas = ", ".join(f"{beta:+g}".replace("-", "−") for beta in sorted((*BETAS, 0))).replace("+0", "0")
         for block in self.blocks:
             words = ", ".join(dict.fromkeys(card["meaning"].split(" (")[0] for card in block.cards[:6]))
-            told = {"block": block, "tile": tile, "top": TOP, "strip": len(BETAS) + 1, "betas": betas}
-            writer.write("block", block.page, f"Features of {block.name}", examples=words, **told)
+            content = {"block": block, "tile": tile, "top": TOP, "strip": len(BETAS) + 1, "betas": betas}
+            writer.write("block", block.page, f"Features of {block.name}", examples=words, **content)
 
     def _write_artefacts(self, writer: Writer) -> None:
         places, alts = {}, {}
         for row in self.rows:
-            row["words"] = records.counted(each.word for each in self.findings if each.figure in row["files"])
+            row["words"] = records.counted(finding.word for finding in self.findings if finding.figure in row["files"])
             for file in row["files"]:
                 places[file] = self._place(file)
                 alts[file] = self._alts.get(file, self.titles[file])
         scorecard = next((file for file in places if file.endswith("/scorecard")), "")
-        told: dict[str, Any] = {"rows": self.rows, "findings": self.findings, "verdicts": self._counts, "alts": alts}
-        told |= {"places": places, "scorecard": scorecard, "claims": records.claims_of(self.root / "figures")}
-        writer.write("artefacts", "artefacts.html", "Artefacts and verdicts", kinds=pictures.KINDS, **told)
+        content: dict[str, Any] = {"rows": self.rows, "findings": self.findings, "verdicts": self._counts, "alts": alts}
+        content |= {"places": places, "scorecard": scorecard, "claims": records.claims_of(self.root / "figures")}
+        writer.write("artefacts", "artefacts.html", "Artefacts and verdicts", kinds=pictures.KINDS, **content)
 
     def _place(self, file: str) -> str:
         stem, name = file.split("/")
@@ -210,7 +215,7 @@ class Book:
 
     @cached_property
     def _alts(self) -> dict[str, str]:
-        """What the chapters say of the figures that they show."""
+        """What the chapters say about the figures that they show."""
         return {file: alt for chapter in self._chapters for file, alt in chapter.figures.items()}
 
     def _write_downloads(self, writer: Writer) -> None:
@@ -223,7 +228,7 @@ class Book:
             "Figures as PDF": "figures/**/*.pdf",
             "Figures as PNG": "figures/**/*.png",
         }
-        groups = [(name, [self._file(path) for path in self._find(each)]) for name, each in patterns.items()]
+        groups = [(name, [self._file(path) for path in self._find(pattern)]) for name, pattern in patterns.items()]
         writer.write("downloads", "downloads.html", "Downloads", groups=[group for group in groups if group[1]])
 
     def _file(self, path: str) -> dict[str, str]:
@@ -237,9 +242,9 @@ class Book:
         for row in self.rows:
             text = f"{row['title']}. {row['status']}. {' '.join(row['files'])}"
             entries.append(search.Entry(f"artefacts.html#{slug(row['id'])}", page, row["id"], text))
-        for each in self.findings:
-            text = f"{each.told} {each.id}: {each.value}, 95 % {each.interval}"
-            entries.append(search.Entry(f"artefacts.html#only-{slug(each.word)}", page, each.claim, text))
+        for finding in self.findings:
+            text = f"{finding.whole_word} {finding.id}: {finding.value}, 95 % {finding.interval}"
+            entries.append(search.Entry(f"artefacts.html#only-{slug(finding.word)}", page, finding.claim, text))
         for block in self.blocks:
             entries += gallery.entries_of(block)
         (self.book / "assets" / "search.js").write_text(search.as_script(entries))
@@ -265,7 +270,7 @@ def build(root: Path, output: Path, repository: str = "", drawn: Path | None = N
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 2 if something is wrong, told in one sentence."""
+    """The command line; 2 if something is wrong, which one sentence then says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("repository", nargs="?", default="", help="owner/name, for links to Colab and Binder")
     options = parser.parse_args(arguments)

@@ -28,7 +28,7 @@ class Chapter:
     """"04", "W1"; empty for a page that has none."""
     title: str
     claim: str
-    """The sentence of the first cell that says what it is about; may be empty."""
+    """The sentence of the first cell that says what the page is about; may be empty."""
     html: str
     sections: tuple[Section, ...]
     """The first is the page's own title."""
@@ -39,15 +39,16 @@ class Chapter:
 def page_of(source: str) -> str:
     """The page that shows a file of the repository.
 
-    >>> page_of("notebooks/04_transfer.ipynb"), page_of("notebooks/workshop/1_saes_exercise.ipynb") ('04_transfer.html',
-    'workshop_1_saes_exercise.html')
+    >>> page_of("notebooks/04_transfer.ipynb"), page_of("notebooks/workshop/1_saes_exercise.ipynb")
+    ('04_transfer.html', 'workshop_1_saes_exercise.html')
     """
     parts = Path(source).with_suffix("").parts
     return "_".join(parts[1:]).lower() + ".html"
 
 
 def read_notebook(path: Path, executed: bool = True) -> nbformat.NotebookNode:
-    """A notebook. Raises ValueError for a file that is none, and, if executed, for one that never was."""
+    """Reads a notebook. Raises ValueError for a file that is none and, if `executed`, for one
+    that never was executed."""
     try:
         notebook = nbformat.read(path, as_version=4)
     except (OSError, ValueError, nbformat.ValidationError) as error:
@@ -74,9 +75,9 @@ def chapter_of(soup: BeautifulSoup, source: str, figures: Mapping[str, str] | No
     if heading is None:
         raise ValueError(f"{source} has no title: its first cell must start with '# '")
     number, title = re.fullmatch(r"(\d\d)? ?(.*)", text_of(heading)).groups()
-    claim, found = claim_of(soup), tuple(sections(soup))
+    claim, parts = claim_of(soup), tuple(sections(soup))
     heading.decompose()
-    return Chapter(page_of(source), source, number or "", title, claim, str(soup), found, figures or {})
+    return Chapter(page_of(source), source, number or "", title, claim, str(soup), parts, figures or {})
 
 
 def claim_of(soup: BeautifulSoup) -> str:
@@ -84,8 +85,8 @@ def claim_of(soup: BeautifulSoup) -> str:
     for paragraph in soup.find_all("p"):
         text = text_of(paragraph)
         lead = paragraph.find("strong")
-        if lead and (told := text_of(lead)).endswith(".") and text.startswith(told):
-            text = text.removeprefix(told).strip()
+        if lead and (lead_text := text_of(lead)).endswith(".") and text.startswith(lead_text):
+            text = text.removeprefix(lead_text).strip()
         if text.endswith((".", "?")):
             return sentences(text)[0]
     return ""

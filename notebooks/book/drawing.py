@@ -24,11 +24,11 @@ from sae_lib.features.feature import FeatureId
 from sae_lib.paint.catalogue import BETAS, TOP
 
 TILES = 1 + TOP + len(BETAS) + 1
-"""On a strip: icon, top pictures, betas with 0 among them."""
+"""Number of tiles on a strip: the icon, the top pictures, and the betas with 0 among them."""
 TOGETHER = 16
-"""Features whose pictures are drawn together."""
+"""Number of features whose pictures are drawn together."""
 QUALITY = 82
-"""Of WebP: some 6 kB a strip."""
+"""Quality of the WebP files, which gives some 6 kB per strip."""
 
 
 def draw_strips(catalogue: Catalogue, features: Sequence[FeatureId]) -> Float[Tensor, "features tiles 3 height width"]:
@@ -62,14 +62,15 @@ def draw_block(scale: str, folder: Path, block: str) -> None:
 
 
 def card(catalogue: Catalogue, feature: FeatureId) -> dict[str, str | int | float]:
-    """What a card says of a feature; caption: of the picture in which it is most active."""
+    """What a card says about a feature; its caption is that of the picture in which it is most active."""
     row, (top, _) = catalogue.row(feature), catalogue.top_pictures(feature)
     says = {"number": feature.feature, "meaning": row.meaning, "score": round(row.score, 3)}
     return says | {"rate": round(row.firing_rate, 5), "caption": catalogue.prompts[top[0]], "top": len(top)}
 
 
 def draw_gallery(scale: str = "pocket", workers: int | None = None) -> Path:
-    """The folder with a folder for each of the scale's blocks, from the cache or drawn now by one process per core.
+    """The gallery, a folder with one folder per block of the scale, from the cache or drawn now by
+    one process per core.
 
     A feature costs some five rows of the U-Net; blocks that a killed run finished are kept.
     """

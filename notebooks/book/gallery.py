@@ -31,12 +31,12 @@ class Block:
 
 def read_gallery(folder: Path) -> list[Block]:
     """The blocks of a drawn gallery, in the order of the forward pass."""
-    found = []
+    blocks = []
     for name in _in_order(folder):
         record = json.loads((folder / name / "features.json").read_text())
         cards = sorted(record["live"], key=lambda card: (-card["score"], card["number"]))
-        found.append(Block(name, cards, record["n_f"] - len(cards)))
-    return found
+        blocks.append(Block(name, cards, record["n_f"] - len(cards)))
+    return blocks
 
 
 def _in_order(folder: Path) -> list[str]:
@@ -45,7 +45,7 @@ def _in_order(folder: Path) -> list[str]:
 
 
 def copy_strips(folder: Path, book: Path) -> int:
-    """Copy the drawn strips below `book`/gallery; the width and height of a tile in pixels."""
+    """Copy the drawn strips below `book`/gallery; returns the width and height of a tile in pixels."""
     for name in _in_order(folder):
         shutil.copytree(folder / name, book / "gallery" / name, ignore=shutil.ignore_patterns("*.json"))
     with Image.open(next(book.glob("gallery/*/*.webp"))) as strip:
@@ -56,7 +56,7 @@ def copy_strips(folder: Path, book: Path) -> int:
 
 
 def entries_of(block: Block) -> list[Entry]:
-    """What the search knows of a block's features."""
+    """The search index's entries for a block's features."""
     page = f"Features of {block.name}"
     return [
         Entry(

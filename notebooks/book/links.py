@@ -1,4 +1,4 @@
-"""Where the repository's files are in the book: a link of a notebook or a README becomes a link of a page."""
+"""Where the repository's files are in the book: links of notebooks and READMEs become links of pages."""
 
 import posixpath
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from bs4 import BeautifulSoup
 class Links:
     """Rewrites links; remembers the files that they lead to, which the book then holds at the same place.
 
-    root: of the repository. pages: the book's page of every file that has one, as {"notebooks/04_transfer.ipynb":
+    root: the repository's folder. pages: by file the book's page, such as {"notebooks/04_transfer.ipynb":
     "04_transfer.html"}; all pages lie in the book's own folder.
     """
 
@@ -29,12 +29,12 @@ class Links:
         if parts.scheme or not parts.path:
             return link
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), unquote(parts.path)))
-        found = self.pages.get(target) or ("downloads.html" if (self.root / target).is_dir() else "")
-        if not found:
+        page = self.pages.get(target) or ("downloads.html" if (self.root / target).is_dir() else "")
+        if not page:
             if target.startswith("..") or not (self.root / target).is_file():
                 raise ValueError(f"{source}: its link {link!r} leads to no file of the repository")
             self.wanted.add(target)
-        return (found or target) + (f"#{parts.fragment}" if parts.fragment else "")
+        return (page or target) + (f"#{parts.fragment}" if parts.fragment else "")
 
     def rewrite(self, soup: BeautifulSoup, source: str) -> None:
         """Rewrite all links and images of what `source` was rendered to."""

@@ -21,7 +21,7 @@ class Page:
 
 
 class Writer:
-    """Writes pages into the folder `book`. parts: the contents, by part; also the order of reading."""
+    """Writes pages into the folder `book`. parts: the contents by part, which is also the order of reading."""
 
     def __init__(self, book: Path, title: str, parts: Sequence[tuple[str, Sequence[Page]]]):
         self.book = book
@@ -31,14 +31,14 @@ class Writer:
         self._env.filters |= {"slug": slug, "first_word": lambda text: text.split()[0]}
         self._env.globals |= {"book": title, "parts": parts}
 
-    def write(self, template: str, page: str, title: str, **told: Any) -> None:
+    def write(self, template: str, page: str, title: str, **content: Any) -> None:
         """Write one page. Raises KeyError for a page that is not in the contents."""
-        places = {each.page: place for place, each in enumerate(self._order)}
+        places = {listed.page: place for place, listed in enumerate(self._order)}
         at = places[page]
         before = self._order[at - 1] if at else None
         after = self._order[at + 1] if at + 1 < len(self._order) else None
         common: Mapping[str, Any] = {"claim": "", "here": page, "title": title, "before": before, "after": after}
-        html = self._env.get_template(f"{template}.html.j2").render(**{**common, "kind": template, **told})
+        html = self._env.get_template(f"{template}.html.j2").render(**{**common, "kind": template, **content})
         (self.book / page).write_text(html)
 
 

@@ -19,8 +19,7 @@ KINDS = {"png": "PNG", "pdf": "PDF", "json": "record"}
 
 
 def take_out(notebook: nbformat.NotebookNode, stem: str, book: Path) -> None:
-    """Mark every picture of a notebook with the name of its figure and its file below `book`;
-    `finish_figures` reads it.
+    """Mark every picture of a notebook with its figure's name and its file below `book`, for `finish_figures`.
 
     A cell's picture is the figure that it saves. A figure that the next code cell finishes and saves is shown as saved:
     what Jupyter showed was not finished. A picture that nobody saves becomes a file of its own.
@@ -40,8 +39,8 @@ def take_out(notebook: nbformat.NotebookNode, stem: str, book: Path) -> None:
             output.metadata.update(book_name=name, book_file=file)
         for output in cell.outputs:
             # The printed paths of a saved figure: its caption has them as links.
-            told = output.get("data", {}).get("text/plain", "")
-            output.setdefault("metadata", {})["book_hidden"] = told.endswith(".png|pdf|json")
+            printed = output.get("data", {}).get("text/plain", "")
+            output.setdefault("metadata", {})["book_hidden"] = printed.endswith(".png|pdf|json")
 
 
 def _pictures(cell: nbformat.NotebookNode) -> Iterator[nbformat.NotebookNode]:
@@ -49,9 +48,10 @@ def _pictures(cell: nbformat.NotebookNode) -> Iterator[nbformat.NotebookNode]:
 
 
 def finish_figures(soup: BeautifulSoup, book: Path, titles: Mapping[str, str]) -> dict[str, str]:
-    """Fill the marked figures: the picture with its alt text, a link that enlarges it, and links to its files.
+    """Complete the marked figures: the picture with its alt text, a link that enlarges it, and links to its files.
 
-    titles: of the artefact of "04_transfer/figure3", as figures/index.json has them. Gives the alt texts of these.
+    titles: by figure ("04_transfer/figure3") its artefact's title in figures/index.json. Returns
+    the alt texts by figure.
     """
     alts = {}
     for figure in soup.select("figure[data-file]"):
@@ -71,11 +71,11 @@ def finish_figures(soup: BeautifulSoup, book: Path, titles: Mapping[str, str]) -
 
 
 def describe(figure: Tag, title: str) -> str:
-    """Alt text: the artefact's title and the first sentences of what the prose says we see; else of its section."""
+    """Alt text: the artefact's title, and the first sentences of "What we see" or else the section's heading."""
     seen = _what_we_see(figure)
     heading = figure.find_previous(["h1", "h2", "h3"])
-    told = shortened(seen, _ALT_LENGTH) if seen else f"Figure of section {text_of(heading)}." if heading else "Figure."
-    return f"{title}. {told}" if title else told
+    text = shortened(seen, _ALT_LENGTH) if seen else f"Figure of section {text_of(heading)}." if heading else "Figure."
+    return f"{title}. {text}" if title else text
 
 
 def _what_we_see(figure: Tag) -> str:
@@ -91,10 +91,10 @@ def _what_we_see(figure: Tag) -> str:
 def _caption(soup: BeautifulSoup, title: str, file: Path, book: Path) -> Tag:
     caption = soup.new_tag("figcaption")
     caption.append(f"{title} " if title else "")
-    for kind, told in KINDS.items():
+    for kind, name in KINDS.items():
         if (book / file).with_suffix(f".{kind}").is_file():
             link = soup.new_tag("a", attrs={"href": str(file.with_suffix(f".{kind}"))})
-            link.string = told
+            link.string = name
             caption.append(link)
             caption.append(" ")
     return caption

@@ -20,13 +20,12 @@ class Section(NamedTuple):
 
 
 def render(markdown: str, source: str, links: Links) -> BeautifulSoup:
-    """The HTML of the markdown that stands in the file `source`."""
+    """The HTML of markdown from the file `source`."""
     return finish(markdown2html(markdown), source, links)
 
 
 def finish(html: str, source: str, links: Links) -> BeautifulSoup:
-    """Rendered HTML with the book's links, an id at each heading, boxes around what may be
-    wide, pictures to enlarge."""
+    """Rendered HTML with the book's links, ids at headings, boxes around what may be wide, and pictures to enlarge."""
     soup = BeautifulSoup(html, "html.parser")
     for element in soup.select("style, script, a.anchor-link"):
         element.decompose()
@@ -67,14 +66,14 @@ def text_of(element: Tag) -> str:
 
 
 def sections(soup: BeautifulSoup) -> list[Section]:
-    """Of a page: its title with the text before the first heading below it, then each h2 with its text; no code."""
-    found: list[tuple[str, str, list[str]]] = []
+    """The sections of a page: its title with the text below it, then each h2 with its text; code is left out."""
+    collected: list[tuple[str, str, list[str]]] = []
     for element in soup.find_all(["h1", "h2", "h3", "p", "li", "td", "th", "figcaption"]):
         if element.name in ("h1", "h2"):
-            found.append((element["id"], text_of(element), []))
-        elif found and not element.find_parent(["li", "td", "th", "figcaption"]):
-            found[-1][2].append(text_of(element))
-    return [Section(anchor, title, " ".join(parts)) for anchor, title, parts in found]
+            collected.append((element["id"], text_of(element), []))
+        elif collected and not element.find_parent(["li", "td", "th", "figcaption"]):
+            collected[-1][2].append(text_of(element))
+    return [Section(anchor, title, " ".join(parts)) for anchor, title, parts in collected]
 
 
 def sentences(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What figures/ says of the artefacts and their verdicts: nothing here is typed, all is read."""
+"""What figures/ says about the artefacts and their verdicts: nothing here is typed, everything is read."""
 
 import json
 from collections import Counter
@@ -7,24 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-WORDS = ("holds", "fails", "undecided", "reproduced", "close", "not reproduced", "not published", "no verdict")
-"""First words of verdicts (`sae_lib.verdicts.Claim`), in the order in which they are shown."""
+from notebooks.artefacts import records_of
+from sae_lib.companion.verdicts import WORDS
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A verdict of a record, and where it stands."""
+    """A verdict of a record, and the figure that it belongs to."""
 
     figure: str
     """"04_transfer/figure3"."""
     scale: str
     word: str
-    """One of WORDS: without the words that say on which model."""
-    told: str
-    """The whole word, "holds on the pocket model"."""
+    """One of WORDS, without the words that say on which model."""
+    whole_word: str
+    """With these words, such as "holds on the pocket model"."""
     claim: str
     id: str
-    """Of the paper's claim, "C2", or empty."""
+    """The paper's claim, such as "C2", or empty."""
     value: str
     interval: str
     published: str
@@ -48,11 +48,11 @@ def read_index(figures: Path) -> list[dict[str, Any]]:
 
 def titles_of(rows: Iterable[dict[str, Any]]) -> dict[str, str]:
     """By figure ("04_transfer/figure3") the titles of the artefacts that it belongs to."""
-    found: dict[str, list[str]] = {}
+    titles_by_file: dict[str, list[str]] = {}
     for row in rows:
         for file in row["files"]:
-            found.setdefault(file, []).append(f"{row['id']}: {row['title']}")
-    return {file: "; ".join(titles) for file, titles in found.items()}
+            titles_by_file.setdefault(file, []).append(f"{row['id']}: {row['title']}")
+    return {file: "; ".join(titles) for file, titles in titles_by_file.items()}
 
 
 def findings(rows: Iterable[dict[str, Any]], figures: Path) -> list[Finding]:
@@ -61,13 +61,12 @@ def findings(rows: Iterable[dict[str, Any]], figures: Path) -> list[Finding]:
     Raises ValueError for a record that cannot be read.
     """
     files = dict.fromkeys(file for row in rows for file in row["files"])
-    found = []
-    for file in files:
-        folder, name = file.split("/")
-        for scale, path in (("pocket", figures / folder), ("sdxl", figures / folder / "sdxl")):
-            if (record := path / f"{name}.json").is_file():
-                found += [_finding(file, scale, verdict) for verdict in _verdicts(record)]
-    return found
+    return [
+        _finding(file, scale, verdict)
+        for file in files
+        for scale, record in records_of(file, figures)
+        for verdict in _verdicts(record)
+    ]
 
 
 def _verdicts(record: Path) -> list[dict[str, Any]]:
@@ -78,18 +77,18 @@ def _verdicts(record: Path) -> list[dict[str, Any]]:
 
 
 def _finding(figure: str, scale: str, verdict: dict[str, Any]) -> Finding:
-    told = verdict["word"] or "no verdict"
-    word = next((word for word in WORDS if told.startswith(word)), told)
+    whole_word = verdict["word"] or "no verdict"
+    word = next((word for word in WORDS if whole_word.startswith(word)), whole_word)
     low, high = verdict["interval"]
     published = verdict.get("published")
     beside = "" if published is None else f"{published:.3g} ({verdict.get('source', 'no source')})"
     interval = f"{low:.3g} to {high:.3g}"
     claim, id = verdict["claim"], verdict.get("id", "")
-    return Finding(figure, scale, word, told, claim, id, f"{verdict['value']:.3g}", interval, beside)
+    return Finding(figure, scale, word, whole_word, claim, id, f"{verdict['value']:.3g}", interval, beside)
 
 
 def counted(words: Iterable[str]) -> dict[str, int]:
-    """How often each word of WORDS occurs, those that do not left out; the order is that of WORDS."""
+    """How often each word occurs, in the order of WORDS."""
     counts = Counter(words)
     order = sorted(counts, key=lambda word: WORDS.index(word) if word in WORDS else len(WORDS))
     return {word: counts[word] for word in order}

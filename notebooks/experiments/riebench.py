@@ -1,10 +1,10 @@
 """RIEBench's pocket counterpart in full: `python notebooks/experiments/riebench.py`, or `make riebench`.
 
-450 cases by every method, at more settings than notebook 11 has time for; writes
-figures/results/riebench.json. A sweep that was killed goes on from the last cases. Also measures what batching
-saves: a few cases edited one by one, each setting with reference passes and masks of its own. `--small` runs a
-few cases of everything, and writes into the cache. `--choose` edits 27 other cases and prints, of each method,
-the settings that notebook 11 runs (`settings.POCKET_SETTINGS`).
+Edits 450 cases by every method, at more settings than notebook 11 has time for, and writes
+figures/results/riebench.json. A sweep that was killed goes on from the last cases. It also measures what batching
+saves, by editing a few cases one by one, with passes and masks of its own for each setting. `--small` runs a few cases
+of everything and writes into the cache. `--choose` edits 27 other cases and prints the settings of each method that
+notebook 11 runs (`settings.POCKET_SETTINGS`).
 """
 
 import argparse
@@ -26,44 +26,44 @@ from sae_lib.intervals import Interval, bootstrap_interval
 
 COMMAND, SEED = "python notebooks/experiments/riebench.py", 42
 CHOSEN = 3
-"""Settings of each method in notebook 11."""
+"""Number of settings per method in notebook 11."""
 NEURONS = ("neurons", "neurons, corrected")
 
 
 def summarise(sweep: Sweep, blocks: Sequence[str]) -> dict:
-    """Each setting's means with intervals over the cases, overall and by category; SAE's gap to every other
-    method, by the judge."""
+    """The sweep in numbers: each setting's means with intervals over the cases, overall and by category, and the gap of
+    SAE features to every other method, by the judge."""
     settings, categories = {}, {}
-    for setting, told in sweep.scores.items():
-        told = told | {f"gain {of}": sweep.gain(setting, of) for of in ("text", "image")}
+    for setting, scores in sweep.scores.items():
+        scores = scores | {f"gain {of}": sweep.gain(setting, of) for of in ("text", "image")}
         names = ("distance", "gain text", "gain image", "success", "rest", "units", "numbers")
         settings[str(setting)] = {
-            name: _short(bootstrap_interval(told[name], seed=SEED)) for name in names if name in told
+            name: _short(bootstrap_interval(scores[name], seed=SEED)) for name in names if name in scores
         }
         for number, name in CATEGORIES.items():
             rows = sweep.categories == number
-            means = [told[each][rows].mean().item() for each in ("distance", "gain text", "success", "rest")]
+            means = [scores[of][rows].mean().item() for of in ("distance", "gain text", "success", "rest")]
             categories.setdefault(name, {})[str(setting)] = [float(f"{mean:.4g}") for mean in means]
     points = {name: sweep.points(sweep.of_method(name), "judge") for name in METHODS}
     gaps = {
-        name: _short(compare_frontiers(points["SAE"], each, SIDE_EFFECTS, seed=SEED))
-        for name, each in points.items()
+        name: _short(compare_frontiers(points["SAE"], others, SIDE_EFFECTS, seed=SEED))
+        for name, others in points.items()
         if name != "SAE"
     }
     features, *neurons = (Columns.of(sweep, name, "judge") for name in ("SAE", *NEURONS))
     needed = {
-        name: units_needed(features, each, seed=SEED)._asdict() for name, each in zip(NEURONS, neurons, strict=True)
+        name: units_needed(features, others, seed=SEED)._asdict() for name, others in zip(NEURONS, neurons, strict=True)
     }
-    most = max(sweep.of_method("SAE"), key=lambda each: each.units)
+    most = max(sweep.of_method("SAE"), key=lambda setting: setting.units)
     selected = {
         name: {
             block: counts[sweep.categories == number].mean().item() for block, counts in sweep.selected[most].items()
         }
         for number, name in CATEGORIES.items()
     }
-    told = {"blocks": list(blocks), "cases": len(sweep.ids), "failed": sweep.failed, "specks": sweep.specks}
-    told |= {"settings": settings, "gaps": gaps, "units needed": needed, "selected": {str(most): selected}}
-    return told | {"categories": {"columns": ["distance", "gain text", "success", "rest"], **categories}}
+    summary = {"blocks": list(blocks), "cases": len(sweep.ids), "failed": sweep.failed, "specks": sweep.specks}
+    summary |= {"settings": settings, "gaps": gaps, "units needed": needed, "selected": {str(most): selected}}
+    return summary | {"categories": {"columns": ["distance", "gain text", "success", "rest"], **categories}}
 
 
 def _short(interval: Interval) -> list[float]:
@@ -71,26 +71,26 @@ def _short(interval: Interval) -> list[float]:
 
 
 def edit(cases: Sequence[Case], folder: Path) -> None:
-    """Edit the cases at every setting. The artefact's maker: what it reaches is what the sweep hangs on."""
+    """Edit the cases at every setting. This makes the artefact, whose key depends on the code that it reaches."""
     assets = Assets("pocket")
     run_sweep(load_editor(assets, SEED), cases, settings_of(assets, POCKET_SETTINGS_FULL), folder)
 
 
 def sweep_of(cases: Sequence[Case]) -> Sweep:
-    """Of the cases at every setting, from the cache if it is there."""
+    """The sweep of the cases at every setting, from the cache if it is there."""
     inputs = {"cases": [case.id for case in cases], "settings": POCKET_SETTINGS_FULL, "seed": SEED}
     inputs |= {"prompts": [case.editing_prompt for case in cases]}
     return read_sweep(cached("riebench_full", inputs, partial(edit, cases), resumable=True))
 
 
 def choose() -> list[Setting]:
-    """Of each method the settings whose envelope is highest on cases that are not judged, in the
+    """Per method, the settings whose envelope is highest on cases that are not used to judge, in
     units of `POCKET_SETTINGS`."""
     sweep, chosen = sweep_of(pocket_cases(3, seed=1)), []
     units = dict(zip(settings_of(Assets("pocket"), POCKET_SETTINGS_FULL), POCKET_SETTINGS_FULL, strict=True))
     for setting in (*sweep.scores,):
-        told = sweep.scores[setting]
-        print(f"{setting!s:45} success {told['success'].mean():.2f}, rest {told['rest'].mean():.3f}")
+        scores = sweep.scores[setting]
+        print(f"{setting!s:45} success {scores['success'].mean():.2f}, rest {scores['rest'].mean():.3f}")
     for name in METHODS:
         of = sweep.of_method(name)
         points = sweep.points(of, "judge")[:, 1:].mean(0)
@@ -99,7 +99,7 @@ def choose() -> list[Setting]:
 
 
 def saving() -> dict:
-    """Seconds of some cases and settings in batches, and one by one."""
+    """The seconds that some cases and settings take in batches, and one by one."""
     assets, cases = Assets("pocket"), pocket_cases(1)
     editor, settings = load_editor(assets, SEED), settings_of(assets, POCKET_SETTINGS_FULL)[::6]
     with tempfile.TemporaryDirectory() as folder:

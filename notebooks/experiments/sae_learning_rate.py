@@ -1,8 +1,8 @@
-"""Which learning rate the pocket SAEs want: `python notebooks/experiments/sae_learning_rate.py` (some 5
-minutes on two cores).
+"""Which learning rate suits the pocket SAEs: `python notebooks/experiments/sae_learning_rate.py`.
 
-Trains the SAEs of Figure 3 (k = 16, the paper's four blocks) at each rate on the pocket scale's vectors, measures them
-on held-out prompts, and writes figures/results/sae_learning_rate.json, which notebook 03 draws.
+Takes some 5 minutes on two cores. Trains the SAEs of Figure 3 (k = 16, the paper's four blocks) at each rate on
+the pocket scale's vectors, measures them on held-out prompts, and writes figures/results/sae_learning_rate.json,
+which notebook 03 draws.
 """
 
 import argparse
@@ -27,7 +27,7 @@ COMMAND = "python notebooks/experiments/sae_learning_rate.py"
 
 
 def sweep(scale: str, seed: int = 2) -> dict:
-    """Held-out explained variance and the last share of dead features, by block and rate."""
+    """By block and rate, the held-out explained variance and the share of dead features at the end."""
     run, counts = TrainingRun(scale, seed=seed, blocks=PAPER_BLOCKS, kinds=("transfer",)), get_scale(scale)
     pipe = run.load_pipeline()
     stream, configs = run.stream(pipe), run.configs(pipe)

@@ -2,8 +2,8 @@
 
 Trains one SAE for each k, expansion factor, block (the paper's four, of one width) and seed on one-step updates by
 the pocket scale's recipe (a seed is that of the noise, the order and the first weights), measures it on held-out
-prompts, and writes figures/results/sae_sweep.json, which notebook 06 draws. Each seed's SAEs are kept in the cache:
-a run that was killed goes on where it was. `--small` runs a few steps of everything, to see that it works, and
+prompts, and writes figures/results/sae_sweep.json, which notebook 06 draws. Each seed's SAEs are kept in the cache,
+so that a killed run goes on where it was. `--small` runs a few steps of everything, to see that it works, and
 writes into the cache.
 """
 
@@ -11,6 +11,8 @@ import argparse
 import time
 from dataclasses import asdict, replace
 from functools import partial
+
+from diffusers import StableDiffusionXLPipeline
 
 from sae_lib.cache.artefact import cached
 from sae_lib.cache.results import result_path, save_result
@@ -25,8 +27,8 @@ KS, EXPANSION_FACTORS, SEEDS = (2, 5, 10, 20, 40), (1 / 2, 1, 2, 4), (0, 1, 2)
 COMMAND = "python notebooks/experiments/sae_sweep.py"
 
 
-def train_and_measure(scale: str, seed: int, pipe) -> dict[str, list[list[float]]]:
-    """Held-out explained variance by block, k and expansion factor, of the SAEs of one seed."""
+def train_and_measure(scale: str, seed: int, pipe: StableDiffusionXLPipeline) -> dict[str, list[list[float]]]:
+    """The held-out explained variance of one seed's SAEs, by block, k and expansion factor."""
     run = TrainingRun(scale, seed=seed, blocks=PAPER_BLOCKS, ks=KS, expansion_factors=EXPANSION_FACTORS)
     stream, configs = run.stream(pipe), run.configs(pipe)
     inputs = {"run": asdict(run), "stream": stream.description, "configs": [asdict(config) for config in configs]}
@@ -60,8 +62,8 @@ def sweep(scale: str) -> dict:
         for block in PAPER_BLOCKS
     }
     axes = {"ks": KS, "expansion_factors": EXPANSION_FACTORS, "seeds": SEEDS}
-    told = {"prompts": counts.train_prompts, "passes": counts.passes, "held_out_prompts": counts.transfer_prompts}
-    return axes | told | {"explained_variance": grid}
+    sizes = {"prompts": counts.train_prompts, "passes": counts.passes, "held_out_prompts": counts.transfer_prompts}
+    return axes | sizes | {"explained_variance": grid}
 
 
 def main() -> None:

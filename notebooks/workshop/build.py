@@ -1,6 +1,6 @@
 """`make workshop`: from each lesson's source its exercise and solution notebooks, and the instructor notes.
 
-python -m notebooks.workshop.build [NAME ...]   all lessons, or those named ("2_topk"); the notes want all
+python -m notebooks.workshop.build [NAME ...]   all lessons, or those named ("2_topk"); the notes need all
 """
 
 import sys
@@ -23,8 +23,10 @@ from sae_lib.cache.artefact import cache_root, write_if_changed
 
 
 def build(lesson: Lesson) -> str:
-    """Writes both versions; one sentence that says what failed, empty if nothing did. A solution that fails
-    leaves what was there."""
+    """Writes both versions; returns one sentence that says what failed, empty if nothing did.
+
+    A solution that fails leaves what was there.
+    """
     executed = cache_root() / "workshop" / f"{lesson.name}.ipynb"
     if failure := execute_notebook(lesson.name, solution_version(lesson), executed, FOLDER).failure:
         return failure
@@ -36,7 +38,7 @@ def build(lesson: Lesson) -> str:
 
 
 def main(names: Sequence[str]) -> int:
-    """The command line; 1 if a lesson failed, 2 for a name that is none."""
+    """The command line; 1 if a lesson failed, 2 for an unknown name."""
     lessons = find_lessons()
     if unknown := sorted(set(names) - {lesson.name for lesson in lessons}):
         print(

@@ -1,7 +1,7 @@
-"""One check an exercise: it asks the learner's function small questions whose answers are known, and
+"""One check per exercise: it asks the learner's function small questions whose answers are known, and
 says *what* is wrong.
 
-Each raises `NotYet` with one sentence, or prints that it found nothing. The typical mistakes of each exercise stand
+A check raises `NotYet` with one sentence, or prints that nothing is wrong. The typical mistakes of an exercise stand
 beside the right answer; `tests/notebooks/test_workshop.py` tries them all.
 """
 
@@ -34,9 +34,9 @@ def update_of(answer: Callable) -> None:
 def to_rows(answer: Callable) -> None:
     maps = _random(2, 5, 3, 4)
     wrong = {
-        "the shape is right, but a row mixes channels and positions: bring the channels to the end first.": maps.reshape(
-            -1, 5
-        ),
+        (
+            "the shape is right, but a row mixes channels and positions: bring the channels to the end first."
+        ): maps.reshape(-1, 5),
         "one picture's rows still stand apart: flatten the batch as well.": to_vectors(maps).unflatten(0, (2, 12)),
         "the rows go column by column: within a picture the height comes before the width.": to_vectors(maps.mT),
     }
@@ -75,12 +75,11 @@ def top_k(answer: Callable) -> None:
     kept = pre.topk(k, dim=-1)
     no_relu = torch.zeros_like(pre).scatter(-1, kept.indices, kept.values)
     by_size = pre.abs().topk(k, dim=-1).indices
+    unsigned = torch.zeros_like(pre).scatter(-1, by_size, pre.gather(-1, by_size).relu())
     wrong = {
         "the ReLU is missing: a kept pre-activation below 0 must become 0.": no_relu,
         "these are the k kept values alone: put them back in their places, in a tensor of zeros.": kept.values.relu(),
-        "the largest are chosen by size without sign: -4 is not among the two largest of 0.5, -4, 3, 1, 2.": torch.zeros_like(
-            pre
-        ).scatter(-1, by_size, pre.gather(-1, by_size).relu()),
+        "the largest are chosen by size without sign: -4 is not among the two largest of 0.5, -4, 3, 1, 2.": unsigned,
         "the k largest of all rows together are kept; wanted the k largest of each row.": torch.where(
             pre >= pre.flatten().topk(k).values[-1], pre, 0
         ).relu(),
@@ -105,15 +104,19 @@ def explained_variance(answer: Callable) -> None:
     error, spread = (x - x_hat).var(0, correction=0), x.var(0, correction=0)
     along = (1 - (x - x_hat).var(1, correction=0) / x.var(1, correction=0)).mean()
     wrong = {
-        "it sums the variances over the dimensions before it divides; wanted a quotient for each dimension, then their mean.": 1
-        - error.sum() / spread.sum(),
+        (
+            "it sums the variances over the dimensions before it divides; "
+            "wanted a quotient for each dimension, then their mean."
+        ): 1 - error.sum() / spread.sum(),
         "this is the share that is lost: take it from 1.": (error / spread).mean(),
         "it takes variances over the dimensions of a row; wanted them over the rows, axis 0.": along,
         "the two arguments of the division are swapped: divide by the variance of x, not of its reconstruction.": (
             1 - error / x_hat.var(0, correction=0)
         ).mean(),
     }
-    expect(answer, (x, x_hat), (1 - error / spread).mean().item(), {key: each.item() for key, each in wrong.items()})
+    expect(
+        answer, (x, x_hat), (1 - error / spread).mean().item(), {says: value.item() for says, value in wrong.items()}
+    )
     passed(answer, "the authors' training metric.")
 
 
@@ -179,7 +182,10 @@ def best_by_chance(answer: Callable, score: Callable) -> None:
     as_it_was, own_cells = ask(score, activations, present, among), ask(score, activations, present[order], among)
     back = order.argsort()
     wrong = {
-        "nothing was shuffled, or both alike: give present[order] and among[order], and the activations as they are.": as_it_was.max(),
+        (
+            "nothing was shuffled, or both alike: "
+            "give present[order] and among[order], and the activations as they are."
+        ): as_it_was.max(),
         "`among` belongs to the truth as well: shuffle it by the same order.": own_cells.max(),
         "`present` belongs to the truth as well: shuffle it by the same order.": ask(
             score, activations, present, among[order]

@@ -1,4 +1,4 @@
-"""What every lesson uses: how it starts, a row of pictures, and `ask`, which calls a learner's function
+"""What every lesson uses: its start, a row of pictures, and `ask`, which calls a learner's function
 and says what is wrong."""
 
 import _thread
@@ -26,21 +26,21 @@ from sae_lib.companion import use_house_style
 from sae_lib.models import seed_everything, set_up_torch, silence_progress_bars
 
 SECONDS = 5.0
-"""An answer that takes longer is stopped: each takes milliseconds when it is right."""
+"""Seconds after which an answer is stopped; a right one takes milliseconds."""
 
 MEMORY_GB = 1.5
-"""Free memory that a lesson needs, JupyterLab and a browser not counted (measured: at most 1.4 GB)."""
+"""Free memory that a lesson needs, without JupyterLab and a browser (measured: at most 1.4 GB)."""
 
 
 class NotYet(Exception):
-    """What a check says of an answer that is not right yet: one sentence, shown without a traceback."""
+    """What a check says about an answer that is not right yet: one sentence, shown without a traceback."""
 
     def _render_traceback_(self) -> list[str]:
         return [f"Not yet. {self}"]
 
 
 def start() -> None:
-    """Seeds, one thread, quiet progress bars, the house style; a sentence about what would spoil the
+    """Sets the seeds, one thread, quiet progress bars and the house style; says what would spoil the
     lesson on this laptop."""
     seed_everything(0)
     set_up_torch("pocket")
@@ -50,15 +50,15 @@ def start() -> None:
     memory = psutil.virtual_memory()
     if memory.available < MEMORY_GB * 1e9:
         print(
-            f"This laptop has {memory.available / 1e9:.1f} GB of its {memory.total / 1e9:.0f} GB of memory free and a lesson "
-            f"needs {MEMORY_GB}: close other programs and other notebooks (Kernel, Shut Down All Kernels)."
+            f"This laptop has {memory.available / 1e9:.1f} GB of its {memory.total / 1e9:.0f} GB of memory free "
+            f"and a lesson needs {MEMORY_GB}: close other programs and other notebooks (Kernel, Shut Down All Kernels)."
         )
     if not os.access(".", os.W_OK):
         print("This folder cannot be written, so your answers will not be saved: copy it to where you may write.")
 
 
 def show(pictures: Sequence[Tensor], titles: Sequence[str]) -> None:
-    """A row of pictures `[3, 64, 64]` in [0, 1], each pixel two by two, a title above each."""
+    """Shows a row of pictures `[3, 64, 64]` in [0, 1] under their titles, at twice their size."""
     side, gap, head = 2 * pictures[0].shape[-1], 8, 22
     sheet = Image.new("RGB", (len(pictures) * (side + gap) - gap, side + head), "white")
     for place, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
@@ -72,7 +72,7 @@ def show(pictures: Sequence[Tensor], titles: Sequence[str]) -> None:
 
 
 class _Heard(io.TextIOBase):
-    """Takes what is printed and keeps its beginning: an endless loop that prints fills no memory."""
+    """Takes what is printed and keeps its beginning, so that an endless loop that prints fills no memory."""
 
     def __init__(self):
         self.text, self.lines = "", 0
@@ -90,9 +90,9 @@ class _Heard(io.TextIOBase):
 
 
 def ask(function: Callable, *arguments: Any) -> Any:
-    """What a learner's function gives for copies of the arguments.
+    """What a learner's function returns for copies of the arguments.
 
-    Raises NotYet if it is no function, is not written yet, takes longer than SECONDS, raises, gives nothing, or
+    Raises NotYet if it is not a function, is not written yet, takes longer than SECONDS, raises, returns nothing, or
     changes what it was given.
     """
     if not callable(function):
@@ -106,7 +106,8 @@ def ask(function: Callable, *arguments: Any) -> Any:
     for before, after in zip(arguments, given, strict=True):
         if isinstance(before, Tensor) and not torch.equal(before, after):
             raise NotYet(
-                f"{name} changes the tensor that it was given: make a new one (`x = x - b`, not `x -= b` or `x[...] = `)."
+                f"{name} changes the tensor that it was given: "
+                "make a new one (`x = x - b`, not `x -= b` or `x[...] = `)."
             )
     return result
 
@@ -158,7 +159,7 @@ def expect(function: Callable, arguments: Sequence[Any], wanted: Any, known: Map
 
 
 def _several(got: Any, count: int) -> Any:
-    """A list or a tensor of as many values as are wanted does as well as a tuple."""
+    """The values that were got: a list or a tensor of the wanted number of values counts as a tuple."""
     right = isinstance(got, list | Tensor) and (not isinstance(got, Tensor) or got.ndim > 0) and len(got) == count
     return tuple(got) if right else got
 
@@ -199,8 +200,8 @@ def _expect_tensor(name: str, got: Any, wanted: Tensor) -> None:
         raise NotYet(f"{name} gives {_described(got)}; wanted a tensor.")
     if got.device != wanted.device:
         raise NotYet(
-            f"{name} gives a tensor on the device {got.device}; wanted {wanted.device}, as the input is: make it from the "
-            "input (`x.new_zeros(...)`) or with `device=x.device`."
+            f"{name} gives a tensor on the device {got.device}; wanted {wanted.device}, as the input is: "
+            "make it from the input (`x.new_zeros(...)`) or with `device=x.device`."
         )
     if got.shape != wanted.shape:
         raise NotYet(f"{name} gives a tensor of shape {list(got.shape)}; wanted {list(wanted.shape)}.")
@@ -224,5 +225,5 @@ def _described(value: Any) -> str:
 
 
 def passed(function: Callable, says: str) -> None:
-    """What a check prints when it has found nothing wrong."""
+    """Prints that a check found nothing wrong."""
     print(f"✓ {function.__name__}: {says}")

@@ -1,4 +1,4 @@
-"""A lesson's one source, and what is made of it: the exercise and the solution version, and what a learner would hear.
+"""A lesson's one source, and what is made of it: the exercise, the solution, and what a learner would hear.
 
 Tags of the source's cells: `exercise` (its solution stands between two marks), `check`, `hint`, `mistake`
 (a typical wrong answer, whose first line says what the check must say of it) and `instructor`. The last two
@@ -39,7 +39,7 @@ class Mistake(NamedTuple):
 
 @dataclass(frozen=True)
 class Lesson:
-    """One source, read."""
+    """A lesson, as read from its source."""
 
     path: Path
     cells: list[nbformat.NotebookNode]
@@ -59,25 +59,25 @@ class Lesson:
         """The time box."""
         return int(re.search(r"\*\*Time:\*\* (\d+) minutes", self.cells[0].source)[1])
 
-    def told(self, lead: str) -> str:
-        """The sentence of the first cell that starts in bold with `lead`, without it: "You will be able to"."""
-        found = re.search(rf"\*\*{lead}\*\* (.+?)(?:\*\*|\n\n|\Z)", self.cells[0].source, re.DOTALL)
-        return " ".join(found[1].split())
+    def says_after(self, lead: str) -> str:
+        """The sentence of the first cell after a bold `lead`, such as "You will be able to"."""
+        match = re.search(rf"\*\*{lead}\*\* (.+?)(?:\*\*|\n\n|\Z)", self.cells[0].source, re.DOTALL)
+        return " ".join(match[1].split())
 
     @property
     def notes(self) -> str:
-        """What only the teacher reads."""
+        """The cells that only the teacher reads."""
         return "\n\n".join(cell.source for cell in self.cells if _is(cell, "instructor"))
 
     @property
     def mistakes(self) -> dict[str, list[Mistake]]:
-        """By the exercise's function."""
-        found: dict[str, list[Mistake]] = {function_of(cell): [] for cell in self.cells if _is(cell, "exercise")}
+        """By the exercise's function, its typical wrong answers."""
+        by_function: dict[str, list[Mistake]] = {function_of(cell): [] for cell in self.cells if _is(cell, "exercise")}
         for cell in self.cells:
             if _is(cell, "mistake"):
                 says, code = _SAYS.match(cell.source), _SAYS.sub("", cell.source, count=1)
-                found[function_of(cell)].append(Mistake(says[1], code))
-        return found
+                by_function[function_of(cell)].append(Mistake(says[1], code))
+        return by_function
 
 
 def find_lessons() -> list[Lesson]:
@@ -96,7 +96,7 @@ def _is(cell: nbformat.NotebookNode, tag: str) -> bool:
 
 
 def exercise_version(lesson: Lesson) -> nbformat.NotebookNode:
-    """For the learner: solutions taken out and folded below each check, hints folded."""
+    """The version for the learner: solutions are folded below each check, and hints are folded."""
     cells, solution = [], None
     for cell in lesson.cells:
         if _is(cell, "mistake") or _is(cell, "instructor"):
@@ -115,7 +115,7 @@ def exercise_version(lesson: Lesson) -> nbformat.NotebookNode:
 
 
 def solution_version(lesson: Lesson) -> nbformat.NotebookNode:
-    """For the teacher, and for whoever reads without running: every exercise solved."""
+    """The version for the teacher, and for those who read without running: every exercise is solved."""
     left_out = ("mistake", "instructor", "hint")
     cells = [cell for cell in lesson.cells if not any(_is(cell, tag) for tag in left_out)]
     return _notebook([_like(cell, without_marks(cell.source)) if _is(cell, "exercise") else cell for cell in cells])
@@ -136,7 +136,7 @@ def _folded(title: str, text: str, tag: str) -> nbformat.NotebookNode:
 
 
 def _notebook(cells: list[nbformat.NotebookNode]) -> nbformat.NotebookNode:
-    """With ids that depend on the text alone."""
+    """A notebook of these cells, with ids that depend on the text alone."""
     notebook = nbformat.v4.new_notebook(metadata=METADATA)
     for number, cell in enumerate(cells):
         new = nbformat.from_dict(dict(cell))
@@ -150,10 +150,10 @@ class Heard(NamedTuple):
 
     exercise: str
     before: str
-    """Of the cell as the learner gets it."""
+    """What it said about the cell as the learner gets it."""
     of_mistakes: list[str]
     after: str
-    """Of the folded solution, put in."""
+    """What it said about the folded solution, put in."""
 
 
 def play(lesson: Lesson) -> Iterator[Heard]:
@@ -191,15 +191,15 @@ def _said(code: str, check: str, namespace: dict) -> str:
 
 
 def _execute(code: str, namespace: dict) -> None:
-    """As a cell: with its lines known to tracebacks."""
+    """Executes code as a cell, so that tracebacks know its lines."""
     file = f"<cell {hashlib.sha256(code.encode()).hexdigest()[:8]}>"
     linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
     exec(compile(code, file, "exec"), namespace)  # noqa: S102 (our own lessons)
 
 
 def instructor_notes(lessons: list[Lesson], heard: dict[str, list[Heard]]) -> str:
-    """The teacher's page: a timetable, and of each lesson its goals, what goes wrong and what the check
-    then says, what to skip."""
+    """The teacher's page: a timetable, and per lesson its goals, the common mistakes with what the check
+    says, and what to skip."""
     lines = [INTRODUCTION, "", "## Timetable", "", "| from | minutes | |", "|---|---|---|"]
     at = 0
     for title, minutes in timetable(lessons):
@@ -208,9 +208,9 @@ def instructor_notes(lessons: list[Lesson], heard: dict[str, list[Heard]]) -> st
     lines.append(f"| {at // 60}:{at % 60:02} | | end |")
     for lesson in lessons:
         lines += ["", f"## {lesson.title} ({lesson.minutes} minutes)", ""]
-        lines += [f"**Goals.** Learners will be able to {lesson.told('You will be able to')}", ""]
+        lines += [f"**Goals.** Learners will be able to {lesson.says_after('You will be able to')}", ""]
         lines += [
-            f"**Prerequisites.** {lesson.told('You need')}",
+            f"**Prerequisites.** {lesson.says_after('You need')}",
             "",
             lesson.notes,
             "",
@@ -222,8 +222,8 @@ def instructor_notes(lessons: list[Lesson], heard: dict[str, list[Heard]]) -> st
             bodies = [_body(mistake.code) for mistake in lesson.mistakes[each.exercise]]
             last = [body[-1] for body in bodies]
             for body, sentence in zip(bodies, each.of_mistakes, strict=True):
-                told = "; ".join(body) if last.count(body[-1]) > 1 else body[-1]
-                lines.append(f"  - `{told}`: {sentence.removeprefix(f'{each.exercise}: ')}")
+                wrong = "; ".join(body) if last.count(body[-1]) > 1 else body[-1]
+                lines.append(f"  - `{wrong}`: {sentence.removeprefix(f'{each.exercise}: ')}")
     return "\n".join(lines) + "\n"
 
 
@@ -233,7 +233,7 @@ def _body(code: str) -> list[str]:
 
 
 def timetable(lessons: list[Lesson]) -> list[tuple[str, int]]:
-    """What happens, and for how many minutes."""
+    """The parts of the day, with their minutes."""
     parts = [("Welcome; everybody opens lesson 1 and runs its first cell", 5)]
     for number, lesson in enumerate(lessons, 1):
         parts.append((lesson.title, lesson.minutes))
@@ -246,9 +246,10 @@ INTRODUCTION = """# Instructor notes
 
 Written by `make workshop` from the lessons' sources: what the checks say was heard from the checks themselves.
 
-Three hours, on laptops without internet. Install from the kit (`make workshop-kit`, its START.md) before the day; a laptop that
-has run lesson 1's first cell is ready. Pairs work well: one types, both think. Lessons need no other lesson's results, so whoever
-is stuck unfolds the solution, copies it into the exercise's cell and goes on. Each lesson ends with tasks for the fast.
+Three hours, on laptops without internet. Install from the kit (`make workshop-kit`, its START.md) before the day; a
+laptop that has run lesson 1's first cell is ready. Pairs work well: one types, both think. Lessons need no other
+lesson's results, so whoever is stuck unfolds the solution, copies it into the exercise's cell and goes on. Each lesson
+ends with tasks for the fast.
 
-If you are late, skip whole exercises (each lesson says which), never the pictures after them: they are what is talked about. Lessons 1 to 3
-and 5 make a workshop of two hours."""
+If you are late, skip whole exercises (each lesson says which), never the pictures after them: they are what is talked
+about. Lessons 1 to 3 and 5 make a workshop of two hours."""

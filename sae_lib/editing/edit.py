@@ -142,7 +142,7 @@ def _judge(editor: Editor, pictures: Tensor) -> list:
     return judge_images(editor.judge, pictures)
 
 
-def _edit(cases: Sequence[Case], editor: Editor, settings: Sequence[Setting]) -> dict:
+def edit_cases(cases: Sequence[Case], editor: Editor, settings: Sequence[Setting]) -> dict:
     """The sweep over some cases, in the form of its file."""
     neurons = any(METHODS[setting.method].basis == "neurons" for setting in settings)
     ready, failed, specks = prepare(editor, cases, neurons)

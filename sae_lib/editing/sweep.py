@@ -12,7 +12,7 @@ from torch import Tensor
 from sae_lib.assets import Assets
 from sae_lib.cache.artefact import cached, write_if_changed
 from sae_lib.editing.cases import Case
-from sae_lib.editing.edit import Editor, _edit, load_editor
+from sae_lib.editing.edit import Editor, edit_cases, load_editor
 from sae_lib.editing.settings import ORIGINAL, READINGS, REFERENCES, Setting
 
 
@@ -26,7 +26,7 @@ def run_sweep(editor: Editor, cases: Sequence[Case], settings: Sequence[Setting]
     for start in range(0, len(cases), editor.at_once):
         path = folder / f"cases_{start:05}.json"
         if not path.is_file():
-            part = _edit(cases[start : start + editor.at_once], editor, settings)
+            part = edit_cases(cases[start : start + editor.at_once], editor, settings)
             write_if_changed(path, json.dumps(part).encode())
     return read_sweep(folder)
 

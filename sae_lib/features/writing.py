@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -379,9 +379,8 @@ def draw_icons(
 def places_to_write(later: Reading, trials: Trials, model: str = MODELS[0]) -> list[Float[Tensor, "_ _"] | None]:
     """Per trial, the mask at the block's grid in which the feature is turned on.
 
-    It covers the cells where the judge sees an object in the model's own unedited picture; for the families of AROUND
-    the other cells. None is the whole picture: for the families of EVERYWHERE, where no cell or all cells would be
-    left, and where nothing knows the truth.
+    It is that of `cells_to_write`, by the objects that the judge sees in the model's own unedited picture. None is the
+    whole picture, also where nothing knows the truth.
     """
     if not later.assets.known:
         return [None] * len(trials.rows)
@@ -394,11 +393,18 @@ def places_to_write(later: Reading, trials: Trials, model: str = MODELS[0]) -> l
         truths = judge_and_truth(later.assets.judge, later.unedited(model, rows.tolist()), grids)[1]
     objects, masks = {side: objects_in(truth) for side, truth in truths.items()}, []
     for target, row in zip(trials.chosen, place.tolist(), strict=True):
-        there, family = objects[later.assets.grid(target.id.block)][row], families[target.value]
-        there = ~there if family in AROUND else there
-        everywhere = family in EVERYWHERE or there.all() or not there.any()
-        masks.append(None if everywhere else there.float())
+        masks.append(cells_to_write(families[target.value], objects[later.assets.grid(target.id.block)][row]))
     return masks
+
+
+def cells_to_write(family: str, objects: Bool[Tensor, "side side"]) -> Float[Tensor, "side side"] | None:
+    """The mask in which a feature that reads a family's values is turned on: the objects' cells,
+    or all others (AROUND).
+
+    None for the whole picture: for the families of EVERYWHERE, and where no cell would be left.
+    """
+    cells = ~objects if family in AROUND else objects
+    return None if family in EVERYWHERE or not cells.any() else cells.float()
 
 
 def draw_written(

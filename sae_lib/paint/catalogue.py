@@ -1,5 +1,5 @@
-"""All features of some assets' SAEs, to look through: what they mean, how often they fire, what they look
-like, which fit a text."""
+"""All features of some assets' SAEs, for browsing: their meanings, firing rates and pictures,
+and the search by text."""
 
 import re
 from collections import OrderedDict
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae_lib.companion.pictures import lay_over
@@ -27,6 +27,7 @@ from sae_lib.features.writing import (
     Strengths,
     Target,
     Written,
+    cells_to_write,
     choose_strengths,
     draw_changed,
     tried_again,
@@ -39,43 +40,43 @@ from sae_lib.paint.edits import Edit, Layer
 from sae_lib.paint.painter import OnStep, Painter
 
 TOP, BETAS = 4, (-10.0, -5.0, 5.0, 10.0)
-"""Pictures on a card: those in which the feature is most active, and the first of them modulated."""
+"""The pictures on a card: so many in which the feature is most active, and the first of them
+modulated by these betas."""
 
 DEFAULT_STRENGTH = 10.0
-"""In multiples of the mean activation, where nothing says how strongly a block's features are turned on: the
-authors' for painting."""
+"""The strength, in multiples of the mean activation, where none was chosen for a block; the authors paint with it."""
 
 _SHOWN, _KEPT_PANELS = 128, 400
 
 
 class Row(NamedTuple):
-    """What a card says of one feature."""
+    """What a card says about a feature."""
 
     id: FeatureId
     firing_rate: float
     """Share of the positions at which it is active."""
     meaning: str
-    """The attribute value that its map predicts best, "red (colour)"; empty where nothing knows the truth."""
+    """The attribute value that its map predicts best, such as "red (colour)"; empty where nothing knows the truth."""
     score: float
-    """How well it does so on pictures that had no part in the choice: 0 is chance,
-    1 perfect (`meaning.reading_scores`)."""
+    """How well it predicts it in pictures that had no part in the choice: 0 is chance, 1 is
+    perfect; see `meaning.reading_scores`."""
 
 
 class Panel(NamedTuple):
     """The pictures of a card, values in [0, 1]."""
 
     rows: list[int]
-    """The captions' numbers in whose pictures it is most active."""
+    """The numbers of the captions in whose pictures the feature is most active."""
     icons: Float[Tensor, "gammas 3 height width"]
-    """Empty prompt; the block gives out its input and gamma * k times the feature's mean activation."""
+    """Drawn with an empty prompt; the block gives out its input and gamma * k times the feature's mean activation."""
     top: Float[Tensor, "top 3 height width"]
-    """Their pictures, its maps laid over them."""
+    """These captions' pictures under the feature's activation maps."""
     strip: Float[Tensor, "betas 3 height width"]
-    """The first of them modulated."""
+    """The first of these pictures, modulated."""
 
     @property
     def icon(self) -> Float[Tensor, "3 height width"]:
-        """Of the first gamma."""
+        """The icon of the first gamma."""
         return self.icons[0]
 
 
@@ -84,16 +85,16 @@ class Firing(NamedTuple):
 
     id: FeatureId
     strength: float
-    """In multiples of its mean non-zero activation: at the position, or where it is strongest."""
+    """Its activation at the position, or where it is strongest, in multiples of its mean non-zero activation."""
     share: float
-    """Of the picture's positions at which it is active."""
+    """The share of the picture's positions at which it is active."""
 
 
 class Catalogue:
     """The features of a painter's SAEs, by the shared reading of held-out pictures (`Reading`).
 
     What all features need is computed once and kept in the cache; the pictures of a card are drawn when they are asked
-    for. Nothing happens before it is needed, so that a missing model is told of where it is missed.
+    for. Nothing is loaded before it is needed, so an error about a missing model appears where the model is needed.
     """
 
     def __init__(self, painter: Painter):
@@ -112,35 +113,35 @@ class Catalogue:
         return self.reading.prompts
 
     def prepare(self, on_picture: OnStep | None = None) -> Path:
-        """Reads the pictures, if no run before did; the folder of the artefact."""
+        """Reads the pictures, unless the cache has them; returns the artefact's folder."""
         with self.assets.lock:
             return self.reading.make(on_picture)
 
     @cached_property
     def pictures(self) -> Float[Tensor, "pictures 3 height width"]:
-        """Of the captions, at most 128 pixels wide."""
+        """The held-out pictures, at most 128 pixels wide."""
         return _shrunk(self.reading.pictures)
 
     @cached_property
     def rows(self) -> list[Row]:
         """All features, block by block."""
-        known, found = self.assets.known, []
+        known, rows = self.assets.known, []
         names = [f"{value} ({name})" for name, value in attribute_values()] if known else []
         for block in self.assets.blocks:
             rates = self.reading.shares(block).mean(0).tolist()
             if known:
-                value, score, _ = (each.tolist() for each in self.reading.meaning(block))
+                value, score, _ = (numbers.tolist() for numbers in self.reading.meaning(block))
             for number, rate in enumerate(rates):
                 says = (names[value[number]], score[number]) if known and rate else ("", 0.0)
-                found.append(Row(FeatureId(block, number), rate, *says))
-        return found
+                rows.append(Row(FeatureId(block, number), rate, *says))
+        return rows
 
     @cached_property
     def _row_of(self) -> dict[FeatureId, Row]:
         return {row.id: row for row in self.rows}
 
     def row(self, feature: FeatureId) -> Row:
-        """What a card says of it. Raises ValueError for a feature that is not there."""
+        """What a card says about a feature. Raises ValueError for one that is not there."""
         if feature in self._row_of:
             return self._row_of[feature]
         if feature.block not in self.assets.blocks:
@@ -155,22 +156,26 @@ class Catalogue:
 
     @cached_property
     def _top(self) -> dict[str, tuple[Float[Tensor, "top n_f"], Int[Tensor, "top n_f"]]]:
-        """By block, each feature's highest mean activations over the positions of a picture, and in which pictures."""
+        """By block, each feature's highest mean activations over a picture's positions, and the
+        numbers of the pictures."""
         means = {block: self.reading.means(block) for block in self.assets.blocks}
-        return {block: each.topk(min(15, len(each)), dim=0) for block, each in means.items()}
+        return {block: mean.topk(min(15, len(mean)), dim=0) for block, mean in means.items()}
 
     def top_pictures(
         self, feature: FeatureId, count: int = TOP
     ) -> tuple[list[int], Float[Tensor, "pictures height width"]]:
-        """The captions' numbers in whose pictures it is most active, and its maps there, at most 15; those where
-        it is not are left out."""
+        """The numbers of the captions in whose pictures a feature is most active, at most 15, and its maps there.
+
+        Pictures in which it is not active are left out.
+        """
         self.row(feature)
-        means, rows = (each[:count, feature.feature] for each in self._top[feature.block])
+        means, rows = (top[:count, feature.feature] for top in self._top[feature.block])
         rows = rows[means > 0].tolist()
         return rows, self.reading.maps(*feature, rows)
 
     def panel(self, feature: FeatureId) -> Panel:
-        """The pictures of its card; the last ones are kept. Raises ValueError for a feature that never fired."""
+        """The pictures of a feature's card; the last ones are kept. Raises ValueError for a
+        feature that never fired."""
         if feature not in self._panels:
             (self._panels[feature],) = self.panels([feature])
             while len(self._panels) > _KEPT_PANELS:
@@ -184,30 +189,30 @@ class Catalogue:
         gammas: Sequence[float] = (1.0,),
         top: int = TOP,
     ) -> list[Panel]:
-        """The pictures of some features' cards, in their order; those of a block are drawn together. A figure may ask
-        for other betas (modulation), gammas (icons) and numbers of top pictures.
+        """The pictures of some features' cards, in their order; those of a block are drawn together.
 
-        Raises ValueError for a feature that never fired.
+        betas: of the modulation. gammas: of the icons. top: how many top pictures. Raises ValueError for a
+        feature that never fired.
         """
         shown = {feature: self.top_pictures(feature, top) for feature in features}
         for feature, (rows, _) in shown.items():
             if not rows:
                 raise ValueError(f"{feature} is active in none of the {len(self.prompts)} pictures.")
-        full = [self.painter.amount(each, float(self.assets.saes()[each.block].k)) for each in shown]
-        of_icons, of_strips = ([each for each in shown for _ in amounts] for amounts in (gammas, betas))
+        full = [self.painter.amount(feature, float(self.assets.saes()[feature.block].k)) for feature in shown]
+        of_icons, of_strips = ([feature for feature in shown for _ in amounts] for amounts in (gammas, betas))
         alone = [gamma * amount for amount in full for gamma in gammas]
         empty = [""] * len(alone), [0] * len(alone)
         icons = draw_changed(self.assets, replace_with_feature, of_icons, alone, *empty, turn=self._turn)
         first = [rows[0] for rows, _ in shown.values() for _ in betas]
         asked = [self.prompts[row] for row in first], self.reading.noise(first)
         strips = draw_changed(self.assets, modulate, of_strips, [*betas] * len(shown), *asked, turn=self._turn)
-        parts = (_shrunk(each).unflatten(0, (len(shown), -1)) for each in (icons, strips))
+        parts = (_shrunk(drawn).unflatten(0, (len(shown), -1)) for drawn in (icons, strips))
         pictures = dict(zip(shown, zip(*parts, strict=True), strict=True))
         return [Panel(shown[f][0], pictures[f][0], self._laid_over(*shown[f]), pictures[f][1]) for f in features]
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """A stroke in a painter goes first."""
+        """The models, after all strokes that a painter wants to draw."""
         self.painter.give_way()
         with self.assets.lock:
             yield
@@ -215,32 +220,37 @@ class Catalogue:
     def _laid_over(
         self, rows: Sequence[int], maps: Float[Tensor, "pictures rows columns"]
     ) -> Float[Tensor, "pictures 3 height width"]:
-        return torch.stack([lay_over(self.pictures[row], each) for row, each in zip(rows, maps, strict=True)])
+        return torch.stack(
+            [lay_over(self.pictures[row], activation) for row, activation in zip(rows, maps, strict=True)]
+        )
 
     def search(self, text: str, limit: int = 40) -> list[FeatureId]:
-        """Features that fit a text: by number ("down.2.1/17", "17"); by block and by words of the meaning, those first
-        that write it (`in_order_of_use`); and by CLIP, which compares the text with their top pictures. Of an empty
-        text all, in the same order."""
+        """Features that fit a text.
+
+        A number ("down.2.1/17", "17") finds the features of that number. Other texts find features by block and by the
+        words of their meaning (`in_order_of_use`), then by CLIP, which compares the text with their top pictures. An
+        empty text finds all features.
+        """
         if numbered := re.fullmatch(r"(?:([\w.]+)/)?(\d+)", text.strip()):
             block, number = numbered[1], int(numbered[2])
             return [row.id for row in self.rows if row.id.feature == number and block in (None, row.id.block)]
         ranked, words = in_order_of_use(self.rows, self.written), text.lower().split()
-        told = [row.id for row in ranked if all(word in f"{row.id} {row.meaning}" for word in words)]
-        found = dict.fromkeys(told[:limit])
-        if words and len(found) < limit:
-            found |= dict.fromkeys(self._like(text, limit - len(found)))
-        return list(found)
+        named = [row.id for row in ranked if all(word in f"{row.id} {row.meaning}" for word in words)]
+        hits = dict.fromkeys(named[:limit])
+        if words and len(hits) < limit:
+            hits |= dict.fromkeys(self._like(text, limit - len(hits)))
+        return list(hits)
 
     def _like(self, text: str, limit: int) -> list[FeatureId]:
         (clip, embedded), fits = self._clip, []
         for block, (means, rows) in self._top.items():
             scores = torch.where(means[0] > 0, search_features(clip.embed_texts([text])[0], embedded, rows.T), 0)
             fits += [(score, FeatureId(block, number)) for number, score in enumerate(scores.tolist()) if score > 0]
-        return [feature for _, feature in sorted(fits, key=lambda each: -each[0])[:limit]]
+        return [feature for _, feature in sorted(fits, key=lambda fit: -fit[0])[:limit]]
 
     @cached_property
     def _clip(self) -> tuple[Clip, Float[Tensor, "pictures dimensions"]]:
-        """CLIP and the pictures as it sees them, from the first search that wants it on."""
+        """CLIP and its embeddings of the pictures, made by the first search that needs them."""
         return self.assets.clip, self.assets.clip.embed_images(self.pictures)
 
     def firing(
@@ -249,13 +259,13 @@ class Catalogue:
         cell: tuple[int, int] | None = None,
         limit: int = 24,
     ) -> list[Firing]:
-        """The features that are active in a picture (`Painter.read`), the highest mean over its positions first; with a
-        cell (row, column) those active there, the strongest first. All in multiples of a feature's mean activation.
+        """The features that are active in a picture, or in one of its cells, the most active first.
 
-        cell: of the finest of the blocks' grids; of a coarser grid the cell that holds it. Raises ValueError for
-        one that is not there.
+        They are ranked by their mean over the picture's positions, or by their activation in the cell, in multiples of
+        their mean activation. read: from `Painter.read`. cell: (row, column) of the finest of the blocks' grids; on a
+        coarser grid the cell that holds it. Raises ValueError for a cell that is not there.
         """
-        found, finest = [], finest_grid(read)
+        active, finest = [], finest_grid(read)
         if cell and not all(0 <= at < finest for at in cell):
             raise ValueError(f"there is no cell {cell}: the finest grid is {finest} x {finest}")
         for block, maps in read.items():
@@ -264,13 +274,12 @@ class Catalogue:
             peak = (maps[:, row, column] if cell else flat.amax(1)) / units
             rank, share = peak if cell else flat.mean(1) / units, (flat > 0).float().mean(1)
             live = ((units > 0) & (rank > 0)).nonzero().flatten().tolist()
-            found += [(rank[i].item(), Firing(FeatureId(block, i), peak[i].item(), share[i].item())) for i in live]
-        return [each for _, each in sorted(found, key=lambda one: -one[0])[:limit]]
+            active += [(rank[i].item(), Firing(FeatureId(block, i), peak[i].item(), share[i].item())) for i in live]
+        return [firing for _, firing in sorted(active, key=lambda ranked: -ranked[0])[:limit]]
 
     @cached_property
     def _tries(self) -> tuple[Strengths, dict[Target, Written]]:
-        """What features wrote when strengths were chosen, and what those wrote that were tried again; of both
-        nothing without a judge."""
+        """What features wrote when strengths were chosen, and when they were tried again; empty without a judge."""
         if not self.assets.known:
             return Strengths({}, {}, {}), {}
         with self.assets.lock:
@@ -283,29 +292,32 @@ class Catalogue:
     def best(self) -> dict[str, Row]:
         """By block, the feature to begin painting with.
 
-        Of the block's best-read features those are tried again that raise the value they read most above another live
-        feature in the same place (`writing.choose_strengths`), all in captions of this reading; the best is the one
-        that then raises its value most above the other, less the other values that come or go for each value that the
-        picture shows. Without a judge: the one that fires most often.
+        It is the first of the block in `writing.tried_again`: among the best-read features that wrote most when the
+        strengths were chosen, the one that gained most when they were tried again (`writing.Written.gain`). Without a
+        judge it is the one that fires most often.
         """
         live = {block: rows for block in self.assets.blocks if (rows := self.live(block))}
         often = {block: max(rows, key=lambda row: row.firing_rate) for block, rows in live.items()}
         gains = reversed(self._tries[1])  # the first of a block stays
-        return often | {each.id.block: self.row(each.id) for each in gains}
+        return often | {target.id.block: self.row(target.id) for target in gains}
 
     @cached_property
     def written(self) -> dict[FeatureId, Written]:
-        """What each feature wrote that was tried as its block's brush: in more captions if it was tried again, else
-        when strengths were chosen. Nothing without a judge."""
+        """What each tried feature wrote: when it was tried again, or else when strengths were chosen.
+
+        Empty without a judge.
+        """
         strengths, again = self._tries
-        return strengths.by_feature | {each.id: found for each, found in again.items()}
+        return strengths.by_feature | {target.id: written for target, written in again.items()}
 
     def strength(self, block: str) -> float:
-        """How strongly a block's features are turned on unless a reader says otherwise: as its best one gained most
-        when tried again, and as the authors do where it gained nothing."""
+        """How strongly a block's features are turned on by default.
+
+        As strongly as its best feature gained most when it was tried again; DEFAULT_STRENGTH where it gained nothing.
+        """
         best = self.best.get(block)
-        found = self.written.get(best.id) if best else None
-        return found.strength if found and found.gain > 0 else DEFAULT_STRENGTH
+        written = self.written.get(best.id) if best else None
+        return written.strength if written and written.gain > 0 else DEFAULT_STRENGTH
 
     def brush(self, row: Row, mask: tuple[tuple[float, ...], ...] | None = None) -> Layer:
         """A feature as a layer, at its block's strength."""
@@ -313,12 +325,12 @@ class Catalogue:
 
     @cached_property
     def first_edit(self) -> Edit:
-        """Where a painter starts: the first held-out caption, and one of the features of `best` in an empty mask.
+        """Where a painter starts: the first held-out caption, and the feature of `best` whose stroke shows
+        most, in an empty mask.
 
-        It is the one whose stroke shows most. Those go first that are brushed over objects, before those that are
-        turned on around them or everywhere; of these those whose value the judge sees afterwards and did not see
-        before; of these the one with the largest change of the picture inside the stroke, less the change outside.
-        Without a judge: the one that, everywhere, changes the picture most.
+        Features that are brushed over objects come before those that are turned on around them or everywhere; then
+        features whose value the judge sees only after the edit; then those with the largest change of the picture
+        inside the stroke, minus the change outside. Without a judge it is the feature that changes the picture most.
         """
         edit = Edit(self.prompts[0])
         plain, grids = self.painter.draw(edit).before, self.painter.grids(edit.model)
@@ -337,35 +349,33 @@ class Catalogue:
         return replace(edit, layers=(self.brush(first, empty),))
 
     def family(self, row: Row) -> str:
-        """The attribute whose value a feature reads."""
+        """The attribute (a family of values) whose value a feature reads."""
         return row.meaning.partition(" (")[2].removesuffix(")")
 
     def where(self, picture: Float[Tensor, "3 height width"], row: Row) -> tuple[tuple[float, ...], ...] | None:
-        """The cells of a feature's block where the judge sees objects, or for a background
-        (`writing.AROUND`) where it sees none; None for everywhere, where no object says where to paint
-        (`writing.EVERYWHERE`), and without a judge."""
-        if not self.assets.known or self.family(row) in EVERYWHERE:
+        """The mask in which to paint with a feature (`writing.cells_to_write`); None for
+        everywhere, and without a judge."""
+        if not self.assets.known:
             return None
-        cells = self.objects(picture, row.id.block)
-        if self.family(row) in AROUND:
-            cells = tuple(tuple(1 - there for there in line) for line in cells)
-        return cells if any(map(any, cells)) else None
+        cells = cells_to_write(self.family(row), self._objects(picture, row.id.block))
+        return None if cells is None else _as_mask(cells)
 
     def objects(self, picture: Float[Tensor, "3 height width"], block: str) -> tuple[tuple[float, ...], ...]:
         """The cells of a block's grid where the judge sees objects; all cells where it sees none."""
+        return _as_mask(self._objects(picture, block))
+
+    def _objects(self, picture: Float[Tensor, "3 height width"], block: str) -> Bool[Tensor, "side side"]:
         side = self.assets.grid(block)
-        _, truths = judge_and_truth(self.assets.judge, picture[None], [side])
-        return tuple(map(tuple, objects_in(truths[side])[0].float().tolist()))
+        return objects_in(judge_and_truth(self.assets.judge, picture[None], [side])[1][side])[0]
 
     def seen(self, row: Row, before: Float[Tensor, "3 height width"], after: Float[Tensor, "3 height width"]) -> bool:
-        """Whether the judge sees the value that a feature reads in the picture after an edit, and did not before."""
+        """Whether the judge sees the value that a feature reads after an edit and did not see it before."""
         if not self.assets.known or not row.meaning:
             return False
         return row.meaning in self.judged(after, row) and row.meaning not in self.judged(before, row)
 
     def judged(self, picture: Float[Tensor, "3 height width"], row: Row) -> list[str]:
-        """The values that the judge sees in a picture, of the family of the value that a feature
-        reads, as in `Row.meaning`."""
+        """The values that the judge sees in a picture, of the family that a feature reads, written as `Row.meaning`."""
         judgements, _ = judge_and_truth(self.assets.judge, picture[None], [])
         there = values_in(judgements)[0].tolist()
         names = [(name, f"{value} ({name})") for name, value in attribute_values()]
@@ -375,24 +385,28 @@ class Catalogue:
 
 
 def in_order_of_use(rows: Iterable[Row], written: Mapping[FeatureId, Written]) -> list[Row]:
-    """Features as somebody who paints should try them, since the best reader may write nothing.
+    """Features in the order in which a painter should try them, since the best reader may write nothing.
 
-    First those that wrote the value they read, by what they gained; then those that were not tried, by how well they
-    read; then, in the same order, those that wrote nothing.
+    First come those that wrote the value they read, by their gain; then those that were not tried, by how well they
+    read; last those that wrote nothing, by how well they read.
     """
 
     def place(row: Row) -> tuple[int, float, float]:
         if row.id not in written:
             return 1, 0.0, -row.score
-        found = written[row.id]
-        return (0, -found.gain, -row.score) if found.rise > 0 else (2, 0.0, -row.score)
+        wrote = written[row.id]
+        return (0, -wrote.gain, -row.score) if wrote.rise > 0 else (2, 0.0, -row.score)
 
     return sorted(rows, key=place)
 
 
+def _as_mask(cells: Tensor) -> tuple[tuple[float, ...], ...]:
+    return tuple(map(tuple, cells.float().tolist()))
+
+
 def finest_grid(maps: Mapping[str, Float[Tensor, "n_f height width"]]) -> int:
-    """Cells along each side of the finest grid among some blocks' maps."""
-    return max(each.shape[-1] for each in maps.values())
+    """The side of the finest grid among some blocks' maps, in cells."""
+    return max(of_block.shape[-1] for of_block in maps.values())
 
 
 def contrast(
@@ -400,7 +414,7 @@ def contrast(
     after: Float[Tensor, "3 height width"],
     mask: Iterable[Iterable[float]] | None = None,
 ) -> float:
-    """Mean absolute change of a colour inside a mask, less that outside; of the whole picture without one."""
+    """The mean absolute change of a colour inside a mask, minus that outside; without a mask, in the whole picture."""
     change = (after - before).abs().mean(0)
     if mask is None:
         return change.mean().item()
@@ -409,7 +423,7 @@ def contrast(
 
 
 def _shrunk(pictures: Float[Tensor, "pictures 3 height width"]) -> Float[Tensor, "pictures 3 _ _"]:
-    """At most _SHOWN pixels wide."""
+    """The pictures, at most _SHOWN pixels wide."""
     if pictures.shape[-1] <= _SHOWN:
         return pictures
     return F.interpolate(pictures, scale_factor=_SHOWN / pictures.shape[-1], mode="area")

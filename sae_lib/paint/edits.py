@@ -1,4 +1,4 @@
-"""An edit as data: layers of features, where and how strong, as JSON."""
+"""An edit as data: layers of features, each with its place and strength; written and read as JSON."""
 
 import math
 from collections.abc import Mapping
@@ -24,7 +24,8 @@ class Layer:
     mask: tuple[tuple[float, ...], ...] | None = None
     """Rows of the block's grid, each cell 0 to 1; None for everywhere."""
     steps: tuple[int, int] | None = None
-    """The first step at which it is on and the first at which it no longer is; None for all. Step 0 is the noisiest."""
+    """The first step at which it is on, and the first at which it is off again; None for all.
+    Step 0 is the noisiest."""
 
     def __post_init__(self):
         if not math.isfinite(self.strength):
@@ -38,13 +39,14 @@ class Layer:
 
     @property
     def mask_tensor(self) -> Float[Tensor, "height width"] | None:
+        """The mask as a tensor."""
         return None if self.mask is None else torch.tensor(self.mask)
 
     def on_grid(self, side: int) -> "Layer":
-        """With the mask brought to another grid, as when its feature is changed for one of another block.
+        """The layer with its mask on another grid, such as after its feature was exchanged for one of another block.
 
-        A cell gets the nearest cell's value; one that covers several cells of the old grid, their highest, so that no
-        thin stroke is lost on the way to a coarser grid.
+        A cell gets the nearest cell's value. On a coarser grid it gets the highest value of the cells that it covers,
+        so that no thin stroke is lost.
         """
         if self.mask is None or (len(self.mask), len(self.mask[0])) == (side, side):
             return self
@@ -60,34 +62,36 @@ class Edit:
     seed: int = 0
     model: str = MODELS[0]
     layers: tuple[Layer, ...] = ()
-    """Added one after the other; none leaves the picture as it is."""
+    """The layers, which are added one after the other; without any, the picture stays as it is."""
 
     def __post_init__(self):
         if self.model not in MODELS:
             raise ValueError(f"unknown model {self.model!r}; choose one of {', '.join(map(repr, MODELS))}")
 
     def to_json(self) -> dict[str, Any]:
-        """As plain lists and dictionaries; `from_json` reads it."""
+        """The edit as plain lists and dictionaries, which `from_json` reads."""
         layers = [
-            {"feature": str(each.feature), "strength": each.strength, "mask": each.mask, "steps": each.steps}
-            for each in self.layers
+            {"feature": str(layer.feature), "strength": layer.strength, "mask": layer.mask, "steps": layer.steps}
+            for layer in self.layers
         ]
         return {"prompt": self.prompt, "seed": self.seed, "model": self.model, "layers": layers}
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> "Edit":
-        """Reads `to_json`'s. Raises ValueError for a field that is missing or of another kind, or a
-        value that is refused."""
+    def from_json(cls, edit: Mapping[str, Any]) -> "Edit":
+        """Reads what `to_json` writes.
+
+        Raises ValueError for a field that is missing or of another kind, and for a value that is refused.
+        """
         try:
             layers = tuple(
                 Layer(
-                    FeatureId.parse(each["feature"]),
-                    float(each["strength"]),
-                    None if each["mask"] is None else tuple(tuple(map(float, row)) for row in each["mask"]),
-                    None if each["steps"] is None else tuple(map(int, each["steps"])),
+                    FeatureId.parse(layer["feature"]),
+                    float(layer["strength"]),
+                    None if layer["mask"] is None else tuple(tuple(map(float, row)) for row in layer["mask"]),
+                    None if layer["steps"] is None else tuple(map(int, layer["steps"])),
                 )
-                for each in told["layers"]
+                for layer in edit["layers"]
             )
-            return cls(str(told["prompt"]), int(told["seed"]), str(told["model"]), layers)
+            return cls(str(edit["prompt"]), int(edit["seed"]), str(edit["model"]), layers)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no edit can be read from this: {error!r}") from error

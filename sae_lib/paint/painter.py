@@ -1,4 +1,4 @@
-"""SAEPaint without its widget: an edit is data, a painter draws it and writes the lines of code that draw the same."""
+"""SAEPaint without its widget: a painter draws edits, and writes the lines of code that draw the same pictures."""
 
 import logging
 import re
@@ -10,6 +10,7 @@ from threading import Condition
 from typing import NamedTuple
 
 import torch
+from diffusers import StableDiffusionXLPipeline
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,7 +26,7 @@ from sae_lib.paint.edits import Edit, Layer
 
 _KEPT_PICTURES = 32
 OnStep = Callable[[int, int], None]
-"""Told before each denoising step how many are done, and of how many. What it raises ends the drawing."""
+"""Called before each denoising step with the number of steps done and of all steps; an exception ends the drawing."""
 
 
 class Drawn(NamedTuple):
@@ -34,13 +35,13 @@ class Drawn(NamedTuple):
     before: Float[Tensor, "3 height width"]
     after: Float[Tensor, "3 height width"]
     notes: tuple[str, ...]
-    """Sentences about what was not as asked: tokens that were cut, words that the model never learnt."""
+    """Sentences about what the model did not read: tokens that were cut, words that it never learnt."""
 
 
 class Painter:
-    """Draws edits with some assets, one at a time however many threads ask.
+    """Draws edits with some assets, one at a time, however many threads ask for them.
 
-    Nothing is loaded before it is needed; what needs a model or an SAE raises whatever loading it raises.
+    Models and SAEs are loaded when they are first needed, and the methods that need them raise what loading raises.
     """
 
     def __init__(self, assets: Assets):
@@ -57,11 +58,11 @@ class Painter:
     def fitted(self, edit: Edit) -> Edit:
         """The edit with each mask on the grid of its feature's block."""
         grids = self.grids(edit.model)
-        layers = tuple(each.on_grid(grids[self._known(each.feature).block]) for each in edit.layers)
+        layers = tuple(layer.on_grid(grids[self._known(layer.feature).block]) for layer in edit.layers)
         return replace(edit, layers=layers)
 
     def amount(self, feature: FeatureId, strength: float) -> float:
-        """A strength in units of activation. Raises ValueError for a feature that is not there, or never fired."""
+        """The strength in units of activation. Raises ValueError for a feature that is not there or never fired."""
         return strength * strength_unit(self.assets.statistics()[self._known(feature).block], feature.feature)
 
     def _known(self, feature: FeatureId) -> FeatureId:
@@ -73,19 +74,19 @@ class Painter:
     def draw(self, edit: Edit, on_step: OnStep | None = None) -> Drawn:
         """The picture without the layers and with them. The last pictures are kept: undoing is exact and costs nothing.
 
-        A drawing that ends early, by an exception of `on_step` or another, leaves no trace.
+        A drawing that an exception ends, such as one of `on_step`, leaves no trace.
 
         Raises ValueError for a feature that is not there, a mask of another grid, or steps that the model has not;
-        MemoryError if the GPU's is too small.
+        MemoryError if the GPU's memory is too small.
         """
         wanted = [replace(edit, layers=()), edit]
         with self._ahead(), self.assets.lock, self._guarded():
-            pictures = {each: self._pictures.get(each) for each in wanted}
-            missing = [each for each, picture in pictures.items() if picture is None]
-            for done, each in enumerate(missing):
-                pictures[each] = self._draw(each, on_step, done, len(missing))
+            pictures = {one: self._pictures.get(one) for one in wanted}
+            missing = [one for one, picture in pictures.items() if picture is None]
+            for done, one in enumerate(missing):
+                pictures[one] = self._draw(one, on_step, done, len(missing))
             self._keep(pictures)
-            return Drawn(*(pictures[each] for each in wanted), self.notes(edit))
+            return Drawn(*(pictures[one] for one in wanted), self.notes(edit))
 
     @contextmanager
     def _ahead(self) -> Iterator[None]:
@@ -99,8 +100,8 @@ class Painter:
                 self._changed.notify_all()
 
     def give_way(self) -> None:
-        """Waits until no edit is being drawn or wants to be: what nobody's stroke waits for, a card
-        say, asks this first."""
+        """Waits until no edit is being drawn or waits to be drawn; called before what is less
+        urgent, such as a card."""
         with self._changed:
             self._changed.wait_for(lambda: not self._asked)
 
@@ -122,17 +123,19 @@ class Painter:
             self._recorded = edit, recording
         return picture
 
-    def _replayed(self, edit: Edit, pipe) -> AbstractContextManager[Recording | None]:
-        """A picture without layers is recorded, and strokes on it are begun where they change something. Not in base,
-        whose many guided steps would take gigabytes at sdxl scale."""
+    def _replayed(self, edit: Edit, pipe: StableDiffusionXLPipeline) -> AbstractContextManager[Recording | None]:
+        """Records a picture without layers, and starts a stroke on a recorded picture where it changes something.
+
+        Not in the base model, whose many guided steps would take gigabytes at sdxl scale.
+        """
         plain = replace(edit, layers=())
         if edit.model == MODELS[2]:
             return nullcontext()
         if edit == plain:
             return record(pipe)
         if self._recorded and self._recorded[0] == plain:
-            first = min(each.steps[0] if each.steps else 0 for each in edit.layers)
-            return replay(pipe, self._recorded[1], [each.feature.block for each in edit.layers], first)
+            first = min(layer.steps[0] if layer.steps else 0 for layer in edit.layers)
+            return replay(pipe, self._recorded[1], [layer.feature.block for layer in edit.layers], first)
         return nullcontext()
 
     def _intervention(self, layer: Layer, name: str) -> Intervention:
@@ -140,14 +143,14 @@ class Painter:
         side = self.assets.grid(block, name)
         if layer.mask is not None and (len(layer.mask), len(layer.mask[0])) != (side, side):
             raise ValueError(
-                f"{layer.feature}: its mask has {len(layer.mask)} x {len(layer.mask[0])} cells and the grid of {block} has "
-                f"{side} x {side}; `Layer.on_grid({side})` brings it there"
+                f"{layer.feature}: its mask has {len(layer.mask)} x {len(layer.mask[0])} cells and the grid of {block} "
+                f"has {side} x {side}; `Layer.on_grid({side})` brings it there"
             )
         fn = add_features(self.assets.saes()[block], number, amount, layer.mask_tensor)
         return during(fn, *layer.steps) if layer.steps else fn
 
     def _keep(self, pictures: Mapping[Edit, Tensor]) -> None:
-        """As the newest; the oldest go."""
+        """Keeps these pictures as the newest, and drops the oldest beyond _KEPT_PICTURES."""
         for edit, picture in pictures.items():
             self._pictures.pop(edit, None)
             self._pictures[edit] = picture
@@ -156,7 +159,7 @@ class Painter:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """A GPU out of memory as one sentence; the libraries' own words on long prompts unsaid, `notes` has them."""
+        """Says in one sentence that the GPU is out of memory; silences the libraries on long prompts (see `notes`)."""
         loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
         levels = [logger.level for logger in loggers]
         try:
@@ -173,12 +176,12 @@ class Painter:
                 logger.setLevel(level)
 
     def notes(self, edit: Edit) -> tuple[str, ...]:
-        """What the model will not read of the prompt."""
-        tokenizer, found = self.assets.pipe(self.assets.call(edit.model)[0]).tokenizer, []
-        room = tokenizer.model_max_length - 2  # less the two that begin and end every prompt
+        """Sentences about what the model will not read of the prompt."""
+        tokenizer, sentences = self.assets.pipe(self.assets.call(edit.model)[0]).tokenizer, []
+        room = tokenizer.model_max_length - 2  # without the two that begin and end every prompt
         tokens = len(tokenizer(edit.prompt, add_special_tokens=False, verbose=False).input_ids)
         if tokens > room:
-            found.append(
+            sentences.append(
                 f"The prompt has {tokens:,} tokens and the model reads {room}: the last {tokens - room:,} were cut."
             )
         if self.assets.known:
@@ -187,20 +190,21 @@ class Painter:
             if strange:
                 shown = ", ".join(word[:20] for word in strange[:4])
                 more = f" and {len(strange) - 4} more" if len(strange) > 4 else ""
-                found.append(f"The pocket model never learnt these words: {shown}{more}.")
-        return tuple(found)
+                sentences.append(f"The pocket model never learnt these words: {shown}{more}.")
+        return tuple(sentences)
 
     def read(self, edit: Edit) -> dict[str, Float[Tensor, "n_f height width"]]:
-        """The features' activations in the edit's picture without its layers, by block; the mean over the steps."""
+        """By block, the activation maps of all features in the edit's picture without its layers:
+        means over the steps."""
         name, settings = self.assets.call(edit.model, edit.seed, 1)
-        saes, found = self.assets.saes(), {}
+        saes, maps = self.assets.saes(), {}
         pipe = self.assets.pipe(name)
         with self.assets.lock, self._guarded(), capture_updates(pipe, saes) as updates:
             draw_pictures(pipe, [edit.prompt], settings)
             for block, sae in saes.items():
                 update = updates[block][:, 0].to(sae.pre_bias)
-                found[block] = to_maps(sae.encode(to_vectors(update)), *update.shape[-2:]).mean(0).cpu()
-        return found
+                maps[block] = to_maps(sae.encode(to_vectors(update)), *update.shape[-2:]).mean(0).cpu()
+        return maps
 
     def code(self, edit: Edit) -> str:
         """Lines of Python that draw the edit's picture bit for bit, on the same machine."""
@@ -214,7 +218,9 @@ class Painter:
             lines += _code_of(layer, number)
         indent = ""
         if edit.layers:
-            entered = [f"intervene(pipe, {{{each.feature.block!r}: layer_{i}}})" for i, each in enumerate(edit.layers)]
+            entered = [
+                f"intervene(pipe, {{{layer.feature.block!r}: layer_{i}}})" for i, layer in enumerate(edit.layers)
+            ]
             lines.append(f"with {', '.join(entered)}:")
             indent = "    "
         call = f"CallSettings({settings.steps}, {settings.guidance_scale}, seed={settings.seed})"
@@ -224,7 +230,7 @@ class Painter:
         return ("import torch\n\n" if "torch." in text else "") + f"from sae_lib import {names}\n\n{text}"
 
     def _code_of_saes(self) -> list[str]:
-        """blocks are told where they are not the scale's own."""
+        """The lines that load the SAEs; they name the blocks where these are not the scale's own."""
         assets, blocks = self.assets, ""
         if assets.untrained:
             if assets.blocks != PAPER_BLOCKS:
@@ -247,7 +253,7 @@ def _code_of(layer: Layer, number: int) -> list[str]:
     (block, feature), lines, mask = layer.feature, [], ""
     if layer.mask is not None:
         mask, cells = f", mask_{number}", layer.mask_tensor
-        rows, columns = (each.tolist() for each in cells.nonzero().T)
+        rows, columns = (places.tolist() for places in cells.nonzero().T)
         lines.append(f"mask_{number} = torch.zeros({cells.shape[0]}, {cells.shape[1]})")
         values = [layer.mask[row][column] for row, column in zip(rows, columns, strict=True)]
         if values:

@@ -1,6 +1,6 @@
-"""The two widgets of notebook 20: they show what `painting` and `catalogue` compute, and compute nothing themselves.
+"""The two widgets: they show what `painter` and `catalogue` compute, and compute nothing themselves.
 
-Everything between browser and kernel is a message, pictures as PNG bytes; no state is kept in the notebook.
+Browser and kernel exchange messages, with pictures as PNG bytes; no state is kept in the notebook.
 """
 
 import io
@@ -26,7 +26,7 @@ from sae_lib.paint.catalogue import BETAS, TOP, Catalogue, Row, finest_grid
 from sae_lib.paint.edits import Edit
 
 _GLYPHS = {"v": "▼", "<": "◀", ">": "▶", "^": "▲", "o": "●", "s": "■", "D": "◆", "P": "✚", "X": "✖", "*": "★", "h": "⬢"}
-"""What Matplotlib draws for a marker, as a character."""
+"""Characters that look like Matplotlib's markers."""
 
 
 def _file(name: str) -> str:
@@ -40,8 +40,8 @@ class Stale(Exception):
 class LiveWidget(anywidget.AnyWidget):
     """Answers the browser's messages `{"kind", "number", ...}` by the method `on_<kind>`, in a thread of its own.
 
-    So the kernel hears the next message, "cancel" above all, while a picture is drawn. Of each kind the last message
-    counts. What a method raises is sent as one sentence.
+    So the kernel can receive the next message, above all "cancel", while a picture is drawn. Only the last message of a
+    kind counts. What a method raises is sent as one sentence.
     """
 
     _css = _file("style.css")
@@ -80,31 +80,30 @@ class LiveWidget(anywidget.AnyWidget):
             getattr(self, f"on_{kind}")(number, check, **message)
         except Stale:
             self.tell("stale", number)
-        except Exception as error:  # noqa: BLE001 - whatever it is: the notebook lives on, and the reader is told
+        except Exception as error:  # noqa: BLE001 - whatever it is, the notebook lives on and the reader sees it
             self.tell("refused", number, sentence=str(error) or type(error).__name__)
 
     def tell(self, kind: str, number: str, buffers: list[bytes] | None = None, **content: Any) -> None:
-        """A message to the browser, in answer to the one of that number."""
+        """Sends the browser a message, in answer to the one of that number."""
         with self._sending:
             self.send({"kind": kind, "number": number, **content}, buffers or [])
 
     def described(self, row: Row) -> dict[str, Any]:
         """A feature as a line of a list."""
-        told = {"id": str(row.id), "block": row.id.block, "meaning": row.meaning, "score": round(row.score, 3)}
-        return told | {"wrote": in_words(self.catalogue.written.get(row.id))}
+        line = {"id": str(row.id), "block": row.id.block, "meaning": row.meaning, "score": round(row.score, 3)}
+        return line | {"wrote": in_words(self.catalogue.written.get(row.id))}
 
     def fired(
         self, maps: Mapping[str, Float[Tensor, "n_f height width"]], cell: tuple[int, int] | None = None
     ) -> list[dict[str, Any]]:
-        """The features active in a picture that was read, or at one cell."""
-        found = self.catalogue.firing(maps, cell)
+        """The features that are active in a picture, or at one of its cells. maps: from `Painter.read`."""
         return [
-            self.described(self.catalogue.row(each.id)) | {"strength": each.strength, "share": each.share}
-            for each in found
+            self.described(self.catalogue.row(firing.id)) | {"strength": firing.strength, "share": firing.share}
+            for firing in self.catalogue.firing(maps, cell)
         ]
 
     def welcome(self, number: str, check: Callable, buffers: list[bytes] | None = None, **content: Any) -> None:
-        """What the browser needs first."""
+        """Sends what the browser needs first."""
         assets = self.painter.assets
         blocks = [
             {
@@ -133,7 +132,7 @@ class PainterWidget(LiveWidget):
 
     @property
     def edit(self) -> Edit | None:
-        """What was drawn last: `widget.painter.draw(widget.edit)` gives its pictures."""
+        """The edit that was drawn last; `widget.painter.draw(widget.edit)` gives its pictures."""
         return self._edit
 
     def on_hello(self, number: str, check: Callable) -> None:
@@ -147,15 +146,15 @@ class PainterWidget(LiveWidget):
         drawn = self.painter.draw(asked, check)
         check()
         self._edit = asked
-        pictures = [png(each) for each in (drawn.before, drawn.after, difference(drawn.before, drawn.after))]
-        meanings = {str(each.feature): self.catalogue.row(each.feature).meaning for each in asked.layers}
+        pictures = [png(shown) for shown in (drawn.before, drawn.after, difference(drawn.before, drawn.after))]
+        meanings = {str(layer.feature): self.catalogue.row(layer.feature).meaning for layer in asked.layers}
         content = {"edit": asked.to_json(), "grids": self.painter.grids(asked.model)}
         content |= {"notes": list(drawn.notes), "meanings": meanings}
         self.tell("picture", number, pictures, code=self.painter.code(asked), **content)
 
     def on_search(self, number: str, check: Callable, text: str) -> None:
-        found = [self.described(self.catalogue.row(each)) for each in self.catalogue.search(text)]
-        self.tell("features", number, found=found)
+        hits = [self.described(self.catalogue.row(feature)) for feature in self.catalogue.search(text)]
+        self.tell("features", number, found=hits)
 
     def on_active(self, number: str, check: Callable, edit: dict[str, Any]) -> None:
         self.tell("features", number, found=self.fired(self.painter.read(Edit.from_json(edit))))
@@ -185,23 +184,24 @@ class ExplorerWidget(LiveWidget):
         ]
         start = self._start or self.catalogue.first_edit
         content = {"meanings": meanings, "betas": BETAS, "top": TOP, "edit": start.to_json()}
-        content["wrote"] = {str(each): in_words(found) for each, found in self.catalogue.written.items()}
-        self.welcome(number, check, buffers=[each.tobytes() for each in table], **content)
+        content["wrote"] = {str(feature): in_words(written) for feature, written in self.catalogue.written.items()}
+        self.welcome(number, check, buffers=[column.tobytes() for column in table], **content)
 
     def on_search(self, number: str, check: Callable, text: str) -> None:
-        found = self.catalogue.search(text, len(self.catalogue.rows))
-        self.tell("found", number, found=[str(each) for each in found])
+        hits = self.catalogue.search(text, len(self.catalogue.rows))
+        self.tell("found", number, found=[str(feature) for feature in hits])
 
     def on_panels(self, number: str, check: Callable, features: list[str]) -> None:
-        for each in features:
+        for feature in features:
             check()
             try:
-                panel = self.catalogue.panel(FeatureId.parse(each))
+                panel = self.catalogue.panel(FeatureId.parse(feature))
             except ValueError as error:
-                self.tell("panel", number, feature=each, sentence=str(error))
+                self.tell("panel", number, feature=feature, sentence=str(error))
                 continue
             rows = [torch.cat(list(pictures), -1) for pictures in (panel.top, panel.strip)]
-            self.tell("panel", number, [png(each) for each in (panel.icon, *rows)], feature=each, top=len(panel.top))
+            shown = [png(picture) for picture in (panel.icon, *rows)]
+            self.tell("panel", number, shown, feature=feature, top=len(panel.top))
 
     def on_read(self, number: str, check: Callable, prompt: str, seed: int, cell: list[int] | None) -> None:
         edit = Edit(prompt, int(seed))
@@ -210,13 +210,13 @@ class ExplorerWidget(LiveWidget):
         self.tell("read", number, [png(drawn.before)], notes=list(drawn.notes), **content)
 
 
-def in_words(found: Written | None) -> str:
-    """What a feature wrote when it was tried, as the end of its line."""
-    if found is None:
+def in_words(written: Written | None) -> str:
+    """What a feature wrote when it was tried, for the end of its line."""
+    if written is None:
         return "not tried"
-    if found.rise <= 0:
+    if written.rise <= 0:
         return "writes nothing"
-    return f"writes {found.gain:+.2f}" if found.gain > 0 else "writes but redraws"
+    return f"writes {written.gain:+.2f}" if written.gain > 0 else "writes but redraws"
 
 
 def png(picture: Float[Tensor, "3 height width"]) -> bytes:

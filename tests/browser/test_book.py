@@ -29,7 +29,9 @@ READ_PAGE = """() => {
     const all = selector => [...document.querySelectorAll(selector)];
     return {
         links: all("a[href]").map(each => each.getAttribute("href")),
-        files: all("img[src], script[src], link[href]").map(each => each.getAttribute("src") || each.getAttribute("href")),
+        files: all("img[src], script[src], link[href]").map(
+            each => each.getAttribute("src") || each.getAttribute("href")
+        ),
         ids: all("[id]").map(each => each.id),
         unnamed: all("main img").filter(each => !each.alt.trim()).map(each => each.outerHTML),
         headings: all("h1").length,

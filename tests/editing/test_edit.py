@@ -85,7 +85,7 @@ def test_the_papers_blocks_are_edited_in_the_authors_order():
 
 def test_a_killed_sweep_goes_on_and_comes_out_the_same(editor, sweep, tmp_path, monkeypatch):
     settings = REHEARSAL_SETTINGS[:2]
-    edit, done = edit_sweep._edit, []
+    edit, done = edit_sweep.edit_cases, []
 
     def dies_at_the_second(cases, *rest):
         if done:
@@ -93,12 +93,12 @@ def test_a_killed_sweep_goes_on_and_comes_out_the_same(editor, sweep, tmp_path, 
         done.append(len(cases))
         return edit(cases, *rest)
 
-    monkeypatch.setattr(edit_sweep, "_edit", dies_at_the_second)
+    monkeypatch.setattr("sae_lib.editing.sweep.edit_cases", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(editor, CASES, settings, tmp_path)
     (first,) = tmp_path.iterdir()
     written = first.stat().st_mtime_ns
-    monkeypatch.setattr(edit_sweep, "_edit", edit)
+    monkeypatch.setattr("sae_lib.editing.sweep.edit_cases", edit)
     again = run_sweep(editor, CASES, settings, tmp_path)
     assert first.stat().st_mtime_ns == written and again.ids == sweep.ids
     for setting in settings:

@@ -69,7 +69,8 @@ def made(tmp_path_factory):
     """A repository as small as one can be."""
     root = tmp_path_factory.mktemp("repository")
     (root / "README.md").write_text(
-        "# A companion\n\nWhat it is, see [two](notebooks/02_second.ipynb).\n\n![A sheet](figures/01_first/curve.png)\n\n## Later\nno\n"
+        "# A companion\n\nWhat it is, see [two](notebooks/02_second.ipynb).\n\n"
+        "![A sheet](figures/01_first/curve.png)\n\n## Later\nno\n"
     )
     figures = root / "figures" / "01_first"
     figures.mkdir(parents=True)

@@ -194,7 +194,7 @@ def test_committed_costs_are_rounded_and_only_those_of_notebooks_that_computed_e
     file.write_text(
         '{"pocket": {"01_a": {"seconds": 5, "peak_gb": 1.0, "more": 3}}, "smoke": {"01_a": {"seconds": 1}}}'
     )
-    measured = [outcome("01_a", 123.4, peak_gb=1.234, found=("of_this_run",)), outcome("02_b", found=("old",))]
+    measured = [outcome("01_a", 123.4, peak_gb=1.234, reused=("of_this_run",)), outcome("02_b", reused=("old",))]
     costs.commit(measured, {"old"}, file)
     entry = {"seconds": 120, "peak_gb": 1.2, "more": 3}
     assert json.loads(file.read_text()) == {"pocket": {"01_a": entry}, "smoke": {"01_a": {"seconds": 1}}}
@@ -259,7 +259,7 @@ def test_the_table_compares_with_the_committed_records(tmp_path, empty_cache, mo
     (tmp_path / "figures/01_a").mkdir(parents=True)
     (tmp_path / "figures/01_a/square.json").write_text('{"result": {"verdicts": [{"word": "holds"}]}}')
     of = {name: SimpleNamespace(notebook=name, compared_with="pocket") for name in ("01_a", "02_b")}
-    ended = [outcome("01_a", 61, made=("x",), found=("y", "z")), outcome("02_b", failure="02_b failed in cell 3")]
+    ended = [outcome("01_a", 61, made=("x",), reused=("y", "z")), outcome("02_b", failure="02_b failed in cell 3")]
     told = summary.summary(ended, of, time.time() - 60, tmp_path / "copies")
     assert re.fullmatch(r"01_a +1:01 +1 +1/2 +1 holds +1 with 1", told[1])
     assert re.fullmatch(r"02_b +0:10 +0 +0/0 +FAILED +-", told[2]) and "02_b failed in cell 3" in told
@@ -321,7 +321,7 @@ def test_the_account_counts_inside_the_kernel_and_leaves_no_trace_in_the_noteboo
     steps = []
     done = run.execute(tmp_path / "01_count.py", tmp_path / "out" / "01_count.ipynb", {}, steps.append)
     assert not done.failure and (done.account.forward_passes, done.account.sae_steps) == (5, 1)
-    assert 0.1 < done.account.peak_gb < 5 and done.account.made == done.account.found == ()
+    assert 0.1 < done.account.peak_gb < 5 and done.account.made == done.account.reused == ()
     notebook = nbformat.read(tmp_path / "out" / "01_count.ipynb", as_version=4)
     assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2, 3, 4]
     assert notebook.cells[4].outputs[0].data["text/plain"] == "5"  # the first of In is always empty

@@ -32,7 +32,8 @@ os.getcwd(), sys.argv[0], len(sys.argv), sys.executable, sys.path, sys.flags, sy
 __name__, sorted(globals()), os.environ["SAE_LIB_CACHE"], "JPY_PARENT_PID" in os.environ, os.getpgrp() == os.getpid()
 
 # %%
-signal.getsignal(signal.SIGCHLD), signal.getsignal(signal.SIGINT), len(os.listdir("/proc/self/fd")), os.getsid(0) == os.getpid()
+handlers = signal.getsignal(signal.SIGCHLD), signal.getsignal(signal.SIGINT)
+handlers, len(os.listdir("/proc/self/fd")), os.getsid(0) == os.getpid()
 
 # %%
 import torch

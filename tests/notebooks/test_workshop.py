@@ -67,7 +67,7 @@ def test_the_solution_version_is_executed_and_without_errors(lesson):
 @each_lesson
 def test_a_lesson_says_what_it_teaches_and_what_it_takes(lesson):
     assert re.match(r"Lesson \d: ", lesson.title) and 20 <= lesson.minutes <= 35
-    assert lesson.told("You will be able to") and lesson.told("You need")
+    assert lesson.says_after("You will be able to") and lesson.says_after("You need")
     text = "\n".join(cell.source for cell in lesson.cells if cell.cell_type == "markdown")
     for wanted in ("**What we see.**", "**Take away.**", "## For the fast", "**They will ask**", "**Skip first**"):
         assert wanted in text

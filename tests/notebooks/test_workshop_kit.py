@@ -52,10 +52,8 @@ def test_install_reads_on_an_old_python_so_that_it_can_say_that_it_is_old():
 @pytest.mark.parametrize(("system", "machine"), [("Windows", "AMD64"), ("Darwin", "x86_64"), ("Linux", "aarch64")])
 def test_another_laptop_is_refused(system, machine):
     said = refusal(install.check_laptop, MANIFEST, system, machine)
-    assert (
-        said
-        == f"This Python runs on {system} ({machine}), and the kit is for Linux (x86_64): ask for the kit of your laptop."
-    )
+    kit = "the kit is for Linux (x86_64): ask for the kit of your laptop."
+    assert said == f"This Python runs on {system} ({machine}), and {kit}"
 
 
 def test_an_old_system_is_refused_and_an_unknown_one_is_tried():
@@ -172,7 +170,11 @@ def test_refusals_are_one_sentence_on_stderr_and_an_exit_status(kit, capsys):
     def interrupted():
         raise KeyboardInterrupt
 
-    assert install.told(install.start, kit[0], []) == 1 and install.told(interrupted) == 130 and install.told(bool) == 0
+    assert (
+        install.status_of(install.start, kit[0], []) == 1
+        and install.status_of(interrupted) == 130
+        and install.status_of(bool) == 0
+    )
     assert capsys.readouterr().err.startswith(
         "The kit is not installed yet. Run install.py, then start.py again.\nStopped."
     )

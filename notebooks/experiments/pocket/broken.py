@@ -1,7 +1,7 @@
-"""Broken pictures: renders of which it is known, pixel by pixel, which attribute is none of the world's values.
+"""Broken pictures: renders for which we know, pixel by pixel, which attribute has none of the world's values.
 
 The judge learns from them when to abstain (stage `doubt`), and is measured on held-out ones. All are made in image
-space from renders of scenes that differ in what is broken, so that what is not broken stays as it was.
+space, from renders of scenes that differ in what is broken, so that everything else stays as it was.
 """
 
 import math
@@ -40,24 +40,24 @@ OFF_PALETTE = {
 """Colours that no object of the world has, RGB."""
 
 FAR = 0.25
-"""A colour at least this far from all of the palette's (Euclidean, RGB) is none of them; a mixture that is
-nearer is not labelled."""
+"""A colour at least this far from all colours of the palette (Euclidean, RGB) is none of them; a nearer
+mixture has no label."""
 
 _GEOMETRY = {"shape", "size", "pose"}
 _SELDOM = {"colour", "material", "content"}
-"""What few kinds of breaks reach: faded and spliced scenes differ three times as often in these."""
+"""Attributes that few kinds of breaks reach; faded and spliced scenes differ three times as often in these."""
 
 _ANGLES = 72
 _LINE = torch.arange(IMAGE_SIZE) + 0.5
 
 
 class Broken(NamedTuple):
-    """Pictures, and where which attribute is none of its values."""
+    """Pictures, and the places where an attribute is none of its values."""
 
     pictures: Float[Tensor, "scenes 3 64 64"]
     none: Int[Tensor, "scenes attributes 64 64"]
-    """In the order of `JUDGED`: 1 none of them, 0 one of them, `UNDEFINED` where the attribute is not
-    read or nobody could say."""
+    """In the order of `JUDGED`: 1 is none of its values, 0 is one of them, `UNDEFINED` is where the attribute is not
+    read or nobody could tell."""
 
 
 class _Broken(NamedTuple):
@@ -65,7 +65,7 @@ class _Broken(NamedTuple):
     mask: Tensor
     """The pixels of the broken object (of the first one, if the scene is broken), boolean `[64, 64]`."""
     says: dict[str, int]
-    """Of the broken object's attributes and the scene's, those that are not simply fine (0)."""
+    """The attributes of the broken object and of the scene that are not simply fine (0)."""
 
 
 @dataclass
@@ -75,14 +75,14 @@ class _Case:
     kind: str
     scene: Scene
     other: Scene
-    """What it is mixed with: differs in `changed` only."""
+    """The scene that it is mixed with, which differs only in `changed`."""
     changed: tuple[str, ...]
     target: int
     rng: random.Random
     pictures: Tensor | None = None
-    """Of the scene, of the other one, and of the scene without the target, `[3, 3, 64, 64]`."""
+    """Pictures of the scene, of the other one, and of the scene without the target, `[3, 3, 64, 64]`."""
     masks: Tensor | None = None
-    """Of the target in the scene and in the other one, boolean `[2, 64, 64]`."""
+    """Masks of the target in the scene and in the other one, boolean `[2, 64, 64]`."""
 
     @property
     def thing(self) -> Object:
@@ -94,9 +94,10 @@ class _Case:
 
 
 def break_scenes(scenes: Sequence[Scene], seed: int, vae, kind: str | None = None) -> Broken:
-    """Break one object of each scene, or the scene itself; how is drawn for each by the seed, or given: one of `KINDS`.
+    """Break one object of each scene, or the scene itself.
 
-    vae: the autoencoder in whose latents half of the "faded" are mixed. Raises ValueError for an unknown kind.
+    kind: one of `KINDS` for all scenes; by default the seed draws one for each. vae: the autoencoder in whose latents
+    half of the "faded" scenes are mixed. Raises ValueError for an unknown kind.
     """
     if kind not in (None, *KINDS):
         raise ValueError(f"unknown kind of break {kind!r}; choose one of {', '.join(KINDS)}")
@@ -115,7 +116,7 @@ def break_scenes(scenes: Sequence[Scene], seed: int, vae, kind: str | None = Non
 
 
 def whole(scenes: Sequence[Scene]) -> Broken:
-    """The scenes as they are: nothing is none of its values."""
+    """The scenes as they are: every attribute has one of its values."""
     masks = object_masks(list(scenes))
     return Broken(render(list(scenes)), torch.stack([_areas(_grow(each), each.any(0)) for each in masks]))
 
@@ -149,7 +150,7 @@ def _case(scene: Scene, kind: str, rng: random.Random) -> _Case:
 
 
 def _to_change(kind: str, thing: Object, rng: random.Random) -> tuple[str, ...]:
-    """In what the two scenes of a case differ."""
+    """The attributes in which the two scenes of a case differ."""
     names = [name for name in JUDGED if name in SCENE_ATTRIBUTES or has_attribute(thing, name)]
     if kind in ("faded", "spliced"):
         first = rng.choice(names + 2 * [name for name in names if name in _SELDOM])
@@ -169,8 +170,8 @@ def _without(scene: Scene, target: int) -> Scene:
 
 
 def _mixed(case: _Case) -> dict[str, int]:
-    """What may be said of two scenes mixed: what differs is none; what cannot be read from a doubled
-    outline is left open."""
+    """What may be said of two mixed scenes: what differs has no value, and what a doubled
+    outline hides is left open."""
     says = dict.fromkeys(case.changed, 1)
     if _GEOMETRY & set(case.changed):
         says = dict.fromkeys(_GEOMETRY, UNDEFINED) | says
@@ -198,7 +199,7 @@ def _is_far(colour: Tensor) -> bool:
 
 
 def _fade_in_latents(cases: list[_Case], pictures: Tensor, vae) -> None:
-    """Half of the faded pictures again, in place: mixed in the autoencoder's latents instead of in pixels."""
+    """Mixes half of the faded pictures again, in place, in the autoencoder's latents instead of in pixels."""
     chosen = [at for at, case in enumerate(cases) if case.kind == "faded" and case.rng.random() < 0.5]
     if not chosen:
         return
@@ -226,7 +227,7 @@ def _splice(case: _Case) -> _Broken:
 
 
 def _morph(case: _Case) -> _Broken:
-    """The outline half way between two shapes, what is inside drawn along."""
+    """The outline is half way between two shapes, and what is inside follows it."""
     reaches = [_reach(mask, case.centre) for mask in case.masks]
     picture, mask = _reshape(case, reaches[0], torch.lerp(*reaches, case.rng.uniform(0.4, 0.6)))
     broken = max(_overlap(mask, each) for each in case.masks) < 0.88
@@ -235,7 +236,7 @@ def _morph(case: _Case) -> _Broken:
 
 
 def _between(case: _Case) -> _Broken:
-    """A size or a pose between the two that there are."""
+    """A size or a pose between the world's two."""
     if case.changed == ("pose",):
         return _Broken(case.pictures[1], case.masks[1], {"pose": 1})
     reach = _reach(case.masks[0], case.centre)
@@ -260,7 +261,7 @@ def _melt(case: _Case) -> _Broken:
 
 
 def _bite(case: _Case) -> _Broken:
-    """A disc of the object is not there."""
+    """A disc of the object is missing."""
     mask, radius = case.masks[0], radius_of(case.thing)
     angle, away = case.rng.uniform(0, 2 * math.pi), case.rng.uniform(0, 0.9) * radius
     x, y = case.centre[0] + away * math.cos(angle), case.centre[1] + away * math.sin(angle)
@@ -271,8 +272,8 @@ def _bite(case: _Case) -> _Broken:
 
 
 def _recolour(case: _Case) -> _Broken:
-    """A colour that is none of the palette's: a picture is affine in its object's colour, so two
-    renders give it in any."""
+    """A colour outside of the palette. A picture is affine in its object's colour, so two renders
+    give it in any colour."""
     name = case.rng.choice(list(OFF_PALETTE))
     red, blue = (torch.tensor(palette()[colour]) for colour in ("red", "blue"))
     wanted = torch.tensor([value + case.rng.uniform(-0.04, 0.04) for value in OFF_PALETTE[name]]).clamp(0, 1)
@@ -303,7 +304,7 @@ def _mottle(case: _Case) -> _Broken:
 
 
 def _field(rng: random.Random, cells: int) -> Float[Tensor, "64 64"]:
-    """A smooth random field, of standard deviation 1, drawn on so many cells a side."""
+    """A smooth random field of standard deviation 1, drawn on a grid of `cells` x `cells`."""
     drawn = torch.randn(1, 1, cells, cells, generator=torch.Generator().manual_seed(rng.getrandbits(31)))
     field = F.interpolate(drawn, (IMAGE_SIZE, IMAGE_SIZE), mode="bicubic", align_corners=True)[0, 0]
     return field / field.std()
@@ -321,8 +322,8 @@ KINDS: dict[str, Callable[[_Case], _Broken]] = {
     "mottled": _mottle,
 }
 """The ways to break a picture: two scenes cross-faded or cut together along a line, an outline between two shapes, a
-smooth random displacement, a hole, a colour off the palette, a size or a pose between the two that there are, two
-colours in one object, light and dark of no pattern."""
+smooth random displacement, a hole, a colour outside of the palette, a size or a pose between the world's two, two
+colours in one object, light and dark without a pattern."""
 
 
 # --- pixels
@@ -339,7 +340,7 @@ def _grow(masks: Bool[Tensor, "n 64 64"], by: int = 2) -> Bool[Tensor, "n 64 64"
 
 
 def _sample(picture: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """A picture `[channels, 64, 64]` at other places, in pixels, by linear interpolation."""
+    """Samples a picture `[channels, 64, 64]` at other places, in pixels, by linear interpolation."""
     grid = torch.stack([x.expand_as(y + x), y.expand_as(y + x)], -1) * (2 / IMAGE_SIZE) - 1
     return F.grid_sample(picture[None], grid[None], padding_mode="border", align_corners=False)[0]
 
@@ -353,7 +354,8 @@ def _reach(mask: Bool[Tensor, "64 64"], centre: tuple[float, float]) -> Float[Te
 
 
 def _reshape(case: _Case, old: Float[Tensor, " angles"], new: Float[Tensor, " angles"]) -> tuple[Tensor, Tensor]:
-    """The target stretched along each direction from its centre until its outline is the new one: picture and mask."""
+    """Picture and mask of the target, stretched along each direction from its centre until its
+    outline is the new one."""
     dx, dy = _LINE - case.centre[0], _LINE.view(-1, 1) - case.centre[1]
     away = torch.hypot(dx, dy)
     place = torch.remainder(torch.atan2(dy, dx), 2 * math.pi) * (_ANGLES / (2 * math.pi))
@@ -378,7 +380,7 @@ def _labels(case: _Case, broken: _Broken) -> Tensor:
 
 
 def _areas(near: Bool[Tensor, "2 64 64"], covered: Bool[Tensor, "64 64"]) -> Int[Tensor, "attributes 64 64"]:
-    """0 where each attribute is read from: objects' on and near objects, the background's beside them,
-    the style's everywhere."""
+    """0 where an attribute is read: objects' attributes on and near objects, the background beside them,
+    the style everywhere."""
     areas = {"background": ~covered, "style": torch.ones_like(covered)}
     return torch.stack([torch.where(areas.get(name, near.any(0)), 0, UNDEFINED) for name in JUDGED])

@@ -1,15 +1,15 @@
-"""Choose the blocks whose updates are decomposed (stage `blocks`), as the paper did by ablation: by what
-they do in *this* U-Net.
+"""Choose the blocks whose updates are decomposed (stage `blocks`), by what they do in *this* U-Net.
 
-The rule is ours and was fixed before it was first applied to these weights (2026-11-26). Blocks are ordered greedily
-on pairs of training captions: each time the block is added that raises most the share of the caption's effect that
-the set carries together, when all of it reads the other caption's tokens; the mean over families of statements
-decides. Chosen is the shortest prefix that carries `WANTED_MEAN` on average and `WANTED_LEAST` of every family, of
-at most `MOST` blocks.
+The paper chose its blocks by ablation. This rule is ours and was fixed before it was first applied to these weights
+(2026-11-26). Blocks are ordered greedily on pairs of training captions: the next block is the one that raises most the
+share of the caption's effect that the set carries when all its blocks read the other caption's tokens, on average over
+families of statements. The choice is the shortest prefix of at most `MOST` blocks that carries `WANTED_MEAN` on average
+and `WANTED_LEAST` of every family.
 """
 
 from collections.abc import Callable, Sequence
 
+from diffusers import StableDiffusionXLPipeline
 from jaxtyping import Float
 from torch import Tensor
 
@@ -28,8 +28,8 @@ ShareOf = Callable[[Sequence[str]], Float[Tensor, " families"]]
 
 
 def order_blocks(share_of: ShareOf) -> list[tuple[str, Float[Tensor, " families"]]]:
-    """All attention blocks, each time the one whose addition raises the mean share most, with the share that
-    the set then carries."""
+    """All attention blocks in greedy order: next is the block that raises the mean share most. With each comes the
+    share that the set then carries."""
     path: list[tuple[str, Tensor]] = []
     while left := [block for block in ATTENTION_BLOCKS if block not in dict(path)]:
         shares = {block: share_of([*dict(path), block]) for block in left}
@@ -44,22 +44,24 @@ def prefix_of(path: Sequence[tuple[str, Float[Tensor, " families"]]]) -> list[st
     return [block for block, _ in path[: min([at + 1 for at in enough] + [MOST])]]
 
 
-def shares_on(pipe, judge: Judge, captions: Sequence[Caption], settings: CallSettings) -> ShareOf:
-    """What a set of blocks carries together, by family, measured on these captions, each with the next one's tokens."""
+def shares_on(
+    pipe: StableDiffusionXLPipeline, judge: Judge, captions: Sequence[Caption], settings: CallSettings
+) -> ShareOf:
+    """A function that says, by family, what a set of blocks carries of these captions when it reads
+    the next one's tokens."""
     others = [*captions[1:], captions[0]]
     texts, tokens = [caption.text for caption in captions], encode_tokens(pipe, [caption.text for caption in others])
 
-    def found(blocks: Sequence[str]) -> Tensor:
+    def read(blocks: Sequence[str]) -> Tensor:
         counts = count_statements(judge, draw_injected(pipe, texts, blocks, tokens, settings), others).sum(0)
         return counts[:, 0] / counts[:, 1]
 
-    floor, ceiling = found([]), found(ATTENTION_BLOCKS)
-    return lambda blocks: share_carried(found(blocks), floor, ceiling)
+    floor, ceiling = read([]), read(ATTENTION_BLOCKS)
+    return lambda blocks: share_carried(read(blocks), floor, ceiling)
 
 
 def choose_blocks(pairs: int, seed: int, device: str) -> None:
-    """Order the blocks of the shipped Turbo on pairs of training captions, and store the order
-    with what it depends on."""
+    """Order the blocks of the shipped Turbo on pairs of training captions, and store the order with its inputs."""
     pipe, judge = load_pipeline("turbo", device=device), weights.load("judge").to(device)
     measure = shares_on(pipe, judge, load_pocket_captions(pairs), CallSettings(1, 0.0, seed, batch_size=16))
 

@@ -21,7 +21,7 @@ from sae_lib.pocket.world import Scene, sample_scenes
 
 _WEIGHT_DECAY = 0.01
 _LOOK = 100
-"""Steps between two looks at the loss: each makes a GPU wait."""
+"""Number of steps between two looks at the loss, each of which makes a GPU wait."""
 
 
 def fit(
@@ -36,12 +36,11 @@ def fit(
     ema: float = 0.999,
     save_every: float = 240.0,
 ) -> None:
-    """Minimise a loss over the modules' parameters (and `extra` ones that are thrown away), with warm-up and
-    linear decay at the end.
+    """Minimise a loss over the modules' parameters (and `extra` ones, which are thrown away), with warm-up and decay.
 
-    `loss_of` gets the tensors of one of `batches`, and is then a function of nothing else (on a GPU it is captured
-    as a graph); without `batches` it gets the step's number. Matrices and kernels are trained by Muon, everything
-    else by AdamW. `save` gets the averaged modules every `save_every` seconds and at the end. Raises RuntimeError if
+    `loss_of` gets the tensors of one of `batches` and must depend on nothing else (on a GPU it is captured as a
+    graph); without `batches` it gets the step's number. Matrices and kernels are trained by Muon, everything else
+    by AdamW. `save` gets the averaged modules every `save_every` seconds and at the end. Raises RuntimeError if
     the loss is not finite.
     """
     box = nn.ModuleDict(modules).train()
@@ -85,7 +84,8 @@ def fit(
         if step % _LOOK == _LOOK - 1 or step == steps - 1:
             if not math.isfinite(smooth.item()):
                 raise RuntimeError(
-                    f"the loss became {loss.item()} by step {step}: nothing was saved after the last good state; lower the learning rate"
+                    f"the loss became {loss.item()} by step {step}: nothing was saved after the last good state; "
+                    "lower the learning rate"
                 )
             print(f"step {step + 1}/{steps} loss {smooth.item():.4f} {time.monotonic() - start:.0f} s", flush=True)
             if time.monotonic() - saved > save_every:
@@ -95,8 +95,8 @@ def fit(
 
 
 def _graph(backward: Callable[..., Tensor], box: nn.Module, example: tuple[Tensor, ...]) -> Callable[..., Tensor]:
-    """`backward` as a CUDA graph over copies of the example's tensors: replayed for each batch,
-    gradients in the same place."""
+    """`backward` as a CUDA graph over copies of the example's tensors, which is replayed for each batch; the gradients
+    stay in the same place."""
     inputs = [tensor.clone() for tensor in example]
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
@@ -128,8 +128,9 @@ def _follow(average: nn.Module, box: nn.Module, share: float) -> None:
 class Muon(torch.optim.Optimizer):
     """Muon for matrices and convolution kernels (as matrices of their outputs), all of one shape together.
 
-    The steps of `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, which goes matrix by matrix and does not take
-    kernels: on a GPU ten thousand small kernels a step, many times what the model itself needs.
+    Its steps are those of `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`. That optimiser takes no
+    convolution kernels and goes matrix by matrix: on a GPU, ten thousand small CUDA kernels per step, many times
+    what the model needs.
     """
 
     def __init__(self, kernels: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
@@ -154,8 +155,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: Tensor, rounds: int = 5) -> Tensor:
-    """Matrices `[n, rows, columns]` with all singular values brought near 1: Newton-Schulz as in Muon
-    (Jordan et al., 2024)."""
+    """Brings all singular values of matrices `[n, rows, columns]` near 1 (Newton-Schulz, as in
+    Muon, Jordan et al. 2024)."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.bfloat16() if matrices.is_cuda else matrices  # a CPU has no fast product of many small ones in 16 bit
     x = x.mT if tall else x
@@ -167,7 +168,7 @@ def orthogonalise(matrices: Tensor, rounds: int = 5) -> Tensor:
 
 
 def mixed_precision(device: str) -> torch.autocast:
-    """Autocast to bfloat16 where the device computes in it, else nothing."""
+    """Autocast to bfloat16 where the device computes in it; does nothing elsewhere."""
     fast = device.startswith("cuda") or any(
         torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16")
     )
@@ -194,8 +195,10 @@ class _Made(IterableDataset):
 
 
 def made_batches(make: Callable[[list[Scene], random.Random], object], batch: int, seed: int, device: str) -> Iterator:
-    """What `make(scenes, rng)` makes of endless batches of training scenes, seeded; beside a GPU in a process
-    for every other core."""
+    """What `make(scenes, rng)` makes of endless, seeded batches of training scenes.
+
+    Beside a GPU it runs in one process per other core.
+    """
     on_gpu = device.startswith("cuda")
     workers = max(0, len(os.sched_getaffinity(0)) - 2) if on_gpu else 0
     made = _Made(make, batch, seed)

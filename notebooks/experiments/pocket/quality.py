@@ -2,7 +2,7 @@
 
 The judge is measured on held-out renders, whole ones and broken ones, where the truth is exact; then the judge measures
 the models: the share of a caption's stated attributes that it finds on the stated object, on captions of scenes that no
-model was trained on. What it abstains from is not found.
+model was trained on. Where it abstains, the attribute does not count as found.
 """
 
 import argparse
@@ -44,10 +44,10 @@ SETTINGS = {
 """The three ways in which the paper's models are run."""
 
 AMONG = 50
-"""Captions that CLIP chooses from."""
+"""Number of captions that CLIP chooses from."""
 
 VARIED = (40, 4)
-"""Captions and seeds on which the variation of what a caption leaves open is measured."""
+"""Numbers of captions and seeds on which we measure how what a caption leaves open varies."""
 
 CARD = Path(__file__).parent / "MODEL_CARD.md"
 _START, _END = "<!-- quality: written by `python -m notebooks.experiments.pocket.quality` -->", "<!-- /quality -->"
@@ -55,14 +55,16 @@ _START, _END = "<!-- quality: written by `python -m notebooks.experiments.pocket
 
 @torch.inference_mode()
 def see_through(vae, images: Tensor) -> Tensor:
-    """Pictures as the autoencoder gives them back."""
+    """Pictures, encoded and decoded by the autoencoder."""
     parts = [vae.decode(vae.encode(2 * part - 1).latent_dist.mean).sample for part in images.split(50)]
     return ((torch.cat(parts) + 1) / 2).clamp(0, 1)
 
 
 def judge_accuracy(judge: Judge, count: int, seed: int, vae=None) -> dict[str, tuple[int, int]]:
-    """`{attribute: (right, asked)}` on held-out renders, seen through the autoencoder if one is given; "object" is
-    whether each is found."""
+    """`{attribute: (right, asked)}` on held-out renders, seen through the autoencoder if one is given.
+
+    "object" counts the objects that the judge sees at all.
+    """
     scenes = sample_scenes(count, seed, "test")
     images = render(scenes)
     if vae is not None:
@@ -77,7 +79,7 @@ def judge_accuracy(judge: Judge, count: int, seed: int, vae=None) -> dict[str, t
         for name in SCENE_ATTRIBUTES:
             count_one(name, judgement.scene[name] == getattr(scene, name))
         for thing, mask in zip(scene.objects, masks, strict=False):
-            seen = max(judgement.objects, key=lambda found: (found.mask & mask).sum().item(), default=None)
+            seen = max(judgement.objects, key=lambda one: (one.mask & mask).sum().item(), default=None)
             hit = seen is not None and (seen.mask & mask).sum() > 0.5 * mask.sum()
             count_one("object", bool(hit))
             for name in OBJECT_ATTRIBUTES:
@@ -92,8 +94,8 @@ def judge_abstentions(
 ) -> dict[str, tuple[int, int]]:
     """`{attribute: (abstained, asked)}` over the objects that the judge sees, and the scenes; "all" for the total.
 
-    none: where each attribute is none of its values (`notebooks.experiments.pocket.broken`); asked is then only where
-    that is so of most pixels (`broken`), or where most have a value. Without it everything is asked.
+    none: where each attribute is none of its values (`notebooks.experiments.pocket.broken`). Then only those are asked
+    of which most pixels have no value (`broken`), or of which most have one. Without it everything is asked.
     """
     abstained, asked = Counter(), Counter()
     none = torch.zeros(len(images), len(JUDGED), *images.shape[-2:]) if none is None else none
@@ -111,8 +113,7 @@ def judge_abstentions(
 def seed_variation(
     judge: Judge, name: str, settings: CallSettings, captions: int = VARIED[0], seeds: int = VARIED[1]
 ) -> dict[str, tuple[int, int]]:
-    """`{attribute: (pairs that differ, pairs)}` over pairs of seeds, for attributes that a caption of
-    one object leaves open."""
+    """`{attribute: (pairs that differ, pairs)}` over pairs of seeds, for what a caption of one object leaves open."""
     chosen = [caption for caption in sample_captions(400, 7, "test") if len(caption.objects) == 1][:captions]
     pipe, texts = load_pipeline(name), [caption.text for caption in chosen]
     judged = [judge_images(judge, draw_pictures(pipe, texts, replace(settings, seed=100 + at))) for at in range(seeds)]
@@ -133,8 +134,11 @@ def seed_variation(
 
 
 def clip_accuracy(clip: Clip, count: int, seed: int, vae=None) -> dict[str, tuple[int, int]]:
-    """`{attribute: (right, asked)}` on held-out renders of one object: of an attribute's values in words, the nearest
-    to the picture; "all" is whether the nearest of `AMONG` captions is the picture's own."""
+    """`{attribute: (right, asked)}` on held-out renders of one object.
+
+    CLIP chooses the value whose words are nearest to the picture. "all": whether the nearest of `AMONG` captions
+    is the picture's own.
+    """
     rng, right, asked = random.Random(seed), Counter(), Counter()
     scenes = [scene for scene in sample_scenes(3 * count, seed, "test") if len(scene.objects) == 1][:count]
     embedded = clip.embed_images(render(scenes) if vae is None else see_through(vae, render(scenes)))
@@ -155,8 +159,8 @@ def clip_accuracy(clip: Clip, count: int, seed: int, vae=None) -> dict[str, tupl
 
 
 def measure(count: int, seed: int, before: dict, only: str = "") -> dict[str, dict[str, tuple[int, int]]]:
-    """Every table of the model card; those whose title does not hold `only` are taken over from
-    `before`, if they are there."""
+    """Every table of the model card; tables whose title does not contain `only` are taken from
+    `before` if it has them."""
     judge, vae = weights.load("judge"), weights.load("vae")
 
     @functools.cache
@@ -193,7 +197,7 @@ def measure(count: int, seed: int, before: dict, only: str = "") -> dict[str, di
 
 
 def as_markdown(tables: dict[str, dict[str, tuple[int, int]]], count: int, seed: int) -> str:
-    """The tables as one of markdown, per cent; a dash where an attribute is not asked."""
+    """The tables as one markdown table, in per cent; a dash where an attribute is not asked."""
     columns = ["all", "number", "object", *OBJECT_ATTRIBUTES, *SCENE_ATTRIBUTES]
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for title, table in tables.items():
@@ -201,7 +205,8 @@ def as_markdown(tables: dict[str, dict[str, tuple[int, int]]], count: int, seed:
             f"{100 * table[name][0] / table[name][1]:.1f}" if table.get(name, (0, 0))[1] else "–" for name in columns
         ]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    note = f"Per cent; {count} held-out scenes or captions (unseen pairs: {count // 5}; seeds: {VARIED[0]} captions, {VARIED[1]} seeds), seed {seed}."
+    parts = f"unseen pairs: {count // 5}; seeds: {VARIED[0]} captions, {VARIED[1]} seeds"
+    note = f"Per cent; {count} held-out scenes or captions ({parts}), seed {seed}."
     return "\n".join([*lines, "", note])
 
 

@@ -1,10 +1,10 @@
-"""Choose how large the SAEs are whose features are looked at (stage `sizes`): one k and one n_f per width of a block.
+"""Choose how large the SAEs are whose features are looked at (stage `sizes`): one k and one n_f per block width.
 
-The rule was fixed before the sweep was first run (2026-11-26), and it never looks at what features write. Of the
-settings that explain at least `WANTED_VARIANCE` of the held-out updates in every chosen block of a width, the one is
-taken that reads best: the score of each attribute value's best feature, minus that of the best of as many random
-directions of which as many are kept, on average over values and blocks. The feature is found on one half of the
-pictures and scored on the other.
+The rule was fixed before the sweep was first run (2026-11-26), and it never looks at what features write. It considers
+the settings that explain at least `WANTED_VARIANCE` of the held-out updates in every chosen block of a width, and takes
+the one that reads best: on average over values and blocks, the score of a value's best feature, minus that of the best
+random direction, of equally many directions of which equally many are active. The best feature is chosen on one half of
+the pictures and scored on the other half.
 """
 
 import tempfile
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from diffusers import StableDiffusionXLPipeline
 from jaxtyping import Float
 from torch import Tensor
 
@@ -35,12 +36,12 @@ KS, EXPANSION_FACTORS = (2, 4, 8, 16), (1 / 2, 1, 2, 4)
 WANTED_VARIANCE = 0.5
 PICTURES, PASSES, BATCH = 512, 2, 16
 _FIRST_PICTURE = 30_000
-"""Training captions from this one on are looked at: no SAE is trained on them and no notebook measures on them."""
+"""The first training caption that is looked at: no SAE is trained on those from here on, and no notebook uses them."""
 
 
 def choose_sizes(prompts: int, seed: int, device: str) -> None:
     """Train SAEs of all settings on one-step updates of the chosen blocks, measure them, and store the choice
-    with what it rests on."""
+    with its measurements."""
     blocks = tuple(load_choice()["chosen"])
     run = TrainingRun("pocket", seed=seed, prompts=prompts, passes=PASSES, blocks=blocks)
     pipe = run.load_pipeline(device)
@@ -49,9 +50,9 @@ def choose_sizes(prompts: int, seed: int, device: str) -> None:
     measured = []
     with tempfile.TemporaryDirectory() as folder:
         for config, sae in run.train(Path(folder), pipe).items():
-            found = _measure(config, sae, vectors[config.block], truths[grid_of(pipe, config.block)])
+            quality = _measure(config, sae, vectors[config.block], truths[grid_of(pipe, config.block)])
             measured.append(
-                {"block": config.block, "d_model": config.d_model, "k": config.k, "n_f": config.n_f, **found}
+                {"block": config.block, "d_model": config.d_model, "k": config.k, "n_f": config.n_f, **quality}
             )
             print(measured[-1], flush=True)
     record = {
@@ -67,8 +68,10 @@ def choose_sizes(prompts: int, seed: int, device: str) -> None:
 
 
 def best_setting(measured: Sequence[Mapping]) -> dict[str, int]:
-    """The k and n_f of one width that the rule takes. Raises ValueError if no setting explains
-    enough in every block."""
+    """The k and n_f that the rule takes for one width.
+
+    Raises ValueError if no setting explains enough in every block.
+    """
     by_setting: dict[tuple[int, int], list[Mapping]] = {}
     for row in measured:
         by_setting.setdefault((row["k"], row["n_f"]), []).append(row)
@@ -90,9 +93,9 @@ def best_setting(measured: Sequence[Mapping]) -> dict[str, int]:
 
 @torch.no_grad()
 def _look(
-    pipe, blocks: Sequence[str], seed: int
+    pipe: StableDiffusionXLPipeline, blocks: Sequence[str], seed: int
 ) -> tuple[dict[str, Float[Tensor, "pictures cells d_model"]], dict[int, Truth]]:
-    """Updates and the judge's truth of pictures that nothing else is made of, by block and by grid."""
+    """By block the updates, and by grid the judge's truth, of pictures that are used for nothing else."""
     texts = [caption.text for caption in load_pocket_captions(_FIRST_PICTURE + PICTURES)[_FIRST_PICTURE:]]
     settings, judge = CallSettings(1, 0.0, seed + 2_000, batch_size=BATCH), weights.load("judge").to(pipe.device)
     vectors, pictures = {block: [] for block in blocks}, []
@@ -125,8 +128,7 @@ def _measure(
 
 
 def _reading(activations: Float[Tensor, "pictures cells units"], truth: Truth) -> float:
-    """Mean over values of the score, in one half of the pictures, of the unit that reads the value
-    best in the other half."""
+    """Mean over values: the score, in one half of the pictures, of the unit that reads the value best in the other."""
     halves = torch.arange(len(activations)).chunk(2)
     matched, scored = (reading_scores(activations[half].cpu(), truth.take(half)) for half in halves)
     return round(scored.gather(0, matched.argmax(0)[None]).mean().item(), 4)

@@ -27,10 +27,10 @@ from sae_lib.pocket.world import OBJECT_ATTRIBUTES, SCENE_ATTRIBUTES, attribute_
 
 
 def train_vae(steps: int, seed: int, device: str, batch: int = 32) -> None:
-    """Autoencoder on rendered scenes: mean absolute error of pixels and of 4x4 averages, a small KL term; then the
-    latents' scale is measured.
+    """Train the autoencoder on rendered scenes, then measure the scale of its latents.
 
-    Once a U-Net is shipped only the decoder is trained: the latents must stay what that U-Net knows.
+    The loss is the mean absolute error of pixels and of 4x4 averages, with a small KL term. Once a U-Net is shipped,
+    only the decoder is trained: the latents must stay those that the U-Net knows.
     """
     vae = weights.load_or("vae", build_vae).to(device)
     fixed = weights.is_shipped("unet_base")
@@ -65,8 +65,10 @@ _GLOBAL_CLASSES = {"objects": 2, "relation": 3} | {name: len(values) + 1 for nam
 
 
 def caption_targets(captions: list[Caption]) -> Tensor:
-    """What each caption states, int64 `[captions, 2 * 7 + 4]`: a class for each attribute of each named object, then
-    the scene's; the last class is "open"."""
+    """What each caption states, int64 `[captions, 2 * 7 + 4]`.
+
+    One class per attribute of each named object, then those of the scene; the last class is "open".
+    """
     rows = []
     for caption in captions:
         row = []
@@ -103,8 +105,7 @@ class Readout(nn.Module):
 
 
 def train_text(steps: int, seed: int, device: str, batch: int = 256) -> None:
-    """Both CLIP text encoders, so that a caption's statements can be read from its tokens and from
-    its pooled embedding."""
+    """Train both CLIP text encoders, so that a caption's tokens and its pooled embedding tell what it states."""
     first, second = (
         weights.load_or(name, lambda at=at: build_text_encoders()[at]).to(device)
         for at, name in enumerate(weights.TEXT_ENCODERS)
@@ -154,8 +155,8 @@ def token_ids(tokenizer, texts: list[str]) -> Tensor:
 
 
 def encode_ids(encoders, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """What the SDXL pipeline makes of captions: penultimate hidden states of both encoders `[texts, 40, 192]`, pooled
-    embedding `[texts, 128]`."""
+    """What the SDXL pipeline feeds its U-Net: both encoders' penultimate hidden states `[texts, 40, 192]` and the
+    pooled embedding `[texts, 128]`."""
     outputs = [encoder(ids, output_hidden_states=True) for encoder in encoders]
     return torch.cat([output.hidden_states[-2] for output in outputs], -1), outputs[1].text_embeds
 
@@ -165,7 +166,7 @@ def encode_ids(encoders, ids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def train_judge(steps: int, seed: int, device: str, batch: int = 32) -> None:
-    """What the judge reads, on rendered scenes only, half of them blurred, noised or shifted in colour a little."""
+    """Train what the judge reads, on rendered scenes; half of them are slightly blurred, noisy or shifted in colour."""
     judge = weights.load_or("judge", Judge).to(device)
     judge.doubts.requires_grad_(False)
     vae = weights.load("vae").to(device).eval()
@@ -183,8 +184,11 @@ def train_judge(steps: int, seed: int, device: str, batch: int = 32) -> None:
 
 
 def train_doubt(steps: int, seed: int, device: str, batch: int = 24) -> None:
-    """When the judge abstains: half of the pictures are broken, half are whole, and half of either are seen through the
-    autoencoder, so that ordinary blur is no reason. What the judge reads stays as it is."""
+    """Train when the judge abstains; what it reads stays as it is.
+
+    Half of the pictures are broken and half are whole. Half of either are seen through the autoencoder, so that the
+    judge does not abstain because of ordinary blur.
+    """
     judge = weights.load_or("judge", Judge).to(device)
     judge.reads.requires_grad_(False)
     vae = weights.load("vae").eval()
@@ -234,9 +238,10 @@ def main() -> None:
     parser.add_argument(
         "--steps",
         type=int,
-        help="optimiser steps (pairs, blocks: how many pairs; sizes, saes: how many prompts); by default some 30 minutes on two cores",
+        help="optimiser steps (pairs, blocks: how many pairs; sizes, saes: how many prompts); "
+        "by default some 30 minutes on two cores",
     )
-    parser.add_argument("--batch", type=int, help="scenes a step; by default what suits two cores")
+    parser.add_argument("--batch", type=int, help="scenes per step; by default what suits two cores")
     parser.add_argument(
         "--lr", type=float, help="learning rate of base and turbo; by default what suits their small batches"
     )

@@ -1,5 +1,7 @@
-"""A small CLIP of rendered scenes and their captions: it measures pictures and texts, and no other
-pocket model knows it."""
+"""A small CLIP of rendered scenes and their captions, which measures pictures and texts.
+
+No other pocket model is trained with it.
+"""
 
 import random
 from collections.abc import Sequence
@@ -16,8 +18,8 @@ from sae_lib.pocket.world import ATTRIBUTES, IMAGE_SIZE, OBJECT_ATTRIBUTES, Scen
 
 _VALUES = [(name, value) for name, values in ATTRIBUTES.items() for value in values]
 _KINDS = ((0.4, 0.8), (0.7, 0.25), (1.0, None))
-"""Captions: up to this share of them state each attribute with this chance; None: one attribute
-in words, nothing else."""
+"""Kinds of captions: up to which share of the captions, and the chance that one states an attribute; None is a
+single attribute in words."""
 
 
 def build_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -36,7 +38,7 @@ def build_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 def describe(scene: Scene, rng: random.Random) -> Caption:
-    """A full caption, a scant one, or one attribute of the scene in words."""
+    """A full caption, a short one, or one attribute of the scene in words."""
     kind = rng.random()
     stated = next(chance for share, chance in _KINDS if kind < share)
     if stated is not None:
@@ -52,8 +54,10 @@ def describe(scene: Scene, rng: random.Random) -> Caption:
 
 
 def true_of(captions: Sequence[Caption], scenes: Sequence[Scene]) -> Tensor:
-    """Which captions are true of which scenes, boolean `[captions, scenes]`: all that is stated is there, each
-    named object another one."""
+    """Which captions are true of which scenes, boolean `[captions, scenes]`.
+
+    A caption is true if the scene has everything that it states, with a different object for each named object.
+    """
     asked, there = torch.zeros(len(captions), 2, len(_VALUES)), torch.zeros(len(scenes), 2, len(_VALUES))
     asked_of_scene, there_in_scene = torch.zeros(len(captions), len(_VALUES)), torch.zeros(len(scenes), len(_VALUES))
     number = {pair: place for place, pair in enumerate(_VALUES)}
@@ -78,7 +82,8 @@ def true_of(captions: Sequence[Caption], scenes: Sequence[Scene]) -> Tensor:
 
 
 def contrastive_loss(similarity: Tensor, true: Tensor) -> Tensor:
-    """CLIP's loss where a caption may be true of several pictures: cross-entropy to all that are, both ways."""
+    """CLIP's loss where a caption may be true of several pictures: cross-entropy to all true
+    pairs, in both directions."""
     share = true.float()
     to_scenes = F.cross_entropy(similarity, share / share.sum(1, keepdim=True))
     to_captions = F.cross_entropy(similarity.T, share.T / share.T.sum(1, keepdim=True))
@@ -86,7 +91,7 @@ def contrastive_loss(similarity: Tensor, true: Tensor) -> Tensor:
 
 
 def train_clip(steps: int, seed: int, device: str, batch: int = 128) -> None:
-    """Pictures beside what is said of them; an eighth of the renders are seen through the autoencoder, as the
+    """Train CLIP on pictures and captions; an eighth of the renders are seen through the autoencoder, as the
     models' pictures are."""
     from notebooks.experiments.pocket.fitting import fit, mixed_precision, scene_batches
 

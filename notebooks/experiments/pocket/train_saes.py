@@ -16,16 +16,15 @@ from sae_lib.training.recipe import TrainingRun
 from sae_lib.training.trainer import DIFFUSION_FILE, LOG_FILE
 
 FIRST_SEED = 1
-"""Seed of the shipped SAEs' noise, order and first weights. Notebook 03 trains with seed 0, so that comparing the two
-tells which features survive a change of seed."""
+"""Seed of the shipped SAEs' noise, order and first weights. Notebook 03 trains with seed 0: a comparison of the two
+shows which features survive a change of seed."""
 
 PASSES = 2
 """Positions of one picture resemble each other: many prompts seen twice teach more than few prompts seen often."""
 
 
 def train_shipped_saes(prompts: int, seed: int, device: str, folder: Path = SHIPPED) -> None:
-    """Two SAEs of each chosen block and of each of the paper's four, from `prompts` training prompts;
-    replaces `folder` as a whole."""
+    """Train two SAEs per chosen block and per block of the paper, on `prompts` training prompts; replaces `folder`."""
     blocks = tuple(dict.fromkeys((*select_blocks("chosen", "pocket"), *PAPER_BLOCKS)))
     run = TrainingRun("pocket", seed=FIRST_SEED + seed, prompts=prompts, passes=PASSES, blocks=blocks)
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,7 @@ _TURBO_SHARES = (0.55, 0.15, 0.15, 0.15)
 
 
 class _Conditioning:
-    """Captions to what the U-Net is fed, with SDXL's size and crop numbers."""
+    """Turns captions into the U-Net's inputs, with SDXL's size and crop numbers."""
 
     def __init__(self, device: str) -> None:
         self.tokenizer = weights.load("tokenizer")
@@ -59,8 +59,11 @@ def _alphas(device: str) -> Tensor:
 
 
 def train_base(steps: int, seed: int, device: str, batch: int = 16, lr: float = 1e-3) -> None:
-    """Predict the noise in encoded scenes: each picture's error divided by the root of its signal-to-noise ratio;
-    captions dropped to zeros (10 %) or to the empty prompt (5 %)."""
+    """Train the base model to predict the noise in encoded scenes.
+
+    A picture's error is divided by the root of its signal-to-noise ratio. Captions are replaced by zeros (10 %) or by
+    the empty prompt (5 %).
+    """
     unet = weights.load_or("unet_base", build_unet)
     tokenizer = weights.load("tokenizer")
 
@@ -109,15 +112,15 @@ def train_base(steps: int, seed: int, device: str, batch: int = 16, lr: float = 
 
 
 def _pairs_folder() -> Path:
-    """In the cache, named by the hash of the base model that solved them: another teacher makes other pairs."""
+    """The folder of the pairs, in the cache; its name has the hash of the base model that solved them."""
     teacher = hashlib.sha256(weights.weights_file("unet_base").read_bytes()).hexdigest()
     return cache_root() / "pocket" / f"pairs-{teacher[:12]}"
 
 
 @torch.no_grad()
 def make_pairs(count: int, seed: int, device: str, batch: int = 64) -> None:
-    """Solve the base model's ODE for `count` captions and noises; files of `batch` pairs, finished ones
-    kept, so that it resumes."""
+    """Solve the base model's ODE for `count` captions and noises, in files of `batch` pairs;
+    finished files are kept."""
     folder = _pairs_folder()
     folder.mkdir(parents=True, exist_ok=True)
     unet, condition = weights.load("unet_base").to(device), _Conditioning(device)
@@ -145,8 +148,7 @@ def make_pairs(count: int, seed: int, device: str, batch: int = 64) -> None:
 
 
 def solve(unet: nn.Module, noise: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
-    """End points `[batch, 4, 32, 32]` of the guided probability-flow ODE from unit noise
-    (DPM-Solver++, second order)."""
+    """End points `[batch, 4, 32, 32]` of the guided probability-flow ODE from unit noise (DPM-Solver++, order 2)."""
     scheduler = DPMSolverMultistepScheduler.from_config(
         build_scheduler("base").config, timestep_spacing="trailing", algorithm_type="dpmsolver++"
     )
@@ -154,15 +156,16 @@ def solve(unet: nn.Module, noise: Tensor, tokens: Tensor, pooled: Tensor) -> Ten
     x = noise
     tokens, pooled = torch.cat([torch.zeros_like(tokens), tokens]), torch.cat([torch.zeros_like(pooled), pooled])
     for timestep in scheduler.timesteps:
-        free, told = predict_noise(
+        free, guided = predict_noise(
             unet, torch.cat([x, x]), timestep.expand(2 * len(x)).to(x.device), tokens, pooled
         ).chunk(2)
-        x = scheduler.step(free + GUIDANCE * (told - free), timestep, x).prev_sample
+        x = scheduler.step(free + GUIDANCE * (guided - free), timestep, x).prev_sample
     return x
 
 
 def _pair_batches(batch: int, seed: int, device: str) -> Iterator[tuple[Tensor, ...]]:
-    """Endless shuffled batches of all stored pairs with a timestep each. Raises FileNotFoundError if there are none."""
+    """Endless shuffled batches of stored pairs with one timestep per pair. Raises
+    FileNotFoundError if there are none."""
     files = sorted(_pairs_folder().glob("pairs-*.safetensors"))
     if not files:
         raise FileNotFoundError("no pairs of the present base model to distil from: run the stage pairs first")
@@ -179,8 +182,8 @@ def _pair_batches(batch: int, seed: int, device: str) -> Iterator[tuple[Tensor, 
 
 
 def train_turbo(steps: int, seed: int, device: str, batch: int = 16, lr: float = 5e-4) -> None:
-    """Regress the ODE's end point in one step: from its own noise at t = 999, from its re-noised end point
-    at t = 749, 499, 249."""
+    """Train Turbo to regress the ODE's end point in one step: from its noise at t = 999, and from the re-noised end
+    point at t = 749, 499, 249."""
     unet = weights.load("unet_turbo" if weights.is_shipped("unet_turbo") else "unet_base")
     unet, alphas = unet.to(device, memory_format=torch.channels_last), _alphas(device)
 

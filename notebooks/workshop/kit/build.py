@@ -42,7 +42,7 @@ TRAVELS = (
     "pyproject.toml",
     "requirements.lock",
 )
-"""What git tracks here goes into the kit, but for the figures' PDFs: each has its PNG beside it."""
+"""What git tracks here goes into the kit, without the figures' PDFs, which have PNGs beside them."""
 
 ROOTS = {
     "accelerate": "diffusers says so on stderr where it is missing",
@@ -70,17 +70,18 @@ ROOTS = {
     "tqdm": "progress bars",
     "transformers": "the pocket models' text encoders",
 }
-"""What lessons and notebooks import or start, and why; with all that these need, the kit's
+"""The packages that lessons and notebooks import or start, and why. With all that they need, they are the kit's
 part of requirements.lock."""
 
 BESIDES_THE_LOCK = {"appnope": "1.0.0", "colorama": "0.4.6", "pywinpty": "3.1.2"}
-"""What the roots need on macOS or Windows only, where requirements.lock was not made."""
+"""Packages that the roots need on macOS or Windows only; requirements.lock was made elsewhere."""
 
 PATCHES = {"3.11": "3.11.9", "3.12": "3.12.10"}
 """The last release of each Python for which python.org has installers: wheels are chosen for it."""
 
 LESSON_GB, BROWSER_GB, LEAST_GB = 1.5, 1.0, 2.0
-"""Free memory for a lesson and for JupyterLab with a browser; below LEAST_GB in all a laptop cannot hold both."""
+"""Free memory for a lesson and for JupyterLab with a browser; a laptop with less than LEAST_GB
+in all holds not both."""
 
 
 class CannotBuild(Exception):
@@ -118,8 +119,7 @@ LAPTOPS = {
 
 
 def laptop_like_this() -> str:
-    """The key in LAPTOPS of the machine that builds. Raises CannotBuild if it is of no kind that
-    a kit can be made for."""
+    """The key in LAPTOPS of the machine that builds. Raises CannotBuild if no kit can be made for its kind."""
     system, machine = platform.system(), platform.machine()
     for name, laptop in LAPTOPS.items():
         if (laptop.system, laptop.machine) == (system, machine):
@@ -128,7 +128,7 @@ def laptop_like_this() -> str:
 
 
 def read_lock(path: Path = ROOT / "requirements.lock") -> dict[str, str]:
-    """Version by canonical name."""
+    """The locked versions, by canonical name."""
     pins = (line.split("==") for line in path.read_text().splitlines())
     return {canonicalize_name(name): version for name, version in pins}
 
@@ -152,8 +152,7 @@ def closure(requires: Callable[[str], Iterable[str]], markers: Mapping[str, str]
 
 
 def asked_here(name: str) -> list[str]:
-    """What an installed package asks for; nothing where it is not installed: `refuse_gaps` asks
-    the wheels afterwards."""
+    """What an installed package asks for; nothing if it is not installed (`refuse_gaps` asks the wheels later)."""
     try:
         return importlib.metadata.requires(name) or []
     except importlib.metadata.PackageNotFoundError:
@@ -188,24 +187,24 @@ def download(pins: Mapping[str, str], laptop: Laptop, python: str, folder: Path)
         kind = [f"--platform={tag}" for tag in laptop.tags] + [f"--python-version={PATCHES[python]}"]
         wanted = [f"{name}=={version}" for name, version in sorted(pins.items())]
         command = [sys.executable, "-m", "pip", "download", *quiet, *kind, f"--dest={folder}", *wanted]
-        told = subprocess.run(command, capture_output=True, text=True, check=False)
-        if told.returncode:
-            missing = re.findall(r"No matching distribution found for (\S+)", told.stderr)
-            what = missing[0] if missing else (told.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            missing = re.findall(r"No matching distribution found for (\S+)", done.stderr)
+            what = missing[0] if missing else (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise CannotBuild(f"pip cannot get the wheels for {laptop.tags[0]} and Python {python}: {what}")
     there = wheels_in(folder)
     return [there[pin] for pin in sorted(pins.items())]
 
 
 def metadata_of(wheel: Path) -> email.message.Message:
-    """What a wheel says of itself."""
+    """What a wheel says about itself."""
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)]
         return email.message_from_bytes(archive.read(names[0]))
 
 
 def refuse_gaps(wheels: Sequence[Path], markers: Mapping[str, str]) -> None:
-    """Raises CannotBuild if the wheels ask for a package that the kit has not: it would fail on the laptop."""
+    """Raises CannotBuild if the wheels ask for a package that the kit lacks: it would fail on the laptop."""
     asked = {}
     for wheel in wheels:
         about = metadata_of(wheel)
@@ -238,17 +237,17 @@ def installed_paths(wheel: Path) -> Iterator[tuple[str, int]]:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal."""
+    """The hash of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tracked_files(root: Path = ROOT) -> list[Path]:
-    """What of the repository travels. Raises CannotBuild outside of a git clone."""
-    told = subprocess.run(["git", "ls-files", "-z", *TRAVELS], cwd=root, capture_output=True, text=True, check=False)
-    if told.returncode or not told.stdout:
+    """The repository's files that travel. Raises CannotBuild outside of a git clone."""
+    listed = subprocess.run(["git", "ls-files", "-z", *TRAVELS], cwd=root, capture_output=True, text=True, check=False)
+    if listed.returncode or not listed.stdout:
         raise CannotBuild(f"{root} is no git clone, and git says which files belong to the kit: clone the repository.")
-    paths = [root / name for name in told.stdout.split("\0") if name and not name.endswith(".pdf")]
+    paths = [root / name for name in listed.stdout.split("\0") if name and not name.endswith(".pdf")]
     return [path for path in paths if path.is_file()]
 
 
@@ -264,7 +263,7 @@ def manifest(wheels: Sequence[Path], files: Sequence[Path], name: str, python: s
         "longest_path": max(len(p) for p, _ in paths),
     }
     memory = {"lesson_gb": LESSON_GB, "browser_gb": BROWSER_GB, "least_gb": LEAST_GB}
-    pins = sorted(f"{told['Name']}=={told['Version']}" for told in map(metadata_of, wheels))
+    pins = sorted(f"{about['Name']}=={about['Version']}" for about in map(metadata_of, wheels))
     return {**kind, "python": first_python(wheels, python), **takes, **memory, "pins": pins, "sha256": hashes}
 
 
@@ -292,12 +291,12 @@ def write_archive(target: Path, wheels: Sequence[Path], files: Sequence[Path], a
 
 
 def archive_path(name: str, python: str) -> Path:
-    """Where the kit for a kind of laptop lies once it is built."""
+    """The path of the kit for a kind of laptop."""
     return cache_root() / "kit" / f"sae-workshop-kit-{name}-py{python.replace('.', '')}.zip"
 
 
 def build(name: str, python: str) -> Path:
-    """Make the kit for a kind of laptop; its path. Raises CannotBuild."""
+    """Make the kit for a kind of laptop; returns its path. Raises CannotBuild."""
     laptop, target = LAPTOPS[name], archive_path(name, python)
     markers, files = laptop.markers(python), tracked_files()
     wheels = download(pins_for(markers, read_lock()), laptop, python, target.with_suffix(".wheels"))
@@ -308,9 +307,8 @@ def build(name: str, python: str) -> Path:
     print(
         f"{target}: {target.stat().st_size / 1e6:.0f} MB, {len(wheels)} wheels, for {name} and Python {oldest} or newer"
     )
-    print(
-        f"of {python}; installed it takes {about['disk_gb']} GB. Copy it with the .sha256 beside it; START.md is inside."
-    )
+    print(f"of {python}; installed it takes {about['disk_gb']} GB.", end=" ")
+    print("Copy it with the .sha256 beside it; START.md is inside.")
     return target
 
 

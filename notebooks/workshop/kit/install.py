@@ -18,7 +18,7 @@ import time
 
 KIT = os.path.dirname(os.path.abspath(__file__))
 STAMP = "installed.json"
-"""Written into .venv when all is done: without it .venv is a rest of an installation that died."""
+"""Written into .venv when all is done; without it .venv is left over from an installation that died."""
 
 
 class CannotInstall(Exception):
@@ -51,13 +51,14 @@ def check_python(manifest, version=None, implementation=None, bits=None):
     first = tuple(manifest["python"])
     if implementation != "CPython" or bits != 64 or version[:2] != first[:2] or version < first:
         raise CannotInstall(
-            f"This is {implementation} {dotted(version)} of {bits} bits ({sys.executable}), and the kit is for 64-bit "
-            f"CPython {dotted(first[:2])}, from {dotted(first)} on: install that, or ask for a kit that was made for yours."
+            f"This is {implementation} {dotted(version)} of {bits} bits ({sys.executable}), and the kit is for "
+            f"64-bit CPython {dotted(first[:2])}, from {dotted(first)} on: "
+            "install that, or ask for a kit that was made for yours."
         )
 
 
 def system_version(system):
-    """(major, minor) of macOS or of Linux's glibc; None where it is not known."""
+    """(major, minor) of macOS or of Linux's glibc; None where it is unknown."""
     text = {"Darwin": platform.mac_ver()[0], "Linux": platform.libc_ver()[1]}.get(system, "")
     numbers = text.split(".")[:2]
     return tuple(map(int, numbers)) if len(numbers) == 2 and all(part.isdigit() for part in numbers) else None
@@ -69,15 +70,15 @@ def check_laptop(manifest, system=None, machine=None, version=None):
     version = version or system_version(system)
     if (system, machine.lower()) != (manifest["system"], manifest["machine"].lower()):
         raise CannotInstall(
-            f"This Python runs on {system} ({machine}), and the kit is for {manifest['system']} ({manifest['machine']}): "
-            "ask for the kit of your laptop."
+            f"This Python runs on {system} ({machine}), "
+            f"and the kit is for {manifest['system']} ({manifest['machine']}): ask for the kit of your laptop."
         )
     oldest = tuple(manifest["system_version"])
     if version and version < oldest:
         name = {"Darwin": "macOS", "Linux": "glibc"}[system]
         raise CannotInstall(
-            f"This laptop has {name} {dotted(version)}, and the kit needs {dotted(oldest)} or newer: update the system, "
-            "or work in a pair."
+            f"This laptop has {name} {dotted(version)}, and the kit needs {dotted(oldest)} or newer: "
+            "update the system, or work in a pair."
         )
 
 
@@ -88,8 +89,8 @@ def check_modules():
         import venv  # noqa: F401
     except ImportError as error:
         raise CannotInstall(
-            f"{sys.executable} cannot make virtual environments ({error.name} is missing): on Debian or Ubuntu install the "
-            f"package python{dotted(sys.version_info[:2])}-venv, elsewhere take Python from python.org."
+            f"{sys.executable} cannot make virtual environments ({error.name} is missing): on Debian or Ubuntu install "
+            f"the package python{dotted(sys.version_info[:2])}-venv, elsewhere take Python from python.org."
         ) from None
 
 
@@ -102,13 +103,14 @@ def check_folder(manifest, kit, system=None):
         os.remove(probe)
     except OSError as error:
         raise CannotInstall(
-            f"The folder {kit} cannot be written ({error.strerror}): copy the kit to a place of your own, such as the desktop."
+            f"The folder {kit} cannot be written ({error.strerror}): "
+            "copy the kit to a place of your own, such as the desktop."
         ) from None
     length = len(kit) + 1 + manifest["longest_path"]
     if (system or platform.system()) == "Windows" and length > 259:
         raise CannotInstall(
-            f"The folder {kit} is too deep: with the kit's files a path has {length} characters, and Windows takes 259; "
-            "move the kit to C:\\sae-kit."
+            f"The folder {kit} is too deep: with the kit's files a path has {length} characters, "
+            "and Windows takes 259; move the kit to C:\\sae-kit."
         )
 
 
@@ -117,13 +119,13 @@ def check_disk(manifest, kit, free=None):
     free = shutil.disk_usage(kit).free / 1e9 if free is None else free
     if free < manifest["disk_gb"]:
         raise CannotInstall(
-            f"The disk of {kit} has {free:.1f} GB free, and the kit needs {manifest['disk_gb']:.1f} GB: delete something, "
-            "or move the kit to another disk."
+            f"The disk of {kit} has {free:.1f} GB free, and the kit needs {manifest['disk_gb']:.1f} GB: "
+            "delete something, or move the kit to another disk."
         )
 
 
 def memory_gb():
-    """This laptop's memory and what of it is free, in GB; None where that cannot be asked."""
+    """This laptop's memory and the free part of it, in GB; None where that cannot be asked."""
     ask = {"Linux": _memory_linux, "Darwin": _memory_macos, "Windows": _memory_windows}.get(platform.system())
     try:
         total, free = ask()
@@ -158,7 +160,8 @@ def _memory_windows():
 
 
 def memory_advice(manifest, memory):
-    """What to say of this laptop's memory, (total, free) in GB or None. Raises CannotInstall if a lesson cannot fit."""
+    """What to say about this laptop's memory, (total, free) in GB or None. Raises CannotInstall
+    if a lesson cannot fit."""
     if memory is None:
         return ""
     wanted = manifest["lesson_gb"] + manifest["browser_gb"]
@@ -186,8 +189,7 @@ def check_files(manifest, kit):
 
 
 def environment():
-    """The variables for a program of .venv: nothing of this laptop's own Python, pip or Jupyter
-    settings, and no network."""
+    """The variables for a program of .venv: no settings of this laptop's Python, pip or Jupyter, and no network."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_", "JUPYTER_"))}
     kept.update(PIP_CONFIG_FILE=os.devnull, PYTHONUTF8="1", HF_HUB_OFFLINE="1", JUPYTER_PREFER_ENV_PATH="1")
     return kept
@@ -200,11 +202,11 @@ def python_of(kit):
 
 def run(arguments, kit, doing):
     """Run a command in the kit's folder. Raises CannotInstall with the end of what it said if it fails."""
-    told = subprocess.run(arguments, cwd=kit, env=environment(), capture_output=True, check=False)
-    if told.returncode:
-        end = (told.stdout + told.stderr).decode("utf-8", "replace").strip().splitlines()[-5:]
+    done = subprocess.run(arguments, cwd=kit, env=environment(), capture_output=True, check=False)
+    if done.returncode:
+        end = (done.stdout + done.stderr).decode("utf-8", "replace").strip().splitlines()[-5:]
         raise CannotInstall("\n".join([f"{doing} failed; the end of what was said:", *end]))
-    return told.stdout.decode("utf-8", "replace")
+    return done.stdout.decode("utf-8", "replace")
 
 
 def why_not_installed(manifest, kit):
@@ -233,7 +235,8 @@ def remove_old(kit):
         shutil.rmtree(folder) if os.path.isdir(folder) else os.remove(folder)
     except OSError as error:
         raise CannotInstall(
-            f"{folder} cannot be deleted ({error.strerror}): close JupyterLab and whatever else uses it, or delete it yourself."
+            f"{folder} cannot be deleted ({error.strerror}): "
+            "close JupyterLab and whatever else uses it, or delete it yourself."
         ) from None
 
 
@@ -241,7 +244,8 @@ def install_packages(manifest, kit):
     """Make .venv from the wheels, with sae_lib importable."""
     run([sys.executable, "-m", "venv", os.path.join(kit, ".venv")], kit, "Making .venv")
     pip = [python_of(kit), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
-    # Python compiles what is used when it is used: half of the time of an installation, for files that nobody opens.
+    # Python compiles files when they are used; compiling all takes half of an installation, for
+    # files that nobody opens.
     run(
         pip + ["--no-compile", "--find-links", os.path.join(kit, "wheels")] + manifest["pins"],
         kit,
@@ -255,7 +259,7 @@ def install_packages(manifest, kit):
 
 
 def install(kit):
-    """Check this laptop, install, draw a picture as a proof; prints what happens. Raises CannotInstall."""
+    """Check this laptop, install, and draw a picture as a proof; prints what happens. Raises CannotInstall."""
     manifest, start = read_manifest(kit), time.time()
     check_python(manifest)
     check_laptop(manifest)
@@ -280,8 +284,10 @@ def install(kit):
 
 
 def start(kit, arguments):
-    """Open JupyterLab at the lessons, for this laptop alone; its exit status. Raises CannotInstall if
-    nothing is installed."""
+    """Open JupyterLab at the lessons, for this laptop alone; returns its exit status.
+
+    Raises CannotInstall if nothing is installed.
+    """
     reason = why_not_installed(read_manifest(kit), kit)
     if reason:
         raise CannotInstall(reason + " Run install.py, then start.py again.")
@@ -299,8 +305,8 @@ def start(kit, arguments):
         return 0
 
 
-def told(step, *arguments):
-    """Run a step; its exit status, 1 if it said why it cannot."""
+def status_of(step, *arguments):
+    """Run a step; its exit status, which is 1 if the step said why it cannot."""
     try:
         return step(*arguments) or 0
     except CannotInstall as error:
@@ -312,4 +318,4 @@ def told(step, *arguments):
 
 
 if __name__ == "__main__":
-    sys.exit(told(install, KIT))
+    sys.exit(status_of(install, KIT))

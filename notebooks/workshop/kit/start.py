@@ -5,4 +5,4 @@ import sys
 import install
 
 if __name__ == "__main__":
-    sys.exit(install.told(install.start, install.KIT, sys.argv[1:]))
+    sys.exit(install.status_of(install.start, install.KIT, sys.argv[1:]))
