@@ -40,8 +40,8 @@ def draw_rows(
 ) -> None:
     """A row per name, the first on top, and in it a dot with its interval per look; None is a gap. upright: columns.
 
-    numbers: by the rows' names, such as blocks, in the order of the looks. looks: what `draw_dot` takes, and `shift`, by
-    how many rows the dots lie below the middle. A dot without a colour or a marker has its block's (`look_of`).
+    numbers: by the rows' names, such as blocks, in the order of the looks. looks: what `draw_dot` takes, and `shift`,
+    by how many rows the dots lie below the middle. A dot without a colour or a marker has its block's (`look_of`).
     """
     for place, (name, kinds) in enumerate(numbers.items()):
         for number, kind in zip(kinds, looks, strict=False):

@@ -219,21 +219,22 @@ class Dictionaries:
     def scores_on_renders(
         self, renders: Renders, timestep: int, permutations: int = 500
     ) -> tuple[Path, dict[str, dict[str, Float[Tensor, " live"]]]]:
-        """By "exact" or "judge" and block, how well the live shipped features read their `meanings` on noised renders."""
+        """By "exact" or "judge" and block, how well the live shipped features read their
+        `meanings` on noised renders."""
         folder, meanings = self.meanings("SAE", permutations)
 
         def make() -> dict[str, Tensor]:
-            found = {}
+            scores = {}
             for block, x in renders.updates(timestep).items():
                 codes = self.assets.saes()[block].encode(x)[..., meanings[block]["live"]]
                 for whose, truth in zip(("exact", "judge"), renders.truths[self.assets.grid(block)], strict=True):
                     points = reading_scores(codes, truth).gather(1, meanings[block]["value"][:, None])
-                    found[f"{whose}/{block}"] = points[:, 0]
-            return found
+                    scores[f"{whose}/{block}"] = points[:, 0]
+            return scores
 
         inputs = {"meanings": folder.name, "rendered": len(renders), "timestep": timestep, "seed": renders.seed}
-        folder, found = cached_tensors("exact_scores", inputs, make)
-        return folder, _by_first(found)
+        folder, scores = cached_tensors("exact_scores", inputs, make)
+        return folder, _by_first(scores)
 
     def compare(self) -> tuple[Path, dict[str, int], dict[str, dict[str, Float[Tensor, "values replicates"]]]]:
         """`compare_reading` of all NAMES: per block the number of candidates, and by block and name the scores."""

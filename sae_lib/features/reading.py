@@ -188,15 +188,17 @@ class Reading:
 
     @cached_property
     def best_scores(self) -> dict[str, Float[Tensor, "values replicates"]]:
-        """By block, how well each value's best feature in the first half reads it in the second: scored with all pictures
-        there, and with groups of them left out (`scene_samples`)."""
+        """By block, how well the best feature of the first half for each value reads this value in the second half.
+
+        Scored with all pictures of the second half, and with groups of them left out (`scene_samples`).
+        """
 
         def make() -> dict[str, Tensor]:
-            found, half = {}, self.halves[1]
+            scores, half = {}, self.halves[1]
             for block, sae in self.saes.items():
                 shares, asked = best_of(self.scores[block][0], sae.n_f), self.truth(block).take(half)
-                found[block] = expected_scores(self.activations(block, half), shares, asked, leave_out(len(half)))
-            return found
+                scores[block] = expected_scores(self.activations(block, half), shares, asked, leave_out(len(half)))
+            return scores
 
         return cached_tensors("reading_best", {"reading": self.make().name}, make)[1]
 
@@ -227,7 +229,7 @@ class Renders:
         from sae_lib.pocket.world import sample_scenes
 
         self.assets, self.seed = assets, seed
-        self.scenes = sample_scenes(count, seed + 2, "test")  # others than those of seed, with which notebooks start
+        self.scenes = sample_scenes(count, seed + 2, "test")  # not those of `seed`, with which notebooks start
         self.captions = [caption.text for caption in sample_captions(count, seed + 2, "test")]
 
     def __len__(self) -> int:
@@ -236,7 +238,7 @@ class Renders:
     @cached_property
     @torch.inference_mode()
     def latents(self) -> Float[Tensor, "scenes channels height width"]:
-        """What the encoder of the autoencoder makes of them, not scaled."""
+        """The scenes' latents by the autoencoder, not scaled."""
         from sae_lib.pocket.world import render
 
         vae = self.assets.pipe().vae
@@ -260,13 +262,11 @@ class Renders:
         x = alpha.sqrt() * self.latents * pipe.vae.config.scaling_factor + (1 - alpha).sqrt() * noise
         for rows in torch.arange(len(self)).split(20):
             with ExitStack() as hooks:
-                for block, found in parts.items():
-                    hooks.enter_context(update_hooks(find_block(pipe, block), found.append))
+                for block, updates in parts.items():
+                    hooks.enter_context(update_hooks(find_block(pipe, block), updates.append))
                 pipe.unet(x[rows], timestep, **conditioning(pipe, [self.captions[row] for row in rows], guided=False))
-        vectors = {
-            block: [to_vectors(each).unflatten(0, (len(each), -1)) for each in of] for block, of in parts.items()
-        }
-        return {block: torch.cat(each) for block, each in vectors.items()}
+        updates_of = {block: torch.cat(updates) for block, updates in parts.items()}
+        return {block: to_vectors(update).unflatten(0, (len(self), -1)) for block, update in updates_of.items()}
 
 
 def objects_in(truth: Truth) -> Bool[Tensor, "pictures side side"]:

@@ -551,19 +551,22 @@ def samples_by_block(
 def samples_by_family(
     trials: Trials, values: Float[Tensor, " trials"], resamples: int = 1000, seed: int = 0
 ) -> dict[str, Float[Tensor, "families samples"]]:
-    """By block and by family, in the order of `attribute_values`, the mean over the trials of features that read its values,
-    then over samples (`bootstrap_trials`); nan where fewer than two features or captions were tried."""
+    """By block and family, the mean over the trials of features that read the family's values, then its means
+    over samples (`bootstrap_trials`).
+
+    Families are in the order of `attribute_values`. nan where fewer than two features or captions were tried.
+    """
     names = [name for name, _ in attribute_values()]
-    families, tried = list(dict.fromkeys(names)), [names[each.value] for each in trials.chosen]
-    found = {}
-    for block in dict.fromkeys(each.id.block for each in trials.targets):
-        found[block] = torch.full((len(families), 1 + resamples), torch.nan, dtype=torch.float64)
-        for row, family in zip(found[block], families, strict=True):
+    families, tried = list(dict.fromkeys(names)), [names[target.value] for target in trials.chosen]
+    samples = {}
+    for block in dict.fromkeys(target.id.block for target in trials.targets):
+        samples[block] = torch.full((len(families), 1 + resamples), torch.nan, dtype=torch.float64)
+        for row, family in zip(samples[block], families, strict=True):
             at = torch.tensor([i for i in trials.of_block(block).tolist() if tried[i] == family], dtype=torch.long)
             which, rows = trials.which[at], trials.rows[at]
             if min(len(which.unique()), len(rows.unique())) > 1:
                 row[:] = bootstrap_trials(values[at], which, rows, resamples, seed)
-    return found
+    return samples
 
 
 def _seen(later: Reading, pictures: Float[Tensor, "pictures 3 height width"]) -> Float[Tensor, "pictures values"]:

@@ -40,30 +40,30 @@ function render({ model, el }) {
   const scroller = root.querySelector(".cards"), space = root.querySelector(".space");
   const canvas = at("position-image"), pen = canvas.getContext("2d"), status = at("status");
 
-  let told = null, rows = [], order = [], byId = new Map();
+  let about = null, rows = [], order = [], byId = new Map();
   let fits = null; // ids that a search found, best first; null for all features
   let searching = null, reading = null, asking = null, grid = 0, cell = null, cursor = null;
   const panels = new Map(), cards = new Map();
 
   const wire = connect(model, root, {
     welcome(message, _blobs, tables) {
-      told = message;
+      about = message;
       const [block, number, rate, score, meaning] = tables.map((each) => new Float32Array(each.buffer.slice(each.byteOffset, each.byteOffset + each.byteLength)));
       rows = Array.from(block, (b, i) => {
-        const name = told.blocks[b].name, id = `${name}/${number[i]}`;
-        return { block: name, b, number: number[i], id, rate: rate[i], score: score[i], meaning: told.meanings[meaning[i]],
-          wrote: told.wrote[id] ?? "not tried" };
+        const name = about.blocks[b].name, id = `${name}/${number[i]}`;
+        return { block: name, b, number: number[i], id, rate: rate[i], score: score[i], meaning: about.meanings[meaning[i]],
+          wrote: about.wrote[id] ?? "not tried" };
       });
       byId = new Map(rows.map((row) => [row.id, row]));
-      if (!told.known) at("sort").value = "rate";
-      at("block").append(...told.blocks.map(({ name, mark }) => make("option", { value: name }, `${mark} ${name}`)));
-      at("prompt").value = told.edit.prompt;
-      at("seed").value = told.edit.seed;
+      if (!about.known) at("sort").value = "rate";
+      at("block").append(...about.blocks.map(({ name, mark }) => make("option", { value: name }, `${mark} ${name}`)));
+      at("prompt").value = about.edit.prompt;
+      at("seed").value = about.edit.seed;
       read(null);
       arrange();
     },
     progress({ done, count }) {
-      if (!told) status.textContent = `reading ${count} pictures, once: ${done} done`;
+      if (!about) status.textContent = `reading ${count} pictures, once: ${done} done`;
     },
     found({ number, found }) {
       if (number !== searching) return;
@@ -88,12 +88,12 @@ function render({ model, el }) {
       wire.say(message.notes.join(" "));
       at("where").textContent = cell ? `Fire at row ${cell[0]}, column ${cell[1]} of ${grid} × ${grid}` : "Active in the whole picture";
       at("fires-here").replaceChildren(...message.found.map((each) => make("li", {}, make("button",
-        { class: "line", "data-feature": each.id, title: "Show its card", onclick: () => lookFor(each.id) }, ...describe(each, told.blocks)))));
+        { class: "line", "data-feature": each.id, title: "Show its card", onclick: () => lookFor(each.id) }, ...describe(each, about.blocks)))));
       if (!message.found.length) at("fires-here").append(make("li", { class: "none" }, "none"));
       paint();
       idle();
     },
-    refused({ sentence }) { wire.say(sentence); if (told) idle(); else status.textContent = "stopped"; },
+    refused({ sentence }) { wire.say(sentence); if (about) idle(); else status.textContent = "stopped"; },
     lost() { status.textContent = "no kernel"; },
   });
 
@@ -117,7 +117,7 @@ function render({ model, el }) {
     if (reading === null || status.textContent.endsWith("features")) idle();
   }
   function placeCards() {
-    if (!told) return;
+    if (!about) return;
     const across = Math.max(1, Math.floor(scroller.clientWidth / WIDTH)), width = scroller.clientWidth / across;
     const lines = Math.ceil(order.length / across);
     const from = Math.max(0, Math.floor(scroller.scrollTop / HEIGHT) - AHEAD);
@@ -138,11 +138,11 @@ function render({ model, el }) {
     }, 120);
   }
   function blank(row) {
-    const { color, mark } = told.blocks[row.b];
+    const { color, mark } = about.blocks[row.b];
     return make("article", { class: "card", "data-testid": "card", "data-feature": row.id },
       make("header", {}, make("span", { class: "mark", style: `color: ${color}`, "aria-hidden": "true" }, mark),
         make("span", { class: "id" }, row.id), make("span", { class: "numbers" }, `fires at ${(100 * row.rate).toPrecision(2)} %`)),
-      make("div", { class: "says" }, make("span", { class: "meaning" }, row.meaning || (told.known ? "never fired" : "")), make("span", { class: "numbers" }, worth(row))),
+      make("div", { class: "says" }, make("span", { class: "meaning" }, row.meaning || (about.known ? "never fired" : "")), make("span", { class: "numbers" }, worth(row))),
       make("div", { class: "panel" }, make("p", { class: "none" }, "…")));
   }
   function fill(card, id) {
@@ -155,8 +155,8 @@ function render({ model, el }) {
     body.replaceChildren(
       make("figure", {}, image(icon, `Icon of ${id}`, 1), make("figcaption", {}, "icon")),
       make("figure", {}, image(top, `Pictures in which ${id} is most active, with its maps`, panel.top), make("figcaption", {}, "most active in, and where")),
-      make("figure", { class: "strip" }, image(strip, `The first picture with ${id} modulated`, told.betas.length),
-        make("figcaption", {}, ...told.betas.map((beta) => make("span", {}, `β ${beta > 0 ? "+" : "−"}${Math.abs(beta)}`)))));
+      make("figure", { class: "strip" }, image(strip, `The first picture with ${id} modulated`, about.betas.length),
+        make("figcaption", {}, ...about.betas.map((beta) => make("span", {}, `β ${beta > 0 ? "+" : "−"}${Math.abs(beta)}`)))));
   }
 
   // The prompt's picture, and what fires where.
@@ -196,12 +196,12 @@ function render({ model, el }) {
       return;
     }
     searching = fits = null;
-    if (at("sort").value === "fit") at("sort").value = told.known ? "score" : "rate";
+    if (at("sort").value === "fit") at("sort").value = about.known ? "score" : "rate";
     arrange();
   }
   function lookFor(id) { at("explorer-search").value = id; at("block").value = ""; search(); }
   at("explorer-search").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(search, 150); });
-  for (const name of ["sort", "block"]) at(name).addEventListener("change", () => told && arrange());
+  for (const name of ["sort", "block"]) at(name).addEventListener("change", () => about && arrange());
   scroller.addEventListener("scroll", () => requestAnimationFrame(placeCards));
   const resized = new ResizeObserver(() => placeCards());
   resized.observe(scroller);

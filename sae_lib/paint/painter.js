@@ -71,9 +71,9 @@ function render({ model, el }) {
   let activeIn = null; // the picture whose active features are listed
 
   const wire = connect(model, root, {
-    welcome(told) {
-      ({ models, blocks, grids } = told);
-      edit = first = told.edit;
+    welcome(message) {
+      ({ models, blocks, grids } = message);
+      edit = first = message.edit;
       at("model").replaceChildren(...models.map(({ name }) => make("option", { value: name }, name)));
       listed = wire.ask("search", { text: "" });
       draw();
@@ -84,16 +84,16 @@ function render({ model, el }) {
       else return; // of a drawing that was cancelled
       at("progress").value = done / count;
     },
-    async picture(told, blobs) {
-      if (told.number !== drawing) return;
+    async picture(message, blobs) {
+      if (message.number !== drawing) return;
       await Promise.all(["before", "after", "difference"].map((name, i) => show(at(name), blobs[i])));
-      if (told.number !== drawing) return;
+      if (message.number !== drawing) return;
       after = blobs[1];
-      edit = shown = told.edit;
-      grids = told.grids;
-      Object.assign(meanings, told.meanings);
-      at("code").value = told.code;
-      wire.say(told.notes.join(" "));
+      edit = shown = message.edit;
+      grids = message.grids;
+      Object.assign(meanings, message.meanings);
+      at("code").value = message.code;
+      wire.say(message.notes.join(" "));
       idle();
       status.dataset.revision = Number(status.dataset.revision) + 1;
       if (activeIn !== null && activeIn !== unedited()) listActive();
