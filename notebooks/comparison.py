@@ -263,7 +263,7 @@ def _counts(compared: Mapping[str, Comparison]) -> str:
 
 def _differences(compared: Mapping[str, Comparison]) -> str:
     """How large the differences are in the notebooks that have some, and why they are there; empty without any."""
-    others = {name: each for name, each in compared.items() if each.largest.size or each.unequal or each.changed}
+    others = {name: one for name, one in compared.items() if one.largest.size or one.unequal or one.changed}
     if not others:
         return ""
     changed, outside, other = (
@@ -271,11 +271,11 @@ def _differences(compared: Mapping[str, Comparison]) -> str:
     )
     parts = [] if changed else ["no verdict changed" if outside else f"no verdict changed and {WITHIN}"]
     name = max(others, key=lambda name: others[name].largest.size)
-    sizes = [difference.size for each in others.values() for difference in each.decimals]
+    sizes = [difference.size for one in others.values() for difference in one.decimals]
     if largest := others[name].largest.size:
         parts.append(f"half of the numbers differ by at most {_per_cent(median(sizes))}, single ones by up to")
         parts[-1] += f" {_per_cent(largest)} ({name}, {others[name].largest.place})"
-    unequal, exact = sum(len(each.unequal) for each in others.values()), sum(each.exact for each in others.values())
+    unequal, exact = sum(len(one.unequal) for one in others.values()), sum(one.exact for one in others.values())
     parts += [f"{unequal} of {exact} counts and names are different"] if unequal else []
     which = f"{len(others)} differ" if len(others) > 1 else "1 differs" if len(compared) > 1 else "The notebook differs"
     return f"{which}: {'; '.join(parts)}. {OTHER if other else REASON}"

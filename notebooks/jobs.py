@@ -160,8 +160,8 @@ class Schedule:
     def _start_what_fits(self) -> None:
         while len(self.running) < self.jobs and (name := next_of(self.waiting, self.running)):
             now = [
-                (each.cost.peak_gb, machine.memory_gb(each.step.pid) if each.step else 0.0)
-                for each in self.running.values()
+                (job.cost.peak_gb, machine.memory_gb(job.step.pid) if job.step else 0.0)
+                for job in self.running.values()
             ]
             if self.running and not fits(self.costs[name].peak_gb, machine.free_gb(), now):
                 return
@@ -194,9 +194,7 @@ class Schedule:
         self.show.ended(self.outcomes[name], len(self.outcomes), self._seconds_left())
 
     def _seconds_left(self) -> float:
-        factor = pace(
-            (each.seconds, self.costs[each.name].seconds) for each in self.outcomes.values() if not each.failure
-        )
+        factor = pace((one.seconds, self.costs[one.name].seconds) for one in self.outcomes.values() if not one.failure)
         # One that takes longer than expected is taken to be nearly done.
         running = [max(factor * job.cost.seconds - job.seconds, 0.1 * job.seconds) for job in self.running.values()]
         return seconds_left(running, [factor * self.costs[name].seconds for name in self.waiting], self.jobs)

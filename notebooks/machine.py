@@ -27,7 +27,7 @@ def memory_gb(pid: int) -> float:
     """Memory of a process and of those that it started, in 10^9 bytes; 0 if it is gone."""
     try:
         process = psutil.Process(pid)
-        return sum(each.memory_info().rss for each in (process, *process.children(recursive=True))) / 1e9
+        return sum(member.memory_info().rss for member in (process, *process.children(recursive=True))) / 1e9
     except psutil.NoSuchProcess:
         return 0.0
 
@@ -49,7 +49,7 @@ def _groups(controller: str, root: Path, membership: Path) -> Iterator[Path]:
             continue
         top = root / (names and next((name for name in (names, controller) if (root / name).is_dir()), names))
         folder = top / path.lstrip("/")
-        yield from (each for each in (folder, *folder.parents) if each.is_relative_to(top) and each.is_dir())
+        yield from (group for group in (folder, *folder.parents) if group.is_relative_to(top) and group.is_dir())
 
 
 def _number(file: Path) -> int | None:

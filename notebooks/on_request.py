@@ -167,13 +167,13 @@ def table(assets: Assets, of: str, columns: list, where: dict | None = None) -> 
     path = figure_folder(Run(notebook, {"scale": assets.scale, "source": assets.source})) / f"{name}.csv"
     rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     wanted = where or {}
-    if unknown := [each for each in (*columns, *wanted) if each not in rows[0]]:
+    if unknown := [column for column in (*columns, *wanted) if column not in rows[0]]:
         raise ValueError(f"{of} has no column {unknown[0]!r}; it has {', '.join(rows[0])}")
     return [{c: row[c] for c in columns} for row in rows if all(row[c] == value for c, value in wanted.items())]
 
 
 GENERATORS: dict[str, Callable[..., Figure | list[dict[str, str]]]] = {
-    each.__name__: each for each in (case_study, top_pictures, turned_on, transfer_curves, ablations, table)
+    draw.__name__: draw for draw in (case_study, top_pictures, turned_on, transfer_curves, ablations, table)
 }
 """By name, the functions that draw a form; an entry's arguments are their keyword arguments."""
 
@@ -220,9 +220,9 @@ def draw_request(artefact: str, assets: Assets, path: Path = REQUESTS) -> SavedF
 
 def _refuse(request: Request) -> None:
     """Raises ValueError for what cannot be drawn."""
-    free = {each.id for each in ARTEFACTS if each.missing in (FORM_KNOWN, UNKNOWN)}
+    free = {entry.id for entry in ARTEFACTS if entry.missing in (FORM_KNOWN, UNKNOWN)}
     if request.artefact not in free:
-        known = request.artefact in {each.id for each in ARTEFACTS}
+        known = request.artefact in {entry.id for entry in ARTEFACTS}
         why = "what it shows is known" if known else "the paper has none of that name"
         raise ValueError(f"{request.artefact!r} cannot be requested: {why}")
     if request.generator not in GENERATORS:
@@ -230,8 +230,9 @@ def _refuse(request: Request) -> None:
             f"{request.artefact}: no generator {request.generator!r}; choose one of {', '.join(GENERATORS)}"
         )
     _, *wanted = inspect.signature(GENERATORS[request.generator]).parameters.values()
-    names = {each.name: each for each in wanted}
-    missing = [each.name for each in wanted if each.default is each.empty and each.name not in request.arguments]
+    names = {argument.name: argument for argument in wanted}
+    needed = [argument.name for argument in wanted if argument.default is argument.empty]
+    missing = [name for name in needed if name not in request.arguments]
     wrong = [n for n, value in request.arguments.items() if n not in names or not fits(value, names[n].annotation)]
     if missing or wrong:
         mistakes = "; ".join(

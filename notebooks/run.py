@@ -375,16 +375,16 @@ def ended_by_signals() -> Iterator[None]:
     """Within it Ctrl-C and SIGTERM raise KeyboardInterrupt, once, even where the parent process ignores them."""
 
     def interrupt(number, frame):
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_IGN)
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(kind, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {kind: signal.signal(kind, interrupt) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
 
 
 def leave(status: int) -> NoReturn:

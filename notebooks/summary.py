@@ -18,7 +18,7 @@ COLUMNS = ("notebook", "time", "figures", "artefacts made/found", "verdicts", "a
 def summary(outcomes: Sequence[Outcome], runs: Mapping[str, Run], since: float, copies: Path) -> list[str]:
     """The lines for a run that began at `since` (as of time.time()) and whose executed notebooks are in `copies`."""
     records = {outcome.name: fresh_records(runs[outcome.name], since) for outcome in outcomes}
-    against = _comparisons({name: each for name, each in records.items() if each and runs[name].compared_with})
+    against = _comparisons({name: fresh for name, fresh in records.items() if fresh and runs[name].compared_with})
     rows = [COLUMNS, *(_row(outcome, records[outcome.name], against.get(outcome.name, "-")) for outcome in outcomes)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

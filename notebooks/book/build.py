@@ -55,7 +55,7 @@ class Book:
         self.exercises = self._find("notebooks/workshop/*_exercise.ipynb")
         self.solutions = self._find("notebooks/workshop/*_solution.ipynb")
         texts = [text for text in (INSTRUCTOR, MODEL_CARD) if (root / text).is_file()]
-        shown = {each: page_of(each) for each in (*self.notebooks, *self.exercises, *self.solutions, *texts)}
+        shown = {source: page_of(source) for source in (*self.notebooks, *self.exercises, *self.solutions, *texts)}
         self.links = Links(root, {"README.md": "index.html", **shown})
         self.blocks = gallery.read_gallery(drawn) if drawn else []
         self.drawn = drawn

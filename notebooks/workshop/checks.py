@@ -152,8 +152,8 @@ def score(answer: Callable) -> None:
     got = ask(answer, activations, present, among)
     if not (isinstance(got, Tensor) and got.shape == population.shape and torch.allclose(got, population, rtol=1e-4)):
         silent |= {
-            f"{key} (And a feature that never fires gives 0 / 0.)": each / a.std(0) * spread
-            for key, each in wrong.items()
+            f"{key} (And a feature that never fires gives 0 / 0.)": value / a.std(0) * spread
+            for key, value in wrong.items()
         }
         expect(answer, (activations, present, among), difference / spread, wrong | silent)
     passed(answer, "one score for each feature.")
@@ -197,7 +197,7 @@ def best_by_chance(answer: Callable, score: Callable) -> None:
         "this is the score of one feature only; the search takes the best of all.": shuffled[0],
         "this is the mean over features; the search takes the best of all.": shuffled.mean(),
     }
-    given, wrong = (activations, present, among, order), {key: float(each) for key, each in wrong.items()}
+    given, wrong = (activations, present, among, order), {key: float(value) for key, value in wrong.items()}
     expect(answer, given, shuffled.max().item(), wrong)
     passed(answer, "the whole search, repeated where there is nothing to find.")
 
@@ -221,7 +221,7 @@ def explained_by_step(answer: Callable) -> None:
     got = ask(answer, updates, sae)
     if isinstance(got, list):
         raise NotYet(f"{answer.__name__} gives a list; make a tensor of it with torch.tensor(...).")
-    expect(answer, (updates, sae), torch.tensor([explained(each) for each in updates]), wrong)
+    expect(answer, (updates, sae), torch.tensor([explained(of_step) for of_step in updates]), wrong)
     passed(answer, "a number for each step.")
 
 

@@ -171,7 +171,7 @@ def _same(got: Any, wanted: Any) -> bool:
         return type(got) is type(wanted) and got == wanted
     if not isinstance(got, Tensor | Real):
         return False
-    got, wanted = (each if isinstance(each, Tensor) else torch.tensor(float(each)) for each in (got, wanted))
+    got, wanted = (value if isinstance(value, Tensor) else torch.tensor(float(value)) for value in (got, wanted))
     if got.shape != wanted.shape or got.device != wanted.device:
         return False
     return torch.allclose(got.double(), wanted.double(), rtol=1e-4, atol=1e-6, equal_nan=True)

@@ -176,7 +176,7 @@ def play(lesson: Lesson) -> Iterator[Heard]:
             check = cell.source
         elif _is(cell, "solution"):
             name, solution = function_of(stub), re.search(r"```python\n(.*)\n```", cell.source, re.DOTALL)[1]
-            tries = [stub.source, *(each.code for each in mistakes[name]), solution]
+            tries = [stub.source, *(mistake.code for mistake in mistakes[name]), solution]
             before, *wrong, after = (_said(code, check, namespace) for code in tries)
             yield Heard(name, before, wrong, after)
 
@@ -217,13 +217,13 @@ def instructor_notes(lessons: list[Lesson], heard: dict[str, list[Heard]]) -> st
             "**Common mistakes, and what the check says**",
             "",
         ]
-        for each in heard[lesson.name]:
-            lines.append(f"- `{each.exercise}`")
-            bodies = [_body(mistake.code) for mistake in lesson.mistakes[each.exercise]]
+        for said in heard[lesson.name]:
+            lines.append(f"- `{said.exercise}`")
+            bodies = [_body(mistake.code) for mistake in lesson.mistakes[said.exercise]]
             last = [body[-1] for body in bodies]
-            for body, sentence in zip(bodies, each.of_mistakes, strict=True):
+            for body, sentence in zip(bodies, said.of_mistakes, strict=True):
                 wrong = "; ".join(body) if last.count(body[-1]) > 1 else body[-1]
-                lines.append(f"  - `{wrong}`: {sentence.removeprefix(f'{each.exercise}: ')}")
+                lines.append(f"  - `{wrong}`: {sentence.removeprefix(f'{said.exercise}: ')}")
     return "\n".join(lines) + "\n"
 
 

@@ -118,7 +118,7 @@ def break_scenes(scenes: Sequence[Scene], seed: int, vae, kind: str | None = Non
 def whole(scenes: Sequence[Scene]) -> Broken:
     """The scenes as they are: every attribute has one of its values."""
     masks = object_masks(list(scenes))
-    return Broken(render(list(scenes)), torch.stack([_areas(_grow(each), each.any(0)) for each in masks]))
+    return Broken(render(list(scenes)), torch.stack([_areas(_grow(mask), mask.any(0)) for mask in masks]))
 
 
 # --- what is broken
@@ -161,7 +161,7 @@ def _to_change(kind: str, thing: Object, rng: random.Random) -> tuple[str, ...]:
 
 
 def _with(scene: Scene, target: int, thing: Object) -> Scene:
-    return replace(scene, objects=tuple(thing if at == target else each for at, each in enumerate(scene.objects)))
+    return replace(scene, objects=tuple(thing if at == target else other for at, other in enumerate(scene.objects)))
 
 
 def _without(scene: Scene, target: int) -> Scene:
@@ -187,7 +187,7 @@ def _fade(case: _Case) -> _Broken:
     first, second, _ = case.pictures
     says = _mixed(case)
     if "colour" in case.changed:
-        palettes = [torch.tensor(palette()[each.objects[case.target].colour]) for each in (case.scene, case.other)]
+        palettes = [torch.tensor(palette()[scene.objects[case.target].colour]) for scene in (case.scene, case.other)]
         says["colour"] = 1 if _is_far(torch.lerp(*palettes, share)) else UNDEFINED
     if says.get("shape") == 1 and _overlap(*case.masks) > 0.85:
         says["shape"] = UNDEFINED
@@ -221,7 +221,7 @@ def _splice(case: _Case) -> _Broken:
     on_object = set(case.changed) - set(SCENE_ATTRIBUTES)
     if of_scene and on_object:  # the line may miss the object
         says |= dict.fromkeys(on_object, UNDEFINED)
-    if says.get("shape") == 1 and max(_overlap(mask, each) for each in case.masks) > 0.92:
+    if says.get("shape") == 1 and max(_overlap(mask, before) for before in case.masks) > 0.92:
         says["shape"] = UNDEFINED
     return _Broken(torch.where(side, *case.pictures[:2]), mask, says)
 
@@ -230,7 +230,7 @@ def _morph(case: _Case) -> _Broken:
     """The outline is half way between two shapes, and what is inside follows it."""
     reaches = [_reach(mask, case.centre) for mask in case.masks]
     picture, mask = _reshape(case, reaches[0], torch.lerp(*reaches, case.rng.uniform(0.4, 0.6)))
-    broken = max(_overlap(mask, each) for each in case.masks) < 0.88
+    broken = max(_overlap(mask, before) for before in case.masks) < 0.88
     says = dict.fromkeys(["size", "pose", "content"], UNDEFINED) | {"shape": 1 if broken else UNDEFINED}
     return _Broken(picture, mask, says)
 
@@ -360,7 +360,7 @@ def _reshape(case: _Case, old: Float[Tensor, " angles"], new: Float[Tensor, " an
     away = torch.hypot(dx, dy)
     place = torch.remainder(torch.atan2(dy, dx), 2 * math.pi) * (_ANGLES / (2 * math.pi))
     low, part = place.long() % _ANGLES, place - place.floor()
-    old, new = (torch.lerp(each[low], each[(low + 1) % _ANGLES], part) for each in (old, new))
+    old, new = (torch.lerp(outline[low], outline[(low + 1) % _ANGLES], part) for outline in (old, new))
     stretched = torch.where(away < new, away * old / new, old + away - new) / away.clamp(min=1e-3)
     drawn = _sample(case.pictures[0], case.centre[0] + dx * stretched, case.centre[1] + dy * stretched)
     return torch.lerp(case.pictures[2], drawn, (new + 3 - away).clamp(0, 1)), away < new
