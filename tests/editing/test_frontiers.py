@@ -22,7 +22,8 @@ WEAK, STRONG, ALL = Setting("SAE", 8, 1.0), Setting("SAE", 8, 2.0), Setting("SAE
 
 @pytest.fixture
 def sweep():
-    """Two cases: the first is edited by strength 1 alone, the second by strength 2 alone; all units spoil everything."""
+    """Two cases: the first is edited by strength 1 alone, the second by strength 2 alone; all
+    units spoil everything."""
     success = {ORIGINAL: [0.0, 0.0], EDIT_PROMPT: [1.0, 1.0], WEAK: [1.0, 0.0], STRONG: [0.5, 1.0], ALL: [1.0, 1.0]}
     rest = {ORIGINAL: [0.0, 0.0], EDIT_PROMPT: [0.5, 0.7], WEAK: [0.0, 0.0], STRONG: [0.1, 0.2], ALL: [1.0, 1.0]}
     scores = {
