@@ -143,24 +143,24 @@ class Dictionaries:
 
     @cached_property
     def updates(self) -> dict[str, Float[Tensor, "pictures cells d_model"]]:
-        """By block, the updates of the pictures of the reading, in 16 bit."""
+        """By block, the updates of the reading's pictures, as 16-bit floats."""
         return self._captured("updates", lambda: self._capture(self.assets.pipe()))
 
     @cached_property
     def blank_updates(self) -> dict[str, Float[Tensor, "pictures cells d_model"]]:
-        """The same of the untrained U-Net, on the same captions and noise."""
+        """By block, the updates of the untrained U-Net for the same captions and noise."""
         return self._captured("updates_untrained", lambda: self._capture(self.blank))
 
     def _captured(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         return cached_tensors(name, {"reading": self.reading.make().name, "seed": self.seed}, make)[1]
 
-    def _capture(self, pipe) -> dict[str, Tensor]:
+    def _capture(self, pipe: StableDiffusionXLPipeline) -> dict[str, Tensor]:
         parts: dict[str, list[Tensor]] = {block: [] for block in self.assets.blocks}
         call = self.assets.call(MODELS[0], NOISE_SEED)[1]
         for rows, updates in stream_updates(pipe, self.reading.prompts, self.assets.blocks, call):
             for block, update in updates.items():
                 parts[block].append(to_vectors(update[0]).unflatten(0, (len(rows), -1)).half())
-        return {block: torch.cat(each) for block, each in parts.items()}
+        return {block: torch.cat(batches) for block, batches in parts.items()}
 
     @cached_property
     def components(self) -> dict[str, Float[Tensor, "d_model d_model"]]:
@@ -201,7 +201,7 @@ class Dictionaries:
         halves = self.reading.halves
 
         def make() -> dict[str, Tensor]:
-            found = {}
+            tensors = {}
             for block in self.assets.blocks:
                 truths = [self.reading.truth(block).take(half) for half in halves]
                 first, second = (self.units(name, block)(half) for half in halves)
@@ -210,11 +210,13 @@ class Dictionaries:
                 meaning = find_meaning(reading_scores(first, truths[0]), reading_scores(second, truths[1]))
                 by_chance = chance_scores(second, truths[1], meaning.value, permutations, self.seed)
                 parts = meaning._asdict() | {"live": live.nonzero().flatten(), "p": p_values(meaning.score, by_chance)}
-                found |= {f"{block}/{part}": tensor for part, tensor in parts.items()}
-            return found
+                tensors |= {f"{block}/{part}": tensor for part, tensor in parts.items()}
+            return tensors
 
-        folder, found = cached_tensors("meanings", self._identity | {"name": name, "permutations": permutations}, make)
-        return folder, _by_first(found)
+        folder, tensors = cached_tensors(
+            "meanings", self._identity | {"name": name, "permutations": permutations}, make
+        )
+        return folder, _by_first(tensors)
 
     def scores_on_renders(
         self, renders: Renders, timestep: int, permutations: int = 500
@@ -240,17 +242,17 @@ class Dictionaries:
         """`compare_reading` of all NAMES: per block the number of candidates, and by block and name the scores."""
 
         def make() -> dict[str, Tensor]:
-            found = {}
+            tensors = {}
             for block in self.assets.blocks:
                 named = {name: self.units(name, block) for name in NAMES}
                 count, by_name = compare_reading(named, self.reading.truth(block), self.reading.halves)
-                found |= {f"{block}/{name}": each for name, each in by_name.items()}
-                found[f"{block}/count"] = torch.tensor(count)
-            return found
+                tensors |= {f"{block}/{name}": scores for name, scores in by_name.items()}
+                tensors[f"{block}/count"] = torch.tensor(count)
+            return tensors
 
-        folder, found = cached_tensors("reading_compared", self._identity, make)
-        found = _by_first(found)
-        return folder, {block: each.pop("count").item() for block, each in found.items()}, found
+        folder, tensors = cached_tensors("reading_compared", self._identity, make)
+        compared = _by_first(tensors)
+        return folder, {block: by_name.pop("count").item() for block, by_name in compared.items()}, compared
 
     def probe(
         self, names: Sequence[str], sizes: Sequence[int]
@@ -262,7 +264,7 @@ class Dictionaries:
         """
 
         def make() -> dict[str, Tensor]:
-            found, (match, score) = {}, self.reading.halves
+            tensors, (match, score) = {}, self.reading.halves
             for block in self.assets.blocks:
                 known, asked = (self.reading.truth(block).take(half) for half in (match, score))
                 x, weights = self.updates[block].float(), leave_out(len(score))
@@ -272,8 +274,8 @@ class Dictionaries:
                     probes = sparse_probes(units(match), known, sizes)
                     maps |= {f"{name}, {size}": units(score) @ probe for size, probe in zip(sizes, probes, strict=True)}
                 eye = torch.eye(known.present.shape[-1])
-                found |= {f"{block}/{n}": expected_scores(each, eye, asked, weights) for n, each in maps.items()}
-            return found
+                tensors |= {f"{block}/{n}": expected_scores(read, eye, asked, weights) for n, read in maps.items()}
+            return tensors
 
         inputs = self._identity | {"names": list(names), "sizes": list(sizes)}
         return _by_first(cached_tensors("reading_probes", inputs, make)[1])
@@ -287,18 +289,18 @@ class Dictionaries:
         """
 
         def make() -> dict[str, Tensor]:
-            found = {}
+            tensors = {}
             for block in self.assets.blocks:
                 trained = [saes[block] for saes in self.seeds]
                 blank = [untrained(sae, self.seed + i) for i, sae in enumerate(trained)]
                 for name, three in (("trained", trained), ("untrained", blank)):
                     measured = self._stability_of(block, three)
-                    found |= {f"{name}/{block}/{part}": each for part, each in measured.items()}
-            return found
+                    tensors |= {f"{name}/{block}/{part}": tensor for part, tensor in measured.items()}
+            return tensors
 
         known = self._identity if self.assets.known else {"trained": self.folder.name, "seed": self.seed}
-        folder, found = cached_tensors("stability", known, make)
-        return folder, {name: _by_first(each) for name, each in _by_first(found).items()}
+        folder, tensors = cached_tensors("stability", known, make)
+        return folder, {name: _by_first(blocks) for name, blocks in _by_first(tensors).items()}
 
     def _stability_of(self, block: str, three: Sequence[TopKSAE]) -> dict[str, Tensor]:
         decoders = [sae.decoder.weight for sae in three]
