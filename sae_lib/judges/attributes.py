@@ -56,7 +56,7 @@ class Truth(NamedTuple):
         return shown / self.valid.sum((0, 1)).clamp(min=1)
 
     def disagreement(self, other: "Truth") -> Float[Tensor, " values"]:
-        """Of the cells that are valid in both truths and show a value by either, the share on which the two disagree."""
+        """Of the cells that are valid in both truths and show a value by either, the share on which they disagree."""
         both = self.valid & other.valid
         either = ((self.present | other.present) & both).sum((0, 1))
         return ((self.present != other.present) & both).sum((0, 1)) / either.clamp(min=1)
