@@ -84,7 +84,7 @@ class Assets:
         return {name: getattr(self, name) for name in names} | {"blocks": list(self.blocks)}
 
     def with_blocks(self, blocks: str | Iterable[str]) -> "Assets":
-        """The same with other blocks; models that are loaded are shared."""
+        """These assets with other blocks; models that are loaded are shared."""
         other = Assets(
             self.scale, self.source, self.sources["base"], self.prompt_source, self.sae_folder, self.clip_source, blocks
         )

@@ -26,7 +26,7 @@ class CallSettings:
     guidance_scale: float
     """0.0 without classifier-free guidance (paper: 0.0 for Turbo, 7.5 for base)."""
     seed: int = 0
-    """Of the noise; see `noise.Noise`."""
+    """Seed of the noise; see `noise.Noise`."""
     batch_size: int = 10
     """Prompts per pipeline call. It does not change the noise."""
     noise: str = "prompt"
@@ -120,7 +120,7 @@ def _stop(_module, _args, _output):
 
 
 def _schedule(pipe: StableDiffusionXLPipeline, steps: int) -> tuple[Tensor, Tensor]:
-    """Timesteps and noise levels of a run, of a scheduler of its own: the pipeline's is left as it is."""
+    """Timesteps and noise levels of a run, from a copy of the pipeline's scheduler, which is left as it is."""
     known = (EulerDiscreteScheduler, EulerAncestralDiscreteScheduler)
     scheduler = pipe.scheduler
     if not isinstance(scheduler, known) or scheduler.config.prediction_type != "epsilon":

@@ -59,7 +59,7 @@ class Reached(NamedTuple):
     """What a maker reaches."""
 
     names: tuple[str, ...]
-    """Of the definitions, as in "sae_lib.saes.topk:TopKSAE", in the order in which they were reached."""
+    """The definitions' names, as in "sae_lib.saes.topk:TopKSAE", in the order in which they were reached."""
     code: str
     """sha256 over the definitions and how they hang together."""
     weights: tuple[str, ...]
@@ -399,7 +399,7 @@ def _is_of(node: ast.AST, code: CodeType) -> bool:
 
 
 def _ran_in(code: CodeType, statement: Statement) -> bool:
-    """Whether the code may be from this statement's cell: IPython keeps the text of each cell by a name of its own."""
+    """Whether the code may be from this statement's cell: IPython keeps the text of every cell under its own name."""
     text = _text(code)
     return not text or statement.text in text
 

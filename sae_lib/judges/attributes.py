@@ -24,7 +24,7 @@ class Truth(NamedTuple):
     def from_shares(
         cls, families: Sequence[Float[Tensor, "scenes _ height width"]], grid: int, majority: float = 0.75
     ) -> "Truth":
-        """From each attribute's values as shares of a pixel (probabilities, or 0 and 1), the values along axis 1.
+        """Makes the truth from each attribute's values as shares of a pixel (probabilities, or 0 and 1), along axis 1.
 
         A value's share of a cell is its mean over the cell's pixels; what the values of an attribute leave to 1 is the
         share that has none of them. A cell shows the value of at least half of it. It is doubtful for the whole

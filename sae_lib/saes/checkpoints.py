@@ -1,4 +1,4 @@
-"""Trained SAEs, by block: those shipped with the package, the authors' published ones, or a folder of one's own."""
+"""Trained SAEs, by block: the shipped ones, the authors' published ones, or those of the user's folder."""
 
 import json
 from collections.abc import Iterable, Mapping

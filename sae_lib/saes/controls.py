@@ -45,7 +45,7 @@ class PCA:
 
     @classmethod
     def fit(cls, chunks: Iterable[Float[Tensor, "_ d_model"]], components: int) -> "PCA":
-        """From chunks of update vectors, which are read once; sums in float64, the result in float32 at least.
+        """Fits chunks of update vectors, which are read once; sums are in float64, the result is at least float32.
 
         Raises ValueError without at least 2 vectors, and for more components than dimensions.
         """

@@ -20,13 +20,13 @@ from sae_lib.saes.controls import Reconstructor
 from sae_lib.saes.metrics import EPS, row_iou
 
 HALVES = ("unconditional", "conditional")
-"""Of a guided call, in the order in which the U-Net runs them."""
+"""The halves of a guided call, in the order in which the U-Net runs them."""
 
 
 def share_of_rest(
     explained: Float[Tensor, "*samples"], by_control: Float[Tensor, "*samples"]
 ) -> Float[Tensor, "*samples"]:
-    """Of what a control leaves unexplained, the share that is explained: 1 - (1 - explained) / (1 - by_control).
+    """The share explained of what a control leaves unexplained: 1 - (1 - explained) / (1 - by_control).
 
     Explained variance grows with k for random features too. Against an untrained SAE of the same k and n_f this is 0 if
     nothing was learnt, whatever k is, and 1 if nothing is left.
@@ -47,9 +47,9 @@ class TransferStatistics:
     x: Float[Tensor, "steps prompts 2 d_model"]
     """Mean and mean square of the update vectors' dimensions over the prompt's positions."""
     error: Float[Tensor, "steps prompts 2 d_model"]
-    """The same of x - x_hat."""
+    """Mean and mean square of x - x_hat."""
     x_hat: Float[Tensor, "steps prompts 2 d_model"]
-    """The same of the reconstruction."""
+    """Mean and mean square of the reconstruction."""
     similarity: Float[Tensor, "pairs prompts"]
     """Cosine of the coefficients at steps t and t + 1, mean over positions."""
     iou: Float[Tensor, "pairs prompts"]
@@ -84,7 +84,7 @@ def _bootstrap_rows(
 
 
 def _explained_variance(moments: Float[Tensor, "resamples 2 2 d_model"]) -> Float[Tensor, " resamples"]:
-    """From mean and mean square (third axis) of the error and of what it is compared with (second axis)."""
+    """From mean and mean square (third axis) of the error and of the vectors that it is compared with (second axis)."""
     variance = moments[:, :, 1] - moments[:, :, 0].square()
     return (1 - variance[:, 0] / (variance[:, 1] + EPS)).mean(-1)
 

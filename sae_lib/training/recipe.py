@@ -54,7 +54,7 @@ class TrainingRun:
     noise: str = "prompt"
     """Which generator a prompt's noise comes from: "prompt" or "batch of 50"."""
     seed: int = 0
-    """Of the noise, of the vectors' order and, where `sae_seeds` is empty, of the SAEs' first weights."""
+    """Seed of the noise, of the vectors' order and, where `sae_seeds` is empty, of the SAEs' first weights."""
     batch_size: int | None = None
     """Prompts per pipeline call; by default the scale's number."""
     blocks: str | tuple[str, ...] = ""
@@ -86,7 +86,7 @@ class TrainingRun:
 
     @classmethod
     def read(cls, path: Path) -> "TrainingRun":
-        """From a JSON file with any of the fields."""
+        """Reads a run from a JSON file with any of the fields."""
         if not path.is_file():
             raise FileNotFoundError(f"no configuration {path}: write a JSON file, {{}} for the pocket scale's run")
         try:

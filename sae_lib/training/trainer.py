@@ -161,8 +161,8 @@ class SAETraining:
     def save(self, folder: Path, about: Mapping[str, Any] | None = None) -> TopKSAE:
         """Ends the training and writes `folder / config.folder_name`, completely or not at all.
 
-        In it are the SAE, its log, its features' statistics and, where `about` says what the vectors are
-        (`TrainingRun.describe`), `diffusion.json`.
+        In it are the SAE, its log and its features' statistics. about: what `diffusion.json` says of the vectors
+        (`TrainingRun.describe`); without it the file is not written.
 
         Differs from the paper: the decoder columns are scaled to unit length once more, since the last Adam step leaves
         them so only to about lr.

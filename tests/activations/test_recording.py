@@ -71,11 +71,11 @@ def test_several_steps_are_replayed_until_the_first_change(pipe, start):
 def test_only_what_a_change_can_reach_is_computed(pipe):
     with record(pipe) as recording:
         draw(pipe)
-    found = []
+    counts = []
     for block in ("down.0.r0", "mid.0", "up.0.0", "up.0.1", "up.1.2"):
         with replay(pipe, recording, ["up.0.1"]):
-            found.append(computed(pipe, block))
-    assert found == [0, 0, 0, 1, 1]
+            counts.append(computed(pipe, block))
+    assert counts == [0, 0, 0, 1, 1]
 
 
 def test_several_calls_are_replayed_in_their_order(pipe):

@@ -5,10 +5,10 @@ from sae_lib.activations.steps import Step, current_step, follow_steps
 
 
 def steps_of(pipe, call, **arguments):
-    told = []
-    with follow_steps(pipe, told.append):
+    steps = []
+    with follow_steps(pipe, steps.append):
         call(**arguments)
-    return told
+    return steps
 
 
 def test_turbo_in_four_steps_is_told_its_four_timesteps(pipe, call):

@@ -131,10 +131,10 @@ def test_of_two_processes_one_makes_the_artefact_and_the_other_waits(tmp_path):
     processes = [spawn.Process(target=ask, args=(answers, second)) for second in (False, True)]
     for process in processes:
         process.start()
-    told = sorted(answers.get(timeout=60) for _ in processes)
+    numbers = sorted(answers.get(timeout=60) for _ in processes)
     for process in processes:
         process.join()
-    assert told == [("7", 0, 1, 0), ("7", 1, 0, 0)]
+    assert numbers == [("7", 0, 1, 0), ("7", 1, 0, 0)]
     assert (tmp_path / "makes").read_text() == "made\n" and len(kept(tmp_path)) == 1
 
 
@@ -167,8 +167,8 @@ def test_a_damaged_artefact_is_refused(content):
     file.unlink()
     if content is not None:
         file.write_text(content)
-    told = "is missing" if content is None else "is another"
-    with pytest.raises(ValueError, match=rf"number-.* is half-made or of another version .*{told}.*`make fresh`"):
+    state = "is missing" if content is None else "is another"
+    with pytest.raises(ValueError, match=rf"number-.* is half-made or of another version .*{state}.*`make fresh`"):
         artefact.cached("number", {}, write_number)
 
 

@@ -341,15 +341,15 @@ def test_the_weights_below_a_reached_constant_count_and_the_package_itself_does_
     (tmp_path / name / "elsewhere.json").write_text("{}")
     (tmp_path / name / "weights" / "card.md").write_text("words")
     file = tmp_path / name / "weights" / "part" / "model.safetensors"
-    found = set()
+    hashes = set()
     for content in ("1", "22"):
         file.write_text(content)
         importlib.invalidate_caches()
         make = importlib.import_module(f"{name}.work").make
         (weights,) = reach.follow(make, reach.Clone(tmp_path, (name,))).weights
         assert weights.endswith(f" {name}/weights/part/model.safetensors")
-        found.add(weights)
-    assert len(found) == 2
+        hashes.add(weights)
+    assert len(hashes) == 2
 
 
 # Notebooks ------------------------------------------------------------------------------------------------------------
@@ -391,8 +391,8 @@ def test_of_a_record_the_attribute_counts_that_is_read():
 
     make = "def make(folder):\n    return run.rehearsal"
     cells = ["run = start()", make]
-    told = [run_cells(*cells, start=lambda run=run: run) for run in (Run(True, {}), Run(True, {1: 2}), Run(False, {}))]
-    assert names_of(told[0]) == ["make"] and told[0].code == told[1].code != told[2].code
+    keys = [run_cells(*cells, start=lambda run=run: run) for run in (Run(True, {}), Run(True, {1: 2}), Run(False, {}))]
+    assert names_of(keys[0]) == ["make"] and keys[0].code == keys[1].code != keys[2].code
     whole = run_cells("run = start()", "def make(folder):\n    return run", start=lambda: Run(True, {}))
     assert names_of(whole) == ["make", "run"]
 
@@ -543,8 +543,8 @@ def test_the_order_of_hashes_does_not_matter():
         "from sae_lib.cache import artefact, reach; from sae_lib.models import get_scale; "
         "print(reach.follow(get_scale, artefact.CLONE).code)"
     )
-    told = {"capture_output": True, "text": True}
+    options = {"capture_output": True, "text": True}
     command = [sys.executable, "-c", code]
     seeds = [os.environ | {"PYTHONHASHSEED": seed} for seed in "12"]
-    one, two = (subprocess.run(command, env=env, check=True, **told).stdout for env in seeds)
+    one, two = (subprocess.run(command, env=env, check=True, **options).stdout for env in seeds)
     assert len(one) == 65 and one == two

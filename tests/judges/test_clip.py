@@ -71,7 +71,7 @@ def test_a_caption_is_true_of_a_scene_that_has_all_it_states():
         "shape": first["shape"],
         "colour": next(c for c in ("red", "blue", "green") if c not in (first["colour"], second["colour"])),
     }
-    told = [
+    asked = [
         Caption("", (first, second), {}, "horizontal"),
         Caption("", (second, first), {}, None),
         Caption("", (second, first), {}, "horizontal"),
@@ -80,7 +80,7 @@ def test_a_caption_is_true_of_a_scene_that_has_all_it_states():
         Caption("", (other,), {}, None),
     ]
     swapped = first == second
-    assert true_of(told, [scene])[:, 0].tolist() == [True, True, swapped, False, True, False]
+    assert true_of(asked, [scene])[:, 0].tolist() == [True, True, swapped, False, True, False]
 
 
 def test_the_loss_is_clips_where_each_caption_has_one_picture():

@@ -21,8 +21,8 @@ def test_boxes_lie_in_the_picture_and_each_has_an_outline(finder):
     picture = torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(0))
     boxes = finder.boxes(picture, "red house")
     assert len(boxes) > 0 and 0 <= boxes.min() and boxes.max() <= 1 and (boxes[:, 2:] >= boxes[:, :2]).all()
-    found = finder(picture, "red house")
-    assert found.shape == (len(boxes), 48, 48) and found.dtype == torch.bool
+    masks = finder(picture, "red house")
+    assert masks.shape == (len(boxes), 48, 48) and masks.dtype == torch.bool
     assert find_mask(finder, picture, "red house", 4).cells.any()
 
 

@@ -26,8 +26,8 @@ def distance(turbo):
 @pytest.fixture(scope="module")
 def scenes():
     """32 scenes of one object in the middle."""
-    found = [scene for scene in sample_scenes(600, 0) if [thing.position for thing in scene.objects] == ["middle"]]
-    return found[:32]
+    single = [scene for scene in sample_scenes(600, 0) if [thing.position for thing in scene.objects] == ["middle"]]
+    return single[:32]
 
 
 def change(scene, name, rng):

@@ -123,9 +123,9 @@ def test_the_values_seen_are_those_of_any_object_and_of_the_scene():
         Object("heart", "blue", "dotted", "large", "tilted", "open eye", "right"),
     )
     seen = see_values(load_judge(), render([Scene(things, "sea", "cartoon")]))[0]
-    found = {value for value, there in zip(attribute_values(), seen.tolist(), strict=True) if there}
+    named = {value for value, there in zip(attribute_values(), seen.tolist(), strict=True) if there}
     wanted = {(name, getattr(thing, name)) for thing in things for name in OBJECT_ATTRIBUTES}
-    assert found == wanted | {("background", "sea"), ("style", "cartoon")}
+    assert named == wanted | {("background", "sea"), ("style", "cartoon")}
 
 
 def test_one_look_gives_the_judgements_and_the_truth():

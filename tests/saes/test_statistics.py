@@ -8,12 +8,12 @@ def test_statistics_are_those_of_the_non_zero_activations():
     running = RunningStatistics(4)
     running.add(torch.tensor([[2.0, 1.0], [4.0, -1.0]]), torch.tensor([[0, 1], [0, 1]]))
     running.add(torch.tensor([[6.0, 0.0]]), torch.tensor([[0, 2]]))
-    found = running.result()
-    assert found.mean.tolist() == [4.0, 1.0, 0.0, 0.0]
-    torch.testing.assert_close(found.std, torch.tensor([(8 / 3) ** 0.5, 0.0, 0.0, 0.0]))
-    assert found.max.tolist() == [6.0, 1.0, 0.0, 0.0]
-    torch.testing.assert_close(found.firing_rate, torch.tensor([1.0, 1 / 3, 0.0, 0.0]))
-    assert found.vectors == 3
+    statistics = running.result()
+    assert statistics.mean.tolist() == [4.0, 1.0, 0.0, 0.0]
+    torch.testing.assert_close(statistics.std, torch.tensor([(8 / 3) ** 0.5, 0.0, 0.0, 0.0]))
+    assert statistics.max.tolist() == [6.0, 1.0, 0.0, 0.0]
+    torch.testing.assert_close(statistics.firing_rate, torch.tensor([1.0, 1 / 3, 0.0, 0.0]))
+    assert statistics.vectors == 3
 
 
 def test_of_nothing_all_are_zero():

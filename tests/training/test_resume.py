@@ -78,9 +78,9 @@ def number_after(word, lines):
 
 
 def weights(folder):
-    found = {path.parent.name: load_file(path) for path in folder.glob("*/model.safetensors")}
-    assert len(found) == 3
-    return found
+    weights = {path.parent.name: load_file(path) for path in folder.glob("*/model.safetensors")}
+    assert len(weights) == 3
+    return weights
 
 
 def assert_equal(first, second):
@@ -128,8 +128,8 @@ def test_one_process_and_two_end_bit_identical(tmp_path, monkeypatch):
 def test_the_newest_state_is_found_and_older_ones_go(tmp_path):
     for position in ((0, 1), (0, 2), (1, 0)):
         save_state(tmp_path, position, {"a": 1}, {"x": torch.tensor(position)}, [3])
-    position, tensors, told = load_state(tmp_path, {"a": 1})
-    assert position == (1, 0) and tensors["x"].tolist() == [1, 0] and told == [3]
+    position, tensors, rest = load_state(tmp_path, {"a": 1})
+    assert position == (1, 0) and tensors["x"].tolist() == [1, 0] and rest == [3]
     assert len(list(tmp_path.iterdir())) == 1
 
 

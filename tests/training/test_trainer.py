@@ -225,11 +225,11 @@ def test_training_explains_more_and_more_and_writes_what_it_says(tmp_path):
 def test_statistics_are_of_the_last_fill_as_it_was_trained_on(tmp_path):
     config, stream = tiny_config(), stream_of("mid.0", vectors=16 * 42, chunk=320)
     (sae,) = train_saes(stream, [config], tmp_path).values()
-    found = FeatureStatistics.load(tmp_path / config.folder_name)
+    statistics = FeatureStatistics.load(tmp_path / config.folder_name)
     activations = sae.encode(stream[-1]["mid.0"])  # 32 vectors, two steps: the SAE has hardly changed
-    assert found.vectors == len(activations) == 32
-    torch.testing.assert_close(found.firing_rate, (activations > 0).float().mean(0), atol=0.1, rtol=0)
-    torch.testing.assert_close(found.max, activations.amax(0), atol=0.3, rtol=0.1)
+    assert statistics.vectors == len(activations) == 32
+    torch.testing.assert_close(statistics.firing_rate, (activations > 0).float().mean(0), atol=0.1, rtol=0)
+    torch.testing.assert_close(statistics.max, activations.amax(0), atol=0.3, rtol=0.1)
 
 
 def test_a_saved_sae_has_unit_decoder_columns(tmp_path):
