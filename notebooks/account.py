@@ -68,7 +68,7 @@ def report() -> str:
     """The account so far, as JSON."""
     from sae_lib.cache import artefact
 
-    folders = {"made": tuple(artefact.made), "reused": tuple(artefact.found)}
+    folders = {"made": tuple(artefact.made), "reused": tuple(artefact.reused)}
     return json.dumps(Account(_peak_bytes() / 1e9, **counts, **folders)._asdict())
 
 
