@@ -27,15 +27,19 @@ from .pictures import (
 )
 from .plots import (
     add_legend as add_legend,
+    color_blocks as color_blocks,
     draw_band as draw_band,
     draw_curve as draw_curve,
     draw_dot as draw_dot,
     draw_rows as draw_rows,
     draw_table as draw_table,
     look_of as look_of,
+    name_points as name_points,
     picture_axes as picture_axes,
     short as short,
+    show_columns as show_columns,
     show_row as show_row,
+    sign_of as sign_of,
     write_under as write_under,
 )
 from .primaries import (

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.image import AxesImage
+from matplotlib.text import Text
 from torch import Tensor
 
 from sae_lib.companion.pictures import show_picture
@@ -150,3 +151,51 @@ def draw_table(
 def short(number: float) -> str:
     """Two digits behind the point and no zero before it, for a narrow cell: ".52", "−.03"."""
     return re.sub(r"\b0\.", ".", f"{number:z.2f}").replace("-", "−")
+
+
+def color_blocks(labels: Sequence[Text], bold: Sequence[str] = ()) -> None:
+    """Labels that are names of blocks get the block's colour, some of them in bold."""
+    for label in labels:
+        name = label.get_text().replace("\n", "")
+        label.set(color=BLOCK_COLORS.get(name, "black"), weight="bold" if name in bold else "normal")
+
+
+def show_columns(
+    axes: Sequence[Sequence[Axes]] | np.ndarray, columns: Mapping[str, Tensor], bold: Sequence[str] = (), **title: Any
+) -> None:
+    """Pictures column by column, `[rows, 3, height, width]` by the column's title, the rows numbered on the left.
+
+    A title that is a block's name, broken into lines or not, gets its colour, and is bold where it is one of `bold`.
+    """
+    for row, (panels, *pictures) in enumerate(zip(axes, *columns.values(), strict=True), 1):
+        show_row(panels, pictures)
+        panels[0].set_ylabel(row, rotation=0, ha="right", va="center")
+    color_blocks([ax.set_title(name, **title) for ax, name in zip(axes[0], columns, strict=True)], bold)
+
+
+def name_points(ax: Axes, points: Mapping[str, tuple[float, float]], names: Sequence[str], size: float = 8) -> None:
+    """Names beside some of the points, each on the side where the fewest points and names are, in a block's colour.
+
+    Call it last: it measures the figure as it is then.
+    """
+    ax.figure.draw_without_rendering()
+    places = ax.transData.transform(list(points.values())) * 72 / ax.figure.dpi  # in points of print
+    taken = [(x - 3, x + 3, y - 3, y + 3) for x, y in places]
+    for name, (x, y) in zip(points, places, strict=True):
+        if name not in names:
+            continue
+        width = 0.6625 * size * len(name)
+        sides = ((7, -4), (-7 - width, -4), (-width / 2, 5), (-width / 2, -14), (3, -14), (3, 5))
+        boxes = [(x + dx, x + dx + width, y + dy, y + dy + size) for dx, dy in sides]
+        hits = [sum(a < d and c < b and e < h and g < f for c, d, g, h in taken) for a, b, e, f in boxes]
+        best = hits.index(min(hits))
+        taken.append(boxes[best])
+        offset = (sides[best][0], sides[best][1] + 1)
+        look = {"size": size, "color": BLOCK_COLORS.get(name, "black"), "textcoords": "offset points"}
+        ax.annotate(name, points[name], offset, **look)
+
+
+def sign_of(block: str, filled: bool = True) -> tuple[str, str, dict[str, Any]]:
+    """`look_of` a block as `add_legend` takes it, with an empty marker if it is not one of those that are meant."""
+    look = look_of(block)
+    return look["marker"], look["color"], {"markersize": 6} | ({} if filled else {"mfc": "white"})

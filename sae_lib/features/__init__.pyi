@@ -16,6 +16,7 @@ from .feature import (
 )
 from .injection import (
     PROMPT_PAIRS as PROMPT_PAIRS,
+    by_reader as by_reader,
     draw_injected as draw_injected,
     encode_tokens as encode_tokens,
     estimate_injected as estimate_injected,
@@ -25,6 +26,7 @@ from .injection import (
 )
 from .interventions import (
     add_features as add_features,
+    draw_changed as draw_changed,
     during as during,
     intervene as intervene,
     modulate as modulate,

@@ -4,7 +4,7 @@ The paper chose its blocks by ablation. What an ablation breaks need not be what
 another caption's tokens shows directly what it writes, and its update stays of a kind that later layers know.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sae_lib.activations.denoising import CallSettings
 from sae_lib.activations.drawing import draw_pictures
+from sae_lib.activations.recording import record, replay
 from sae_lib.activations.steps import Step, follow_steps
 from sae_lib.models.blocks import ATTENTION_BLOCKS, find_block
 from sae_lib.models.noise import prompt_generator
@@ -86,6 +87,29 @@ def draw_injected(
     """`draw_pictures` of the prompts, while some blocks read for each prompt the other tokens in its place."""
     batches = _injected(pipe, prompts, blocks, others, settings)
     return torch.cat([draw_pictures(pipe, [prompts[i] for i in rows], settings, rows) for rows in batches])
+
+
+def by_reader(
+    draw: Callable[..., Tensor],
+    pipe: StableDiffusionXLPipeline,
+    prompts: Sequence[str],
+    others: Sequence[str],
+    readers: Mapping[str, Iterable[str]],
+    settings: CallSettings,
+) -> Iterator[tuple[str, Float[Tensor, "prompts channels height width"]]]:
+    """What `draw` (`draw_injected` or `estimate_injected`) gives while each group of blocks reads the other prompts, by the group's
+    name; first "nothing", where no block does.
+
+    What the U-Net computes before the first block of a group is computed once and given out again (`replay`).
+    """
+    tokens = encode_tokens(pipe, others)
+    with record(pipe) as recording:
+        nothing = draw(pipe, prompts, (), tokens, settings)
+    yield "nothing", nothing
+    for name, blocks in readers.items():
+        with replay(pipe, recording, blocks):
+            drawn = draw(pipe, prompts, blocks, tokens, settings)
+        yield name, drawn
 
 
 @torch.no_grad()

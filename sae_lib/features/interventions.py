@@ -4,7 +4,7 @@ An intervention is one function `fn(block_input, block_output, at) -> new block_
 `[batch, d_model, height, width]` as the U-Net sees them, `at` is the current `Step`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -12,6 +12,9 @@ from diffusers import StableDiffusionXLPipeline
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from sae_lib.activations.denoising import CallSettings
+from sae_lib.activations.drawing import draw_pictures
+from sae_lib.activations.recording import record, replay
 from sae_lib.activations.steps import Step, follow_steps
 from sae_lib.activations.updates import to_maps, to_vectors
 from sae_lib.models.blocks import find_block
@@ -70,6 +73,28 @@ def _hook(block: str, fn: Intervention, at: list[Step]):
 def _residual(module: nn.Module, block_input: Tensor) -> Tensor:
     shortcut = getattr(module, "conv_shortcut", None)
     return block_input if shortcut is None else shortcut(block_input)
+
+
+def draw_changed(
+    pipe: StableDiffusionXLPipeline,
+    prompts: Sequence[str],
+    settings: CallSettings,
+    changes: Mapping[str, Mapping[str, Intervention]],
+    indices: Sequence[int] | None = None,
+) -> Iterator[tuple[str, Float[Tensor, "prompts 3 height width"]]]:
+    """Pictures of the same prompts and noise under each of some changes, one after the other, by the change's name.
+
+    changes: interventions by block, as `intervene` takes them; none of them for the pictures as they are. indices: see
+    `draw_pictures`. What the U-Net computes before the first changed block is computed once and given out again (`replay`).
+    """
+    with record(pipe) as recording:
+        original = draw_pictures(pipe, prompts, settings, indices)
+    for name, interventions in changes.items():
+        drawn = original
+        if interventions:
+            with replay(pipe, recording, interventions), intervene(pipe, interventions):
+                drawn = draw_pictures(pipe, prompts, settings, indices)
+        yield name, drawn
 
 
 def skip_block(block_input: Maps, block_output: Maps, at: Step) -> Maps:

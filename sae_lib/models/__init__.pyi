@@ -22,6 +22,7 @@ from .prompts import (
 )
 from .rehearsal import (
     PARAMETERS as PARAMETERS,
+    with_random_unet as with_random_unet,
 )
 from .scales import (
     Scale as Scale,

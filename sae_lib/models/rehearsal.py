@@ -98,6 +98,16 @@ def _random_text_encoders(divisor: int, tokenizer: CLIPTokenizer) -> tuple[CLIPT
     return first, CLIPTextModelWithProjection(config(1280, layers=32, heads=20, activation="gelu"))
 
 
+def with_random_unet(pipe: StableDiffusionXLPipeline, seed: int = 0) -> StableDiffusionXLPipeline:
+    """Control: the same pipeline with a U-Net of the same plan that was never trained."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        unet = type(pipe.unet).from_config(pipe.unet.config).eval().to(pipe.device)
+    other = type(pipe)(**(pipe.components | {"unet": unet}))
+    other.set_progress_bar_config(disable=True)
+    return other
+
+
 def refuse_if_too_large(parameters: float, device: torch.device, dtype: torch.dtype) -> None:
     """Refuse weights that do not fit into the device's free memory. Raises MemoryError."""
     way = "use a larger device, a 16-bit dtype, or scale='pocket'"

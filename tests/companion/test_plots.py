@@ -9,9 +9,12 @@ from sae_lib.companion.plots import (
     draw_dot,
     draw_rows,
     draw_table,
+    name_points,
     picture_axes,
     short,
+    show_columns,
     show_row,
+    sign_of,
 )
 from sae_lib.companion.style import BLOCK_COLORS, CONTROL_COLOR
 from sae_lib.intervals import Interval
@@ -97,3 +100,28 @@ def test_a_table_leaves_gaps_for_what_is_no_number(ax):
 
 def test_short_numbers_have_no_zero_before_the_point():
     assert [short(x) for x in (0.52, -0.03, -0.001, 1.0, 10.5)] == [".52", "−.03", ".00", "1.00", "10.50"]
+
+
+def test_columns_of_pictures_are_titled_in_the_colour_of_their_block():
+    fig, axes = picture_axes(2, 2, (2.0, 2.0))
+    show_columns(axes, {"whole": torch.zeros(2, 3, 4, 4), "up.0\n.1": torch.ones(2, 3, 4, 4)}, ["up.0.1"])
+    whole, block = (panel.title for panel in axes[0])
+    assert (whole.get_color(), whole.get_weight()) == ("black", "normal")
+    assert (block.get_color(), block.get_weight()) == (BLOCK_COLORS["up.0.1"], "bold")
+    assert [panel.get_ylabel() for panel in axes[:, 0]] == ["1", "2"]
+    assert axes[1, 1].images[0].get_array().min() == 1
+    plt.close(fig)
+
+
+def test_two_names_of_neighbouring_points_do_not_overlap(ax):
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    name_points(ax, {"up.0.1": (0.5, 0.5), "mid.0": (0.51, 0.5), "conv": (0.2, 0.2)}, ["up.0.1", "mid.0"])
+    assert [text.get_text() for text in ax.texts] == ["up.0.1", "mid.0"]
+    first, second = (text.get_window_extent() for text in ax.texts)
+    assert not first.overlaps(second)
+
+
+def test_a_block_that_is_not_meant_has_an_empty_marker():
+    assert "mfc" not in sign_of("mid.0")[2]
+    assert sign_of("mid.0", filled=False)[2]["mfc"] == "white"
+    assert sign_of("up.0.r1")[0] == "x"

@@ -10,7 +10,7 @@ from notebooks.experiments.pocket import choose
 from sae_lib import inject_prompt
 from sae_lib.activations.denoising import CallSettings
 from sae_lib.activations.drawing import draw_pictures
-from sae_lib.features.injection import draw_injected, encode_tokens, share_carried, share_of_way
+from sae_lib.features.injection import by_reader, draw_injected, encode_tokens, share_carried, share_of_way
 from sae_lib.models.blocks import ATTENTION_BLOCKS
 from sae_lib.pocket import chosen
 from sae_lib.pocket.captions import minimal_pairs
@@ -147,3 +147,14 @@ def test_a_choice_made_for_other_weights_or_none_is_refused_with_the_way_out(tmp
     chosen.BLOCKS_FILE.write_text(json.dumps({"unet": "another", "chosen": [], "path": []}))
     with pytest.raises(ValueError, match="chosen for another U-Net"):
         chosen.load_choice()
+
+
+def test_each_group_of_readers_draws_as_it_does_alone(pipe):
+    prompts, others, settings = [A, B, A], [B, A, A], CallSettings(1, 0.0, 0, 2)
+    readers = {"late": ("up.1.0",), "all": ATTENTION_BLOCKS}
+    drawn = dict(by_reader(draw_injected, pipe, prompts, others, readers, settings))
+    assert list(drawn) == ["nothing", "late", "all"]
+    assert torch.equal(drawn["nothing"], draw_pictures(pipe, prompts, settings))
+    for name, blocks in readers.items():
+        alone = draw_injected(pipe, prompts, blocks, encode_tokens(pipe, others), settings)
+        assert torch.equal(drawn[name], alone)

@@ -1,10 +1,13 @@
 import pytest
 import torch
 
+from sae_lib.activations.denoising import CallSettings
+from sae_lib.activations.drawing import draw_pictures
 from sae_lib.activations.steps import Step
 from sae_lib.activations.updates import capture_updates
 from sae_lib.features.interventions import (
     add_features,
+    draw_changed,
     during,
     intervene,
     modulate,
@@ -276,3 +279,13 @@ def test_an_intervention_that_does_not_fit_the_block_is_refused(axes, make, mess
     nothing = torch.zeros(1, 3, 1, 1)
     with pytest.raises(ValueError, match=message):
         make(axes)(nothing, nothing, ONE)
+
+
+def test_pictures_under_each_change_are_those_of_the_whole_calls(pipe):
+    prompts, settings = ["a cat", "a dog", "a red car"], CallSettings(1, 0.0, 0, 2)
+    changes = {"none": {}, "one": {"mid.0": skip_block}, "all": dict.fromkeys(BLOCKS, skip_block)}
+    drawn = dict(draw_changed(pipe, prompts, settings, changes, [4, 1, 7]))
+    assert list(drawn) == list(changes)
+    for name, interventions in changes.items():
+        with intervene(pipe, interventions):
+            assert torch.equal(drawn[name], draw_pictures(pipe, prompts, settings, [4, 1, 7]))
