@@ -188,7 +188,7 @@ components = {block: max(k for k, _ in pairs if k <= widths[block]) for block in
 
 # %%
 def train(folder):
-    """The SAEs, and the principal components of the stream's first fill."""
+    """The SAEs, and the principal components of the stream's first portion."""
     if configs:
         about = {block: grid.describe(turbo, block) for block in OURS}
         train_saes(stream, configs, folder, turbo.device, about=about)

@@ -1,6 +1,5 @@
 """Train the pocket SAEs that are shipped, on one-step updates of the shipped Turbo model (stage `saes`)."""
 
-import os
 import shutil
 import tempfile
 from dataclasses import asdict
@@ -9,6 +8,7 @@ from pathlib import Path
 import torch
 
 from sae_lib.activations.shards import ShardStream
+from sae_lib.cache.artefact import write_whole
 from sae_lib.models.blocks import PAPER_BLOCKS, select_blocks
 from sae_lib.saes.checkpoints import SHIPPED
 from sae_lib.saes.statistics import STATISTICS_FILE
@@ -27,17 +27,17 @@ def train_shipped_saes(prompts: int, seed: int, device: str, folder: Path = SHIP
     """Train two SAEs per chosen block and per block of the paper, on `prompts` training prompts; replaces `folder`."""
     blocks = tuple(dict.fromkeys((*select_blocks("chosen", "pocket"), *PAPER_BLOCKS)))
     run = TrainingRun("pocket", seed=FIRST_SEED + seed, prompts=prompts, passes=PASSES, blocks=blocks)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saes-") as temporary:
-        fresh = Path(temporary, "saes")
-        print(run.harvest(Path(temporary, "store")), flush=True)
-        stream = ShardStream(Path(temporary, "store"), PASSES, run.seed)
-        for config, sae in run.train(Path(temporary, "float32"), run.load_pipeline(device), stream).items():
-            sae.save(fresh / config.folder_name, training=asdict(config), dtype=torch.float16)
-            trained = Path(temporary, "float32", config.folder_name)
-            for name in (STATISTICS_FILE, DIFFUSION_FILE):
-                shutil.copy(trained / name, fresh / config.folder_name)
-            log = (trained / LOG_FILE).read_text()
-            print(config.folder_name, log.splitlines()[-1], flush=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(fresh, folder)
+
+    def make(unfinished: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saes-") as temporary:
+            print(run.harvest(Path(temporary, "store")), flush=True)
+            stream = ShardStream(Path(temporary, "store"), PASSES, run.seed)
+            for config, sae in run.train(Path(temporary, "float32"), run.load_pipeline(device), stream).items():
+                sae.save(unfinished / config.folder_name, training=asdict(config), dtype=torch.float16)
+                trained = Path(temporary, "float32", config.folder_name)
+                for name in (STATISTICS_FILE, DIFFUSION_FILE):
+                    shutil.copy(trained / name, unfinished / config.folder_name)
+                log = (trained / LOG_FILE).read_text()
+                print(config.folder_name, log.splitlines()[-1], flush=True)
+
+    write_whole(folder, make)

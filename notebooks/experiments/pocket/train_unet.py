@@ -5,6 +5,7 @@ turbo U-Net starts from base's weights and regresses, in one step, the end point
 re-noised end points (t = 749, 499, 249), which are the timesteps of 1- to 4-step sampling.
 """
 
+import functools
 import hashlib
 import itertools
 import random
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from notebooks.experiments.pocket.fitting import fit, made_batches, mixed_precision
 from notebooks.experiments.pocket.train import encode_ids, token_ids
-from sae_lib.cache.artefact import cache_root
+from sae_lib.cache.artefact import cache_root, write_whole
 from sae_lib.pocket import weights
 from sae_lib.pocket.captions import sample_captions, write_caption
 from sae_lib.pocket.models import build_scheduler, build_unet
@@ -133,17 +134,8 @@ def make_pairs(count: int, seed: int, device: str, batch: int = 64) -> None:
         noise = torch.randn((batch, 4, 32, 32), generator=generator).to(device)
         tokens, pooled = condition(texts)
         end = solve(unet, noise, tokens, pooled)
-        temporary = path.with_suffix(".partial")
-        save_file(
-            {
-                "noise": noise.half().cpu(),
-                "end": end.half().cpu(),
-                "tokens": tokens.half().cpu(),
-                "pooled": pooled.half().cpu(),
-            },
-            temporary,
-        )
-        temporary.replace(path)
+        pairs = {"noise": noise, "end": end, "tokens": tokens, "pooled": pooled}
+        write_whole(path, functools.partial(save_file, {name: x.half().cpu() for name, x in pairs.items()}))
         print(f"pairs {(at + 1) * batch}/{count}", flush=True)
 
 
