@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
@@ -13,9 +14,12 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 from torch import Tensor
 
-from sae_lib.companion.pictures import show_picture
-from sae_lib.companion.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR
-from sae_lib.intervals import Interval
+from sae_lib.companion.pictures import show_lines, show_picture
+from sae_lib.companion.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
+from sae_lib.features.reading import Reading
+from sae_lib.features.writing import Trials
+from sae_lib.intervals import Interval, interval_of
+from sae_lib.judges.attributes import see_values
 
 
 def draw_dot(
@@ -199,3 +203,50 @@ def sign_of(block: str, filled: bool = True) -> tuple[str, str, dict[str, Any]]:
     """`look_of` a block as `add_legend` takes it, with an empty marker if it is not one of those that are meant."""
     look = look_of(block)
     return look["marker"], look["color"], {"markersize": 6} | ({} if filled else {"mfc": "white"})
+
+
+KIND_LOOKS = (
+    {"shift": -0.15},
+    {"shift": 0.1, "color": CONTROL_COLOR, "marker": "o", "mfc": "white"},
+    {"shift": 0.3, "color": "black", "marker": "|"},
+)
+"""Of the kinds of a number in `draw_blocks`: features, in the block's colour and marker, their control, a third one."""
+
+
+def draw_blocks(
+    ax: Axes, by_block: Mapping[str, Float[Tensor, "samples kinds"]], blocks: Sequence[str], zero: bool = True
+) -> None:
+    """`draw_rows` with a row for each of `blocks`, and in it each kind's number with its interval, as KIND_LOOKS says.
+
+    A block without samples has an empty row. zero: with a line at 0.
+    """
+    numbers = {block: [interval_of(kind) for kind in by_block.get(block, torch.empty(0, 0)).T] for block in blocks}
+    draw_rows(ax, numbers, KIND_LOOKS)
+    if zero:
+        ax.axvline(0, color="black", linewidth=0.6)
+    ax.set_ylim(len(blocks) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(False, axis="y")
+
+
+def show_written(
+    later: Reading, trials: Trials, pictures: Float[Tensor, "lines models 3 3 height width"], models: Sequence[str]
+) -> tuple[Figure, list[list[str]], list[list[list[str]]]]:
+    """What `writing.draw_lines` drew as a figure; its lines in words (feature, what it reads, prompt), and its signs.
+
+    The signs under the pictures say whether the judge sees what the feature reads; none where nothing knows the truth.
+    models: the words above the models' pictures.
+    """
+    prompts = [later.prompts[row] for row in trials.rows.tolist()]
+    lines = [[str(each.id), each.label, prompt] for each, prompt in zip(trials.targets, prompts, strict=True)]
+    blocks = [each.id.block for each in trials.targets]
+    heads = [(f"{b}: {name}", BLOCK_COLORS[b], prompt) for b, (_, name, prompt) in zip(blocks, lines, strict=True)]
+    signs = [[[""] * 3] * len(models)] * len(lines)
+    if later.assets.known:
+        seen = see_values(later.assets.judge, pictures.flatten(0, 2)).unflatten(0, pictures.shape[:3])
+        shown = [line[..., each.value].tolist() for line, each in zip(seen, trials.targets, strict=True)]
+        signs = [[["✗✓"[int(x)] for x in group] for group in line] for line in shown]
+    fig = show_lines(pictures, heads, signs, models, ("unedited", "on", "random"), TEXT_WIDTH)
+    if later.assets.known:
+        fig.supxlabel("✓ the judge sees in this picture what the feature reads, ✗ it does not", size=8)
+    return fig, lines, signs

@@ -272,11 +272,24 @@ def spread_over_untrained(trained: Float[Tensor, " samples"], blank: Float[Tenso
 def early_over_late(amplitudes: Mapping[str, Float[Tensor, "samples spans 2"]]) -> Interval:
     """C9: (early - late) / (early + late), minus the same of random directions, mean over blocks.
 
-    amplitudes: by block, of what `writing.measure_timing` gives; early is the first span of steps, late the last. It is
+    amplitudes: by block, of what `locality.measure_timing` gives; early is the first span of steps, late the last. It is
     a quotient, so that a push that is larger than a random one but not earlier gives 0.
     """
     early = {b: (e[:, 0] - e[:, -1]) / (e[:, 0] + e[:, -1]).clamp(min=1e-9) for b, e in amplitudes.items()}
     return mean_of_blocks({block: share[:, 0] - share[:, 1] for block, share in early.items()})
+
+
+def late_share(amplitudes: Mapping[str, Float[Tensor, "samples spans 2"]]) -> dict[str, Float[Tensor, "samples 2"]]:
+    """By block, late over early and late together, of the feature and of random directions; see `early_over_late`."""
+    return {block: e[:, -1] / (e[:, 0] + e[:, -1]).clamp(min=1e-9) for block, e in amplitudes.items()}
+
+
+def late_over_elsewhere(shares: Mapping[str, Float[Tensor, "samples 2"]], block: str) -> Interval:
+    """How far a block's `late_share` is above the mean of the other blocks', by the feature or by the feature minus
+    random directions: sample by sample the smaller of the two."""
+    elsewhere = torch.stack([share for other, share in shares.items() if other != block]).mean(0)
+    above = shares[block] - elsewhere
+    return interval_of(torch.minimum(above[:, 0], above[:, 0] - above[:, 1]))
 
 
 def both_over_same_dose(both: Float[Tensor, " samples"], conditional: Float[Tensor, " samples"]) -> Interval:

@@ -1,4 +1,4 @@
-"""Where a picture changes when a feature acts in a part of it: inside that part, or elsewhere."""
+"""Where a picture changes when a feature acts in a part of it, and how much when it acts during some steps only."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,9 +9,11 @@ from torch import Tensor
 
 from sae_lib.activations.drawing import draw_pictures
 from sae_lib.assets import MODELS
+from sae_lib.features.feature import FeatureId
 from sae_lib.features.interventions import intervene, modulate
 from sae_lib.features.reading import NOISE_SEED, Reading
-from sae_lib.features.writing import Target, amount_of, write
+from sae_lib.features.writing import Target, Trials, amount_of, places_to_write, write
+from sae_lib.saes.controls import untrained
 
 AREAS = ("own area", "next picture's area")
 """Where a change is measured. The second area is a control: what one would see if changes were merely
@@ -91,3 +93,33 @@ def measure_painting(
         after = write(later.assets, MODELS[0], *asked, [target.id] * len(rows), amounts, list(masks))
         changes.append(inside_and_outside(before, after, masks))
     return torch.stack(changes, 1)
+
+
+def measure_timing(
+    later: Reading,
+    trials: Trials,
+    spans: Sequence[tuple[int, int]],
+    strength: float | Mapping[str, float] = 10.0,
+    model: str = MODELS[1],
+    seed: int = 0,
+) -> tuple[Float[Tensor, "trials spans 2"], Float[Tensor, "1"]]:
+    """How far each trial's feature, and a random direction, move its picture when they are on during some steps only.
+
+    The direction has the feature's norm and place. The second result is how far rounding to 8 bits moves a picture: no
+    eye sees a smaller change. All are amplitudes, square roots of the perceptual distance, which is a squared one.
+    """
+    assets, rows, ids = later.assets, trials.rows.tolist(), [target.id for target in trials.chosen]
+    control = {block: untrained(sae, seed + i) for i, (block, sae) in enumerate(assets.saes().items())}
+    numbers = torch.randint(2**30, (len(ids),), generator=torch.Generator().manual_seed(seed)).tolist()
+    random = [FeatureId(b, number % control[b].n_f) for (b, _), number in zip(ids, numbers, strict=True)]
+    asked = [later.prompts[row] for row in rows], later.noise(rows)
+    rest = [amount_of(assets, feature, strength) for feature in ids], places_to_write(later, trials, model)
+    unedited = later.unedited(model, rows)
+    far = assets.distance.against(unedited)
+    moved = [
+        far(write(assets, model, *asked, features, *rest, span=span, saes=saes))[0]
+        for span in spans
+        for features, saes in ((ids, None), (random, control))
+    ]
+    rounded = far((unedited * 255).round() / 255)[0].mean().sqrt()[None]
+    return torch.stack(moved, 1).sqrt().unflatten(1, (-1, 2)), rounded

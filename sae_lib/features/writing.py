@@ -14,12 +14,11 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sae_lib.activations.drawing import draw_pictures
 from sae_lib.assets import MODELS, Assets
-from sae_lib.cache.artefact import cached
+from sae_lib.cache.artefact import cached, cached_tensors
 from sae_lib.features.feature import FeatureId, strength_unit
 from sae_lib.features.interventions import (
     Intervention,
@@ -32,7 +31,9 @@ from sae_lib.features.interventions import (
 from sae_lib.features.reading import NOISE_SEED, Reading, objects_in
 from sae_lib.intervals import bootstrap_trials
 from sae_lib.judges.attributes import attribute_values, judge_and_truth, see_values
-from sae_lib.saes.controls import untrained
+from sae_lib.models.prompts import load_pocket_captions
+from sae_lib.pocket.judge import judge_images
+from sae_lib.pocket.statements import least_sure
 from sae_lib.saes.topk import TopKSAE
 
 KINDS = ("feature", "random feature")
@@ -57,6 +58,15 @@ captions each of them."""
 TRIED_AGAIN = {"smoke": (2, 1), "pocket": (4, 8)}
 """By scale, how many of those are tried again (the ones that raised their value most), and in how many captions."""
 
+NAMED = {
+    "down.2.1": {2301: "evil", 3747: "image frame", 4998: "cartoon", 4074: "anime"},
+    "up.0.1": {4977: "tiger stripes", 90: "fur"},
+}
+"""Features that the authors name in their demo [code]."""
+
+SURE = 0.9
+"""The judge counts as sure of a picture if it gives each value that the caption states at least this probability."""
+
 NEARLY = 0.1
 """The smallest strength is chosen whose rise is within this of the largest, since a strong push
 changes other values, too."""
@@ -70,11 +80,18 @@ class Target(NamedTuple):
     """Its number among `attribute_values`; -1 where nothing knows the truth."""
     score: float
     """How well the feature reads the value, in pictures that had no part in finding it."""
+    name: str = ""
+    """What the feature is called where nothing knows the truth."""
 
     @property
     def label(self) -> str:
         """The value in words."""
-        return attribute_values()[self.value][1]
+        return self.name or attribute_values()[self.value][1]
+
+    @property
+    def family(self) -> str:
+        """What the value is one of, such as "colour"."""
+        return attribute_values()[self.value][0]
 
 
 class Trials(NamedTuple):
@@ -85,6 +102,18 @@ class Trials(NamedTuple):
     """The target's place in `targets`."""
     rows: Int[Tensor, " trials"]
     """The picture's row in the reading."""
+
+    @classmethod
+    def of_features(cls, features: Sequence[FeatureId], rows: Int[Tensor, " trials"]) -> "Trials":
+        """Of one feature in each of some rows, whatever it reads."""
+        once = list(dict.fromkeys(features))
+        numbers = torch.tensor([once.index(feature) for feature in features])
+        return cls([Target(feature, -1, 0.0) for feature in once], numbers, rows)
+
+    @property
+    def asked(self) -> list[list[str | int]]:
+        """Feature and row of each trial, for an artefact's inputs."""
+        return [[str(target.id), row] for target, row in zip(self.chosen, self.rows.tolist(), strict=True)]
 
     @property
     def chosen(self) -> list[Target]:
@@ -145,13 +174,33 @@ def well_read(reading: Reading, per_block: int) -> list[Target]:
     return targets
 
 
+def named_features(reading: Reading, per_block: int = 2) -> list[Target]:
+    """Per block, the features of NAMED, and up to `per_block` those whose mean activation varies most over pictures.
+
+    For models of whose pictures nothing knows the truth.
+    """
+    targets = []
+    for block, sae in reading.assets.saes().items():
+        names = {feature: name for feature, name in NAMED.get(block, {}).items() if feature < sae.n_f}
+        by_spread = reading.means(block).std(0).argsort(descending=True).tolist()
+        unnamed = [feature for feature in by_spread if feature not in names]
+        names |= dict.fromkeys(unnamed[: max(0, per_block - len(names))], "varies most")
+        targets += [Target(FeatureId(block, feature), -1, 0.0, name) for feature, name in names.items()]
+    return targets
+
+
+def first_of_blocks(targets: Sequence[Target], per_block: int) -> list[Target]:
+    """The first targets of each block."""
+    blocks = dict.fromkeys(target.id.block for target in targets)
+    return [target for block in blocks for target in [t for t in targets if t.id.block == block][:per_block]]
+
+
 def one_per_value(targets: Sequence[Target], per_block: int) -> list[Target]:
     """Per block, the first targets whose values differ."""
     first: dict[tuple[str, int], Target] = {}
     for target in targets:
         first.setdefault((target.id.block, target.value), target)
-    blocks = dict.fromkeys(target.id.block for target in targets)
-    return [target for block in blocks for target in [t for t in first.values() if t.id.block == block][:per_block]]
+    return first_of_blocks(list(first.values()), per_block)
 
 
 def find_trials(
@@ -166,9 +215,13 @@ def find_trials(
 
     showing: pictures that do show the value and in which the feature is active, so that it can be turned off. among:
     only these rows. A value that nearly all pictures show, or nearly none, leaves its target with few trials or none.
+    Where nothing knows the truth, the targets take the rows one after the other.
     """
     which, rows = [], []
     allowed = torch.arange(len(later)) if among is None else torch.tensor(list(among))
+    if not later.assets.known:
+        which = torch.arange(len(targets)).repeat_interleave(per_feature)
+        return Trials(list(targets), which, allowed[torch.arange(len(which)) % len(allowed)])
     for place, target in enumerate(targets):
         fits = later.shows[allowed, target.value] == showing
         if showing:
@@ -253,10 +306,10 @@ def tried_again(
     read an object's value, at all of STRENGTHS. A target is judged at the smallest strength at which it gained nearly
     (NEARLY) as much as at any. Sorted by block, the largest gain first; kept in the cache.
     """
-    values, tried = attribute_values(), {}
+    tried: dict[Target, None] = {}
     for block in dict.fromkeys(target.id.block for target in ranked):
         mine = [target for target in ranked if target.id.block == block]
-        of_objects = [target for target in mine if values[target.value][0] not in EVERYWHERE]
+        of_objects = [target for target in mine if target.family not in EVERYWHERE]
         tried |= dict.fromkeys(mine[:per_block] + of_objects[:per_block])
     trials = find_trials(list(tried), reading, captions)
 
@@ -384,7 +437,6 @@ def places_to_write(later: Reading, trials: Trials, model: str = MODELS[0]) -> l
     """
     if not later.assets.known:
         return [None] * len(trials.rows)
-    families = [name for name, _ in attribute_values()]
     rows, place = trials.rows.unique(return_inverse=True)
     if model == MODELS[0]:
         truths = {later.assets.grid(block): later.truth(block).take(rows) for block in trials.blocks}
@@ -393,7 +445,7 @@ def places_to_write(later: Reading, trials: Trials, model: str = MODELS[0]) -> l
         truths = judge_and_truth(later.assets.judge, later.unedited(model, rows.tolist()), grids)[1]
     objects, masks = {side: objects_in(truth) for side, truth in truths.items()}, []
     for target, row in zip(trials.chosen, place.tolist(), strict=True):
-        masks.append(cells_to_write(families[target.value], objects[later.assets.grid(target.id.block)][row]))
+        masks.append(cells_to_write(target.family, objects[later.assets.grid(target.id.block)][row]))
     return masks
 
 
@@ -430,6 +482,63 @@ def draw_written(
         kind: write(later.assets, model, *asked, features[kind], amounts, masks, guidance, seed=NOISE_SEED)
         for kind in kinds
     }
+
+
+def ease_of_captions(later: Reading, sure: float = SURE) -> list[int]:
+    """How well each caption suits a figure: 1 if it names one object and the judge is sure of its unedited picture.
+
+    2 if that object is also easy to see in print, neither small nor pastel. Else 0, as where nothing knows the truth.
+    """
+    if not later.assets.known:
+        return [0] * len(later)
+    captions = load_pocket_captions(later.first + len(later), "held-out")[later.first :]
+    ease = []
+    for caption, judged in zip(captions, judge_images(later.assets.judge, later.pictures), strict=True):
+        fits = len(caption.objects) == 1 and least_sure(caption, judged) >= sure
+        easy = fits and caption.scene.get("style") != "pastel" and caption.objects[0].get("size") != "small"
+        ease.append(fits + easy)
+    return ease
+
+
+def captions_for(targets: Sequence[Target], later: Reading, ease: Sequence[int]) -> Int[Tensor, " targets"]:
+    """For each target the row of a caption of its own whose picture does not show its value, the easiest first.
+
+    ease: such as from `ease_of_captions`. Where nothing knows the truth, the first rows.
+    """
+    if not later.assets.known:
+        return torch.arange(len(targets)) % len(later)
+    rows: list[int] = []
+    for target in targets:
+        fitting = [row for row in range(len(later)) if row not in rows and not later.shows[row, target.value]] or [0]
+        rows.append(max(fitting, key=lambda row: ease[row]))
+    return torch.tensor(rows)
+
+
+def draw_lines(
+    later: Reading,
+    targets: Sequence[Target],
+    rows: Int[Tensor, " targets"],
+    strength: float | Mapping[str, float],
+    seed: int = 0,
+) -> tuple[Trials, Float[Tensor, "targets models 3 3 height width"]]:
+    """Each target in one row, by each of MODELS (paper: Fig. 1): the trials, and their pictures from the cache.
+
+    The unedited picture, the one with the feature turned on, the one with a random feature: see `draw_written`.
+    """
+    trials = Trials(list(targets), torch.arange(len(targets)), rows)
+
+    def make() -> dict[str, Tensor]:
+        models: list[Tensor] = []
+        for model in MODELS:
+            written = draw_written(later, trials, strength, model, seed=seed)
+            drawn = torch.stack([later.unedited(model, rows.tolist()), *written.values()], 1)
+            times = drawn.shape[-1] // (models[0] if models else drawn).shape[-1]  # base's are larger at sdxl scale
+            models.append(drawn[..., ::times, ::times])
+        return {"lines": torch.stack(models, 1)}
+
+    inputs = later.assets.identity | {"lines": trials.asked, "strength": strength, "seed": seed}
+    inputs["steps"] = later.assets.counts.base_steps
+    return trials, cached_tensors("figure1_lines", inputs, make)[1]["lines"]
 
 
 def measure_writing(
@@ -484,36 +593,6 @@ def measure_erasing(
             )
         ablated[at] = see_values(assets.judge, drawn)[place]
     return torch.stack([*kinds, _compare(before, ablated, values)], 1)
-
-
-def measure_timing(
-    later: Reading,
-    trials: Trials,
-    spans: Sequence[tuple[int, int]],
-    strength: float | Mapping[str, float] = 10.0,
-    model: str = MODELS[1],
-    seed: int = 0,
-) -> tuple[Float[Tensor, "trials spans 2"], float]:
-    """How far each trial's feature, and a random direction, move its picture when they are on during some steps only.
-
-    The direction has the feature's norm and place. The second result is how far rounding to 8 bits moves a picture: no
-    eye sees a smaller change. All are amplitudes, square roots of the perceptual distance, which is a squared one.
-    """
-    assets, rows, ids = later.assets, trials.rows.tolist(), [feature.id for feature in trials.chosen]
-    control = {block: untrained(sae, seed + i) for i, (block, sae) in enumerate(assets.saes().items())}
-    numbers = torch.randint(2**30, (len(ids),), generator=torch.Generator().manual_seed(seed)).tolist()
-    random = [FeatureId(b, number % control[b].n_f) for (b, _), number in zip(ids, numbers, strict=True)]
-    asked = [later.prompts[row] for row in rows], later.noise(rows)
-    rest = [amount_of(assets, feature, strength) for feature in ids], places_to_write(later, trials, model)
-    unedited = later.unedited(model, rows)
-    far = assets.distance.against(unedited)
-    moved = [
-        far(write(assets, model, *asked, features, *rest, span=span, saes=saes))[0]
-        for span in spans
-        for features, saes in ((ids, None), (random, control))
-    ]
-    rounded = far((unedited * 255).round() / 255)[0].mean().sqrt().item()
-    return torch.stack(moved, 1).sqrt().unflatten(1, (-1, 2)), rounded
 
 
 def random_features(reading: Reading, features: Sequence[FeatureId], seed: int = 0) -> list[FeatureId]:
@@ -620,16 +699,12 @@ def effects_in_one_step(
     targets = well_read(reading, features)
     counts = {"on": captions, "off": max(1, captions // 2)}
     trials = {side: find_trials(targets, later, count, side == "off") for side, count in counts.items()}
-    tried = {side: [list(map(str, some.chosen)), some.rows.tolist()] for side, some in trials.items()}
 
-    def make(folder: Path) -> None:
+    def make() -> dict[str, Tensor]:
         on = measure_writing(later, trials["on"], strengths.chosen, seed=seed, distance=True)
-        measured = {"on": on, "off": measure_erasing(later, trials["off"], seed)}
-        save_file(
-            {side: quantities.contiguous() for side, quantities in measured.items()}, folder / "effects.safetensors"
-        )
+        return {"on": on, "off": measure_erasing(later, trials["off"], seed)}
 
+    tried = {side: some.asked for side, some in trials.items()}
     inputs = {"later": later.make().name, "tried": tried, "strength": strengths.chosen, "seed": seed}
-    folder = cached("effects_in_one_step", inputs, make)
-    measured = load_file(folder / "effects.safetensors")
+    folder, measured = cached_tensors("effects_in_one_step", inputs, make)
     return Effects(strengths, trials, {side: measured[side] for side in trials}, folder)

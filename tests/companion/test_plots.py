@@ -5,6 +5,7 @@ import torch
 from sae_lib.companion.plots import (
     add_legend,
     draw_band,
+    draw_blocks,
     draw_curve,
     draw_dot,
     draw_rows,
@@ -40,6 +41,15 @@ def test_a_band_is_as_wide_as_the_intervals(ax):
     assert ax.lines[0].get_ydata().tolist() == [1.0, 3.0]
     corners = ax.collections[0].get_paths()[0].vertices.tolist()
     assert {(0.0, 0.5), (0.0, 2.0), (1.0, 2.0), (1.0, 3.5)} <= set(map(tuple, corners))
+
+
+def test_blocks_are_lines_from_above_and_kinds_lie_beside_one_another(ax):
+    samples = torch.tensor([[2.0, 1.0, 4.0]]).repeat(3, 1)
+    draw_blocks(ax, {"up.0.1": samples, "mid.0": samples[:, :2]}, ["up.0.1", "down.2.1", "mid.0"], zero=False)
+    places = [line.get_xydata()[0].tolist() for line in ax.lines]
+    assert places == [[2, -0.15], [1, 0.1], [4, 0.3], [2, 1.85], [1, 2.1]]
+    assert [line.get_color() for line in ax.lines[:2]] == [BLOCK_COLORS["up.0.1"], CONTROL_COLOR]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["up.0.1", "down.2.1", "mid.0"]
 
 
 def test_a_legend_names_each_label_once_and_then_the_signs():

@@ -28,6 +28,8 @@ from sae_lib.companion.primaries import (
     first_over_rest,
     growth_with_k,
     inside_over_next,
+    late_over_elsewhere,
+    late_share,
     more_edits,
     rise_over_random,
     share_of_ceiling,
@@ -429,6 +431,17 @@ def test_early_steps_count_more_only_where_they_do_beyond_a_random_push():
     assert counts(features, amplitudes(1.0, 0.2, 3)) != "holds"  # true of any push
     assert counts(2 * features, amplitudes(1.0, 0.2, 3)) != "holds"  # a larger push that is no earlier
     assert counts(torch.zeros(40, 4), torch.zeros(40, 4)) == "fails"
+
+
+def test_a_block_is_late_by_what_it_exceeds_the_others_by_or_random_directions_as_well():
+    def spans(early, late):
+        return torch.tensor([early, [0.0, 0.0], late]).expand(3, 3, 2)  # [samples, spans, (feature, random)]
+
+    shares = late_share({"up.0.1": spans([1.0, 1], [3.0, 1]), "mid.0": spans([3.0, 1], [1.0, 1])})
+    assert shares["up.0.1"][0].tolist() == [0.75, 0.5] and shares["mid.0"][0].tolist() == [0.25, 0.5]
+    assert late_over_elsewhere(shares, "up.0.1").value == 0.5
+    shares["up.0.1"] = torch.tensor([[0.75, 0.75]]).repeat(3, 1)  # random directions are later there, too
+    assert late_over_elsewhere(shares, "up.0.1").value == 0.25
 
 
 def written(rate, seed):

@@ -18,12 +18,17 @@ from sae_lib.features.writing import (
     Trials,
     Written,
     amount_of,
+    captions_for,
     choose_strengths,
+    draw_lines,
     draw_written,
+    ease_of_captions,
     effects_in_one_step,
     find_trials,
+    first_of_blocks,
     measure_erasing,
     measure_writing,
+    named_features,
     one_per_value,
     places_to_write,
     random_features,
@@ -35,6 +40,7 @@ from sae_lib.features.writing import (
     write,
 )
 from sae_lib.judges.attributes import attribute_values, see_values
+from sae_lib.models.prompts import load_pocket_captions
 
 VALUES = [value for _, value in attribute_values()]
 RED, NIGHT, PASTEL = (VALUES.index(value) for value in ("red", "night", "pastel"))
@@ -48,7 +54,7 @@ class Stub(Reading):
         self._given, self._means = torch.tensor(shows).float(), means
         mean = torch.tensor([2.0, 4.0, 1.0, 0.0])
         statistics = {block: SimpleNamespace(mean=mean) for block in ("up.1.2", "mid.0")}
-        self.assets = SimpleNamespace(statistics=lambda: statistics)
+        self.assets = SimpleNamespace(statistics=lambda: statistics, known=True)
 
     def __len__(self):
         return len(self._given)
@@ -98,6 +104,44 @@ def test_a_value_that_all_pictures_show_leaves_no_trial():
 def test_trials_know_their_blocks():
     assert TRIALS.blocks == ["up.1.2", "mid.0"] and TRIALS.of_block("mid.0").tolist() == [3]
     assert pairs(TRIALS.take(torch.tensor([1, 3]))) == [(0, 6), (2, 6)]
+
+
+def test_where_nothing_knows_the_truth_each_target_takes_the_next_rows():
+    reading = Stub([[0, 0]] * 3)
+    reading.assets.known = False
+    assert pairs(find_trials(TARGETS[:2], reading, 2)) == [(0, 0), (0, 1), (1, 2), (1, 0)]
+    assert pairs(find_trials(TARGETS[:2], reading, 2, among=range(1))) == [(0, 0), (0, 0), (1, 0), (1, 0)]
+    assert captions_for([*TARGETS, TARGETS[0]], reading, ()).tolist() == [0, 1, 2, 0]
+
+
+def test_trials_of_features_number_each_feature_once():
+    ids = [FeatureId("mid.0", 3), FeatureId("up.1.2", 3), FeatureId("mid.0", 3)]
+    trials = Trials.of_features(ids, torch.tensor([4, 4, 5]))
+    assert pairs(trials) == [(0, 4), (1, 4), (0, 5)]
+    assert trials.asked == [["mid.0/3", 4], ["up.1.2/3", 4], ["mid.0/3", 5]]
+
+
+def test_each_target_gets_the_easiest_caption_that_is_left_and_does_not_show_its_value():
+    reading = Stub([[0, 0], [0, 1], [1, 0], [0, 0]])
+    assert captions_for(TARGETS, reading, [0, 2, 2, 1]).tolist() == [1, 2, 3]
+    assert captions_for([TARGETS[0]] * 4, reading, [0, 0, 0, 0]).tolist() == [0, 1, 3, 0]  # none is left for the last
+
+
+def test_features_with_a_name_come_before_those_that_vary_most():
+    means = torch.tensor([[0.0, 1, 5, 0], [0.0, 3, 5, 9]])
+    reading = Stub([[0]] * 2, means)
+    reading.assets.saes = lambda: {"up.0.1": SimpleNamespace(n_f=91), "mid.0": SimpleNamespace(n_f=4)}
+    found = [(str(each.id), each.label, each.value) for each in named_features(reading)]
+    assert found == [
+        ("up.0.1/90", "fur", -1),
+        ("up.0.1/3", "varies most", -1),
+        ("mid.0/3", "varies most", -1),
+        ("mid.0/1", "varies most", -1),
+    ]
+
+
+def test_the_first_of_each_block_keep_their_order():
+    assert first_of_blocks([TARGETS[2], *TARGETS], 1) == [TARGETS[2], TARGETS[0]]
 
 
 def test_one_target_per_value_is_the_first_of_each_block():
@@ -278,6 +322,22 @@ def test_a_colour_is_written_on_the_objects_a_background_around_them_and_a_style
     assert torch.equal(places[2], (~later.objects("down.1.0")[2]).float()) and places[3] is None
     others = places_to_write(later, trials, MODELS[1])
     assert others[0].shape == (16, 16) and others[1].shape == (8, 8) and others[3] is None
+
+
+def test_a_caption_of_several_objects_is_not_easy_and_a_sure_one_need_not_be(later):
+    ease = ease_of_captions(later, sure=0.0)
+    captions = load_pocket_captions(later.first + len(later), "held-out")[later.first :]
+    assert [bool(each) for each in ease] == [len(caption.objects) == 1 for caption in captions]
+    assert {1, 2} <= set(ease) and set(ease_of_captions(later, sure=1.1)) == {0}
+
+
+def test_a_line_holds_the_unedited_picture_and_both_kinds_by_every_model(later):
+    targets = [Target(live(later, "down.2.0", 1)[0], PASTEL, 0.0)]
+    trials, lines = draw_lines(later, targets, torch.tensor([3]), 5.0)
+    assert pairs(trials) == [(0, 3)] and lines.shape[:4] == (1, 3, 3, 3)
+    drawn = draw_written(later, trials, 5.0, MODELS[1])
+    assert torch.equal(lines[0, 1, 0], later.unedited(MODELS[1], [3])[0])
+    assert torch.equal(lines[0, 1, 1:], torch.cat([drawn[kind] for kind in ("feature", "random feature")]))
 
 
 def test_writing_counts_what_the_judge_sees_before_and_after(later):
