@@ -346,10 +346,10 @@ for part, by_block in net.items():
     for block, each in by_block.items():
         v, both, rest = interval_of(each), samples[part][block][0], others[part][block][0]
         n = len(trials[part].of_block(block))
-        room = f"; ablation {both[2]:+.2f}" if part == "off" else ""
-        room += f"; none of {n} moved: at most {3 / n:.2f} would (95 %)" if v.low == v.high == 0 else ""
+        note = f"; ablation {both[2]:+.2f}" if part == "off" else ""
+        note += f"; none of {n} moved: at most {3 / n:.2f} would (95 %)" if v.low == v.high == 0 else ""
         print(f"{block:9} {both[0]:+.2f} {both[1]:+.2f}  {v.value:+.2f} ({v.low:+.2f} to {v.high:+.2f})", end="")
-        print(f"  {rest[0]:.1f} {rest[1]:.1f}  {n}{room}")
+        print(f"  {rest[0]:.1f} {rest[1]:.1f}  {n}{note}")
 
 # %%
 families = {}
