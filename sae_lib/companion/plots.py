@@ -90,11 +90,12 @@ def add_legend(
 ) -> None:
     """One legend for all panels: what is drawn with a label there, each label once, then `signs`.
 
-    signs: by label how it is drawn: matplotlib's format and colour, and if need be a dict of more, as in
-    `("o", "black", {"markersize": 3})`.
+    signs: by label how it is drawn: matplotlib's format ("" if the dict says it) and colour, and if need be a dict of
+    more, as in `("o", "black", {"markersize": 3})`.
     """
     for label, (sign, color, *more) in (signs or {}).items():
-        fig.axes[0].plot([], [], sign, color=color, label=label, **dict(*more))
+        form = [sign] if sign else []  # matplotlib warns of a format, even an empty one, beside a line style
+        fig.axes[0].plot([], [], *form, color=color, label=label, **dict(*more))
     drawn: dict[str, Any] = {}
     for ax in fig.axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):

@@ -56,9 +56,9 @@ def test_a_legend_names_each_label_once_and_then_the_signs():
     fig, axes = plt.subplots(1, 2)
     for panel in axes:
         panel.plot([0, 1], label="both")
-    add_legend(fig, {"control": (":", "grey", {"linewidth": 3})})
-    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["both", "control"]
-    assert axes[0].lines[-1].get_linewidth() == 3
+    add_legend(fig, {"control": (":", "grey", {"linewidth": 3}), "dots": ("", "black", {"linestyle": (0, (1, 3))})})
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["both", "control", "dots"]
+    assert axes[0].lines[-2].get_linewidth() == 3
     plt.close(fig)
 
 
