@@ -272,8 +272,8 @@ def spread_over_untrained(trained: Float[Tensor, " samples"], blank: Float[Tenso
 def early_over_late(amplitudes: Mapping[str, Float[Tensor, "samples spans 2"]]) -> Interval:
     """C9: (early - late) / (early + late), minus the same of random directions, mean over blocks.
 
-    amplitudes: by block, of what `locality.measure_timing` gives; early is the first span of steps, late the last. It is
-    a quotient, so that a push that is larger than a random one but not earlier gives 0.
+    amplitudes: by block, of what `locality.measure_timing` gives; early is the first span of steps, late the last. It
+    is a quotient, so that a push that is larger than a random one but not earlier gives 0.
     """
     early = {b: (e[:, 0] - e[:, -1]) / (e[:, 0] + e[:, -1]).clamp(min=1e-9) for b, e in amplitudes.items()}
     return mean_of_blocks({block: share[:, 0] - share[:, 1] for block, share in early.items()})
