@@ -70,14 +70,14 @@ def draw_curve(
     ax: Axes, x: Sequence[int | float], numbers: Sequence[Interval], line: str, color: str, **look: Any
 ) -> None:
     """Numbers as dots joined by a line, in matplotlib's format, each with its interval as an upright bar."""
-    ax.plot(x, [each.value for each in numbers], line, color=color, **look)
-    ax.vlines(x, *zip(*(each[1:] for each in numbers), strict=True), color=color)
+    ax.plot(x, [number.value for number in numbers], line, color=color, **look)
+    ax.vlines(x, *zip(*(number[1:] for number in numbers), strict=True), color=color)
 
 
 def draw_band(ax: Axes, x: Sequence[float], numbers: Sequence[Interval], alpha: float = 0.2, **look: Any) -> None:
     """Numbers as a line, their intervals as a band around it."""
-    (line,) = ax.plot(x, [each.value for each in numbers], **look)
-    lows, highs = zip(*(each[1:] for each in numbers), strict=True)
+    (line,) = ax.plot(x, [number.value for number in numbers], **look)
+    lows, highs = zip(*(number[1:] for number in numbers), strict=True)
     ax.fill_between(x, lows, highs, color=line.get_color(), alpha=alpha, lw=0)
 
 
