@@ -181,7 +181,7 @@ if assets.known:
 # %%
 def strengths_for(targets):
     """By block, the strength of its line: at which its feature gained most (without a judge the block's)."""
-    gains_most = {each.id.block: gained[each].strength for each in targets if assets.known and not strength}
+    gains_most = {target.id.block: gained[target].strength for target in targets if assets.known and not strength}
     return strength_of | gains_most
 
 
@@ -194,8 +194,8 @@ def save_lines(name, trials, pictures, strength):
 # %%
 first_of = lines
 if assets.known:
-    first_of = sorted(features.first_of_blocks(lines, 1), key=lambda each: gained[each].gain, reverse=True)
-more = [each for each in lines if each not in first_of]
+    first_of = sorted(features.first_of_blocks(lines, 1), key=lambda target: gained[target].gain, reverse=True)
+more = [target for target in lines if target not in first_of]
 rows, more_rows = features.captions_for([*first_of, *more], later, ease).split([len(first_of), len(more)])
 figure1_strength = strengths_for(first_of)
 figure1_trials, figure1_pictures = features.draw_lines(later, first_of, rows, figure1_strength, seed)
@@ -221,7 +221,7 @@ if assets.known:
 if assets.known:
     paper = assets.with_blocks("paper")
     paper.counts = assets.counts
-    silent = [each for each in features.well_read(Reading(paper), 1) if each.id.block in ("mid.0", "up.0.0")]
+    silent = [target for target in features.well_read(Reading(paper), 1) if target.id.block in ("mid.0", "up.0.0")]
     of, most = Reading(paper, later=True), max(STRENGTHS)
     trials, pictures = features.draw_lines(of, silent, features.captions_for(silent, of, ease), most, seed)
     rows = torch.cat([trials.rows, figure1_trials.rows[:1]])
@@ -260,7 +260,7 @@ def drawn(changes, model=MODELS[0], prompt=later.prompts[row]):
 
 same = []
 for nothing in (features.add_features, features.modulate):
-    changes = {each: nothing(assets.saes()[each], 0, 0.0) for each in assets.blocks}
+    changes = {other: nothing(assets.saes()[other], 0, 0.0) for other in assets.blocks}
     same += [torch.equal(drawn(changes, model), drawn({}, model)) for model in MODELS[:2]]
 assert all(same)
 print(f"strength 0 and beta 0 in all blocks leave the picture as it was, bit for bit: {sum(same)} of {len(same)} tries")
@@ -324,11 +324,11 @@ one = features.effects_in_one_step(reading, later, count, captions, strength, se
 def measure_effects():
     """[trials, kinds, quantities] of the models of several steps."""
     asked = {"strength": strength_of, "seed": seed, "distance": True}
-    return {model: features.measure_writing(later, each, model=model, **asked) for model, each in several.items()}
+    return {model: features.measure_writing(later, some, model=model, **asked) for model, some in several.items()}
 
 
 inputs = assets.identity | {"strength": strength_of, "seed": seed, "steps": base_steps}
-inputs |= {"tried": {model: each.asked for model, each in several.items()}, "one step": one and one.folder.name}
+inputs |= {"tried": {model: some.asked for model, some in several.items()}, "one step": one and one.folder.name}
 effects_folder, effects = cached_tensors("feature_effects", inputs, measure_effects)
 trials = several
 if one:
@@ -336,15 +336,15 @@ if one:
     effects = {MODELS[0]: one.measured["on"]} | effects | {"off": one.measured["off"]}
 
 # %%
-change = {part: each[..., 1] - each[..., 0] for part, each in effects.items() if assets.known}
+change = {part: seen[..., 1] - seen[..., 0] for part, seen in effects.items() if assets.known}
 change |= {"off": -change["off"]} if assets.known else {}
-samples = {part: features.samples_by_block(trials[part], each, **sampling) for part, each in change.items()}
+samples = {part: features.samples_by_block(trials[part], rises, **sampling) for part, rises in change.items()}
 others = {part: features.samples_by_block(trials[part], effects[part][..., 2], **sampling) for part in change}
-net = {part: {b: each[:, 0] - each[:, 1] for b, each in by_block.items()} for part, by_block in samples.items()}
+net = {part: {b: means[:, 0] - means[:, 1] for b, means in by_block.items()} for part, by_block in samples.items()}
 for part, by_block in net.items():
     print(f"\n{part}: rise (off: fall), random features', difference with 95 % interval; others changed; n")
-    for block, each in by_block.items():
-        v, both, rest = interval_of(each), samples[part][block][0], others[part][block][0]
+    for block, means in by_block.items():
+        v, both, rest = interval_of(means), samples[part][block][0], others[part][block][0]
         n = len(trials[part].of_block(block))
         note = f"; ablation {both[2]:+.2f}" if part == "off" else ""
         note += f"; none of {n} moved: at most {3 / n:.2f} would (95 %)" if v.low == v.high == 0 else ""
@@ -362,13 +362,13 @@ for block, by_family in families.items():
 # %%
 causal_verdicts, room = [], []
 for model, claim in on_claims.items() if assets.known else ():
-    mean, extra = (companion.rise_over_random(each[model]) for each in (samples, others))
+    mean, extra = (companion.rise_over_random(measured[model]) for measured in (samples, others))
     causal_verdicts.append(claim.judge(run, mean.value, mean[1:]))
-    best, rise = max(((block, each[0]) for block, each in net[model].items()), key=lambda pair: pair[1])
+    best, rise = max(((block, x[0]) for block, x in net[model].items()), key=lambda pair: pair[1])
     print(f"{model:15} mean {mean.value:+.2f}, best block {best} {rise:+.2f};", end=" ")
     print(f"others changed, minus random: {extra.value:+.2f} ({extra.low:+.2f} to {extra.high:+.2f})")
 if assets.known:
-    room = [block for block, each in samples["off"].items() if each[0, 2] >= ROOM]
+    room = [block for block, x in samples["off"].items() if x[0, 2] >= ROOM]
     print("turning off can be tested in", ", ".join(room) or "no block", "and cannot be tested in the others")
 if room:
     mean = companion.mean_of_blocks({block: net["off"][block] for block in room})
@@ -379,14 +379,14 @@ if assets.known:
     fig, axes = plt.subplots(2, 4, figsize=(TEXT_WIDTH, 4.6), sharey=True)
     for (top, bottom), part in zip(axes.T, samples, strict=True):
         companion.draw_blocks(top, samples[part], assets.blocks)
-        companion.draw_blocks(bottom, {b: each[:, :2] for b, each in others[part].items()}, assets.blocks, zero=False)
+        companion.draw_blocks(bottom, {b: x[:, :2] for b, x in others[part].items()}, assets.blocks, zero=False)
         title = title_of.get(part, "turned off, 1 step").replace(", ", ",\n")
         top.set_title(f"{title}\nn = {len(trials[part].of_block(assets.blocks[0]))}", fontsize=8)
         top.set_xlabel("fall" if part == "off" else "rise")
         bottom.set(xlabel="others changed", xlim=(0, None))
     signs = {"feature": ("o", "black"), "random feature": ("o", CONTROL_COLOR, {"mfc": "white"})}
     companion.add_legend(fig, signs | {"whole block ablated": ("|", "black")})
-    result = {part: {b: [interval_of(v) for v in each.T] for b, each in by.items()} for part, by in samples.items()}
+    result = {part: {b: [interval_of(v) for v in means.T] for b, means in by.items()} for part, by in samples.items()}
     result = {"change": result, "others": {p: {b: e[0] for b, e in by.items()} for p, by in others.items()}}
     result |= {"strength": strength_of, "kinds": [*KINDS, "ablation"], "room": room, "seed": seed}
     save_figure(run, fig, "causal", result, effects_folder, causal_verdicts)
@@ -420,17 +420,17 @@ timing = {MODELS[1]: trials_of("timing, 4 steps"), MODELS[2]: trials_of("timing,
 def measure_times():
     """[trials, spans, (feature, random direction)] of each model, and the amplitude of rounding, [1]."""
     times = {}
-    for model, each in timing.items():
-        measured = features.measure_timing(later, each, spans_of[model], strength_of, model, seed)
+    for model, some in timing.items():
+        measured = features.measure_timing(later, some, spans_of[model], strength_of, model, seed)
         times |= zip((model, f"rounded, {model}"), measured, strict=True)
     return times
 
 
-tried = {model: each.asked for model, each in timing.items()}
+tried = {model: some.asked for model, some in timing.items()}
 times_folder, times = cached_tensors("feature_times", inputs | {"tried": tried, "spans": spans_of}, measure_times)
 
 # %%
-curves = {model: features.samples_by_block(each, times[model], **sampling) for model, each in timing.items()}
+curves = {model: features.samples_by_block(some, times[model], **sampling) for model, some in timing.items()}
 time_verdicts = []
 for model, by_block in curves.items():
     early, shares = companion.early_over_late(by_block), companion.late_share(by_block)
@@ -446,10 +446,10 @@ fig, axes = plt.subplots(2, len(assets.blocks), figsize=(TEXT_WIDTH, 3.4), share
 dots = {"linewidth": 0.6, "linestyle": (0, (1, 3))}
 for line, (model, by_block) in zip(axes, curves.items(), strict=True):
     steps = [f"{a}" if b - a == 1 else f"{a}–{b - 1}" for a, b in spans_of[model]]
-    for ax, (block, each) in zip(line, by_block.items(), strict=True):
+    for ax, (block, means) in zip(line, by_block.items(), strict=True):
         for kind, (color, style) in enumerate(((BLOCK_COLORS[block], "-"), (CONTROL_COLOR, ":"))):
             look = {"color": color, "linestyle": style, "marker": BLOCK_MARKERS[block], "markersize": 3}
-            companion.draw_band(ax, range(len(steps)), [interval_of(span) for span in each[..., kind].T], **look)
+            companion.draw_band(ax, range(len(steps)), [interval_of(span) for span in means[..., kind].T], **look)
         ax.axhline(times[f"rounded, {model}"].item(), color="black", **dots)
         ax.set_xticks(range(len(steps)), steps)
         ax.margins(x=0.2)
@@ -460,7 +460,7 @@ axes[0, 0].set_yscale("log")
 fig.supxlabel("steps during which it is on (0 is the noisiest)", size=9)
 signs = {"feature": ("-", "black"), "random direction, same norm": (":", CONTROL_COLOR)}
 companion.add_legend(fig, signs | {"rounding to 8 bits": ("", "black", dots)})
-result = {model: {block: each[0] for block, each in by_block.items()} for model, by_block in curves.items()}
+result = {model: {block: means[0] for block, means in by_block.items()} for model, by_block in curves.items()}
 result |= {"rounded": {model: times[f"rounded, {model}"] for model in curves}, "spans": spans_of}
 save_figure(run, fig, "timing", {"amplitude": result, "tried": tried, "seed": seed}, times_folder, time_verdicts)
 
@@ -481,8 +481,8 @@ save_figure(run, fig, "timing", {"amplitude": result, "tried": tried, "seed": se
 
 # %%
 base, g = trials[MODELS[2]], assets.counts.base_guidance
-few = [str(each.id) for each in features.first_of_blocks(targets, at_most["guidance"][0])]
-at = torch.tensor([i for i, each in enumerate(base.chosen) if str(each.id) in few])
+few = [str(target.id) for target in features.first_of_blocks(targets, at_most["guidance"][0])]
+at = torch.tensor([i for i, target in enumerate(base.chosen) if str(target.id) in few])
 dose = {"conditional": 1.0, "conditional,\nsame dose": (2 * g - 1) / g}
 
 
@@ -490,7 +490,7 @@ def measure_guidance():
     """[trials, quantities] of the two arms that section 8.6 has not drawn."""
     arms = {}
     for arm, factor in dose.items():
-        much = {block: factor * each for block, each in strength_of.items()}
+        much = {block: factor * times for block, times in strength_of.items()}
         asked = (later, base.take(at), much, MODELS[2], "conditional", seed, KINDS[:1])
         arms[arm] = features.measure_writing(*asked, distance=True)[:, 0]
     return arms
@@ -503,10 +503,10 @@ arms = {"both": both} | {arm: arms[arm] for arm in dose} | {"both,\nrandom featu
 # %%
 names = ("rise of its value", "others changed", "amplitude")[0 if assets.known else 2 :]
 arm_samples, guidance_verdicts = {}, []
-for arm, each in arms.items():
-    columns = torch.stack([each[:, 1] - each[:, 0], each[:, 2], each[:, 3].sqrt()], 1)[:, -len(names) :]
+for arm, measured in arms.items():
+    columns = torch.stack([measured[:, 1] - measured[:, 0], measured[:, 2], measured[:, 3].sqrt()], 1)[:, -len(names) :]
     arm_samples[arm] = bootstrap_trials(columns, base.which[at], base.rows[at], **sampling)
-numbers = {arm: dict(zip(names, map(interval_of, each.T), strict=True)) for arm, each in arm_samples.items()}
+numbers = {arm: dict(zip(names, map(interval_of, sampled.T), strict=True)) for arm, sampled in arm_samples.items()}
 for arm, by_name in numbers.items():
     words = [f"{name} {companion.with_interval(number, 2)}" for name, number in by_name.items()]
     print(f"{' '.join(arm.split()):24}", *words, sep="  ")
@@ -551,18 +551,18 @@ painted = features.first_of_blocks(targets, 1)
 
 def measure_locality():
     """[blocks * pictures, betas or signs, areas, measures] of each kind, and the number of each modulated feature."""
-    signed = [{block: sign * each for block, each in strength_of.items()} for sign in SIGNS]
-    modulation = [features.measure_modulation(later, each.id.block, HERE, BETAS) for each in painted]
-    painting = [features.measure_painting(later, each, HERE, signed) for each in painted]
+    signed = [{block: sign * times for block, times in strength_of.items()} for sign in SIGNS]
+    modulation = [features.measure_modulation(later, target.id.block, HERE, BETAS) for target in painted]
+    painting = [features.measure_painting(later, target, HERE, signed) for target in painted]
     numbers, changes = zip(*modulation, strict=True)
     return {"features": torch.stack(numbers), "Modulation": torch.cat(changes), "Painting": torch.cat(painting)}
 
 
-asked = {"pictures": HERE, "betas": BETAS, "signs": SIGNS, "targets": [str(each.id) for each in painted]}
+asked = {"pictures": HERE, "betas": BETAS, "signs": SIGNS, "targets": [str(target.id) for target in painted]}
 locality_folder, locality = cached_tensors("feature_locality", inputs | asked, measure_locality)
 
 # %%
-chosen = {"Painting": [each.id for each in painted for _ in HERE]}
+chosen = {"Painting": [target.id for target in painted for _ in HERE]}
 by_row = zip(assets.blocks, locality["features"].tolist(), strict=True)
 chosen = {"Modulation": [FeatureId(block, feature) for block, row in by_row for feature in row]} | chosen
 local_verdicts, local_samples = [], {}  # samples: [samples, amounts, areas, measures]
@@ -573,8 +573,8 @@ for kind, ids in chosen.items():
         value = companion.inside_over_next(local_samples[kind], measure)
         local_verdicts.append(claim.judge(run, value.value, value[1:]))
     print(f"{kind}: inside minus outside (own, next picture's; of 765); share inside minus area (own, next picture's)")
-    for block, each in local_samples[kind].items():
-        (own_share, own), (near_share, near) = each[0].mean(0).tolist()
+    for block, means in local_samples[kind].items():
+        (own_share, own), (near_share, near) = means[0].mean(0).tolist()
         print(f"{block:9} {own:7.2f} {near:7.2f}   {own_share:+.3f} {near_share:+.3f}")
 
 # %%
@@ -583,12 +583,12 @@ titles = ("share of the change inside,\nminus the area's share", "pixel change (
 amounts = "β " + ", ".join(f"{b:+g}" for b in BETAS), "± the block's strength"
 for column, (kind, by_block), amount in zip(axes.T, local_samples.items(), amounts, strict=True):
     for number, (ax, title) in enumerate(zip(column, titles, strict=True)):
-        companion.draw_blocks(ax, {b: each[..., number].mean(1) for b, each in by_block.items()}, assets.blocks)
+        companion.draw_blocks(ax, {b: means[..., number].mean(1) for b, means in by_block.items()}, assets.blocks)
         ax.set_xlabel(title)
     column[0].set_title(f"{kind.lower()}, {amount}\n{len(HERE)} pictures", fontsize=8)
 signs = {"own area": ("o", "black"), "next picture's area": ("o", CONTROL_COLOR, {"mfc": "white"})}
 companion.add_legend(fig, signs, ncols=2)
-result = {kind: {block: each[0] for block, each in by.items()} for kind, by in local_samples.items()}
+result = {kind: {block: means[0] for block, means in by.items()} for kind, by in local_samples.items()}
 save_figure(run, fig, "locality", {"means": result, "seed": seed} | asked, locality_folder, local_verdicts)
 
 # %% [markdown]
@@ -599,8 +599,8 @@ save_figure(run, fig, "locality", {"means": result, "seed": seed} | asked, local
 table, measures = [], ("share of the change inside, minus the area's", "inside minus outside, of 765")
 for kind, by_block in local_samples.items():
     for number, measure in enumerate(measures):
-        for block, each in by_block.items():
-            own, other = each[..., number].mean(1).T
+        for block, means in by_block.items():
+            own, other = means[..., number].mean(1).T
             cells = {"intervention": kind, "measure": measure, "block": block, "n": str(len(HERE))}
             columns = {"own area": own, "next picture's area": other, "difference": own - other}
             table.append(cells | {name: companion.with_interval(interval_of(x), 3) for name, x in columns.items()})
@@ -617,11 +617,11 @@ save_table(run, "locality", table)
 # The tests execute the next cell again, from an empty cache, and compare digit by digit.
 
 # %% tags=["nbval-check-output"]
-for part, each in change.items():
-    mean = each.mean(0).tolist()
+for part, rises in change.items():
+    mean = rises.mean(0).tolist()
     print(f"{part:15} change: chosen {mean[0]:+.2f}, random {mean[1]:+.2f}")
 for model, by_block in curves.items():
-    (early, early_random), *_, (late, late_random) = torch.stack([each[0] for each in by_block.values()]).mean(0)
+    (early, early_random), *_, (late, late_random) = torch.stack([means[0] for means in by_block.values()]).mean(0)
     print(f"{model:15} amplitude, early and late: {early:.2f} {late:.2f}; random {early_random:.2f} {late_random:.2f}")
 for kind in local_samples:
     own, other = locality[kind].mean((0, 1))[:, 0].tolist()
