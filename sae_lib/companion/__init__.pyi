@@ -22,7 +22,6 @@ from .figures import (
 from .pictures import (
     lay_over as lay_over,
     outline_cells as outline_cells,
-    show_lines as show_lines,
     show_picture as show_picture,
 )
 from .plots import (

@@ -67,7 +67,6 @@ from .writing import (
     choose_strengths as choose_strengths,
     draw_icons as draw_icons,
     draw_lines as draw_lines,
-    draw_written as draw_written,
     ease_of_captions as ease_of_captions,
     effects_in_one_step as effects_in_one_step,
     find_trials as find_trials,
