@@ -515,7 +515,7 @@ for block in assets.blocks if assets.known else ():
     for kind, read in kinds.items():
         matched, scored = (each[live[kind, block], red] for each in read.scores[block])
         found_red[block, kind] = [f"{block}/{live[kind, block][matched.argmax()]}", scored[matched.argmax()].item()]
-for block in sorted({block for block, _ in found_red}, key=lambda b: -found_red[b, "features"][1]):
+for block in sorted({block for block, _ in found_red}, key=lambda b: (-found_red[b, "features"][1], b)):
     (name, own), (_, chance) = (found_red[block, kind] for kind in kinds)
     print(f"red: {name:11} score {own:.2f}; the best random direction of {block} {chance:.2f}")
 
