@@ -6,8 +6,7 @@ import json
 import matplotlib.pyplot as plt
 import pytest
 
-from notebooks.on_request import GENERATORS, REQUESTS, draw_request, read_requests
-from sae_lib.__main__ import main
+from notebooks.on_request import GENERATORS, REQUESTS, draw_request, main, read_requests
 from sae_lib.assets import Assets
 from sae_lib.cache.artefact import cache_root
 from sae_lib.features import reading

@@ -66,7 +66,7 @@ def test_reproduce_ends_with_a_table_of_what_was_made(source, tmp_path, capsys):
     assert "smoke/figures/, as PNG and PDF" in printed and re.search(
         r"^1 notebook in 0:[0-9]+, 1 at once\.$", printed, re.MULTILINE
     )
-    assert run.store.cache_root().joinpath("smoke/figures/00_sample/square.pdf").is_file()
+    assert run.cache_root().joinpath("smoke/figures/00_sample/square.pdf").is_file()
 
 
 def test_a_notebook_that_fails_is_named_with_its_cell_and_error(source, tmp_path, capsys):
