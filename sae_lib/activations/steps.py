@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -25,7 +26,7 @@ class Step:
     """Whether the call uses classifier-free guidance: then the first half of the batch is unconditional."""
 
 
-def current_step(pipe: "diffusers.StableDiffusionXLPipeline", timestep: float | Tensor) -> Step:
+def current_step(pipe: "diffusers.StableDiffusionXLPipeline", timestep: Real | Tensor) -> Step:
     """The step at which a running pipeline feeds its U-Net `timestep`; depends on nothing but the pipeline.
 
     Raises RuntimeError if the timestep is not in `scheduler.timesteps` (no pipeline call is running), or more than once
