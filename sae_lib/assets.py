@@ -17,8 +17,9 @@ from sae_lib.judges.clip import Clip, load_clip
 from sae_lib.judges.perceptual import LPIPS, EncoderDistance, load_perceptual
 from sae_lib.models.blocks import grid_of, select_blocks
 from sae_lib.models.pipelines import load_pipeline, silence_progress_bars
-from sae_lib.models.prompts import load_prompts
+from sae_lib.models.prompts import load_pocket_captions, load_prompts
 from sae_lib.models.scales import get_scale
+from sae_lib.pocket.captions import Caption
 from sae_lib.saes.checkpoints import load_saes, load_statistics, rehearsal_saes
 from sae_lib.saes.sizes import Kind
 from sae_lib.saes.statistics import FeatureStatistics
@@ -120,6 +121,10 @@ class Assets:
     def prompts(self, count: int, split: str = "held-out") -> list[str]:
         """Prompts for measuring ("held-out") or training ("train")."""
         return load_prompts(self.scale, count, split, self.prompt_source)
+
+    def captions(self, count: int, split: str = "held-out") -> list[Caption]:
+        """What the prompts of the pocket world state; none where no judge knows what is true."""
+        return load_pocket_captions(count, split) if self.known else []
 
     def saes(self, kind: Kind = "panel") -> dict[str, TopKSAE]:
         """SAEs by block, on the device of Turbo; a rehearsal's are untrained unless it has a folder of SAEs."""

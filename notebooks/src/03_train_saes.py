@@ -68,6 +68,7 @@ from sae_lib import (
     TopKSAE,
     attribute_values,
     cached,
+    cached_tensors,
     interval_of,
     load_saes,
     one_step_saes,
@@ -90,7 +91,7 @@ from sae_lib.companion import (
     TEXT_WIDTH,
     share_that_never_fires,
 )
-from sae_lib.saes import KINDS, measure_transfer, share_of_rest
+from sae_lib.saes import KINDS, explained_samples, share_of_rest
 from sae_lib.training import TrainingRun
 
 # %%
@@ -249,22 +250,15 @@ reconstructors = {
 
 
 # %%
-def measure(folder):
+def measure():
     """Explained variance of all held-out vectors and of bootstrap samples of their prompts: [1 + resamples]."""
-    measured = measure_transfer(turbo, held_out, settings, reconstructors)
-    samples = {
-        f"{block}/{name}": statistics.explained_variance(counts.bootstrap, seed)[0]
-        for block, named in measured.items()
-        for name, statistics in named.items()
-    }
-    save_file(samples, folder / "samples.safetensors")
+    return explained_samples(turbo, held_out, settings, reconstructors, counts.bootstrap, seed)
 
 
 # %%
 inputs = {"trained": trained.name, "compare_with": compare_with, "prompts": held_out, "seed": seed}
 inputs |= {"resamples": counts.bootstrap, "batch": settings.batch_size}
-measured_folder = cached("held_out_variance", inputs, measure)
-samples = load_file(measured_folder / "samples.safetensors")
+measured_folder, samples = cached_tensors("held_out_variance", inputs, measure)
 table = {name: {block: interval_of(samples[f"{block}/{name}"]) for block in both} for name in reconstructors[both[0]]}
 
 # %%

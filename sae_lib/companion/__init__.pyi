@@ -53,6 +53,7 @@ from .primaries import (
     distance_left as distance_left,
     early_over_late as early_over_late,
     first_over_rest as first_over_rest,
+    growth_with_expansion as growth_with_expansion,
     growth_with_k as growth_with_k,
     inside_over_next as inside_over_next,
     late_over_elsewhere as late_over_elsewhere,

@@ -173,6 +173,25 @@ def growth_with_k(
     return interval_of(share_of_rest(trained, blank).mean(1).diff(dim=0).min(0).values)
 
 
+def growth_with_expansion(
+    explained: Float[Tensor, "blocks ks factors seeds"],
+    by_untrained: Float[Tensor, "blocks ks factors"],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """By how much the share of what an untrained SAE leaves over grows with the expansion factor.
+
+    The smallest step, the mean over the ks; a bootstrap over both the blocks and the seeds.
+    """
+    steps = share_of_rest(explained, by_untrained[..., None]).mean(1).diff(dim=1)  # [blocks, steps, seeds]
+    generator, shares = torch.Generator().manual_seed(seed), []
+    for count in (steps.shape[0], steps.shape[2]):  # blocks and seeds are both drawn with replacement
+        drawn = torch.randint(count, (resamples, count), generator=generator)
+        often = torch.nn.functional.one_hot(drawn, count).double().mean(1)
+        shares.append(torch.cat([torch.full((1, count), 1 / count, dtype=torch.float64), often]))
+    return interval_of(torch.einsum("nb,bts,ns->nt", shares[0], steps, shares[1]).min(1).values)
+
+
 def share_that_never_fires(fires: Float[Tensor, " features"], resamples: int = 1000, seed: int = 0) -> Interval:
     """C4: the share of features that are active nowhere; a bootstrap over features.
 

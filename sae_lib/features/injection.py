@@ -97,10 +97,10 @@ def by_reader(
     readers: Mapping[str, Iterable[str]],
     settings: CallSettings,
 ) -> Iterator[tuple[str, Float[Tensor, "prompts channels height width"]]]:
-    """What `draw` gives while each group of blocks reads the other prompts, by the group's name; first "nothing", where no
-    block does.
+    """What `draw` gives while each group of blocks reads the other prompts, by the group's name.
 
-    draw: `draw_injected` or `estimate_injected`. What the U-Net computes before the first block of a group is computed once and given out again (`replay`).
+    The first is "nothing", where no block does. draw: `draw_injected` or `estimate_injected`. What the U-Net computes
+    before the first block of a group is computed once and given out again (`replay`).
     """
     tokens = encode_tokens(pipe, others)
     with record(pipe) as recording:

@@ -18,6 +18,7 @@ from sae_lib.activations.recording import record, replay
 from sae_lib.activations.steps import Step, follow_steps
 from sae_lib.activations.updates import to_maps, to_vectors
 from sae_lib.models.blocks import find_block
+from sae_lib.saes.controls import PCA
 from sae_lib.saes.topk import TopKSAE
 
 Maps = Float[Tensor, "batch d_model height width"]
@@ -85,7 +86,8 @@ def draw_changed(
     """Pictures of the same prompts and noise under each of some changes, one after the other, by the change's name.
 
     changes: interventions by block, as `intervene` takes them; none of them for the pictures as they are. indices: see
-    `draw_pictures`. What the U-Net computes before the first changed block is computed once and given out again (`replay`).
+    `draw_pictures`. What the U-Net computes before the first changed block is computed once and given out again
+    (`replay`).
     """
     with record(pipe) as recording:
         original = draw_pictures(pipe, prompts, settings, indices)
@@ -102,17 +104,20 @@ def skip_block(block_input: Maps, block_output: Maps, at: Step) -> Maps:
     return block_input
 
 
-def reconstruct(sae: TopKSAE) -> Intervention:
-    """Replaces the block's update by the SAE's reconstruction of it (paper: Table 5, App. L).
+def reconstruct(sae: TopKSAE | PCA) -> Intervention:
+    """Replaces the block's update by the SAE's, or a PCA's, reconstruction of it (paper: Table 5, App. L).
 
         new block_output = block_input + DEC(ENC(block_output - block_input))
 
     At every step and position, in both halves of a guided batch. The sums are taken in the SAE's dtype.
     """
 
+    like = sae.mean if isinstance(sae, PCA) else sae.pre_bias
+
     def fn(block_input: Maps, block_output: Maps, at: Step) -> Maps:
-        block_input, block_output = block_input.to(sae.pre_bias), block_output.to(sae.pre_bias)
-        return block_input + to_maps(sae(to_vectors(block_output - block_input)), *block_input.shape[-2:])
+        block_input, block_output = block_input.to(like), block_output.to(like)
+        vectors = sae.decode(sae.encode(to_vectors(block_output - block_input)))
+        return block_input + to_maps(vectors, *block_input.shape[-2:])
 
     return fn
 

@@ -32,6 +32,7 @@ from .statements import (
     caption_agreement as caption_agreement,
     check_statements as check_statements,
     count_statements as count_statements,
+    fulfilled as fulfilled,
     least_sure as least_sure,
 )
 from .world import (

@@ -77,6 +77,12 @@ def count_statements(judge: Judge, images: Tensor, captions: Sequence[Caption]) 
     return counts
 
 
+def fulfilled(judge: Judge, images: Tensor, captions: Sequence[Caption]) -> list[list[bool]]:
+    """Of each caption's statements, in their order, whether the judge sees them in its picture."""
+    judgements = judge_images(judge, images)
+    return [[right for _, right in check_statements(*pair)] for pair in zip(captions, judgements, strict=True)]
+
+
 def caption_agreement(judge: Judge, images: Tensor, captions: list[Caption]) -> dict[str, tuple[int, int]]:
     """`{family: (seen, stated)}` summed over pictures of captions, with "all" for the total."""
     counts = count_statements(judge, images, captions).sum(0).int()

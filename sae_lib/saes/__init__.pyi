@@ -36,6 +36,7 @@ from .topk import (
     TopKSAE as TopKSAE,
 )
 from .transfer import (
+    explained_samples as explained_samples,
     measure_halves as measure_halves,
     measure_transfer as measure_transfer,
     share_of_rest as share_of_rest,

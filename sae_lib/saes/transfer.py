@@ -139,6 +139,26 @@ def measure_halves(
     }
 
 
+def explained_samples(
+    pipe: StableDiffusionXLPipeline,
+    prompts: Sequence[str],
+    settings: CallSettings,
+    reconstructors: Mapping[str, Mapping[str, Reconstructor]],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Float[Tensor, " samples"]]:
+    """Explained variance of one-step calls by "block/name": of all prompts, then of bootstrap samples of them.
+
+    Raises what `measure_transfer` raises.
+    """
+    measured = measure_transfer(pipe, prompts, settings, reconstructors)
+    return {
+        f"{block}/{name}": statistics.explained_variance(resamples, seed)[0]
+        for block, named in measured.items()
+        for name, statistics in named.items()
+    }
+
+
 def _statistics(
     reconstructor: Reconstructor, steps: list[Tensor], x: Float[Tensor, "steps prompts 2 d_model"]
 ) -> TransferStatistics:

@@ -16,6 +16,7 @@ from .trained import (
     Trained as Trained,
     one_step_saes as one_step_saes,
     train_in_setting as train_in_setting,
+    train_side_by_side as train_side_by_side,
     trains_saes as trains_saes,
 )
 from .trainer import (

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -102,9 +102,7 @@ def train_in_setting(
     device = {"device": pipe.device}
     saes = {config: TopKSAE.load(folder / config.folder_name, config.block, **device) for config in configs}
     controlled = {c.block: TopKSAE.load(folder / _PERMUTED / c.folder_name, c.block, **device) for c in permuted}
-    tensors = load_file(folder / _PCA, str(pipe.device)) if controls else {}
-    pca = {block: PCA(*(tensors[f"{block}.{part}"] for part in _PCA_PARTS)) for block in controlled}
-    return Trained(folder, assets.scale, saes, controlled, pca)
+    return Trained(folder, assets.scale, saes, controlled, _load_pca(folder, controlled, pipe))
 
 
 def _maker(
@@ -116,11 +114,49 @@ def _maker(
         run.train(folder, pipe, stream)
         if permuted:
             train_saes(PermutedStream(stream), permuted, folder / _PERMUTED, pipe.device)
-            fits = PCA.fit_blocks([stream.in_order()], {config.block: config.k for config in permuted})
-            tensors = {f"{block}.{part}": getattr(fit, part) for block, fit in fits.items() for part in _PCA_PARTS}
-            save_file(tensors, folder / _PCA)
+            _fit_pca(folder, stream, {config.block: config.k for config in permuted})
 
     return make
+
+
+def train_side_by_side(
+    run: TrainingRun,
+    pipe: StableDiffusionXLPipeline,
+    sizes: Sequence[tuple[int, float]],
+    components: Mapping[str, int],
+) -> Trained:
+    """SAEs of pairs of k and expansion factor in each block of a recipe, trained on one stream, or from the cache.
+
+    components: by block, of the PCA that is fitted on the same vectors.
+
+    Raises what `train_saes` raises.
+    """
+    stream = run.stream(pipe)
+    of_size = [replace(run, ks=(k,), expansion_factors=(factor,)) for k, factor in sizes]
+    configs = [config for recipe in of_size for config in recipe.configs(pipe)]
+
+    def make(folder: Path) -> None:
+        if configs:
+            about = {block: run.describe(pipe, block) for block in components}
+            train_saes(stream, configs, folder, pipe.device, about=about)
+        _fit_pca(folder, stream, components)
+
+    inputs = {"run": asdict(run), "stream": stream.description, "components": components}
+    inputs |= {"configs": [asdict(config) for config in configs]}
+    folder = cached("grid", inputs, make, resumable=True)
+    saes = {c: TopKSAE.load(folder / c.folder_name, c.block, device=pipe.device) for c in configs}
+    return Trained(folder, run.scale, saes, {}, _load_pca(folder, components, pipe))
+
+
+def _fit_pca(folder: Path, stream: TrainingStream, components: Mapping[str, int]) -> None:
+    fits = PCA.fit_blocks([stream.in_order()], components)
+    tensors = {f"{block}.{part}": getattr(fit, part) for block, fit in fits.items() for part in _PCA_PARTS}
+    save_file(tensors, folder / _PCA)
+
+
+def _load_pca(folder: Path, blocks: Iterable[str], pipe: StableDiffusionXLPipeline) -> dict[str, PCA]:
+    tensors = load_file(folder / _PCA, str(pipe.device)) if (blocks := list(blocks)) else {}
+    return {block: PCA(*(tensors[f"{block}.{part}"] for part in _PCA_PARTS)) for block in blocks}
 
 
 def trains_saes(assets: "Assets", saes: str = "trained") -> bool:

@@ -26,6 +26,7 @@ from sae_lib.companion.primaries import (
     distance_left,
     early_over_late,
     first_over_rest,
+    growth_with_expansion,
     growth_with_k,
     inside_over_next,
     late_over_elsewhere,
@@ -132,6 +133,12 @@ def test_explained_variance_grows_with_k_for_planted_features_and_for_no_sae_tha
     assert growth(pipe, {k: untrained(sae, 7) for k, sae in saes.items()}) != "holds"
     assert growth(pipe, {k: features_exchanged(sae) for k, sae in saes.items()}) != "holds"
     assert growth(pipe, saes, size=0.0) == "fails"
+
+
+def test_growth_with_expansion_is_the_smallest_step_of_what_untrained_saes_leave():
+    blank = torch.tensor([[[0.0, 0.5, 0.5]]])
+    trained = torch.tensor([[[0.2, 0.65, 0.8]]])[..., None]  # of the rest: 0.2, 0.3, 0.6
+    assert growth_with_expansion(trained.double(), blank.double(), 10) == pytest.approx((0.1, 0.1, 0.1))
 
 
 def carried(pipe, one_step, ceiling, **about):

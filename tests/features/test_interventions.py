@@ -16,6 +16,7 @@ from sae_lib.features.interventions import (
     skip_block,
 )
 from sae_lib.models.blocks import ATTENTION_BLOCKS, BLOCKS, PAPER_BLOCKS
+from sae_lib.saes.controls import PCA
 from sae_lib.saes.topk import TopKSAE
 
 
@@ -289,3 +290,11 @@ def test_pictures_under_each_change_are_those_of_the_whole_calls(pipe):
     for name, interventions in changes.items():
         with intervene(pipe, interventions):
             assert torch.equal(drawn[name], draw_pictures(pipe, prompts, settings, [4, 1, 7]))
+
+
+def test_a_pca_replaces_an_update_by_its_reconstruction():
+    maps = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    pca = PCA(torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.eye(4)[:1])
+    new = reconstruct(pca)(torch.zeros_like(maps), maps, Step(0, 1, 0.0, False))
+    torch.testing.assert_close(new[:, 0], maps[:, 0])
+    assert new[:, 1:].flatten(2).unique(dim=2).flatten().tolist() == [2.0, 3.0, 4.0] * 2

@@ -10,7 +10,14 @@ from sae_lib.models.noise import prompt_generator
 from sae_lib.saes import metrics
 from sae_lib.saes.controls import PCA, RawUpdates, untrained
 from sae_lib.saes.topk import TopKSAE
-from sae_lib.saes.transfer import HALVES, TransferStatistics, measure_halves, measure_transfer, share_of_rest
+from sae_lib.saes.transfer import (
+    HALVES,
+    TransferStatistics,
+    explained_samples,
+    measure_halves,
+    measure_transfer,
+    share_of_rest,
+)
 
 PROMPTS = ["a red circle", "a blue square", "a green star"]
 TURBO = CallSettings(steps=3, guidance_scale=0.0, seed=7, batch_size=2)
@@ -133,6 +140,14 @@ def test_the_bootstrap_pools_the_rows_of_the_prompts_drawn():
     drawn = torch.randint(4, (1000, 4), generator=torch.Generator().manual_seed(0))
     pooled = [metrics.explained_variance(x[rows].flatten(0, 1), x_hat[rows].flatten(0, 1)) for rows in drawn]
     torch.testing.assert_close(statistics.explained_variance()[0, 1:], torch.tensor(pooled).double())
+
+
+def test_explained_samples_are_those_of_the_measured_statistics(pipe, sae):
+    reconstructors, settings = {"mid.0": {"sae": sae, "raw": RawUpdates()}}, CallSettings(1, 0.0, 0, 2)
+    samples = explained_samples(pipe, PROMPTS, settings, reconstructors, 20, 3)
+    assert list(samples) == ["mid.0/sae", "mid.0/raw"]
+    expected = measure_transfer(pipe, PROMPTS, settings, reconstructors)["mid.0"]["sae"].explained_variance(20, 3)[0]
+    assert torch.equal(samples["mid.0/sae"], expected)
 
 
 def test_of_what_a_control_leaves_the_share_explained_is_0_for_the_control_and_1_for_all():
