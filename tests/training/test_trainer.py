@@ -222,7 +222,7 @@ def test_training_explains_more_and_more_and_writes_what_it_says(tmp_path):
     assert json.loads((folder / "config.json").read_text())["training"] == {**dataclasses.asdict(config), "steps": 300}
 
 
-def test_statistics_are_of_the_last_fill_as_it_was_trained_on(tmp_path):
+def test_statistics_are_of_the_last_portion_as_it_was_trained_on(tmp_path):
     config, stream = tiny_config(), stream_of("mid.0", vectors=16 * 42, chunk=320)
     (sae,) = train_saes(stream, [config], tmp_path).values()
     statistics = FeatureStatistics.load(tmp_path / config.folder_name)
@@ -310,7 +310,7 @@ def test_a_stream_that_does_not_fit_is_refused(tmp_path, stream, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pieces_are_the_fill_cut_and_blocks_keep_their_share():
+def test_pieces_are_the_portion_cut_and_blocks_keep_their_share():
     portion = {"mid.0": torch.arange(10.0)[:, None], "down.1.0": torch.arange(40.0)[:, None]}
     cut = list(pieces(portion, 15))
     assert [(len(piece["mid.0"]), len(piece["down.1.0"])) for piece in cut] == [(4, 14), (3, 13), (3, 13)]
