@@ -1,18 +1,21 @@
 """A companion to "One-Step is Enough: Sparse Autoencoders for Text-to-Image Diffusion Models" (arXiv:2410.22366).
 
-The rooms follow the paper: `models`, `activations`, `saes`, `training`, `features`, `editing`. Beside them stand `judges` (what looks
-at pictures), `pocket` (the small world and its models), `assets` (what a scale works with), `companion` (runs, figures, verdicts) and
-`paint` (SAEPaint); below all `cache` and `intervals`. A room imports only from rooms that stand before it in this order:
+The rooms follow the paper: `models`, `activations`, `saes`, `training`, `features`, `editing`. Beside them stand
+`judges` (what looks at pictures), `pocket` (the small world and its models), `assets` (what a scale works with),
+`companion` (runs, figures, verdicts) and `paint` (SAEPaint); below all `cache` and `intervals`. A room imports only
+from rooms that stand before it in this order:
 
     cache intervals pocket models activations judges saes assets training features editing companion paint
 
-Every public name, here and in the rooms, is loaded when it is first used, so that `import sae_lib` costs nothing and the SAE works
-without diffusers; `__init__.pyi` lists them.
+Every public name, here and in the rooms, is loaded when it is first used, so that `import sae_lib` costs nothing and
+the SAE works without diffusers; `__init__.pyi` lists them.
 """
 
 import logging
 import sys
+from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
+from types import ModuleType
 
 import lazy_loader
 
@@ -39,7 +42,8 @@ _MOVED = {
     "sae_lib.companion": "case_study figures pictures primaries runs style verdicts",
     "sae_lib.paint": "catalogue painting widgets",
     "notebooks": "artefacts on_request",
-    "notebooks.experiments.pocket": "pocket.broken pocket.choose pocket.fitting pocket.quality pocket.sizes pocket.train pocket.train_clip pocket.train_saes pocket.train_unet",
+    "notebooks.experiments.pocket": "pocket.broken pocket.choose pocket.fitting pocket.quality pocket.sizes "
+    "pocket.train pocket.train_clip pocket.train_saes pocket.train_unet",
 }
 """What the modules of version 0.1 hold is in these rooms now."""
 
@@ -47,7 +51,7 @@ _MOVED = {
 class _Moved(MetaPathFinder):
     """Says of a module of version 0.1 where its names are; asked last, when nothing else has found it."""
 
-    def find_spec(self, fullname: str, path=None, target=None) -> None:
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
         rooms = [room for room, modules in _MOVED.items() if fullname.removeprefix("sae_lib.") in modules.split()]
         if fullname.startswith("sae_lib.") and rooms:
             raise ImportError(f"{fullname} of version 0.1 is gone: import its names from {' or '.join(rooms)}")

@@ -1,8 +1,9 @@
-"""Harvest, train and look into RIEBench from the shell: `python -m sae_lib harvest CONFIG FOLDER`, `... train CONFIG FOLDER`,
-`... riebench FILE`.
+"""Harvest, train and look into RIEBench from the shell: `python -m sae_lib harvest CONFIG FOLDER`, `... train CONFIG
+FOLDER`, `... riebench FILE`.
 
-CONFIG is a JSON file with fields of `sae_lib.training.TrainingRun`; `{}` is the pocket scale's run. `train` under torchrun uses all
-its processes: torchrun --nproc-per-node=2 -m sae_lib train CONFIG FOLDER. Both go on where they were when called again.
+CONFIG is a JSON file with fields of `sae_lib.training.TrainingRun`; `{}` is the pocket scale's run. `train` under
+torchrun uses all its processes: torchrun --nproc-per-node=2 -m sae_lib train CONFIG FOLDER. Both go on where they
+were when called again.
 """
 
 import argparse
@@ -95,8 +96,9 @@ def _summarise(folder: Path, saes, seconds: float) -> None:
     trained = json.loads((folder / next(iter(saes)).folder_name / CONFIG_FILE).read_text())["training"]
     explained, dead = ([row[name] for row in rows] for name in ("explained_variance", "dead_share"))
     print(
-        f"{len(saes)} SAEs on {trained['steps'] * trained['batch_size']:,} vectors in {seconds:.0f} s: explained variance {min(explained):.3f} to "
-        f"{max(explained):.3f}, dead {min(dead):.1%} to {max(dead):.1%}, in {folder}"
+        f"{len(saes)} SAEs on {trained['steps'] * trained['batch_size']:,} vectors in {seconds:.0f} s: "
+        f"explained variance {min(explained):.3f} to {max(explained):.3f}, dead {min(dead):.1%} to {max(dead):.1%}, "
+        f"in {folder}"
     )
 
 

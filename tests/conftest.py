@@ -30,7 +30,8 @@ LONG = {
     "paint/catalogue",
     "training/resume",
 }
-"""Files of tests, as room and module, of half a minute and more; what comes last should be short, so that no process waits long."""
+"""Files of tests, as room and module, of half a minute and more; what comes last should be short, so that no process
+waits long."""
 
 
 def pytest_addoption(parser):

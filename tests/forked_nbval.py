@@ -1,6 +1,7 @@
 """A plugin of pytest, `-p tests.forked_nbval`: nbval forks its kernels from the server of the process that started it.
 
-That process passes the server's socket on, and its number in the variable WARM_SERVER. It must not ask for a kernel meanwhile.
+That process passes the server's socket on, and its number in the variable WARM_SERVER. It must not ask for a kernel
+meanwhile.
 """
 
 import os

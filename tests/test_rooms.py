@@ -90,6 +90,20 @@ def test_a_room_says_which_stage_it_is_and_all_that_it_offers_is_there(room):
     assert all(getattr(face, name) is not None for name in face.__all__)
 
 
+def test_every_parameter_of_a_public_function_has_a_type():
+    untyped = []
+    for path in PACKAGE.rglob("*.py"):
+        classes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+        public = [node for node in classes if not node.name.startswith("_")]
+        for owner in (ast.parse(path.read_text()), *public):
+            for node in owner.body:
+                if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                    given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                    names = [each.arg for each in given if each.annotation is None and each.arg not in ("self", "cls")]
+                    untyped += [f"{path.relative_to(ROOT)}:{node.lineno} {node.name}({name})" for name in names]
+    assert not untyped
+
+
 @pytest.mark.parametrize("path", READ, ids=lambda path: path.stem)
 def test_notebooks_and_lessons_come_in_through_a_face(path):
     statements = list(imports_of(path.read_text()))

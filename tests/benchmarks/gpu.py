@@ -1,8 +1,8 @@
 """The full-width rehearsal on one GPU: `python tests/benchmarks/gpu.py` (75 seconds on an H100).
 
-SDXL Turbo's configuration with random weights in bfloat16: real shapes, speed and memory, no science. Measured are the
-harvest of the paper's four blocks at 512 px (pictures a second, share of the card's peak), the training of their SAEs (vectors a
-second), and both in one stream; from these the hours for the paper's 1.5 million prompts. Writes
+SDXL Turbo's configuration with random weights in bfloat16: real shapes, speed and memory, no science. Measured are
+the harvest of the paper's four blocks at 512 px (pictures a second, share of the card's peak), the training of their
+SAEs (vectors a second), and both in one stream; from these the hours for the paper's 1.5 million prompts. Writes
 figures/results/gpu.json. On a CPU `--source random/16 --small` shows that it runs.
 """
 
@@ -71,7 +71,8 @@ def harvest_speed(pipe, batch: int, rounds: int) -> dict[str, float]:
 
 
 def training_speed(configs: list[SAEConfig], device, rounds: int) -> dict[str, float]:
-    """Vectors a second through all SAEs, by the precision of the one dense product, with the explained variance after."""
+    """Vectors a second through all SAEs, by the precision of the one dense product, with the explained variance
+    after."""
     config = configs[0]
     generator = torch.Generator().manual_seed(0)
     directions = torch.randn(256, config.d_model, generator=generator)

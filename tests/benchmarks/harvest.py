@@ -1,9 +1,10 @@
-"""Harvesting updates against the whole pipeline call: `python tests/benchmarks/harvest.py` (some 3 minutes on two cores).
+"""Harvesting updates against the whole pipeline call: `python tests/benchmarks/harvest.py` (some 3 minutes on two
+cores).
 
-SDXL's configuration with random weights, every part reduced by one factor, one step of Turbo, same weights, dtype and batch,
-in one process and in rotating order: the pipeline call with pictures (as the authors collect), the call without decoding
-them, and our `run_updates`, which also stops the U-Net behind the last block. Writes figures/results/harvest.json.
-On a GPU: `--source random --dtype bfloat16 --batch 50 --rounds 3`.
+SDXL's configuration with random weights, every part reduced by one factor, one step of Turbo, same weights, dtype and
+batch, in one process and in rotating order: the pipeline call with pictures (as the authors collect), the call
+without decoding them, and our `run_updates`, which also stops the U-Net behind the last block. Writes
+figures/results/harvest.json. On a GPU: `--source random --dtype bfloat16 --batch 50 --rounds 3`.
 """
 
 import argparse

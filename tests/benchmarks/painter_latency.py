@@ -1,9 +1,9 @@
 """From the end of a stroke to the new picture on the screen: `make latency` (about a minute on two cores).
 
-Notebook 20 up to the painter, at pocket scale in JupyterLab in a headless Chromium: strokes with the mouse, each of other
-cells, in 1-step mode. The time is taken in the browser, from the event that ends the stroke until the new picture is decoded
-and set, so it holds the way to the kernel and back. Nothing else is drawn meanwhile; while the explorer's cards are, a stroke
-waits for one of them. Writes figures/results/painter_latency.json.
+Notebook 20 up to the painter, at pocket scale in JupyterLab in a headless Chromium: strokes with the mouse, each of
+other cells, in 1-step mode. The time is taken in the browser, from the event that ends the stroke until the new
+picture is decoded and set, so it holds the way to the kernel and back. Nothing else is drawn meanwhile; while the
+explorer's cards are, a stroke waits for one of them. Writes figures/results/painter_latency.json.
 """
 
 import argparse

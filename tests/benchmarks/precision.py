@@ -1,8 +1,9 @@
 """What 16 bit cost in explained variance: `python tests/benchmarks/precision.py` (some 6 minutes on two cores).
 
-At pocket scale, k = 16, the paper's four blocks. Two questions: how well one SAE (trained in float32) explains vectors that were
-stored, or computed by a U-Net, in 16 bit, and how well an SAE that was *trained* on such vectors explains float32 ones.
-Beside both stands what another seed changes. Held-out prompts. Writes figures/results/precision.json.
+At pocket scale, k = 16, the paper's four blocks. Two questions: how well one SAE (trained in float32) explains
+vectors that were stored, or computed by a U-Net, in 16 bit, and how well an SAE that was *trained* on such vectors
+explains float32 ones. Beside both stands what another seed changes. Held-out prompts. Writes
+figures/results/precision.json.
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""One SAE training step, ours and others': `.venv/interop/bin/python tests/benchmarks/sae_step.py` (some 4 minutes on two cores).
+"""One SAE training step, ours and others': `.venv/interop/bin/python tests/benchmarks/sae_step.py` (some 4 minutes on
+two cores).
 
 In one process and in rotating order: our step; the authors' method (sparse products by COO `torch.sparse.mm`); dense
-autograd of the same loss; SAELens' and sparsify's training steps as their trainers take them; and the one dense product of
-the encoder alone, which is the floor. Memory is measured in a process for each. Then twelve SAEs at once against one.
-`make test-interop` makes the environment. Writes figures/results/sae_step.json.
+autograd of the same loss; SAELens' and sparsify's training steps as their trainers take them; and the one dense
+product of the encoder alone, which is the floor. Memory is measured in a process for each. Then twelve SAEs at once
+against one. `make test-interop` makes the environment. Writes figures/results/sae_step.json.
 """
 
 import argparse
@@ -77,7 +78,8 @@ def dense_autograd(config):
 
 
 def authors_method(config):
-    """Written anew from its description: one encoder pass, COO products for both terms, the dead mask always decoded."""
+    """Written anew from its description: one encoder pass, COO products for both terms, the dead mask always
+    decoded."""
     training = begin(config)
     sae = training.sae
 
@@ -225,9 +227,8 @@ def main() -> None:
     }
     save_result(options.output, result, COMMAND)
     for name, ratio in ratios.items():
-        print(
-            f"{name:24} {statistics.median(seconds[name]) * 1e3:8.1f} ms  {ratio:5.2f} times ours  {result['peak_memory_gb'].get(name, float('nan')):6.2f} GB"
-        )
+        median, memory = statistics.median(seconds[name]) * 1e3, result["peak_memory_gb"].get(name, float("nan"))
+        print(f"{name:24} {median:8.1f} ms  {ratio:5.2f} times ours  {memory:6.2f} GB")
     print({name: statistics.median(times) for name, times in result["many"].items()})
 
 

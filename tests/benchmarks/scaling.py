@@ -1,8 +1,9 @@
 """How a run's time grows: `python tests/benchmarks/scaling.py` (some 8 minutes on two idle cores).
 
-Harvest and training in one stream at pocket scale, as `python -m sae_lib train` does it: against the number of prompts (eight
-SAEs), of SAEs (1,000 prompts), and of processes (one thread each, started by torchrun). Each time is a run from an empty
-folder with the models loaded; those of processes are whole commands. Writes figures/results/scaling.json.
+Harvest and training in one stream at pocket scale, as `python -m sae_lib train` does it: against the number of
+prompts (eight SAEs), of SAEs (1,000 prompts), and of processes (one thread each, started by torchrun). Each time is a
+run from an empty folder with the models loaded; those of processes are whole commands. Writes
+figures/results/scaling.json.
 """
 
 import argparse
