@@ -85,9 +85,9 @@ def draw_changed(
 ) -> Iterator[tuple[str, Float[Tensor, "prompts 3 height width"]]]:
     """Pictures of the same prompts and noise under each of some changes, one after the other, by the change's name.
 
-    changes: interventions by block, as `intervene` takes them; none of them for the pictures as they are. indices: see
-    `draw_pictures`. What the U-Net computes before the first changed block is computed once and given out again
-    (`replay`).
+    changes: interventions by block, as `intervene` takes them; none of them for the pictures as they are.
+    indices: see `draw_pictures`. What the U-Net computes before the first changed block is computed once and
+    given out again (`replay`).
     """
     with record(pipe) as recording:
         original = draw_pictures(pipe, prompts, settings, indices)
