@@ -95,7 +95,8 @@ def choose_settings(points: Float[Tensor, "settings 2"], count: int, limit: floa
 
     Among choices with equal envelopes, the one whose single settings reach most.
 
-    points: per setting, the mean distance and similarity over cases that are not used to judge the methods.
+    points: per setting, the mean cost (distance, or side effects) and gain (similarity, or success) over cases that are
+    not used to judge the methods.
 
     Raises ValueError if there are fewer settings.
     """

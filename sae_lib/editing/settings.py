@@ -48,7 +48,8 @@ class Setting(NamedTuple):
 
     method: str
     units: int
-    """How many units are added, and as many subtracted; 0 for all (steering and the references)."""
+    """How many units are added, and as many subtracted (none by "SAE, add only"); 0 for all: steering and the
+    references."""
     strength: float
 
     def __str__(self) -> str:
@@ -86,13 +87,17 @@ By the judge (pocket world), or by the perceptual distance and CLIP's cosine wit
 
 
 def untrained_of(setting: Setting) -> Setting:
-    """The key of an untrained SAE's selection of as many units; no picture is drawn at it."""
+    """The key of an untrained SAE's selection of as many units, by the first step and the true masks; no picture is
+    drawn.
+
+    The setting's method does not count: compare with "SAE" only.
+    """
     return Setting("untrained SAE", setting.units, 0.0)
 
 
 PER_UNITS = 2_048
-"""Number of features (and of neurons) of the paper's four blocks in the pocket model, to which the pocket settings'
-numbers of units refer."""
+"""Features of the paper's four blocks in the pocket model, and as many neurons: the pocket settings give their units
+for this number, and `settings_of` scales them."""
 
 SIDE_EFFECTS = 0.1
 """The share of the other attributes that may change where methods are compared by the judge."""

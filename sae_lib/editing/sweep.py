@@ -72,8 +72,8 @@ class Sweep(NamedTuple):
     scores: dict[Setting, dict[str, Float[Tensor, " cases"]]]
     """By setting and name of the score; see `score_pictures`. The REFERENCES are among the settings."""
     selected: dict[Setting, dict[str, Float[Tensor, " cases"]]]
-    """By SAE setting and block, how many features were added. `untrained_of` a setting gives how many features of
-    untrained SAEs would have been."""
+    """By block, of every setting whose method has SAE features: how many features were added. `untrained_of` a
+    setting gives how many features of untrained SAEs would have been."""
 
     def of_method(self, name: str) -> list[Setting]:
         """A method's settings, by their number of units."""
