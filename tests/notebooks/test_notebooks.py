@@ -32,7 +32,7 @@ FORBIDDEN = {
     "a blanket warning filter": re.compile(r"simplefilter|filterwarnings\(\s*[\"']ignore[\"']\s*\)"),
 }
 
-WRITE_COSTS = ".venv/bin/python -m pytest tests/test_notebooks.py -k computes --write-costs"
+WRITE_COSTS = ".venv/bin/python -m pytest tests/notebooks/test_notebooks.py -k computes --write-costs"
 
 each_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 
