@@ -98,8 +98,7 @@ strict = "Each of the four changes pictures more than each of the seven (min min
 strict = replace(mild, text=strict, primary=False)
 ours = "The blocks of this run change pictures more than the rest (mean minus mean)"
 ours = Claim(ours, at_least=ABOVE_ZERO, id="C5", control="the attention blocks that are not among them")
-others = tuple(block for block in ATTENTION_BLOCKS if block not in PAPER_BLOCKS)
-unchosen = tuple(block for block in ATTENTION_BLOCKS if block not in assets.blocks)
+others, unchosen = (tuple(b for b in ATTENTION_BLOCKS if b not in own) for own in (PAPER_BLOCKS, assets.blocks))
 resnets = tuple(block for block in BLOCKS if block not in ATTENTION_BLOCKS)
 
 # %%
@@ -205,7 +204,8 @@ def draw_shares(ax, table, kinds, columns=()):
 shown_groups = {"nothing": "caption A"} | {block: block for block in alone} | {"all": "caption B"}
 rows, side, lines = len(exchanged["shown/nothing"]), TEXT_WIDTH / 15.5, 0.6 * (len(kinds) + 1)
 height = side * (rows + 1.7 + lines)
-fig = plt.figure(figsize=(TEXT_WIDTH, height), dpi=120, layout="none")
+fig = plt.figure(figsize=(TEXT_WIDTH, height), dpi=120)
+fig.set_layout_engine("none")
 
 
 def panel(column, top, wide=1.0, high=1.0):
