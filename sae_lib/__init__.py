@@ -13,7 +13,7 @@ the SAE works without diffusers; `__init__.pyi` lists them.
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from importlib.abc import MetaPathFinder
 from types import ModuleType
 
@@ -51,9 +51,11 @@ _MOVED = {
 class _Moved(MetaPathFinder):
     """Says of a module of version 0.1 where its names are; asked last, when nothing else has found it."""
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
-        rooms = [room for room, modules in _MOVED.items() if fullname.removeprefix("sae_lib.") in modules.split()]
-        if fullname.startswith("sae_lib.") and rooms:
+    def find_spec(self, fullname: str, path: Iterable[str] | None = None, target: ModuleType | None = None) -> None:
+        """None, which says that nothing was found here. Raises ImportError for a module that has moved."""
+        package, _, old = fullname.partition(".")
+        rooms = [room for room, modules in _MOVED.items() if package == "sae_lib" and old in modules.split()]
+        if rooms:
             raise ImportError(f"{fullname} of version 0.1 is gone: import its names from {' or '.join(rooms)}")
 
 

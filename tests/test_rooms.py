@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 import re
 
 import pytest
@@ -135,6 +136,12 @@ def test_an_old_path_names_the_new_one(old, new):
 def test_a_module_that_never_was_is_missing_as_anywhere():
     with pytest.raises(ModuleNotFoundError, match="No module named 'sae_lib.harvesting'"):
         importlib.import_module("sae_lib.harvesting")
+
+
+def test_other_packages_are_looked_for_as_before(tmp_path, monkeypatch):
+    (tmp_path / "without_init").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert importlib.util.find_spec("without_init.harvest") is None  # its path is no sequence
 
 
 def test_tests_mirror_the_rooms():
