@@ -89,8 +89,7 @@ def features_exchanged(sae):
     return mixed
 
 
-# --- explained variance: C2, C3, C4
-# -------------------------------------------------------------------------------------
+# --- explained variance: C2, C3, C4 -----------------------------------------------------------------------------------
 
 PROMPTS, BLOCK, WIDTH, ACTIVE = ["a red circle", "a blue square", "a green star", "a heart"], "mid.0", 128, 8
 DIRECTIONS = orthonormal(WIDTH)
@@ -182,8 +181,7 @@ def test_near_no_planted_feature_is_dead_but_silenced_ones_are_and_all_of_a_dead
     assert never_fires(pipe, sae, size=0.0) == "fails"
 
 
-# --- pictures of the shipped Turbo: C1, C5, C14
-# -------------------------------------------------------------------------
+# --- pictures of the shipped Turbo: C1, C5, C14 -----------------------------------------------------------------------
 
 BACKGROUNDS = [place for place, (name, _) in enumerate(attribute_values()) if name == "background"]
 WRITER, PRESERVED, SHAPES = "down.1.0", "up.0.2", ("circle", "square", "star", "heart")
@@ -270,8 +268,7 @@ def test_a_trained_sae_preserves_pictures_and_an_untrained_one_or_a_dead_block_d
     assert left(assets, sae, dead=True) == "fails"
 
 
-# --- reading: C6, C12
-# ---------------------------------------------------------------------------------------------------
+# --- reading: C6, C12 -------------------------------------------------------------------------------------------------
 
 FAMILIES, GRID, SCENES = ("colour", "shape", "background"), 8, 60
 SIZES = [len(ATTRIBUTES[name]) for name in FAMILIES]
@@ -358,8 +355,7 @@ def test_captions_predict_nothing_of_units_that_are_never_active():
     assert word("C12", caption_gain_over_random(none)) == "fails"
 
 
-# --- RIEBench: C7, C8
-# ---------------------------------------------------------------------------------------------------
+# --- RIEBench: C7, C8 -------------------------------------------------------------------------------------------------
 
 CASES = 90
 
@@ -411,8 +407,7 @@ def test_blocks_depend_on_the_kind_of_edit_only_where_untrained_saes_depend_less
     assert depends(torch.zeros(CASES, 4), torch.zeros(CASES, 4)) == "fails"
 
 
-# --- writing: C9, C10, C13
-# ----------------------------------------------------------------------------------------------
+# --- writing: C9, C10, C13 --------------------------------------------------------------------------------------------
 
 TARGETS = [Target(FeatureId(block, i), 0, 0.5) for block in ("up.1.2", "down.1.0") for i in range(10)]
 TRIALS = Trials(TARGETS, torch.arange(40) % 20, torch.arange(40) // 2)

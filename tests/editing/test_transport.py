@@ -180,8 +180,7 @@ def test_shuffled_masks_and_random_features_make_no_planted_edit(planted):
     assert features_success(planted, 1, masks, random=True) == 0.0
 
 
-# --- with a pipeline
-# ---------------------------------------------------------------------------------------------------
+# --- with a pipeline --------------------------------------------------------------------------------------------------
 
 
 def test_a_pass_keeps_updates_and_neurons_and_no_change_draws_the_same_picture(pipe):

@@ -95,8 +95,7 @@ def test_pairs_differ_in_one_value_and_in_no_other_word():
             assert sum(kind != "equal" for kind, *_ in changed) in (1, 2), (name, first, second)
 
 
-# --- the rule
-# -----------------------------------------------------------------------------------------------------------
+# --- the rule ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_order_begins_with_the_block_that_carries_most_and_goes_on_jointly():

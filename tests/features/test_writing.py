@@ -249,8 +249,7 @@ def test_the_first_of_a_first_try_are_tried_again_and_ordered_by_what_they_gain_
     assert asked == 3 * [[(0, 0), (0, 1), (1, 2), (1, 3), (2, 0), (2, 1)]]  # not the third of up.1.2
 
 
-# --- drawn by the shipped models
-# ---------------------------------------------------------------------------------------
+# --- drawn by the shipped models --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

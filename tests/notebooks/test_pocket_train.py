@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from notebooks.experiments.pocket import fitting, train, train_clip, train_unet
+from notebooks.experiments.pocket import fitting, train, train_clip, train_text, train_unet
 from sae_lib.pocket import weights
 from sae_lib.pocket.captions import Caption
 
@@ -19,7 +19,7 @@ def trained(tmp_path_factory):
         torch.manual_seed(0)
         for stage in (
             train.train_vae,
-            train.train_text,
+            train_text.train_text,
             train.train_judge,
             train_clip.train_clip,
             train_unet.train_base,
@@ -77,7 +77,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_anything_is_saved():
 
 def test_what_a_caption_states_becomes_classes_and_what_it_leaves_open_the_last_one():
     caption = Caption("", ({"shape": "heart", "colour": "red"},), {"style": "pastel"}, None)
-    row = train.caption_targets([caption])[0].tolist()
+    row = train_text.caption_targets([caption])[0].tolist()
     assert row[:7] == [3, 0, 3, 2, 2, 3, 5], "shape, colour, then open: material, size, pose, content, position"
     assert row[7:14] == [5, 5, 3, 2, 2, 3, 5], "no second object"
     assert row[14:] == [0, 2, 4, 1], "one object, no relation, background open, pastel"

@@ -11,7 +11,7 @@ from diffusers import (
 )
 from safetensors import safe_open
 
-from notebooks.experiments.pocket.train import encode_ids, token_ids
+from notebooks.experiments.pocket.train_text import encode_ids, token_ids
 from sae_lib.models.blocks import BLOCKS, PAPER_BLOCKS, find_block
 from sae_lib.models.pipelines import load_pipeline
 from sae_lib.pocket import weights

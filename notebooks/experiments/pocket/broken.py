@@ -121,8 +121,7 @@ def whole(scenes: Sequence[Scene]) -> Broken:
     return Broken(render(list(scenes)), torch.stack([_areas(_grow(mask), mask.any(0)) for mask in masks]))
 
 
-# --- what is broken
-# -----------------------------------------------------------------------------------------------------
+# --- what is broken ---------------------------------------------------------------------------------------------------
 
 
 def _case(scene: Scene, kind: str, rng: random.Random) -> _Case:
@@ -326,8 +325,7 @@ smooth random displacement, a hole, a colour outside of the palette, a size or a
 colours in one object, light and dark without a pattern."""
 
 
-# --- pixels
-# -------------------------------------------------------------------------------------------------------------
+# --- pixels -----------------------------------------------------------------------------------------------------------
 
 
 def _overlap(one: Bool[Tensor, "64 64"], other: Bool[Tensor, "64 64"]) -> float:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from notebooks.experiments.pocket.fitting import fit, made_batches, mixed_precision
-from notebooks.experiments.pocket.train import encode_ids, token_ids
+from notebooks.experiments.pocket.train_text import encode_ids, token_ids
 from sae_lib.cache.artefact import cache_root, write_whole
 from sae_lib.pocket import weights
 from sae_lib.pocket.captions import sample_captions, write_caption
