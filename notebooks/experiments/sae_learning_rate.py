@@ -11,8 +11,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from sae_lib.cache.artefact import ROOT
-from sae_lib.cache.results import save_result
+from sae_lib.cache.results import result_path, save_result
 from sae_lib.models.blocks import PAPER_BLOCKS
 from sae_lib.models.prompts import load_prompts
 from sae_lib.models.scales import get_scale
@@ -51,7 +50,7 @@ def sweep(scale: str, seed: int = 2) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", choices=["smoke", "pocket"], default="pocket")
-    parser.add_argument("--output", type=Path, default=ROOT / "figures" / "results" / "sae_learning_rate.json")
+    parser.add_argument("--output", type=Path, default=result_path("sae_learning_rate"))
     options = parser.parse_args()
     save_result(options.output, sweep(options.scale), COMMAND, scale=options.scale)
 

@@ -38,7 +38,7 @@ from sae_lib.features.meaning import (
     sparse_probes,
 )
 from sae_lib.features.reading import NOISE_SEED, Reading, Renders
-from sae_lib.models.pipelines import load_pipeline
+from sae_lib.models.rehearsal import with_random_unet
 from sae_lib.saes.controls import PCA, untrained
 from sae_lib.saes.topk import TopKSAE
 from sae_lib.training.config import SAEConfig
@@ -135,11 +135,7 @@ class Dictionaries:
     @cached_property
     def blank(self) -> StableDiffusionXLPipeline:
         """Turbo with a U-Net of random weights."""
-        from sae_lib.pocket.models import build_pipeline
-
-        pipe = load_pipeline("turbo", self.assets.scale)
-        pipe.unet = build_pipeline("turbo", seed=self.seed).unet.eval()
-        return pipe
+        return with_random_unet(self.assets.pipe(), self.seed)
 
     @cached_property
     def updates(self) -> dict[str, Float[Tensor, "pictures cells d_model"]]:

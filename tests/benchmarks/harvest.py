@@ -18,8 +18,7 @@ import torch
 from sae_lib.activations.denoising import CallSettings, run_updates
 from sae_lib.activations.shards import DTYPES
 from sae_lib.activations.updates import capture_updates
-from sae_lib.cache.artefact import ROOT
-from sae_lib.cache.results import save_result
+from sae_lib.cache.results import result_path, save_result
 from sae_lib.models.blocks import PAPER_BLOCKS
 from sae_lib.models.noise import prompt_generator
 from sae_lib.models.pipelines import load_pipeline
@@ -70,7 +69,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=list(DTYPES), default="float32")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--output", type=Path, default=ROOT / "figures" / "results" / "harvest.json")
+    parser.add_argument("--output", type=Path, default=result_path("harvest"))
     options = parser.parse_args()
     pipe = load_pipeline("turbo", "sdxl", options.source, dtype=DTYPES[options.dtype])
     pipe.unet.register_to_config(sample_size=64)  # 512 px, also where a narrow rehearsal draws smaller pictures

@@ -13,8 +13,7 @@ import tempfile
 from pathlib import Path
 
 from notebooks import run
-from sae_lib.cache.artefact import ROOT
-from sae_lib.cache.results import save_result
+from sae_lib.cache.results import result_path, save_result
 from tests.browser.pages import Painter, open_notebook, write_copy
 from tests.browser.servers import open_browser, serve
 
@@ -46,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--strokes", type=int, default=20)
     parser.add_argument("--scale", default="pocket", help="of the notebook; smoke shows that it runs")
-    parser.add_argument("--output", type=Path, default=ROOT / "figures" / "results" / "painter_latency.json")
+    parser.add_argument("--output", type=Path, default=result_path("painter_latency"))
     options = parser.parse_args()
     milliseconds, chromium = measure(options.strokes, options.scale)
     result = {

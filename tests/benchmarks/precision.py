@@ -16,8 +16,7 @@ import torch
 from sae_lib.activations.denoising import run_updates
 from sae_lib.activations.shards import DTYPES, ShardStream
 from sae_lib.activations.updates import to_vectors
-from sae_lib.cache.artefact import ROOT
-from sae_lib.cache.results import save_result
+from sae_lib.cache.results import result_path, save_result
 from sae_lib.models.blocks import PAPER_BLOCKS
 from sae_lib.models.prompts import load_prompts
 from sae_lib.saes.metrics import explained_variance
@@ -55,7 +54,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=2_048)
     parser.add_argument("--passes", type=int, default=4)
     parser.add_argument("--held-out", type=int, default=200)
-    parser.add_argument("--output", type=Path, default=ROOT / "figures" / "results" / "precision.json")
+    parser.add_argument("--output", type=Path, default=result_path("precision"))
     options = parser.parse_args()
     run = TrainingRun(prompts=options.prompts, passes=options.passes, blocks=PAPER_BLOCKS, ks=(16,))
     exact = held_out_vectors(run, options.held_out)

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from sae_lib.cache.results import save_result
+from sae_lib.cache.results import result_path, save_result
 from sae_lib.training.config import SAEConfig
 from sae_lib.training.losses import normalized_mse, training_loss
 from sae_lib.training.trainer import SAETraining, count_silent_steps_, remove_parallel_gradient_
@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--small", action="store_true", help="a tenth of the size: shows that it runs")
     parser.add_argument("--memory", choices=list(METHODS), help=argparse.SUPPRESS)
-    parser.add_argument("--output", type=Path, default=ROOT / "figures" / "results" / "sae_step.json")
+    parser.add_argument("--output", type=Path, default=result_path("sae_step"))
     options = parser.parse_args()
     config = SAEConfig.paper("mid.0")
     if options.small:

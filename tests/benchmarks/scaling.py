@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from sae_lib.cache.artefact import ROOT
-from sae_lib.cache.results import save_result
+from sae_lib.cache.results import result_path, save_result
 from sae_lib.training.recipe import TrainingRun
 
 
@@ -42,7 +42,7 @@ def seconds_by_processes(prompts: int, processes: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="few prompts: shows that it runs")
-    parser.add_argument("--output", type=Path, default=ROOT / "figures" / "results" / "scaling.json")
+    parser.add_argument("--output", type=Path, default=result_path("scaling"))
     options = parser.parse_args()
     prompts, saes, fixed = ([500, 1_000, 2_000, 4_000, 8_000], [1, 2, 4, 8, 12], 1_000)
     if options.small:
