@@ -13,6 +13,8 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
+from sae_lib.cache.artefact import write_if_changed
+
 FOLDER = Path(__file__).resolve().parent
 REGISTER = FOLDER / "rules.json"
 FIGURES = FOLDER.parent / "figures"
@@ -70,7 +72,7 @@ def enter(look: str) -> list[Rule]:
             new[key] = Rule(*key, date.today().isoformat(), commit, look)
     if new:
         entries = [rule._asdict() for rule in (*known, *new.values())]
-        REGISTER.write_text(json.dumps(entries, indent=1) + "\n")
+        write_if_changed(REGISTER, (json.dumps(entries, indent=1) + "\n").encode())
     return list(new.values())
 
 

@@ -8,7 +8,6 @@ import argparse
 import re
 import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +25,7 @@ from notebooks.book.drawing import draw_gallery
 from notebooks.book.links import Links
 from notebooks.book.pages import Page, Writer, in_bytes
 from notebooks.book.prose import render, slug, text_of
-from sae_lib.cache.artefact import ROOT, cache_root
+from sae_lib.cache.artefact import ROOT, cache_root, write_whole
 from sae_lib.paint.catalogue import BETAS, TOP
 
 HERE = Path(__file__).parent
@@ -255,15 +254,13 @@ def build(root: Path, output: Path, repository: str = "", drawn: Path | None = N
 
     Raises what `Book` raises, and ValueError if the folder cannot be written.
     """
+
+    def write(unfinished: Path) -> None:
+        unfinished.mkdir()
+        Book(root, unfinished, repository, drawn).write()
+
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".unfinished-book-") as temporary:
-            made, old = Path(temporary, "book"), Path(temporary, "old")
-            made.mkdir()
-            Book(root, made, repository, drawn).write()
-            if output.exists():
-                output.rename(old)
-            made.rename(output)
+        write_whole(output, write)
     except OSError as error:
         raise ValueError(f"the book cannot be written to {output}: {error.strerror} ({error.filename})") from None
     return output / "index.html"

@@ -19,7 +19,7 @@ from torch import Tensor
 from sae_lib import Catalogue, Painter
 from sae_lib.activations.drawing import as_image
 from sae_lib.assets import Assets
-from sae_lib.cache.artefact import cached
+from sae_lib.cache.artefact import cached, write_if_changed
 from sae_lib.features.feature import FeatureId
 from sae_lib.paint.catalogue import BETAS, TOP
 
@@ -58,7 +58,8 @@ def draw_block(scale: str, folder: Path, block: str) -> None:
             tiled = strip.movedim(0, 2).flatten(2)  # [3, height, tiles * width]
             as_image(tiled).save(folder / block / f"{feature.feature}.webp", quality=QUALITY, method=6)
     cards = [card(catalogue, feature) for feature in live]
-    done.write_text(json.dumps({"n_f": catalogue.assets.saes()[block].n_f, "live": cards}))
+    drawn = {"n_f": catalogue.assets.saes()[block].n_f, "live": cards}
+    write_if_changed(done, json.dumps(drawn).encode())  # whole: a later run takes it for a sign that the block is done
 
 
 def card(catalogue: Catalogue, feature: FeatureId) -> dict[str, str | int | float]:

@@ -3,6 +3,7 @@
 Also the two places on disk, each decided here and nowhere else: the repository's root and the cache's root.
 """
 
+import ctypes
 import errno
 import functools
 import hashlib
@@ -11,12 +12,14 @@ import json
 import os
 import re
 import shutil
+import sys
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock
 
 from sae_lib.cache import reach
@@ -185,18 +188,14 @@ def _make_cache(folder: Path) -> None:
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     """A file or a folder, written completely or not at all, in place of what was there.
 
-    `write(unfinished)` makes it under a hidden name in the same folder. If it raises, what was there stays as it was.
+    `write(unfinished)` makes it under a hidden name in the same folder. If it raises or is killed, what was there stays
+    as it was. On Linux and macOS a folder takes the place of another in one step. Elsewhere it takes two: a process
+    killed between them leaves the old folder as `.NAME.replaced`, which the next call puts back before it writes.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with _unfinished(path) as unfinished:
         write(unfinished)
-        if path.is_dir():
-            shutil.rmtree(path)
-        unfinished.replace(path)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True) if unfinished.is_dir() else unfinished.unlink(missing_ok=True)
+        _put(unfinished, path)
     return path
 
 
@@ -206,3 +205,88 @@ def write_if_changed(path: Path, content: bytes) -> bool:
         return False
     write_whole(path, lambda unfinished: unfinished.write_bytes(content))
     return True
+
+
+def write_together(folder: str | Path, last: str, write: Callable[[Path], object], replace: bool = False) -> None:
+    """Files that belong together, written into `folder` so that they never stand among those of another writing.
+
+    `write(unfinished)` makes them in a hidden folder; if it raises or is killed, what was there stays as it was. Then
+    they get their names, the one called `last` at the end: where it stands, the others are its own. replace: they may
+    take the place of others, whose `last` is removed first.
+
+    Raises FileExistsError if others are there and may not be replaced.
+    """
+    folder = Path(folder)
+    with _unfinished(folder / last) as unfinished:
+        unfinished.mkdir()
+        write(unfinished)
+        new = [made.name for made in sorted(unfinished.iterdir()) if not _is_equal(made, folder / made.name)]
+        taken = [name for name in new if (folder / name).exists()]
+        if taken and not replace and (folder / last).exists():
+            raise FileExistsError(
+                f"{folder} holds another {' and '.join(taken)}: write into another folder, or remove this one"
+            )
+        if set(new) - {last}:
+            (folder / last).unlink(missing_ok=True)
+            new = [*(name for name in new if name != last), last]
+        for name in new:
+            (unfinished / name).replace(folder / name)
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[Path]:
+    """A hidden name beside `path`, gone at the end; first what killed processes left beside it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    for leftover in path.parent.glob(".*.*.unfinished"):
+        process = leftover.suffixes[-2][1:]
+        if leftover == unfinished or (process.isdecimal() and not psutil.pid_exists(int(process))):
+            _remove(leftover)
+    _end_replacement(path)
+    try:
+        yield unfinished
+    finally:
+        _remove(unfinished)
+
+
+def _put(unfinished: Path, path: Path) -> None:
+    if not path.is_dir():
+        unfinished.replace(path)
+    elif not _exchange(unfinished, path):
+        path.rename(path.with_name(f".{path.name}.replaced"))
+        try:
+            unfinished.rename(path)
+        finally:
+            _end_replacement(path)
+
+
+def _end_replacement(path: Path) -> None:
+    """After a replacement in two steps: the old folder goes, or comes back if the new one did not get its name."""
+    replaced = path.with_name(f".{path.name}.replaced")
+    if replaced.exists():
+        _remove(replaced) if path.exists() else replaced.rename(path)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where the system or its disk cannot."""
+    system = ctypes.CDLL(None, use_errno=True) if sys.platform in ("linux", "darwin") else None
+    names, swap = [os.fsencode(path.absolute()) for path in (one, other)], 2  # RENAME_EXCHANGE, RENAME_SWAP
+    if hasattr(system, "renameat2"):
+        here = -100  # AT_FDCWD, which absolute paths need not
+        return system.renameat2(here, names[0], here, names[1], swap) == 0
+    return hasattr(system, "renamex_np") and system.renamex_np(*names, swap) == 0
+
+
+def _is_equal(one: Path, other: Path) -> bool:
+    return other.is_file() and _hash(one) == _hash(other)
+
+
+def _hash(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _remove(path: Path) -> None:
+    """A leftover, as far as it can be: what cannot be removed harms nobody, and an earlier error says more."""
+    with suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ import math
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from IPython.display import Image as Picture, display
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
-from sae_lib.cache.artefact import ROOT, cache_root, write_if_changed
+from sae_lib.cache.artefact import ROOT, cache_root, write_together
 from sae_lib.cache.results import commit_hash
 from sae_lib.companion.run import Run
 from sae_lib.companion.style import ACCENT_COLORS, BLOCK_COLORS, CONTROL_COLOR
@@ -69,7 +70,8 @@ def save_figure(
     The record has two parts. `result`: the numbers drawn, n, seeds, and the verdicts, with 6 significant digits; None
     is a gap. `run`: scale, parameters, the folder name of the `artefact` (which ends with the hash of its inputs),
     commit, device, versions. It is rewritten only when `result` changes, so that git shows changed results and no
-    others; the pictures hold no dates, so that an unchanged figure is an unchanged file.
+    others; the pictures hold no dates, so that an unchanged figure is an unchanged file. Where a record stands, the
+    pictures beside it show its numbers, also after a process was killed: the record is removed before they change.
 
     Raises ValueError for a name that is no plain lower-case name or a result with NaN or infinity, TypeError for a
     result with no JSON form.
@@ -86,14 +88,15 @@ def save_figure(
         png = _render(fig, "png", {"Software": None})
         if run.mark:
             fig.set_layout_engine("none")  # laid out once for both
-        write_if_changed(saved.png, with_palette(png) if run.compared_with == "pocket" else png)
-        write_if_changed(saved.pdf, _render(fig, "pdf", {"CreationDate": None}))
-    _show(fig, Picture(png) if run.mark else fig)
-    if saved.json.is_file() and json.loads(saved.json.read_text())["result"] == result:
-        saved.json.touch()  # its time says that this run got the same result
+        pdf = _render(fig, "pdf", {"CreationDate": None})
+    files = {saved.png: with_palette(png) if run.compared_with == "pocket" else png, saved.pdf: pdf}
+    if _result_of(saved.json) == result:
+        record = saved.json.read_bytes()
     else:
-        record = {"result": result, "run": _provenance(run, artefact)}
-        write_if_changed(saved.json, (json.dumps(record, indent=1) + "\n").encode())
+        record = (json.dumps({"result": result, "run": _provenance(run, artefact)}, indent=1) + "\n").encode()
+    _write(files | {saved.json: record})
+    saved.json.touch()  # its time says when a run got this result
+    _show(fig, Picture(png) if run.mark else fig)
     return saved
 
 
@@ -122,7 +125,7 @@ def save_table(run: Run, name: str, rows: Sequence[Mapping[str, str]]) -> SavedT
     saved = SavedTable(*(figure_folder(run) / f"{name}.{kind}" for kind in SavedTable._fields))
     with io.StringIO(newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, *(row.values() for row in rows)])
-        write_if_changed(saved.csv, file.getvalue().encode())
+        as_csv = file.getvalue()
     lines = [
         " & ".join(_in_latex(str(cell)) for cell in cells) + r" \\" for cells in [columns, *(r.values() for r in rows)]
     ]
@@ -135,7 +138,8 @@ def save_table(run: Run, name: str, rows: Sequence[Mapping[str, str]]) -> SavedT
         r"\bottomrule",
     ]
     marked = [f"% {run.mark}"] * bool(run.mark)
-    write_if_changed(saved.tex, ("\n".join([*marked, *body, r"\end{tabular}"]) + "\n").encode())
+    as_tex = "\n".join([*marked, *body, r"\end{tabular}"]) + "\n"
+    _write({saved.csv: as_csv.encode(), saved.tex: as_tex.encode()})
     return saved
 
 
@@ -176,6 +180,23 @@ def _in_latex(text: str) -> str:
 def _refuse_name(name: str) -> None:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name):
         raise ValueError(f"figure name {name!r}: wanted lower-case letters, digits and '_'")
+
+
+def _result_of(record: Path) -> Any:
+    """The result in a record; None if there is no record, or a damaged one."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        return json.loads(record.read_text())["result"]
+
+
+def _write(files: Mapping[Path, bytes]) -> None:
+    """The files of a figure or a table: the last stands only beside those that were written with it."""
+
+    def write(unfinished: Path) -> None:
+        for path, content in files.items():
+            (unfinished / path.name).write_bytes(content)
+
+    *_, last = files
+    write_together(last.parent, last.name, write, replace=True)
 
 
 def _render(fig: Figure, kind: str, metadata: dict[str, None]) -> bytes:

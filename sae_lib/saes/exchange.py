@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from sae_lib.cache.artefact import write_if_changed, write_whole
 from sae_lib.models.blocks import BLOCKS
-from sae_lib.saes.topk import TopKSAE
+from sae_lib.saes.topk import TopKSAE, write_sae
 
 HUB_FOLDERS = {"surokpro2/sdxl-saes": "", "wendlerc/sdxl-turbo-saes": "hparam_study/"}
 """The authors' repositories on the Hub -> what stands before a checkpoint's folder."""
@@ -86,6 +85,8 @@ def export_saelens(sae: TopKSAE, folder: str | Path, metadata: Mapping[str, Any]
     """Writes the SAE for SAELens (>= 6), whose encode and decode then give our numbers.
 
     metadata: what else the file shall say, such as the content of `diffusion.json`.
+
+    Raises FileExistsError if another SAE is in the folder.
     """
     weights = {"W_enc": sae.encoder.weight.T, "W_dec": sae.decoder.weight.T}
     config = {
@@ -106,7 +107,10 @@ def export_saelens(sae: TopKSAE, folder: str | Path, metadata: Mapping[str, Any]
 
 
 def export_sparsify(sae: TopKSAE, folder: str | Path) -> None:
-    """Writes the SAE for sparsify, as the folder of one hookpoint."""
+    """Writes the SAE for sparsify, as the folder of one hookpoint.
+
+    Raises FileExistsError if another SAE is in the folder.
+    """
     config = {
         "activation": "topk",
         "expansion_factor": sae.n_f // sae.d_model,
@@ -222,7 +226,5 @@ def _read(path: Path, load: Callable[[Path], Any], errors: type[Exception] | tup
 def _write(
     folder: str | Path, config_name: str, config: Mapping[str, Any], weights_name: str, weights: Mapping[str, Tensor]
 ) -> None:
-    """Each file under its name only when it is complete, the configuration last."""
     stored = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in weights.items()}
-    write_whole(Path(folder, weights_name), functools.partial(save_file, stored))
-    write_if_changed(Path(folder, config_name), (json.dumps(config, indent=2) + "\n").encode())
+    write_sae(folder, config_name, config, weights_name, stored)

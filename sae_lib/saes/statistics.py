@@ -3,6 +3,7 @@
 Their mean is the unit of strength later; this is its one definition.
 """
 
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from sae_lib.cache.artefact import write_whole
 
 STATISTICS_FILE = "statistics.safetensors"
 
@@ -28,8 +31,8 @@ class FeatureStatistics(NamedTuple):
     """Number of vectors that were counted."""
 
     def save(self, folder: Path) -> None:
-        """Writes `statistics.safetensors`."""
-        save_file(self._asdict(), folder / STATISTICS_FILE)
+        """Writes `statistics.safetensors`, completely or not at all."""
+        write_whole(folder / STATISTICS_FILE, functools.partial(save_file, self._asdict()))
 
     @classmethod
     def load(cls, folder: Path) -> "FeatureStatistics":

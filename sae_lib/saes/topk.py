@@ -1,8 +1,8 @@
 """The k-sparse autoencoder of update vectors."""
 
-import functools
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sae_lib.cache.artefact import write_if_changed, write_whole
+from sae_lib.cache.artefact import write_together
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -142,14 +142,15 @@ class TopKSAE(nn.Module):
 
         training: what else a reader must know (block, seed, learning rate ...), stored under that key. Each file
         appears under its name only when it is complete, `config.json` last.
+
+        Raises FileExistsError if another SAE is in the folder.
         """
         tensors = {
             name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
             for name, tensor in self.state_dict().items()
         }
         config = {"d_model": self.d_model, "n_f": self.n_f, "k": self.k, "training": training or {}}
-        write_whole(Path(folder, WEIGHTS_FILE), functools.partial(save_file, tensors))
-        write_if_changed(Path(folder, CONFIG_FILE), (json.dumps(config, indent=2) + "\n").encode())
+        write_sae(folder, CONFIG_FILE, config, WEIGHTS_FILE, tensors)
 
     @classmethod
     def load(
@@ -189,3 +190,18 @@ class TopKSAE(nn.Module):
             raise ValueError(f"the weights in {folder} have shapes {shapes}; its {CONFIG_FILE} says {wanted}")
         sae.load_state_dict(tensors)
         return sae.to(device, dtype).requires_grad_(False)
+
+
+def write_sae(
+    folder: str | Path, config_name: str, config: Mapping[str, Any], weights_name: str, weights: Mapping[str, Tensor]
+) -> None:
+    """An SAE's two files, in any format: each under its name only when it is complete, the configuration last.
+
+    Raises FileExistsError if another SAE is in the folder: a killed process could leave the files of two.
+    """
+
+    def write(unfinished: Path) -> None:
+        save_file(dict(weights), unfinished / weights_name)
+        (unfinished / config_name).write_text(json.dumps(config, indent=2) + "\n")
+
+    write_together(folder, config_name, write)

@@ -33,7 +33,7 @@ def trained(tmp_path_factory):
 def test_every_stage_leaves_its_part_of_one_diffusers_pipeline(trained):
     parts = {"vae", "text_encoder", "text_encoder_2", "judge", "clip", "unet", "unet_base", "tokenizer", "scheduler"}
     assert parts <= {path.name for path in trained.iterdir()}
-    assert not list(trained.glob(".unfinished-*"))
+    assert not list(trained.glob(".*unfinished"))
 
 
 def test_no_configuration_names_a_folder_of_this_machine(trained):

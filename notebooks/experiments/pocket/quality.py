@@ -12,7 +12,6 @@ import json
 import random
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,6 +19,8 @@ from torch import Tensor
 from notebooks.experiments.pocket.broken import KINDS, break_scenes, whole
 from sae_lib.activations.denoising import CallSettings
 from sae_lib.activations.drawing import draw_pictures
+from sae_lib.cache.artefact import ROOT, write_if_changed
+from sae_lib.cache.results import result_path
 from sae_lib.judges.clip import Clip, load_clip
 from sae_lib.models.pipelines import load_pipeline
 from sae_lib.pocket import weights
@@ -49,7 +50,7 @@ AMONG = 50
 VARIED = (40, 4)
 """Numbers of captions and seeds on which we measure how what a caption leaves open varies."""
 
-CARD = Path(__file__).parent / "MODEL_CARD.md"
+CARD = ROOT / "sae_lib" / "pocket" / "MODEL_CARD.md"
 _START, _END = "<!-- quality: written by `python -m notebooks.experiments.pocket.quality` -->", "<!-- /quality -->"
 
 
@@ -216,7 +217,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="measure only tables with this in their title, and keep the others")
     arguments = parser.parse_args()
-    results = Path(__file__).parents[2] / "figures" / "results" / "pocket_quality.json"
+    results = result_path("pocket_quality")
     before = json.loads(results.read_text())["tables"] if arguments.only else {}
     tables = measure(arguments.count, arguments.seed, before, arguments.only)
     text = as_markdown(tables, arguments.count, arguments.seed)
@@ -225,10 +226,9 @@ def main() -> None:
         "command": f"python -m notebooks.experiments.pocket.quality --count {arguments.count} --seed {arguments.seed}",
         "tables": tables,
     }
-    results.parent.mkdir(parents=True, exist_ok=True)
-    results.write_text(json.dumps(record, indent=1) + "\n")
+    write_if_changed(results, (json.dumps(record, indent=1) + "\n").encode())
     before, rest = CARD.read_text().split(_START)
-    CARD.write_text(f"{before}{_START}\n{text}\n{_END}{rest.split(_END)[1]}")
+    write_if_changed(CARD, f"{before}{_START}\n{text}\n{_END}{rest.split(_END)[1]}".encode())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import email
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import re
 import shutil
@@ -26,7 +25,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from sae_lib.cache.artefact import ROOT, cache_root, write_if_changed
+from sae_lib.cache.artefact import ROOT, cache_root, write_together
 
 HERE = Path(__file__).resolve().parent
 FOLDER = "sae-kit"
@@ -269,12 +268,13 @@ def manifest(wheels: Sequence[Path], files: Sequence[Path], name: str, python: s
 
 def write_archive(target: Path, wheels: Sequence[Path], files: Sequence[Path], about: Mapping[str, Any]) -> None:
     """The kit as one zip, whole or not at all, the same bytes for the same content, and its sha256 beside it."""
-    digest, unfinished = target.with_name(f"{target.name}.sha256"), target.with_name(f".{target.name}.{os.getpid()}")
+    digest = f"{target.name}.sha256"
     members = {path.relative_to(ROOT).as_posix(): path for path in files}
     members |= {name: HERE / name for name in ("install.py", "start.py", "START.md")}
     members |= {f"wheels/{wheel.name}": wheel for wheel in wheels}
-    try:
-        with zipfile.ZipFile(unfinished, "w") as archive:
+
+    def write(unfinished: Path) -> None:
+        with zipfile.ZipFile(unfinished / target.name, "w") as archive:
             for name, path in sorted(members.items()):
                 member = zipfile.ZipInfo(f"{FOLDER}/{name}")
                 member.external_attr = 0o644 << 16
@@ -283,11 +283,9 @@ def write_archive(target: Path, wheels: Sequence[Path], files: Sequence[Path], a
                 with path.open("rb") as source, archive.open(member, "w") as copy:
                     shutil.copyfileobj(source, copy, 1 << 20)
             archive.writestr(zipfile.ZipInfo(f"{FOLDER}/kit.json"), json.dumps(about, indent=1) + "\n")
-        digest.unlink(missing_ok=True)  # never an old sum beside a new archive
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    write_if_changed(digest, f"{sha256(target)}  {target.name}\n".encode())
+        (unfinished / digest).write_text(f"{sha256(unfinished / target.name)}  {target.name}\n", newline="\n")
+
+    write_together(target.parent, digest, write, replace=True)  # never an old sum beside a new archive
 
 
 def archive_path(name: str, python: str) -> Path:
