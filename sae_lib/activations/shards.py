@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from sae_lib.activations.processes import alone
 from sae_lib.activations.stream import TrainingStream, mix
 from sae_lib.cache.artefact import write_if_changed
 from sae_lib.cache.space import refuse_without_disk
@@ -27,31 +28,37 @@ def write_shards(stream: TrainingStream, folder: str | Path, dtype: str = "float
     that died goes on. dtype: of the stored vectors, "float32", "float16" or "bfloat16".
 
     Raises ValueError for an unknown dtype, if the folder holds shards of another stream or dtype, and where a vector
-    exceeds float16's range; OSError if the disk has no room for them.
+    exceeds float16's range; OSError if the disk has no room for them, nothing can be written into the folder, or another
+    run is in it.
     """
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     folder = Path(folder)
+    with alone(folder):
+        _write_missing(stream, folder, dtype)
+    return folder
+
+
+def _write_missing(stream: TrainingStream, folder: Path, dtype: str) -> None:
     identity = json.loads(json.dumps({"stream": {**stream.description, "passes": 1}, "dtype": dtype}))
     manifest = _read_manifest(folder) if (folder / MANIFEST).is_file() else {**identity, "shards": {}}
     if {name: manifest.get(name) for name in identity} != identity:
         raise ValueError(f"{folder} holds shards of another stream or dtype: use another folder, or remove it")
-    folder.mkdir(parents=True, exist_ok=True)
+    all_gb = sum(rows * width for rows, width in stream.shapes.values()) * DTYPES[dtype].itemsize / 1e9
     for number in range(stream.portions):
         name = f"shard_{number:05d}.safetensors"
         whole = manifest["shards"].get(name)
         if whole and (folder / name).is_file() and _hash(folder / name) == whole:
             continue
+        need_gb = all_gb * (stream.portions - number) / stream.portions
+        refuse_without_disk(need_gb, folder, "the rest of the shards needs", _WAY_OUT)
         vectors = {block: x.to("cpu", DTYPES[dtype]) for block, x in stream.in_order(number).items()}
         _refuse_overflow(vectors, number)
         # One entry of metadata: safetensors writes several in any order.
         content = save(vectors, {"stream": _fingerprint(identity)})
-        need_gb = len(content) * (stream.portions - number) / 1e9
-        refuse_without_disk(need_gb, folder, "the rest of the shards needs", _WAY_OUT)
         write_if_changed(folder / name, content)
         manifest["shards"][name] = hashlib.sha256(content).hexdigest()
         write_if_changed(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
-    return folder
 
 
 class ShardStream(Sequence):

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
@@ -13,7 +14,7 @@ from sae_lib.activations.denoising import CallSettings, run_updates
 from sae_lib.activations.processes import exchange, rank_and_size
 from sae_lib.activations.updates import permute_dimensions, to_vectors
 from sae_lib.cache.space import refuse_without_memory
-from sae_lib.models.blocks import grid_of
+from sae_lib.models.blocks import grid_of, width_of
 
 BUFFER = 640_000
 """Vectors per block in the paper's shuffling buffer (authors' code)."""
@@ -77,6 +78,13 @@ class TrainingStream(Sequence):
         self._kept: dict[str, Tensor] | None = None
 
     @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """By block, what one pass gives out: `[vectors, d_model]`."""
+        prompts = sum(len(batch) for batches in self._batches for batch in batches)
+        most = math.inf if self.vectors is None else self.vectors
+        return {b: (min(prompts * count, most), width_of(self.pipe, b)) for b, count in self._of_prompt.items()}
+
+    @property
     def description(self) -> dict:
         """What the vectors depend on, the pipeline's weights excepted: equal descriptions, equal streams."""
         arguments = {name: getattr(self, name) for name in ("blocks", "passes", "vectors", "seed", "buffer")}
@@ -135,6 +143,7 @@ class PermutedStream(Sequence):
 
     def __init__(self, stream: TrainingStream):
         self._stream = stream
+        self.blocks, self.passes, self.shapes = stream.blocks, stream.passes, stream.shapes
 
     @property
     def description(self) -> dict:

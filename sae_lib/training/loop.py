@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from sae_lib.activations.processes import owned, rank_and_size
+from sae_lib.activations.processes import alone, everyone, owned, rank_and_size
+from sae_lib.cache.space import refuse_without_disk, refuse_without_memory
 from sae_lib.saes.topk import TopKSAE
 from sae_lib.training.config import SAEConfig
 from sae_lib.training.resume import Position, load_state, remove_states, save_state
@@ -64,21 +65,27 @@ def train_saes(
 
     save_every: seconds after which the state is saved in `folder`. A run that died goes on from there when it is called
     again, and ends with the weights it would have had: the stream's portion is made again. With torch.distributed each
-    process trains the SAEs of the blocks it owns; all processes get all SAEs.
+    process trains the SAEs of the blocks it owns, which may be none; all processes get all SAEs.
 
     Raises ValueError if two configs share a folder name, if the folder holds an SAE or an unfinished run of other
-    settings, and for a stream that is empty or too short, lacks a block, has vectors of another width than d_model, or
-    holds NaN or infinity.
+    settings or a damaged state, and for a stream that is empty or too short, lacks a block, has vectors of another
+    width than d_model, or holds NaN or infinity; BlockingIOError if another run trains into the folder, OSError if
+    nothing can be written there or the disk has no room, MemoryError if the device has none. What can be known before
+    the first portion is made is refused before it.
     """
     configs, folder = list(configs), Path(folder)
     names = [config.folder_name for config in configs]
     if len(set(names)) < len(names):
         raise ValueError(f"two configs share a folder name in {names}; train them into different folders")
-    saes = {config: _load_finished(config, folder, device) for config in configs}
-    blocks = owned(list(dict.fromkeys(config.block for config in configs)))
-    missing = [config for config, sae in saes.items() if sae is None]
-    trainings = [SAETraining(config, log_interval) for config in missing if config.block in blocks]
-    if missing:
+    if None not in (saes := _load_all(configs, folder, device)).values():
+        return saes
+    _refuse_unfit_configs(stream, configs)
+    with alone(folder):
+        saes = _load_all(configs, folder, device)
+        blocks = owned(list(getattr(stream, "blocks", None) or dict.fromkeys(config.block for config in configs)))
+        missing = [config for config, sae in saes.items() if sae is None]
+        trainings = [SAETraining(config, log_interval) for config in missing if config.block in blocks]
+        _refuse_without_room(missing, trainings, folder, device)
         identity = {"configs": [asdict(config) for config in configs], "stream": getattr(stream, "description", None)}
         _Loop(trainings, folder, device, identity, save_every).train(stream)
         for training in trainings:
@@ -122,12 +129,7 @@ class _Loop:
                 bar.update()
         for training in self.trainings:
             if training.steps == 0:
-                config = training.config
-                raise ValueError(
-                    f"the stream is empty or too short for {config.folder_name}: wanted more than init_batches * "
-                    f"batch_size = {config.init_batches * config.batch_size} vectors of {config.block}: "
-                    "those are not trained on"
-                )
+                raise _too_short(training.config)
 
     def _step(self, piece: Mapping[str, Tensor]) -> None:
         on_cpu, threads = self.device.type == "cpu", torch.get_num_threads()
@@ -150,11 +152,8 @@ class _Loop:
     def _save_now_and_then(self, position: Position) -> None:
         due = time.monotonic() - self.saved >= self.save_every
         begun = all(training.sae is not None for training in self.trainings)
-        if rank_and_size()[1] > 1:  # all processes or none
-            everyone: list[Any] = [None] * rank_and_size()[1]
-            dist.all_gather_object(everyone, (due, begun))
-            due, begun = everyone[0][0], all(ready for _, ready in everyone)
-        if not (due and begun):
+        states = everyone((due, begun))
+        if not (states[0][0] and all(ready for _, ready in states)):  # all processes save or none
             return
         tensors, rest = {}, {}
         for training in self.trainings:
@@ -175,7 +174,13 @@ class _Loop:
         for training in self.trainings:
             name = training.config.folder_name
             own = {part.removeprefix(f"{name}/"): x for part, x in tensors.items() if part.startswith(f"{name}/")}
-            training.restore(own, rest[name], self.device)
+            try:
+                training.restore(own, rest[name], self.device)
+            except (KeyError, RuntimeError) as error:
+                raise ValueError(
+                    f"the unfinished state in {self.folder} does not hold all of {name} ({error}): another version "
+                    "wrote it; remove it, and the run begins anew"
+                ) from error
         for (block, size), cutter in self.cutters.items():
             left = tensors.get(f"rest/{block}/{size}")
             cutter.rest = None if left is None else left.to(self.device)
@@ -183,8 +188,11 @@ class _Loop:
 
 
 def pieces(portion: Mapping[str, Tensor], rows: int) -> Iterator[dict[str, Tensor]]:
-    """A portion cut into as few equal pieces as possible, each with at most `rows` vectors per block."""
-    count = max((-(-len(x) // rows) for x in portion.values()), default=0)
+    """A portion cut into as few equal pieces as possible, each with at most `rows` vectors per block.
+
+    All processes get the same number of pieces, whatever blocks they have, since they meet after each.
+    """
+    count = max(everyone(max((-(-len(x) // rows) for x in portion.values()), default=0)))
     cut = {block: x.tensor_split(count) for block, x in portion.items()}
     for number in range(count):
         yield {block: parts[number] for block, parts in cut.items()}
@@ -207,6 +215,57 @@ def _refuse_unfit(portion: Mapping[str, Tensor], block: str, widths: set[int], n
         raise ValueError(
             f"block {block!r}, portion {number}: the vectors hold NaN or infinity; capture them again in float32"
         )
+
+
+def _too_short(config: SAEConfig) -> ValueError:
+    return ValueError(
+        f"the stream is empty or too short for {config.folder_name}: wanted more than init_batches * batch_size = "
+        f"{config.init_batches * config.batch_size} vectors of {config.block}: those are not trained on"
+    )
+
+
+def _refuse_unfit_configs(stream: Sequence[Mapping[str, Tensor]], configs: Sequence[SAEConfig]) -> None:
+    """Refuses before a portion is made what a `TrainingStream` says of itself; of a list it is seen in its portions."""
+    shapes = getattr(stream, "shapes", None)
+    for config in configs if shapes is not None else ():
+        if config.block not in shapes:
+            raise ValueError(f"block {config.block!r} is missing from the stream, which has {', '.join(shapes)}")
+        vectors, width = shapes[config.block]
+        if width != config.d_model:
+            raise ValueError(
+                f"{config.folder_name}: d_model is {config.d_model} and the stream's vectors of {config.block} have "
+                f"{width} dimensions: set d_model to it"
+            )
+        if stream.passes * vectors // config.batch_size <= config.init_batches:
+            raise _too_short(config)
+
+
+def _refuse_without_room(
+    missing: Sequence[SAEConfig], trainings: Sequence[SAETraining], folder: Path, device: str | torch.device
+) -> None:
+    """Refuses a training whose end does not fit: SAEs and two states on the disk, Adam's numbers in memory."""
+
+    def gb(config: SAEConfig) -> float:
+        return 4 * (2 * config.d_model + 1) * config.n_f / 1e9
+
+    if rank_and_size()[0] == 0:
+        there = sum(path.stat().st_size for path in folder.glob("unfinished_*")) / 1e9
+        need = sum(map(gb, missing)) * 7 - there  # a state is the weights with two moments; the older one goes last
+        refuse_without_disk(need, folder, "the SAEs and their unfinished states need", "free some, or use another disk")
+    need = 4 * sum(gb(training.config) for training in trainings)
+    what, way = "the SAEs with their gradients and Adam's moments need", "train fewer at a time, in several runs"
+    refuse_without_memory(need, torch.device(device), what, way)
+
+
+def _load_all(
+    configs: Sequence[SAEConfig], folder: Path, device: str | torch.device
+) -> dict[SAEConfig, TopKSAE | None]:
+    """The finished SAEs of the folder, None for the others; in all processes the same."""
+    saes = {config: _load_finished(config, folder, device) for config in configs}
+    finished = everyone([config.folder_name for config, sae in saes.items() if sae is not None])
+    if any(names != finished[0] for names in finished):
+        raise ValueError(f"the processes find different SAEs in {folder}: give a folder that all of them see")
+    return saes
 
 
 def _load_finished(config: SAEConfig, folder: Path, device: str | torch.device) -> TopKSAE | None:

@@ -4,28 +4,37 @@ Saved are weights, optimisers, counters, logs and the position in the stream; th
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sae_lib.activations.processes import rank_and_size
+from sae_lib.activations.processes import everyone, rank_and_size
 from sae_lib.cache.artefact import write_whole
 
 Position = tuple[int, int]
 """The portion of the stream that comes next, and the piece of the portion."""
 
 
+_NAME = re.compile(r"unfinished_(\d+)of(\d+)_(\d+)_(\d+)\.safetensors")
+"""Of a state: the process, the number of processes, and the position."""
+
+
+def _states(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The four numbers of all states, by file name."""
+    matches = [_NAME.fullmatch(path.name) for path in sorted(folder.glob("unfinished_*"))]
+    return {match[0]: tuple(map(int, match.groups())) for match in matches if match}
+
+
 def _files(folder: Path) -> dict[Position, Path]:
     """This process's saved states."""
-    rank, size = rank_and_size()
-    states = folder.glob(f"unfinished_{rank}of{size}_*_*.safetensors")
-    return {tuple(map(int, path.stem.split("_")[2:])): path for path in states}
+    return {numbers[2:]: folder / name for name, numbers in _states(folder).items() if numbers[:2] == rank_and_size()}
 
 
 def save_state(folder: Path, position: Position, identity: Any, tensors: Mapping[str, Tensor], rest: Any) -> None:
@@ -49,38 +58,46 @@ def save_state(folder: Path, position: Position, identity: Any, tensors: Mapping
 def load_state(folder: Path, identity: Any) -> tuple[Position, dict[str, Tensor], Any] | None:
     """The last state that all processes have saved, as position, tensors, and the rest of it; None if there is none.
 
-    Raises ValueError if an unfinished run of another identity or number of processes is there.
+    Raises ValueError if an unfinished run of another identity or number of processes is there, or if the state is
+    damaged.
     """
-    size = rank_and_size()[1]
-    everyone = sorted(path.name for path in folder.glob("unfinished_*.safetensors"))
-    foreign = [name for name in everyone if name.split("_")[1].split("of")[1] != str(size)]
+    size, states = rank_and_size()[1], _states(folder)
+    foreign = {name: numbers[1] for name, numbers in states.items() if numbers[1] != size}
     if foreign:
         raise ValueError(
-            f"{folder} holds an unfinished run of {foreign[0].split('_')[1].split('of')[1]} processes and this one "
+            f"{folder} holds an unfinished run of {next(iter(foreign.values()))} processes and this one "
             f"has {size}: start as many, or remove {', '.join(foreign)}"
         )
     mine = _files(folder)
-    common = set(mine)
-    if size > 1:
-        theirs: list[list[Position]] = [[] for _ in range(size)]
-        dist.all_gather_object(theirs, sorted(mine))
-        common = set.intersection(*(set(positions) for positions in theirs))
+    common = set.intersection(*map(set, everyone(list(mine))))
     if not common:
         return None
     position = max(common)
-    with safe_open(mine[position], "pt") as stored:
+    try:
+        return position, *_read(mine[position], identity, list(states))
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"the unfinished state {mine[position]} is cut short or no state ({error}): remove it, and the run begins "
+            "where an older state lies or anew"
+        ) from error
+
+
+def _read(path: Path, identity: Any, states: list[str]) -> tuple[dict[str, Tensor], Any]:
+    """The tensors of a state and the rest of it. states: all files of the unfinished run."""
+    with safe_open(path, "pt") as stored:
         there, rest = (json.loads(stored.metadata()[name]) for name in ("identity", "told"))
         if there != json.loads(json.dumps(identity)):
             raise ValueError(
-                f"{folder} holds an unfinished run of other settings: "
-                f"use another folder, or remove {', '.join(everyone)}"
+                f"{path.parent} holds an unfinished run of other settings: "
+                f"use another folder, or remove {', '.join(states)}"
             )
-        return position, {name: stored.get_tensor(name) for name in stored.offset_keys()}, rest
+        return {name: stored.get_tensor(name) for name in stored.offset_keys()}, rest
 
 
 def remove_states(folder: Path) -> None:
-    """Removes what this process saved."""
-    for path in _files(folder).values():
+    """Removes what this process saved, and what it was saving when it was killed."""
+    rank, size = rank_and_size()
+    for path in (*_files(folder).values(), *folder.glob(f".unfinished_{rank}of{size}_*")):
         path.unlink(missing_ok=True)
 
 

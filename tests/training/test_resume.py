@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import runpy
 import signal
 import subprocess
 import sys
@@ -46,25 +45,50 @@ for line in sys.stdin:
 """Trains in a process of its own for each line that it reads; torch is imported once for all of them."""
 
 HARVEST = """
-import sys, torch, torch.distributed as dist
-from sae_lib.activations import CallSettings
-from sae_lib.activations import TrainingStream
+import sys, torch, torch.distributed as dist, torch.multiprocessing as mp
+from pathlib import Path
+from sae_lib.activations import CallSettings, TrainingStream
+from sae_lib.models.blocks import width_of
 from sae_lib.pocket.models import build_pipeline
-from sae_lib.training import SAEConfig, train_saes
-from sae_lib.activations.processes import rank_and_size
+from sae_lib.training import SAEConfig, loop, train_saes
 
-torch.set_num_threads(1)
-if int(sys.argv[2]) > 1:
-    dist.init_process_group("gloo")
-prompts = [f"a red circle {number}" for number in range(11)]
-blocks, settings = ["mid.0", "up.0.0", "up.0.1"], CallSettings(1, 0.0, batch_size=2)
-stream = TrainingStream(build_pipeline(), prompts, blocks, settings, 2, buffer=400)
-values = {"n_f": 64, "batch_size": 32, "dead_vectors_threshold": 96, "init_batches": 2}
-saes = train_saes(stream, [SAEConfig.pocket(block, **values) for block in stream.blocks], sys.argv[1])
-assert len(saes) == 3
-if dist.is_initialized():
-    dist.destroy_process_group()
+class Ends(TrainingStream):  # a run that is stopped at a portion
+    def __getitem__(self, number):
+        if number == 3:
+            raise KeyboardInterrupt
+        return super().__getitem__(number)
+
+CASES = {
+    "three": (["mid.0", "up.0.0", "up.0.1"], None),
+    "one": (["mid.0"], None),
+    "two grids": (["mid.0", "up.1.1"], None),
+    "two grids, one of them used up": (["up.1.1", "mid.0"], 700),
+}
+
+def train(rank, size, folder):
+    torch.set_num_threads(1)
+    if size > 1:
+        dist.init_process_group("gloo", f"file://{folder}/meet{size}", rank=rank, world_size=size)
+    loop.PIECE = 50
+    pipe, prompts = build_pipeline(), [f"a red circle {number}" for number in range(11)]
+    for case, (blocks, vectors) in CASES.items():
+        arguments = pipe, prompts, blocks, CallSettings(1, 0.0, batch_size=2), 2, vectors
+        values = {"n_f": 64, "batch_size": 32, "dead_vectors_threshold": 96, "init_batches": 2}
+        configs = [SAEConfig.pocket(block, d_model=width_of(pipe, block), **values) for block in sorted(blocks)]
+        try:
+            train_saes(Ends(*arguments, buffer=400), configs, folder / str(size) / case, save_every=0.0)
+        except KeyboardInterrupt:
+            assert list((folder / str(size) / case).glob("unfinished_*"))
+        saes = train_saes(TrainingStream(*arguments, buffer=400), configs, folder / str(size) / case)
+        assert list(saes) == configs and None not in saes.values()
+    if size > 1:
+        dist.destroy_process_group()
+
+for size in (1, 2, 3):
+    folder = Path(sys.argv[1])
+    mp.start_processes(train, (size, folder), size, start_method="fork")
 """
+"""Trains the cases with one, two and three processes; torch is imported once for all of them."""
 
 
 def start(*arguments):
@@ -79,7 +103,7 @@ def number_after(word, lines):
 
 def weights(folder):
     weights = {path.parent.name: load_file(path) for path in folder.glob("*/model.safetensors")}
-    assert len(weights) == 3
+    assert weights
     return weights
 
 
@@ -110,19 +134,20 @@ def test_killed_at_five_random_moments_it_ends_bit_identical(tmp_path):
         for folder in (killed, whole):
             begin(folder, 0)
             assert number_after("ended", trainer.stdout) == 0
+    assert len(weights(whole)) == 3
     assert_equal(weights(whole), weights(killed))
     assert not list(killed.glob("unfinished_*"))
 
 
-def test_one_process_and_two_end_bit_identical(tmp_path, monkeypatch):
-    script = tmp_path / "train.py"
-    script.write_text(HARVEST)
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone")
-    with start(*launcher, str(script), str(tmp_path / "two"), "2") as two:
-        monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path / "one"), "1"])
-        runpy.run_path(str(script))
-    assert two.returncode == 0
-    assert_equal(weights(tmp_path / "one"), weights(tmp_path / "two"))
+def test_one_two_and_three_processes_end_bit_identical_on_one_to_three_blocks_of_any_grid(tmp_path):
+    with start("-c", HARVEST, str(tmp_path)) as harvest:
+        assert harvest.wait(timeout=240) == 0
+    cases = list((tmp_path / "1").iterdir())
+    assert len(cases) == 4
+    for case in cases:
+        for several in ("2", "3"):
+            assert_equal(weights(case), weights(tmp_path / several / case.name))
+            assert not list((tmp_path / several / case.name).glob("*unfinished_*"))
 
 
 def test_the_newest_state_is_found_and_older_ones_go(tmp_path):
