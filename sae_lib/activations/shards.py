@@ -28,8 +28,8 @@ def write_shards(stream: TrainingStream, folder: str | Path, dtype: str = "float
     that died goes on. dtype: of the stored vectors, "float32", "float16" or "bfloat16".
 
     Raises ValueError for an unknown dtype, if the folder holds shards of another stream or dtype, and where a vector
-    exceeds float16's range; OSError if the disk has no room for them, nothing can be written into the folder, or another
-    run is in it.
+    exceeds float16's range; OSError if the disk has no room for them, nothing can be written into the folder, or
+    another run is in it.
     """
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
