@@ -128,7 +128,8 @@ def transfer_curves(assets: Assets, saes: str | int = "transfer", prompts: int =
     texts = assets.prompts(prompts or assets.counts.transfer_prompts)
     for model, style in zip(MODELS[1:], ("-", "--"), strict=True):
         name, call = assets.call(model)
-        named = assets.saes(saes) if isinstance(saes, str) else load_saes(saes, assets.scale, assets.sae_folder)
+        asked = (saes, assets.scale, assets.sae_folder)
+        named = assets.saes(saes) if isinstance(saes, str) else load_saes(*asked, blocks=assets.blocks)
         chosen = {block: {"SAE": named[block].to(assets.pipe(name).device)} for block in assets.blocks}
         for block, measured in measure_transfer(assets.pipe(name), texts, call, chosen).items():
             both = measured["SAE"].explained_variance(1), measured["SAE"].coefficient_similarity(1)

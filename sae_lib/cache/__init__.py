@@ -1,7 +1,8 @@
 """The ground floor: what was computed once is kept under a hash of its inputs, its weights and the code that makes it.
 
-It knows nothing of models or SAEs. `artefact` keeps folders and writes files completely or not at all; `reach` and
-`statements` read the code that goes into the key; `results` keeps numbers; `space` refuses what does not fit.
+It knows nothing of models or SAEs. `artefact` keeps folders and writes files completely or not at all, `reading` reads
+them whole or says what is wrong; `reach` and `statements` read the code that goes into the key; `results` keeps
+numbers; `space` refuses what does not fit.
 """
 
 import lazy_loader

@@ -236,7 +236,7 @@ class Painter:
             if assets.blocks != PAPER_BLOCKS:
                 blocks = f", {','.join(assets.blocks)!r}"
             return [f"saes, statistics = rehearsal_saes(pipe{blocks})"]
-        if assets.blocks != select_blocks("", assets.scale):
+        if assets.sae_folder or assets.blocks != select_blocks("", assets.scale):
             blocks = f", blocks={','.join(assets.blocks)!r}"
         asked = f"'panel', {assets.scale!r}" + (f", {assets.sae_folder!r}" if assets.sae_folder else "")
         return [

@@ -1,18 +1,19 @@
 """Trained SAEs, by block: the shipped ones, the authors' published ones, or those of the user's folder."""
 
-import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
+from sae_lib.cache.reading import read_object
 from sae_lib.models.blocks import ATTENTION_BLOCKS, BLOCKS, PAPER_BLOCKS, select_blocks, width_of
 from sae_lib.models.scales import get_scale
 from sae_lib.saes.exchange import download_sdxl_unbox, load_sdxl_unbox
 from sae_lib.saes.sizes import Kind, sae_size
 from sae_lib.saes.statistics import FeatureStatistics
-from sae_lib.saes.topk import CONFIG_FILE, TopKSAE
+from sae_lib.saes.topk import CONFIG_FILE, TopKSAE, column_lengths, read_sizes
 
 if TYPE_CHECKING:
     import diffusers
@@ -32,6 +33,7 @@ def load_saes(
     device: str | torch.device = "cpu",
     blocks: str | Iterable[str] = "",
     n_f: int | None = None,
+    seed: int | None = None,
 ) -> dict[str, TopKSAE]:
     """One SAE for each of some blocks, by block, trained on one-step updates.
 
@@ -40,15 +42,18 @@ def load_saes(
     authors' from the Hub (k = 5, 10, 20, and 160 for Figure 3; n_f = 5120 unless given).
 
     source: in their place a folder that `train_saes` wrote, or one with the authors' checkpoints under their own names.
-    n_f chooses where a folder has several SAEs of that k. blocks: see `select_blocks`.
+    n_f and seed choose where a folder has several SAEs of that k. What a stopped program left half-written there,
+    under a hidden name or as `NAME.partial-PID`, is no SAE. blocks: see `select_blocks`; of a `source`, "" means all
+    that it has, those of the scale first.
 
     16 bit leave the decoder columns of our SAEs at unit length only to a thousandth, so they are scaled to unit length
     here; the authors' columns stay as published.
 
-    Raises ValueError for an unknown scale or block, for a size that is not there or there twice, and for damaged files;
-    FileNotFoundError if the folder or a block's SAE is missing, ConnectionError if the Hub cannot be reached.
+    Raises ValueError for an unknown scale or block, for a size that is not there or there twice, for damaged files, and
+    for a seed of the published SAEs, which have none; FileNotFoundError if the folder or a block's SAE is missing,
+    ConnectionError if the Hub cannot be reached.
     """
-    folders = find_saes(which, scale, source, blocks, n_f)
+    folders = find_saes(which, scale, source, blocks, n_f, seed)
     return {block: _load_sae(folder, block, device) for block, folder in folders.items()}
 
 
@@ -58,6 +63,7 @@ def load_statistics(
     source: str | Path = "",
     blocks: str | Iterable[str] = "",
     n_f: int | None = None,
+    seed: int | None = None,
 ) -> dict[str, FeatureStatistics]:
     """The features' statistics of the SAEs that `load_saes` gives.
 
@@ -65,62 +71,97 @@ def load_statistics(
 
     Raises what `load_saes` raises, and FileNotFoundError if an SAE has no statistics.
     """
-    folders = find_saes(which, scale, source, blocks, n_f)
+    folders = find_saes(which, scale, source, blocks, n_f, seed)
     return {block: _load_statistics(folder) for block, folder in folders.items()}
 
 
 def find_saes(
-    which: Kind | int, scale: str, source: str | Path = "", blocks: str | Iterable[str] = "", n_f: int | None = None
+    which: Kind | int,
+    scale: str,
+    source: str | Path = "",
+    blocks: str | Iterable[str] = "",
+    n_f: int | None = None,
+    seed: int | None = None,
 ) -> Mapping[str, Path]:
     """By block, the folder of the SAE that `load_saes` loads; raises what it raises."""
     get_scale(scale)
     wanted = select_blocks(blocks, scale)
     if scale == "sdxl" and not source:
+        if seed is not None:
+            raise ValueError(f"seed is {seed}, but the published SAEs say no seed: give a source, or no seed")
         k = sae_size(which, _PUBLISHED_WIDTH, scale)[0] if isinstance(which, str) else which
         repository = _HUB.get(k, _HUB_DEFAULT)
         return {block: download_sdxl_unbox(repository, block, k, n_f or 5120) for block in wanted}
-    folder = Path(source or SHIPPED)
+    folder = Path(os.path.expanduser(source or SHIPPED))
     if not folder.is_dir():
         way = "give a folder that train_saes wrote" if source else "restore it with git, or run `make pocket`"
         raise FileNotFoundError(f"no folder of SAEs {folder.name!r}: {way}")
-    return {block: _find(folder, block, which, scale, n_f) for block in wanted}
+    there = _list(folder)
+    if source and blocks == "" and there:
+        wanted = [*(block for block in wanted if block in there), *(block for block in there if block not in wanted)]
+    return {block: _find(folder, there, block, which, scale, n_f, seed) for block in wanted}
 
 
-def _find(folder: Path, block: str, which: Kind | int, scale: str, n_f: int | None) -> Path:
-    """The folder of the only SAE of this block and size, whether ours or the authors'."""
-    there = {path.parent: json.loads(path.read_text()) for path in sorted(_configs(folder, block))}
-    if not there:
-        blocks = [code for code in BLOCKS if _configs(folder, code)]
-        has = f"it has SAEs of {', '.join(blocks)}" if blocks else "it has none of any block"
-        raise FileNotFoundError(
-            f"no SAE of block {block!r} in {folder.name} ({has}): train or copy it, or ask for other blocks"
+def _list(folder: Path) -> dict[str, list[Path]]:
+    """By block, in the order of the U-Net, the files of all SAEs' sizes, whether ours or the authors'."""
+    ours, theirs = folder.glob(f"*/{CONFIG_FILE}"), folder.glob(f"**/final/{CONFIG_FILE}")
+    names = {path: path.parent.name for path in ours} | {path: path.parents[1].name for path in theirs}
+    found = {
+        block: sorted(
+            path
+            for path, name in names.items()
+            if name.startswith((f"{block}_", f"{module}_")) and not _is_leftover(path.relative_to(folder))
         )
+        for block, module in BLOCKS.items()
+    }
+    return {block: paths for block, paths in found.items() if paths}
 
-    def fits(sae: Mapping[str, Any]) -> bool:
-        size = sae["k"], sae.get("n_f", sae.get("n_dirs_local"))
-        if isinstance(which, int):
-            return size[0] == which and n_f in (None, size[1])
-        k, features = sae_size(which, sae.get("d_model", _PUBLISHED_WIDTH), scale)
-        return size == (k, n_f or features)
 
-    fitting = [path for path, sae in there.items() if fits(sae)]
+def _is_leftover(path: Path) -> bool:
+    """Whether a stopped program left it, half-written."""
+    return any(part.startswith(".") or ".partial-" in part for part in path.parts)
+
+
+def _find(
+    folder: Path,
+    there: Mapping[str, list[Path]],
+    block: str,
+    which: Kind | int,
+    scale: str,
+    n_f: int | None,
+    seed: int | None,
+) -> Path:
+    """The folder of the only SAE of this block, size and seed."""
+    if block not in there:
+        has = f"it has SAEs of {', '.join(there)}" if there else "it has none of any block"
+        way = "name these in blocks, or train or copy it" if there else "give the folder around the SAEs' own folders"
+        raise FileNotFoundError(f"no SAE of block {block!r} in {folder.name} ({has}): {way}")
+
+    def fits(path: Path) -> bool:
+        sae = read_object(path, ("d_model", "k"))
+        n_f_name = "n_f" if "n_f" in sae else "n_dirs_local"
+        d_model, features, k = read_sizes(path, sae, ("d_model", n_f_name, "k"))
+        asked = (which, features) if isinstance(which, int) else sae_size(which, d_model, scale)
+        training = sae.get("training")
+        trained_with = training.get("seed") if isinstance(training, dict) else None
+        return (asked[0], n_f or asked[1]) == (k, features) and seed in (None, trained_with)
+
+    fitting = [path for path in there[block] if fits(path)]
     if len(fitting) != 1:
-        names = ", ".join(str(path.relative_to(folder)) for path in there)
+        names = ", ".join(str(path.parent.relative_to(folder)) for path in fitting or there[block])
         size = f"k = {which}" if isinstance(which, int) else f"the size of a {which} SAE"
+        way = "choose by n_f or seed, or move the others away" if fitting else "ask for one of these by its k and n_f"
         raise ValueError(
-            f"{len(fitting)} SAEs of block {block!r} with {size} in {folder.name}, wanted 1; it has {names}"
+            f"{len(fitting)} SAEs of block {block!r} with {size} in {folder.name}, wanted 1; it has {names}: {way}"
         )
-    return fitting[0]
-
-
-def _configs(folder: Path, block: str) -> list[Path]:
-    return [*folder.glob(f"{block}_*/{CONFIG_FILE}"), *folder.glob(f"**/{BLOCKS[block]}_*/final/{CONFIG_FILE}")]
+    return fitting[0].parent
 
 
 def _load_sae(folder: Path, block: str, device: str | torch.device) -> TopKSAE:
     if _is_the_authors(folder):
         return load_sdxl_unbox(folder)[0].to(device)
     sae = TopKSAE.load(folder, block, device)
+    column_lengths(folder, sae)
     sae.normalize_decoder_()
     return sae
 

@@ -1,19 +1,27 @@
-"""SAE checkpoints of other libraries: the authors' (sdxl-unbox), SAELens, sparsify."""
+"""SAE checkpoints of other libraries: the authors' (sdxl-unbox), SAELens, sparsify.
 
-import functools
-import json
-import pickle
-from collections.abc import Callable, Mapping
+What is loaded is complete: every tensor of the file is used and none is left as an untrained SAE has it (`assemble`
+says what is refused, and what cannot be seen).
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from sae_lib.cache.reading import (
+    check_tensors,
+    file_in,
+    read_object,
+    read_pickle,
+    read_safetensors,
+    refuse_other_type,
+    whole_number,
+)
 from sae_lib.models.blocks import BLOCKS
-from sae_lib.saes.topk import TopKSAE, write_sae
+from sae_lib.saes.topk import TopKSAE, assemble, column_lengths, read_sizes, write_sae
 
 HUB_FOLDERS = {"surokpro2/sdxl-saes": "", "wendlerc/sdxl-turbo-saes": "hparam_study/"}
 """The authors' repositories on the Hub -> what stands before a checkpoint's folder."""
@@ -26,59 +34,73 @@ def load_sdxl_unbox(folder: str | Path) -> tuple[TopKSAE, Tensor | None, Tensor 
     """An SAE as the authors publish it, with the mean and standard deviation of each feature's non-zero activations.
 
     folder: `.../final` with config.json and state_dict.pth, and mean.pt and std.pt where they were measured (else
-    None). Pickles are read with `weights_only=True`, on the CPU.
+    None). Pickles are read with `weights_only=True`, on the CPU. The authors' own loader is strict too: all of their
+    checkpoints have the five tensors.
 
     Raises FileNotFoundError for a missing file; ValueError for a pickle that holds more than tensors, a truncated file,
-    and shapes that differ from config.json.
+    and tensors that are not those that config.json says.
     """
-    folder = Path(folder)
-    config = _read_config(folder, "config.json", ("n_dirs_local", "d_model", "k"))
-    stored = _read_pickle(folder / "state_dict.pth")
-    tensors = stored.get("state_dict") if isinstance(stored, Mapping) else None
-    if not tensors:
-        raise ValueError(f"{folder / 'state_dict.pth'} holds no 'state_dict'; wanted a checkpoint of sdxl-unbox")
-    sae = _build(folder, config["d_model"], config["n_dirs_local"], config["k"], tensors)
-    measured = [folder / name for name in ("mean.pt", "std.pt")]
-    mean, std = (_read_pickle(path).float() if path.is_file() else None for path in measured)
-    for path, statistic in zip(measured, (mean, std), strict=True):
-        if statistic is not None and list(statistic.shape) != [sae.n_f]:
-            raise ValueError(f"{path} holds {list(statistic.shape)}, wanted one number for each of {sae.n_f} features")
+    file, config = _read_config(folder, "config.json", ("n_dirs_local", "d_model", "k"))
+    sizes, path = read_sizes(file, config, ("d_model", "n_dirs_local", "k")), file.with_name("state_dict.pth")
+    stored = read_pickle(path)
+    if not isinstance(stored, Mapping) or "state_dict" not in stored:
+        raise ValueError(f"{path} holds no 'state_dict'; wanted a checkpoint of sdxl-unbox")
+    sae = assemble(path, sizes, stored["state_dict"])
+    mean, std = (_read_measured(file.with_name(name), sae.n_f) for name in ("mean.pt", "std.pt"))
     return sae, mean, std
+
+
+def _read_measured(path: Path, n_f: int) -> Tensor | None:
+    """One number per feature, if there is such a file."""
+    if not path.exists():
+        return None
+    return check_tensors(path, {path.stem: read_pickle(path)}, {path.stem: (n_f,)})[path.stem]
 
 
 def load_saelens(folder: str | Path) -> tuple[TopKSAE, dict[str, Any]]:
     """An SAE in SAELens' format (cfg.json, sae_weights.safetensors) and its metadata.
 
+    `rescale_acts_by_decoder_norm`, which SAELens sets by default, multiplies the pre-activations by the lengths of the
+    decoder's rows and divides the activations by them before decoding. The same numbers come from rows of unit length
+    and an encoder and `latent_bias` times their lengths: so it is loaded.
+
     Raises FileNotFoundError for a missing file; ValueError for another architecture than topk, for settings
     that this SAE does not have (normalised or reshaped activations, a pre-bias that is not applied), a damaged
-    file, or wrong shapes.
+    file, tensors that are not those that cfg.json says, and decoder rows of length 0 that SAELens would divide by.
     """
-    folder = Path(folder)
-    config = _read_config(folder, "cfg.json", ("architecture", "d_in", "d_sae", "k"))
+    file, config = _read_config(folder, "cfg.json", ("architecture", "d_in", "d_sae", "k"))
     wanted = {"architecture": "topk", "apply_b_dec_to_input": True, "normalize_activations": "none"}
-    wanted |= {"reshape_activations": "none", "rescale_acts_by_decoder_norm": False}
-    _refuse_other_settings(folder, config, wanted)
-    stored = _read_safetensors(folder / "sae_weights.safetensors", ("W_enc", "W_dec", "b_enc", "b_dec"))
-    tensors = {"encoder.weight": stored["W_enc"].T, "decoder.weight": stored["W_dec"].T}
-    tensors |= {"pre_bias": stored["b_dec"], "latent_bias": stored["b_enc"]}
-    return _build(folder, config["d_in"], config["d_sae"], config["k"], tensors), {
-        name: value for name, value in (config.get("metadata") or {}).items() if name != "sae_lens_version"
-    }
+    _refuse_other_settings(file, config, wanted | {"reshape_activations": "none"})
+    metadata, rescale = config.get("metadata") or {}, config.get("rescale_acts_by_decoder_norm", False)
+    refuse_other_type(metadata, dict, f"metadata in {file}")
+    refuse_other_type(rescale, bool, f"rescale_acts_by_decoder_norm in {file}")
+    path = file.with_name("sae_weights.safetensors")
+    names = {"encoder.weight": "W_enc.T", "decoder.weight": "W_dec.T", "pre_bias": "b_dec", "latent_bias": "b_enc"}
+    sae = assemble(path, read_sizes(file, config, ("d_in", "d_sae", "k")), read_safetensors(path), names)
+    if rescale:
+        lengths = column_lengths(path, sae)
+        sae.decoder.weight /= lengths
+        sae.encoder.weight *= lengths[:, None]
+        sae.latent_bias *= lengths
+    return sae, {name: value for name, value in metadata.items() if name != "sae_lens_version"}
 
 
 def load_sparsify(folder: str | Path) -> TopKSAE:
     """An SAE in sparsify's format (cfg.json, sae.safetensors; the folder of one hookpoint).
 
     Raises FileNotFoundError for a missing file; ValueError for another activation than topk, a transcoder or a skip
-    connection, a damaged file, or wrong shapes.
+    connection, a damaged file, and tensors that are not those that cfg.json says.
     """
-    folder = Path(folder)
-    config = _read_config(folder, "cfg.json", ("d_in", "k"))
-    _refuse_other_settings(folder, config, {"activation": "topk", "transcode": False, "skip_connection": False})
-    stored = _read_safetensors(folder / "sae.safetensors", ("encoder.weight", "encoder.bias", "W_dec", "b_dec"))
-    tensors = {"encoder.weight": stored["encoder.weight"], "decoder.weight": stored["W_dec"].T}
-    tensors |= {"pre_bias": stored["b_dec"], "latent_bias": stored["encoder.bias"]}
-    return _build(folder, config["d_in"], len(stored["encoder.bias"]), config["k"], tensors)
+    file, config = _read_config(folder, "cfg.json", ("d_in", "k"))
+    wanted = {"activation": "topk", "transcode": False, "skip_connection": False, "signed": False}
+    _refuse_other_settings(file, config, wanted)
+    config = {"num_latents": 0, "expansion_factor": 32} | config  # what sparsify takes where they are missing
+    if not whole_number(file, config, "num_latents", least=0):
+        config["num_latents"] = whole_number(file, config, "d_in") * whole_number(file, config, "expansion_factor")
+    path = file.with_name("sae.safetensors")
+    names = {"encoder.weight": "encoder.weight", "decoder.weight": "W_dec.T"}
+    names |= {"pre_bias": "b_dec", "latent_bias": "encoder.bias"}
+    return assemble(path, read_sizes(file, config, ("d_in", "num_latents", "k")), read_safetensors(path), names)
 
 
 def export_saelens(sae: TopKSAE, folder: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
@@ -164,63 +186,16 @@ def download_sdxl_unbox(repository: str, block: str, k: int, n_f: int) -> Path:
     return folder
 
 
-def _build(folder: Path, d_model: int, n_f: int, k: int, tensors: Mapping[str, Tensor]) -> TopKSAE:
-    sae = TopKSAE(d_model, n_f, k)
-    state = sae.state_dict() | {
-        name: tensor.to(sae.pre_bias.dtype) if tensor.is_floating_point() else tensor
-        for name, tensor in tensors.items()
-    }
-    shapes = {name: list(tensor.shape) for name, tensor in state.items()}
-    wanted = {name: list(tensor.shape) for name, tensor in sae.state_dict().items()}
-    different = [
-        f"{name} {shapes[name]} (wanted {wanted.get(name)})" for name in shapes if shapes[name] != wanted.get(name)
-    ]
-    if different:
-        raise ValueError(f"the weights in {folder} do not fit its configuration: {', '.join(different)}")
-    sae.load_state_dict(state)
-    return sae.requires_grad_(False)
+def _read_config(folder: str | Path, name: str, keys: tuple[str, ...]) -> tuple[Path, dict[str, Any]]:
+    """The configuration's file and what it says."""
+    file = file_in(folder, name, "give the folder that holds it")
+    return file, read_object(file, keys)
 
 
-def _read_config(folder: Path, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
-    if not (folder / name).is_file():
-        raise FileNotFoundError(f"no {name} in {folder}: give the folder that holds it")
-    try:
-        config = json.loads((folder / name).read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{folder / name} is no JSON ({error}): copy it again") from error
-    if missing := [key for key in keys if key not in config]:
-        raise ValueError(f"{folder / name} lacks {', '.join(missing)}: it belongs to another format")
-    return config
-
-
-def _refuse_other_settings(folder: Path, config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def _refuse_other_settings(file: Path, config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     for name, value in wanted.items():
         if config.get(name, value) != value:
-            raise ValueError(f"the SAE in {folder} has {name} {config[name]!r}; this library computes {value!r} only")
-
-
-def _read_safetensors(path: Path, names: tuple[str, ...]) -> dict[str, Tensor]:
-    tensors = _read(path, load_file, SafetensorError)
-    if missing := [name for name in names if name not in tensors]:
-        raise ValueError(f"{path} lacks {', '.join(missing)}: it belongs to another format")
-    return {name: tensors[name] for name in names}
-
-
-def _read_pickle(path: Path) -> Any:
-    load = functools.partial(torch.load, map_location="cpu", weights_only=True)
-    return _read(path, load, (pickle.UnpicklingError, RuntimeError, EOFError, ValueError))
-
-
-def _read(path: Path, load: Callable[[Path], Any], errors: type[Exception] | tuple[type[Exception], ...]) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path.name} in {path.parent}: not completely copied; copy it again")
-    try:
-        return load(path)
-    except errors as error:
-        raise ValueError(
-            f"{path} is truncated, of another format, or holds code where tensors should be "
-            f"({str(error).splitlines()[0]}); nothing of it was run: get it again from its source"
-        ) from error
+            raise ValueError(f"the SAE of {file} has {name} {config[name]!r:.80}; this library computes {value!r} only")
 
 
 def _write(

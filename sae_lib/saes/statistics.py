@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sae_lib.cache.artefact import write_whole
+from sae_lib.cache.reading import check_tensors, file_in, read_object, read_safetensors
+from sae_lib.saes.topk import CONFIG_FILE, read_sizes
 
 STATISTICS_FILE = "statistics.safetensors"
 
@@ -35,11 +37,17 @@ class FeatureStatistics(NamedTuple):
         write_whole(folder / STATISTICS_FILE, functools.partial(save_file, self._asdict()))
 
     @classmethod
-    def load(cls, folder: Path) -> "FeatureStatistics":
-        """Reads it. Raises FileNotFoundError if it is missing."""
-        if not (folder / STATISTICS_FILE).is_file():
-            raise FileNotFoundError(f"no {STATISTICS_FILE} in {folder}: train the SAE again with train_saes")
-        return cls(**load_file(folder / STATISTICS_FILE))
+    def load(cls, folder: str | Path) -> "FeatureStatistics":
+        """Reads it from an SAE's folder.
+
+        Raises FileNotFoundError if it or the SAE's `config.json` is missing, ValueError if it is damaged or does not
+        hold these five, finite, one number for each of the SAE's features.
+        """
+        way = "train the SAE again with train_saes"
+        path, config = file_in(folder, STATISTICS_FILE, way), file_in(folder, CONFIG_FILE, way)
+        _, n_f, _ = read_sizes(config, read_object(config, ("d_model", "n_f", "k")))
+        shapes = {name: () if name == "vectors" else (n_f,) for name in cls._fields}
+        return cls(**check_tensors(path, read_safetensors(path), shapes, counts=("vectors",)))
 
 
 class RunningStatistics:

@@ -9,11 +9,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sae_lib.cache.artefact import write_together
+from sae_lib.cache.reading import (
+    check_tensors,
+    file_in,
+    read_object,
+    read_safetensors,
+    refuse_other_type,
+    whole_number,
+)
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -164,32 +171,18 @@ class TopKSAE(nn.Module):
 
         block: where given, refuses an SAE that was trained on another block.
 
-        Raises FileNotFoundError for a missing file, and ValueError for a truncated or foreign one, for tensors of
-        another shape than `config.json` says, and for an SAE of another block.
+        Raises FileNotFoundError for a missing file, and ValueError, which names the file and the tensor, for a
+        truncated or foreign one, for tensors that are not those that `config.json` says (see `assemble`), and for an
+        SAE of another block.
         """
-        folder = Path(folder)
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(
-                    f"no {name} in {folder}: not an SAE's folder, or not completely copied; train or copy it again"
-                )
-        try:
-            config = json.loads((folder / CONFIG_FILE).read_text())
-            d_model, n_f, k, training = (config[key] for key in ("d_model", "n_f", "k", "training"))
-            tensors = load_file(folder / WEIGHTS_FILE)
-        except (SafetensorError, json.JSONDecodeError, KeyError) as error:
-            raise ValueError(
-                f"the SAE in {folder} is truncated or of another format ({error!r}); train or copy it again"
-            ) from error
+        way = "not an SAE's folder, or not completely copied; train or copy it again"
+        file, path = file_in(folder, CONFIG_FILE, way), file_in(folder, WEIGHTS_FILE, way)
+        config = read_object(file, ("d_model", "n_f", "k", "training"))
+        training = config["training"]
+        refuse_other_type(training, dict, f"training in {file}")
         if block is not None and training.get("block") != block:
             raise ValueError(f"the SAE in {folder} is for block {training.get('block')!r}, wanted {block!r}")
-        sae = cls(d_model, n_f, k)
-        shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-        wanted = {name: list(tensor.shape) for name, tensor in sae.state_dict().items()}
-        if shapes != wanted:
-            raise ValueError(f"the weights in {folder} have shapes {shapes}; its {CONFIG_FILE} says {wanted}")
-        sae.load_state_dict(tensors)
-        return sae.to(device, dtype).requires_grad_(False)
+        return assemble(path, read_sizes(file, config), read_safetensors(path)).to(device, dtype)
 
 
 def write_sae(
@@ -205,3 +198,58 @@ def write_sae(
         (unfinished / config_name).write_text(json.dumps(config, indent=2) + "\n")
 
     write_together(folder, config_name, write)
+
+
+def read_sizes(
+    path: Path, config: Mapping[str, Any], names: tuple[str, str, str] = ("d_model", "n_f", "k")
+) -> tuple[int, int, int]:
+    """d_model, n_f and k as a configuration says them under its own `names`.
+
+    Raises ValueError for what is no whole number of at least 1, and for a k above n_f.
+    """
+    d_model, n_f, k = (whole_number(path, config, name) for name in names)
+    if k > n_f:
+        raise ValueError(f"{path} says {names[2]} is {k}; wanted at most {names[1]} = {n_f}")
+    return d_model, n_f, k
+
+
+def assemble(path: Path, sizes: tuple[int, int, int], stored: Any, names: Mapping[str, str] | None = None) -> TopKSAE:
+    """An SAE of exactly the tensors that a file holds, in float32, wanting no gradient; nothing is left as it began.
+
+    sizes: d_model, n_f and k. names: our names of the tensors -> those in the file, which end in ".T" where it holds
+    the transposed matrix; by default our own. A format that has no `stats_last_nonzero` leaves it at zeros.
+
+    Raises ValueError, which names the file and the tensor, for tensors that are missing, unknown, of another shape or
+    type, or that hold NaN or infinite numbers. In a square SAE (d_model = n_f) a transposed matrix has the right shape:
+    a decoder is refused if its rows are of unit length and its columns, the features, are not. What cannot be seen: a
+    transposed square encoder, and another k than that of the training.
+    """
+    d_model, n_f, _ = sizes
+    wanted = {"encoder.weight": (n_f, d_model), "decoder.weight": (d_model, n_f), "pre_bias": (d_model,)}
+    wanted |= {"latent_bias": (n_f,), "stats_last_nonzero": (n_f,)}
+    names = names or {name: name for name in wanted}
+    shapes = {
+        theirs.removesuffix(".T"): wanted[ours][:: -1 if theirs.endswith(".T") else 1] for ours, theirs in names.items()
+    }
+    stored = check_tensors(path, stored, shapes, counts=("stats_last_nonzero",))
+    state = {"stats_last_nonzero": torch.zeros(n_f, dtype=torch.int64)}
+    for ours, theirs in names.items():
+        state[ours] = stored[theirs.removesuffix(".T")].T if theirs.endswith(".T") else stored[theirs]
+    sae = TopKSAE(*sizes)
+    sae.load_state_dict(state)
+    if d_model == n_f and _is_unit(sae.decoder.weight.T) and not _is_unit(sae.decoder.weight):
+        raise ValueError(f"the decoder in {path} is transposed: its rows are of unit length, wanted its columns")
+    return sae.requires_grad_(False)
+
+
+def column_lengths(path: Path, sae: TopKSAE) -> Float[Tensor, " n_f"]:
+    """The lengths of the decoder's columns, to divide by. Raises ValueError, which names the file, if one is 0."""
+    lengths = sae.decoder.weight.norm(dim=0)
+    if zeros := int((lengths == 0).sum()):
+        raise ValueError(f"{zeros} features in {path} have a decoder vector of length 0, which cannot be scaled")
+    return lengths
+
+
+def _is_unit(columns: Tensor) -> bool:
+    """Whether all columns are of unit length, as 16 bit keep it."""
+    return bool(((columns.norm(dim=0) - 1).abs() < 0.01).all())

@@ -80,7 +80,7 @@ def test_a_pickle_that_holds_code_is_refused_and_not_run(sae, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     save_sdxl_unbox(sae, tmp_path)
     torch.save({"state_dict": Malicious()}, tmp_path / "state_dict.pth")
-    with pytest.raises(ValueError, match="holds code where tensors should be .*nothing of it was run"):
+    with pytest.raises(ValueError, match="of another format, or holds code, which was not run"):
         load_sdxl_unbox(tmp_path)
     assert not (tmp_path / "owned").exists()
 
@@ -104,7 +104,7 @@ def test_shapes_that_differ_from_the_configuration_are_refused(sae, tmp_path):
 def test_statistics_of_another_size_are_refused(sae, tmp_path):
     save_sdxl_unbox(sae, tmp_path)
     torch.save(torch.rand(5), tmp_path / "std.pt")
-    with pytest.raises(ValueError, match=r"std.pt holds \[5\], wanted one number for each of 32 features"):
+    with pytest.raises(ValueError, match=r"std.pt do not fit its configuration: std \[5\] \(wanted \[32\]\)"):
         load_sdxl_unbox(tmp_path)
 
 
@@ -138,7 +138,7 @@ def test_another_kind_of_sae_is_refused(sae, tmp_path, export, load, change, mes
 def test_weights_of_another_format_are_refused(sae, tmp_path):
     export_saelens(sae, tmp_path)
     save_file({"W_enc": torch.zeros(8, 32)}, tmp_path / "sae_weights.safetensors")
-    with pytest.raises(ValueError, match="lacks W_dec, b_enc, b_dec: it belongs to another format"):
+    with pytest.raises(ValueError, match="lacks W_dec, b_dec, b_enc: it belongs to another format"):
         load_saelens(tmp_path)
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from sae_lib.saes.statistics import FeatureStatistics, RunningStatistics
+from sae_lib.saes.topk import TopKSAE
 
 
 def test_statistics_are_those_of_the_non_zero_activations():
@@ -23,6 +24,7 @@ def test_of_nothing_all_are_zero():
 def test_saved_and_loaded_they_are_the_same(tmp_path):
     running = RunningStatistics(3)
     running.add(torch.rand(5, 2), torch.randint(3, (5, 2)))
+    TopKSAE(2, 3, 2).save(tmp_path)
     running.result().save(tmp_path)
     for saved, loaded in zip(running.result(), FeatureStatistics.load(tmp_path), strict=True):
         assert torch.equal(saved, loaded)
