@@ -39,7 +39,7 @@ def read_object(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON ({_first_line(error)}): copy or make it again") from error
+        raise ValueError(f"{path} is no JSON ({_reason(error)}): copy or make it again") from error
     refuse_other_type(content, dict, f"the content of {path}")
     if missing := [key for key in keys if key not in content]:
         raise ValueError(f"{path} lacks {', '.join(missing)}: it belongs to another format")
@@ -121,8 +121,9 @@ def _read(path: Path, load: Callable[[Path], Any], otherwise: str) -> Any:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # a damaged file may break its reader anywhere
-        raise ValueError(f"{path} is {otherwise} ({_first_line(error)}): copy or make it again") from error
+        raise ValueError(f"{path} is {otherwise} ({_reason(error)}): copy or make it again") from error
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _reason(error: Exception) -> str:
+    """The first sentence of another library's error, without its advice, which can be to run what a file holds."""
+    return str(error).partition("\n")[0].partition(". ")[0][:120] or type(error).__name__

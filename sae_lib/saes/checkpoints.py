@@ -150,6 +150,7 @@ def _find(
     if len(fitting) != 1:
         names = ", ".join(str(path.parent.relative_to(folder)) for path in fitting or there[block])
         size = f"k = {which}" if isinstance(which, int) else f"the size of a {which} SAE"
+        size += "".join(f" and {key} = {value}" for key, value in (("n_f", n_f), ("seed", seed)) if value is not None)
         way = "choose by n_f or seed, or move the others away" if fitting else "ask for one of these by its k and n_f"
         raise ValueError(
             f"{len(fitting)} SAEs of block {block!r} with {size} in {folder.name}, wanted 1; it has {names}: {way}"

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 
@@ -65,10 +67,74 @@ def test_a_k_that_is_not_there_is_refused_with_those_that_are(tmp_path):
         load_saes(5, source=write_saes(tmp_path), blocks="paper")
 
 
-def test_two_saes_of_one_block_and_k_are_refused(tmp_path):
+def test_of_two_seeds_one_is_chosen_and_neither_is_taken_for_the_other(tmp_path):
     write_saes(write_saes(tmp_path), seed=1)
-    with pytest.raises(ValueError, match="2 SAEs of block 'down.2.1' with k = 3"):
+    with pytest.raises(ValueError, match=r"2 SAEs of block 'down.2.1' with k = 3 .*_seed0, .*_seed1: choose by n_f"):
         load_saes(3, source=tmp_path, blocks="paper")
+    for seed in (0, 1):
+        loaded = load_saes(3, source=tmp_path, blocks="paper", seed=seed)["mid.0"]
+        stored = TopKSAE.load(tmp_path / f"mid.0_k3_hidden12_seed{seed}")
+        assert torch.equal(loaded.encoder.weight, stored.encoder.weight)
+    with pytest.raises(ValueError, match=r"0 SAEs .* k = 3 and seed = 2 .* it has .*_seed0, .*_seed1: ask for one"):
+        load_saes(3, source=tmp_path, seed=2)
+
+
+def test_the_published_saes_have_no_seed():
+    with pytest.raises(ValueError, match="seed is 0, but the published SAEs say no seed"):
+        load_saes(10, "sdxl", seed=0)
+
+
+def test_of_a_folder_without_named_blocks_all_its_own_come_the_scales_first(tmp_path):
+    assert tuple(load_saes(3, source=write_saes(tmp_path, blocks=["mid.0"]))) == ("mid.0",)
+    write_saes(tmp_path, blocks=["down.1.1", "up.0.1", "down.2.1"])
+    assert tuple(load_saes(3, "sdxl", tmp_path)) == ("down.2.1", "mid.0", "up.0.1", "down.1.1")
+
+
+@pytest.mark.parametrize(
+    "leftover", ["mid.0_k3_hidden12_seed0.partial-4242", ".mid.0_k3_hidden12_seed0.4242.unfinished"]
+)
+def test_what_a_stopped_program_left_is_no_sae(leftover, tmp_path):
+    write_saes(tmp_path, blocks=["mid.0"])
+    shutil.copytree(tmp_path / "mid.0_k3_hidden12_seed0", tmp_path / leftover)
+    assert list(load_saes(3, source=tmp_path)) == ["mid.0"]
+    shutil.rmtree(tmp_path / "mid.0_k3_hidden12_seed0")
+    with pytest.raises(FileNotFoundError, match="it has none of any block"):
+        load_saes(3, source=tmp_path)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    write_saes(tmp_path / "saes", blocks=["mid.0"])
+    assert list(load_saes(3, source="~/saes")) == ["mid.0"]
+    assert TopKSAE.load("~/saes/mid.0_k3_hidden12_seed0").k == 3
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
+    folder = write_saes(tmp_path, blocks=["mid.0"]) / "mid.0_k3_hidden12_seed0"
+    with pytest.raises(FileNotFoundError, match="no config.json in .*model.safetensors, which is a file"):
+        TopKSAE.load(folder / "model.safetensors")
+    with pytest.raises(FileNotFoundError, match="no folder of SAEs 'config.json': give a folder"):
+        load_saes(3, source=folder / "config.json")
+    with pytest.raises(FileNotFoundError, match="give the folder around the SAEs' own folders"):
+        load_saes(3, source=folder)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"d_model": 6, "n_f": "12", "k": 3}', '{"d_model": 6, "k": 3}'])
+def test_a_damaged_configuration_is_named(content, tmp_path):
+    write_saes(tmp_path)
+    (tmp_path / "mid.0_k3_hidden12_seed0" / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="mid.0_k3_hidden12_seed0.config.json"):
+        load_saes(3, source=tmp_path)
+    assert load_saes(3, source=tmp_path, blocks="up.0.1")["up.0.1"].k == 3
+
+
+def test_a_decoder_vector_of_length_0_is_refused(tmp_path):
+    sae = TopKSAE(6, 12, 3).requires_grad_(False)
+    sae.decoder.weight[:, 4] = 0
+    sae.save(tmp_path / "mid.0_k3_hidden12_seed0", {"block": "mid.0"})
+    with pytest.raises(ValueError, match="1 features in .*mid.0_k3_hidden12_seed0 have a decoder vector of length 0"):
+        load_saes(3, source=tmp_path)
 
 
 def test_a_missing_block_is_refused(tmp_path):

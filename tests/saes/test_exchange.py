@@ -142,6 +142,53 @@ def test_weights_of_another_format_are_refused(sae, tmp_path):
         load_saelens(tmp_path)
 
 
+def test_an_authors_checkpoint_without_a_tensor_is_not_filled_from_an_untrained_sae(sae, tmp_path):
+    save_sdxl_unbox(sae, tmp_path)
+    stored = sae.state_dict()
+    del stored["latent_bias"]
+    torch.save({"state_dict": stored}, tmp_path / "state_dict.pth")
+    with pytest.raises(ValueError, match="state_dict.pth lacks latent_bias: it belongs to another format or is"):
+        load_sdxl_unbox(tmp_path)
+
+
+@pytest.mark.parametrize("lengths", [1.0, 2.0, "different"])
+def test_saelens_rescaling_by_the_decoders_norm_is_loaded_as_rows_of_unit_length(lengths, sae, tmp_path):
+    """encode: TopK of the pre-activations times the lengths; decode: activations over the lengths times W_dec."""
+    lengths = torch.linspace(0.1, 3, 32) if lengths == "different" else torch.full((32,), lengths)
+    sae.decoder.weight *= lengths
+    write_saelens_default(sae, tmp_path)
+    loaded, x = load_saelens(tmp_path)[0], torch.randn(50, 8)
+    values, indices = (sae.pre_activations(x) * lengths).topk(4)
+    activations = sae.to_dense(values.relu(), indices)
+    torch.testing.assert_close(loaded.encode(x), activations)
+    torch.testing.assert_close(loaded(x), sae.decode(activations / lengths))
+    torch.testing.assert_close(loaded.decoder.weight.norm(dim=0), torch.ones(32))
+
+
+def write_saelens_default(sae, folder):
+    export_saelens(sae, folder)
+    config = json.loads((folder / "cfg.json").read_text())
+    (folder / "cfg.json").write_text(json.dumps(config | {"rescale_acts_by_decoder_norm": True}))
+
+
+def test_saelens_decoder_rows_of_length_0_are_refused_where_saelens_divides_by_them(sae, tmp_path):
+    sae.decoder.weight[:, :2] = 0
+    write_saelens_default(sae, tmp_path)
+    with pytest.raises(ValueError, match="2 features in .*sae_weights.safetensors have a decoder vector of length 0"):
+        load_saelens(tmp_path)
+
+
+def test_a_transposed_decoder_of_a_square_sae_is_refused_by_the_lengths_of_its_rows(tmp_path):
+    torch.manual_seed(0)
+    sae = TopKSAE(16, 16, 4).requires_grad_(False)
+    export_sparsify(sae, tmp_path / "right")
+    assert_same(sae, load_sparsify(tmp_path / "right"))
+    sae.decoder.weight.copy_(sae.decoder.weight.T.clone())
+    export_sparsify(sae, tmp_path / "transposed")
+    with pytest.raises(ValueError, match="the decoder in .*sae.safetensors is transposed: its rows are of unit length"):
+        load_sparsify(tmp_path / "transposed")
+
+
 @pytest.mark.parametrize("load", [load_sdxl_unbox, load_saelens, load_sparsify])
 def test_a_folder_without_a_configuration_is_refused(tmp_path, load):
     with pytest.raises(FileNotFoundError, match="give the folder that holds it"):
