@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from sae_lib.activations.shards import ShardStream
+from sae_lib.activations.shards import DTYPES, ShardStream
 from sae_lib.editing.cases import PIE_BENCH, count_by_category, read_cases
 from sae_lib.saes.topk import CONFIG_FILE
 from sae_lib.training.recipe import TrainingRun
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument(
             "folder", type=Path, help="where the store or the SAEs go; what is there is not made again"
         )
-    commands.choices["harvest"].add_argument("--dtype", default="float16", help="of the stored vectors")
+    commands.choices["harvest"].add_argument("--dtype", choices=DTYPES, default="float16", help="of the stored vectors")
     commands.choices["train"].add_argument("--store", type=Path, help="train from a store that `harvest` wrote")
     command = commands.add_parser(
         "riebench", help="count RIEBench's edits by category, and name the defects of its file"
@@ -56,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             _train(run, options.folder, options.store)
     except (ValueError, OSError, MemoryError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        several = f"process {os.environ.get('RANK')} of {os.environ['WORLD_SIZE']}: " if _are_several() else ""
+        print(f"{several}{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
 
@@ -75,19 +76,26 @@ def _count(path: str) -> None:
 
 
 def _train(run: TrainingRun, folder: Path, store: Path | None) -> None:
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    several = _are_several()
     if several:
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    try:
-        start = time.monotonic()
-        saes = run.train(folder, stream=ShardStream(store, run.all_passes, run.seed) if store else None)
-        if not several or dist.get_rank() == 0:
-            _summarise(folder, saes, time.monotonic() - start)
-    finally:
-        if several:
-            dist.destroy_process_group()
+            if (number := int(os.environ["LOCAL_RANK"])) >= torch.cuda.device_count():
+                raise ValueError(
+                    f"there is no GPU {number}: this machine has {torch.cuda.device_count()}, start as many processes"
+                )
+            torch.cuda.set_device(number)
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    start = time.monotonic()
+    saes = run.train(folder, stream=ShardStream(store, run.all_passes, run.seed) if store else None)
+    if not several or dist.get_rank() == 0:
+        _summarise(folder, saes, time.monotonic() - start)
+    if several:
+        dist.destroy_process_group()  # after an error the others may wait for this process: it only ends
+
+
+def _are_several() -> bool:
+    """Whether torchrun started this process beside others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def _summarise(folder: Path, saes, seconds: float) -> None:

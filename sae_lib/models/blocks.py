@@ -61,8 +61,8 @@ def select_blocks(blocks: str | Iterable[str], scale: str) -> tuple[str, ...]:
     - codes with commas, or a sequence of codes;
     - "": the same as "chosen" at pocket and smoke scale, as "paper" at sdxl scale.
 
-    Raises ValueError for unknown or repeated codes, for another word, and for "chosen" at sdxl scale, where
-    no blocks were chosen.
+    Raises ValueError for no code, for unknown or repeated codes, for another word, and for "chosen" at sdxl scale,
+    where no blocks were chosen.
     """
     if not isinstance(blocks, str):
         codes = tuple(blocks)
@@ -79,6 +79,8 @@ def select_blocks(blocks: str | Iterable[str], scale: str) -> tuple[str, ...]:
         codes = tuple(load_choice()["chosen"])
     else:
         codes = tuple(code.strip() for code in blocks.split(","))
+    if not codes:
+        raise ValueError('blocks is empty; choose "chosen", "paper", or one or more codes')
     for code in codes:
         if code not in ATTENTION_BLOCKS:
             raise ValueError(

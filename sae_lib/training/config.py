@@ -1,16 +1,54 @@
 """What one SAE's training is: its size, its steps, its losses (paper: App. K and the authors' code)."""
 
-from dataclasses import dataclass
-from typing import Any
+import inspect
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 from sae_lib.models.blocks import BLOCKS
+
+_MOST = 2**53
+"""No number of a configuration is above this; up to it JSON, Python and torch agree on whole numbers."""
+_IN_WORDS = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "int | None": "a whole number or null",
+    "str | tuple[str, ...]": "text or a list of texts",
+    "tuple[str, ...]": "a list of texts",
+    "tuple[int, ...]": "a list of whole numbers",
+    "tuple[int | float, ...]": "a list of numbers",
+}
+
+
+def refuse_wrong_types(config: type, values: Mapping[str, Any]) -> None:
+    """Raises ValueError that names the first field of a dataclass whose value is not of its type, or no finite number
+    up to 2^53. True and False are no numbers."""
+    for field in fields(config):
+        value = values.get(field.name, field.default)
+        if not _fits(value, field.type):
+            words = _IN_WORDS[inspect.formatannotation(field.type)]
+            limit = ", finite and at most 2^53" if "number" in words else ""
+            raise ValueError(f"{field.name} is {reprlib.repr(value)}; wanted {words}{limit}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if isinstance(hint, UnionType):
+        return any(_fits(value, one) for one in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(entry, get_args(hint)[0]) for entry in value)
+    if hint in (int, float):
+        return isinstance(value, int | hint) and not isinstance(value, bool) and abs(value) <= _MOST
+    return isinstance(value, hint)
 
 
 @dataclass(frozen=True)
 class SAEConfig:
     """What determines a trained SAE, apart from the stream it is trained on.
 
-    Raises ValueError for an unknown block and for values that contradict each other.
+    Raises ValueError for values of another type, for an unknown block and for values that contradict each other.
     """
 
     block: str
@@ -41,6 +79,7 @@ class SAEConfig:
     """Control: "encoder" or "decoder", whose weights stay as random as they began (arXiv:2602.14111)."""
 
     def __post_init__(self):
+        refuse_wrong_types(SAEConfig, vars(self))
         if self.block not in BLOCKS:
             raise ValueError(f"unknown block {self.block!r}; valid blocks: {', '.join(BLOCKS)}")
         if self.frozen not in ("", "encoder", "decoder"):

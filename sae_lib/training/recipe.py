@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import math
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,17 +15,19 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 
 from sae_lib.activations.denoising import CallSettings
+from sae_lib.activations.processes import alone
 from sae_lib.activations.shards import DTYPES, write_shards
 from sae_lib.activations.stream import BUFFER, TrainingStream, positions_per_step
 from sae_lib.models.blocks import BLOCKS, grid_of, select_blocks, width_of
 from sae_lib.models.noise import NOISE_RULES
 from sae_lib.models.pipelines import HUB_IDS, LICENCES, POCKET_NAMES, load_pipeline
 from sae_lib.models.prompts import LAION, load_prompts
+from sae_lib.models.rehearsal import width_divisor
 from sae_lib.models.scales import get_scale
 from sae_lib.saes.sizes import KINDS, sae_size
 from sae_lib.saes.statistics import STATISTICS_FILE
 from sae_lib.saes.topk import TopKSAE
-from sae_lib.training.config import SAEConfig
+from sae_lib.training.config import SAEConfig, refuse_wrong_types
 from sae_lib.training.loop import train_saes
 
 
@@ -32,7 +35,8 @@ from sae_lib.training.loop import train_saes
 class TrainingRun:
     """Which SAEs are trained, and on which vectors of which model.
 
-    Raises ValueError for values that no run can have; `read` also for unknown fields and damaged files.
+    Raises ValueError for values of another type, for values that no run can have, and for a value that this run would
+    not use; `read` also for unknown or repeated fields and damaged files.
     """
 
     scale: str = "pocket"
@@ -50,7 +54,7 @@ class TrainingRun:
     steps: int = 1
     """Denoising steps per prompt."""
     guidance_scale: float = 0.0
-    """Guidance scale; above 1 the conditional half is used."""
+    """Guidance scale; above 1 the conditional half is used, 0 and 1 are without guidance."""
     noise: str = "prompt"
     """Which generator a prompt's noise comes from: "prompt" or "batch of 50"."""
     seed: int = 0
@@ -60,11 +64,11 @@ class TrainingRun:
     blocks: str | tuple[str, ...] = ""
     """Blocks whose updates are harvested: "chosen", "paper" or codes (`select_blocks`), of any grid and width."""
     kinds: tuple[str, ...] = KINDS
-    """Kinds of SAE per block; `sae_size` fits them to the block's width. Not used where `ks` are given."""
+    """Kinds of SAE per block; `sae_size` fits them to the block's width. Refused beside `ks`."""
     ks: tuple[int, ...] = ()
     """Activations kept per vector, in place of `kinds`."""
     expansion_factors: tuple[int | float, ...] = (4,)
-    """n_f / d_model, used where `ks` are given."""
+    """n_f / d_model; refused without `ks`."""
     sae_seeds: tuple[int, ...] = ()
     """Seeds of the SAEs' first weights; by default `seed`."""
     vectors: int | None = None
@@ -76,13 +80,37 @@ class TrainingRun:
 
     def __post_init__(self):
         get_scale(self.scale)
+        object.__setattr__(self, "blocks", select_blocks(self.blocks, self.scale))
+        refuse_wrong_types(TrainingRun, vars(self))
         for name, valid in (("model", tuple(HUB_IDS)), ("noise", NOISE_RULES), ("dtype", ("", *DTYPES))):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(map(repr, valid))}")
-        object.__setattr__(self, "blocks", select_blocks(self.blocks, self.scale))
         for name in ("prompts", "steps", "batch_size", "vectors", "passes", "buffer"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; wanted at least 1")
+        for name, wrong, wanted in (
+            ("guidance_scale", self.guidance_scale < 1 and self.guidance_scale != 0, "0 for no guidance, or 1 or more"),
+            ("seed", self.seed < 0, "at least 0"),
+            ("sae_seeds", min(self.sae_seeds, default=0) < 0, "each at least 0"),
+            ("ks", min(self.ks, default=1) < 1, "each at least 1"),
+            ("expansion_factors", min(self.expansion_factors, default=0) <= 0, "one or more, each above 0"),
+            ("kinds", not set(self.kinds) <= set(KINDS) or not self.kinds, f"one or more of {', '.join(KINDS)}"),
+        ):
+            if wrong:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; wanted {wanted}")
+        if self.rehearsal:
+            width_divisor(self.source)
+        self._refuse_unused()
+
+    def _refuse_unused(self) -> None:
+        """A value that changes nothing would stand in the SAEs' records as if it had."""
+        shipped = f"the {self.scale} scale has its own" if self.scale != "sdxl" else ""
+        unused = {"source": shipped, "prompt_source": shipped}
+        unused |= {"kinds": "ks are given"} if self.ks else {"expansion_factors": "no ks are given"}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if unused.get(field.name) and value != field.default:
+                raise ValueError(f"{field.name} is {value!r} and is not used, since {unused[field.name]}: leave it out")
 
     @classmethod
     def read(cls, path: Path) -> "TrainingRun":
@@ -90,14 +118,16 @@ class TrainingRun:
         if not path.is_file():
             raise FileNotFoundError(f"no configuration {path}: write a JSON file, {{}} for the pocket scale's run")
         try:
-            given = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            given = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_refuse_repeated)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is no JSON ({error})") from error
         known = [field.name for field in fields(cls)]
-        if not isinstance(given, dict) or set(given) - set(known):
-            unknown = ", ".join(sorted(set(given) - set(known))) if isinstance(given, dict) else type(given).__name__
-            raise ValueError(f"{path}: unknown field {unknown}; valid: {', '.join(known)}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+        if unknown := sorted(set(given) - set(known)) if isinstance(given, dict) else [reprlib.repr(given)]:
+            names = ", ".join(name if name.isidentifier() else reprlib.repr(name) for name in unknown)
+            raise ValueError(f"{path}: unknown field {names}; valid: {', '.join(known)}")
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        refuse_wrong_types(cls, values)
+        return cls(**{name: float(value) if name == "guidance_scale" else value for name, value in values.items()})
 
     @property
     def rehearsal(self) -> bool:
@@ -193,10 +223,12 @@ class TrainingRun:
         }
 
     def harvest(self, folder: Path, dtype: str = "float16") -> str:
-        """Writes the vectors into a store; gives one line for the user."""
-        pipe = self.load_pipeline()
-        stream = self.stream(pipe)
-        write_shards(stream, folder, dtype)
+        """Writes the vectors into a store; gives one line for the user. Raises what `configs` and `write_shards` do."""
+        with alone(folder):
+            pipe = self.load_pipeline()
+            self.configs(pipe)  # what no SAE can be trained on is not stored
+            stream = self.stream(pipe)
+            write_shards(stream, folder, dtype)
         what = f"{stream.portions} shards of {len(self.blocks)} blocks, {len(stream.prompts):,} prompts"
         return f"{what}, {dtype}, in {folder}"
 
@@ -204,9 +236,18 @@ class TrainingRun:
         self, folder: Path, pipe: StableDiffusionXLPipeline | None = None, stream: Sequence | None = None
     ) -> dict[SAEConfig, TopKSAE]:
         """Trains the SAEs into `folder`, on the model's own vectors or on another stream, such as a store's."""
-        pipe = pipe or self.load_pipeline()
-        about = {block: self.describe(pipe, block) for block in self.blocks}
-        return train_saes(stream or self.stream(pipe), self.configs(pipe), folder, pipe.device, about=about)
+        with alone(folder):
+            pipe = pipe or self.load_pipeline()
+            about = {block: self.describe(pipe, block) for block in self.blocks}
+            return train_saes(stream or self.stream(pipe), self.configs(pipe), folder, pipe.device, about=about)
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, of whose repeated fields Python would silently take the last."""
+    names = [name for name, _ in pairs]
+    if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise ValueError(f"{reprlib.repr(repeated[0])} stands in it twice")
+    return dict(pairs)
 
 
 load_prompts_once = functools.cache(load_prompts)  # 1.5 million of them are streamed once
