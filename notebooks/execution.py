@@ -27,7 +27,7 @@ from papermill.engines import Engine, papermill_engines
 from notebooks import warm
 from notebooks.account import Account
 from sae_lib.cache.artefact import ROOT, cache_root, write_if_changed
-from sae_lib.companion.run import refuse_unknown
+from sae_lib.companion.run import KEEPS_FIGURES, refuse_unknown
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -197,7 +197,7 @@ class _Client(PapermillNotebookClient):
 
     def start_new_kernel(self, **settings):
         with self.starting:
-            super().start_new_kernel(**settings)
+            super().start_new_kernel(env=os.environ | {KEEPS_FIGURES: "1"}, **settings)
 
     def start_new_kernel_client(self, **settings):
         try:

@@ -6,7 +6,6 @@ kernels usually do. So do kernels with another environment, and all kernels wher
 them), where there is a GPU, or where the server has died.
 """
 
-import ctypes
 import gc
 import importlib.util
 import json
@@ -23,14 +22,13 @@ from typing import Self
 
 from jupyter_client.provisioning import LocalProvisioner
 
+from notebooks.kernel import LAUNCHER, die_with
 from sae_lib.cache.artefact import ROOT  # importing sae_lib silences transformers, which misses torchvision
 
-LAUNCHER = "ipykernel_launcher"
-MAY_DIFFER = {"SAE_LIB_CACHE", "JUPYTER_PATH", "JPY_PARENT_PID", "PYTEST_CURRENT_TEST", "WARM_SERVER"}
+MAY_DIFFER = {"SAE_LIB_CACHE", "SAE_LIB_KEEPS_FIGURES", "JUPYTER_PATH", "JPY_PARENT_PID"}
+MAY_DIFFER |= {"PYTEST_CURRENT_TEST", "WARM_SERVER"}
 """Variables that no library reads when it is imported; a kernel's environment may differ from the server's in these."""
 SECONDS_TO_IMPORT = 300
-DIES_WITH_PARENT = 1
-"""Linux's PR_SET_PDEATHSIG."""
 GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """Where one of these is, CUDA may be unusable after a fork, so kernels import everything themselves."""
 
@@ -47,7 +45,8 @@ class Provisioner(LocalProvisioner):
         process = self._fork(cmd, str(settings.get("cwd") or Path.cwd()), settings["env"]) if self.several else None
         Provisioner.several = True
         if process is None:
-            return await super().launch_kernel(cmd, **settings)
+            dies = ["notebooks.kernel" if word == LAUNCHER else word for word in cmd]
+            return await super().launch_kernel(dies if sys.platform == "linux" else cmd, **settings)
         self.process, self.pid, self.pgid = process, process.pid, process.pid
         self.cwd = settings.get("cwd", Path.cwd())
         return self.connection_info
@@ -185,9 +184,7 @@ def _without_free(env: Mapping[str, str]) -> dict[str, str]:
 
 def become_kernel(server: int, added: dict[str, str], command: list[str], cwd: str, env: dict[str, str]) -> None:
     """Be what `command` would be: after a fork of the server, until the kernel ends."""
-    ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
-    if os.getppid() != server:
-        os._exit(1)
+    die_with(server)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     with open(os.devnull) as nothing:

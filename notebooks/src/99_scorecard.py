@@ -40,7 +40,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from sae_lib import ROOT, save_figure, start_run
-from sae_lib.companion import decide, figure_folder, margin
+from sae_lib.companion import decide, margin
 
 run = start_run("99_scorecard", globals())
 ARTEFACTS = json.loads((ROOT / "figures" / "index.json").read_text())
@@ -149,7 +149,7 @@ COLUMNS = ["id", "claim", "word", "value", "interval", "published", "at_least", 
 tests = []
 if run.compared_with is not None:
     pattern = "[0-9][0-9]_*/sdxl/*.json" if scale == "sdxl" else "[0-9][0-9]_*/*.json"
-    root = figure_folder(run).parents[scale == "sdxl"]
+    root = ROOT / "figures"
     for path in sorted(root.glob(pattern)):
         record = json.loads(path.read_text())
         where = path.relative_to(root).parts[0]

@@ -48,10 +48,11 @@ class SavedFigure(NamedTuple):
 
 
 def figure_folder(run: Run) -> Path:
-    """The folder of a run's figures: in git (`figures/`) only if they allow a conclusion, else in the cache."""
+    """The folder of a run's figures: in git (`figures/`) only if they allow a conclusion and `notebooks/run.py` makes
+    them, else in the cache."""
     if run.compared_with is None:
         return cache_root() / ("rehearsal" if run.rehearsal else "smoke") / "figures" / run.notebook
-    folder = ROOT / "figures" / run.notebook
+    folder = (ROOT if run.keeps_figures else cache_root()) / "figures" / run.notebook
     return folder / run.scale if run.compared_with == "published" else folder
 
 

@@ -1,6 +1,7 @@
 """One run of one notebook: its parameters, checked, and what its numbers may be compared with."""
 
 import ast
+import os
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 EVERY_NOTEBOOK = {"scale": str, "source": str, "seed": int}
 """Parameters that each notebook declares; `source` "" means the scale's own models."""
 
+KEEPS_FIGURES = "SAE_LIB_KEEPS_FIGURES"
+"""The environment variable by which `notebooks/run.py` tells its kernels that `figures/` is theirs to write."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -25,6 +29,8 @@ class Run:
     """Stem of the notebook's file, as in "04_transfer"."""
     parameters: Mapping[str, Any]
     """Every declared parameter with the value it has in this run."""
+    keeps_figures: bool = True
+    """Whether its figures may go into `figures/`. Those of a notebook that a person runs stay in the cache."""
 
     @property
     def scale(self) -> str:
@@ -79,12 +85,17 @@ def start_run(notebook: str, namespace: Mapping[str, Any]) -> Run:
         if not fits(namespace[name], kind):
             wanted = getattr(kind, "__name__", kind)
             raise TypeError(f"{notebook}: parameter {name} = {namespace[name]!r} is no {wanted}")
-    run = Run(notebook, types.MappingProxyType({name: namespace[name] for name in declared}))
+    parameters = types.MappingProxyType({name: namespace[name] for name in declared})
+    run = Run(notebook, parameters, keeps_figures=KEEPS_FIGURES in os.environ)
     get_scale(run.scale)
     set_up_torch(run.scale)
     seed_everything(run.parameters["seed"])
     silence_progress_bars()
     use_house_style()
+    if run.compared_with and not run.keeps_figures:
+        from sae_lib.companion.figures import figure_folder
+
+        print(f"Figures go to {figure_folder(run)}; `make reproduce` and `make notebooks` write those in figures/.")
     return run
 
 

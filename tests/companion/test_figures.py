@@ -1,6 +1,7 @@
 """save_figure: unchanged results leave unchanged files; no conclusions leave the cache."""
 
 import json
+from dataclasses import replace
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -42,6 +43,9 @@ def draw(values=(1, 2, 3)):
         (run_at("sdxl"), "figures/04_transfer/sdxl"),
         (run_at("smoke"), "cache/smoke/figures/04_transfer"),
         (run_at("sdxl", "random"), "cache/rehearsal/figures/04_transfer"),
+        (replace(run_at("pocket"), keeps_figures=False), "cache/figures/04_transfer"),
+        (replace(run_at("sdxl"), keeps_figures=False), "cache/figures/04_transfer/sdxl"),
+        (replace(run_at("smoke"), keeps_figures=False), "cache/smoke/figures/04_transfer"),
     ],
 )
 def test_each_kind_of_run_has_its_folder(tmp_path, run, folder):

@@ -1,6 +1,7 @@
 """notebooks/run.py, on a notebook small enough to run many times."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from notebooks import run
 from sae_lib.cache.artefact import ROOT
+from sae_lib.companion.run import KEEPS_FIGURES
 
 SOURCE = """\
 # %% [markdown]
@@ -86,6 +88,27 @@ def test_an_unknown_parameter_is_refused_when_papermill_is_used_without_the_runn
         papermill.execute_notebook(
             run.read_source(source), tmp_path / "out.ipynb", {"kk": 1}, kernel_name="python3", progress_bar=False
         )
+
+
+def test_a_notebook_that_a_person_runs_writes_no_file_that_git_tracks_and_says_where_its_figures_are(source, tmp_path):
+    def status():
+        command = ["git", "status", "--porcelain", "--untracked-files=all", "figures", "notebooks"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    before, copy = status(), tmp_path / "out.ipynb"
+    papermill.execute_notebook(run.read_source(source), copy, kernel_name="python3", progress_bar=False)
+    folder = run.cache_root() / "figures" / "00_sample"
+    assert {path.name for path in folder.iterdir()} == {f"square.{kind}" for kind in ("png", "pdf", "json")}
+    assert status() == before and not (ROOT / "figures" / "00_sample").exists()
+    assert f"Figures go to {folder}; `make reproduce`" in nbformat.read(copy, as_version=4).cells[2].outputs[0].text
+
+
+def test_the_runner_tells_its_kernels_that_figures_are_theirs_to_write(tmp_path):
+    text = "# %%\nimport os\n\nfrom sae_lib.companion.run import KEEPS_FIGURES\n\nKEEPS_FIGURES in os.environ\n"
+    (tmp_path / "00_plain.py").write_text(text)
+    assert run.execute(tmp_path / "00_plain.py", tmp_path / "00_plain.ipynb", {}).failure == ""
+    executed = nbformat.read(tmp_path / "00_plain.ipynb", as_version=4)
+    assert executed.cells[0].outputs[0].data["text/plain"] == "True" and KEEPS_FIGURES not in os.environ
 
 
 def test_nbval_passes_on_a_copy_and_fails_when_a_headline_number_is_changed(tmp_path):
