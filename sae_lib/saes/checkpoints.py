@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sae_lib.cache.reading import read_object
+from sae_lib.cache.reading import file_in, read_object
 from sae_lib.models.blocks import ATTENTION_BLOCKS, BLOCKS, PAPER_BLOCKS, select_blocks, width_of
 from sae_lib.models.scales import get_scale
 from sae_lib.saes.exchange import download_sdxl_unbox, load_sdxl_unbox
 from sae_lib.saes.sizes import Kind, sae_size
 from sae_lib.saes.statistics import FeatureStatistics
-from sae_lib.saes.topk import CONFIG_FILE, TopKSAE, column_lengths, read_sizes
+from sae_lib.saes.topk import CONFIG_FILE, WEIGHTS_FILE, TopKSAE, column_lengths, read_sizes
 
 if TYPE_CHECKING:
     import diffusers
@@ -102,18 +102,18 @@ def find_saes(
     return {block: _find(folder, there, block, which, scale, n_f, seed) for block in wanted}
 
 
+_FILES = (f"*/{CONFIG_FILE}", f"*/{WEIGHTS_FILE}", f"**/final/{CONFIG_FILE}", "**/final/state_dict.pth")
+"""One of these makes a folder an SAE's: what lacks the others is refused, not passed over."""
+
+
 def _list(folder: Path) -> dict[str, list[Path]]:
-    """By block, in the order of the U-Net, the files of all SAEs' sizes, whether ours or the authors'."""
-    ours, theirs = folder.glob(f"*/{CONFIG_FILE}"), folder.glob(f"**/final/{CONFIG_FILE}")
-    names = {path: path.parent.name for path in ours} | {path: path.parents[1].name for path in theirs}
-    found = {
-        block: sorted(
-            path
-            for path, name in names.items()
-            if name.startswith((f"{block}_", f"{module}_")) and not _is_leftover(path.relative_to(folder))
-        )
-        for block, module in BLOCKS.items()
-    }
+    """By block, in the order of the U-Net, the folders of all SAEs, whether ours or the authors'."""
+    saes = sorted({path.parent for pattern in _FILES for path in folder.glob(pattern)})
+    saes = [sae for sae in saes if not _is_leftover(sae.relative_to(folder))]
+    found = {}
+    for block, module in BLOCKS.items():
+        starts = f"{block}_", f"{module}_"
+        found[block] = [sae for sae in saes if (sae.parent if _is_the_authors(sae) else sae).name.startswith(starts)]
     return {block: paths for block, paths in found.items() if paths}
 
 
@@ -137,7 +137,8 @@ def _find(
         way = "name these in blocks, or train or copy it" if there else "give the folder around the SAEs' own folders"
         raise FileNotFoundError(f"no SAE of block {block!r} in {folder.name} ({has}): {way}")
 
-    def fits(path: Path) -> bool:
+    def fits(sae_folder: Path) -> bool:
+        path = file_in(sae_folder, CONFIG_FILE, "not completely copied; train or copy it again")
         sae = read_object(path, ("d_model", "k"))
         n_f_name = "n_f" if "n_f" in sae else "n_dirs_local"
         d_model, features, k = read_sizes(path, sae, ("d_model", n_f_name, "k"))
@@ -148,14 +149,14 @@ def _find(
 
     fitting = [path for path in there[block] if fits(path)]
     if len(fitting) != 1:
-        names = ", ".join(str(path.parent.relative_to(folder)) for path in fitting or there[block])
+        names = ", ".join(str(path.relative_to(folder)) for path in fitting or there[block])
         size = f"k = {which}" if isinstance(which, int) else f"the size of a {which} SAE"
         size += "".join(f" and {key} = {value}" for key, value in (("n_f", n_f), ("seed", seed)) if value is not None)
         way = "choose by n_f or seed, or move the others away" if fitting else "ask for one of these by its k and n_f"
         raise ValueError(
             f"{len(fitting)} SAEs of block {block!r} with {size} in {folder.name}, wanted 1; it has {names}: {way}"
         )
-    return fitting[0].parent
+    return fitting[0]
 
 
 def _load_sae(folder: Path, block: str, device: str | torch.device) -> TopKSAE:

@@ -129,6 +129,14 @@ def test_a_damaged_configuration_is_named(content, tmp_path):
     assert load_saes(3, source=tmp_path, blocks="up.0.1")["up.0.1"].k == 3
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_an_sae_that_was_not_completely_copied_is_not_passed_over(name, tmp_path):
+    write_saes(tmp_path)
+    (tmp_path / "mid.0_k3_hidden12_seed0" / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"no {name} in .*mid.0_k3_hidden12_seed0: .*not completely copied"):
+        load_saes(3, source=tmp_path)
+
+
 def test_a_decoder_vector_of_length_0_is_refused(tmp_path):
     sae = TopKSAE(6, 12, 3).requires_grad_(False)
     sae.decoder.weight[:, 4] = 0
