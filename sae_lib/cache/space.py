@@ -1,9 +1,9 @@
 """Does it fit? Refusals before something large is loaded, kept or written, each with the way out."""
 
-import os
 import shutil
 from pathlib import Path
 
+import psutil
 import torch
 
 
@@ -28,10 +28,10 @@ def refuse_without_disk(need_gb: float, folder: Path, what: str, way: str) -> No
 def _free(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return psutil.virtual_memory().available  # with what the system only keeps of files
 
 
 def _installed(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return psutil.virtual_memory().total

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
+from sae_lib.cache.complete import find_folder, load_complete
 from sae_lib.models.scales import get_scale
 
 RETRIEVAL, SCORES = "openai/clip-vit-base-patch32", "openai/clip-vit-large-patch14"
@@ -74,16 +75,17 @@ def load_clip(scale: str = "pocket", source: str = "", device: str | torch.devic
     that it knows nothing of the diffusion models. At sdxl scale it is `source`, a folder or a name on the Hub, by
     default the CLIP of the authors' search.
 
-    Raises ValueError for an unknown scale, ConnectionError if the model is not on this machine and cannot be fetched.
+    Raises ValueError for an unknown scale and for an incomplete model (`load_complete`), FileNotFoundError if there is
+    no such folder, ConnectionError if the model is not on this machine and cannot be fetched.
     """
     get_scale(scale)
     if scale != "sdxl" or source == "pocket":
         from sae_lib.pocket import weights
 
         return Clip(weights.load("clip").to(device), weights.load("tokenizer"), (0.5,) * 3, (0.5,) * 3)
-    name = source or RETRIEVAL
+    name = str((find_folder(source) if source else None) or source or RETRIEVAL)
     try:
-        return Clip(CLIPModel.from_pretrained(name).eval().to(device), CLIPTokenizer.from_pretrained(name))
+        return Clip(load_complete(CLIPModel, name).to(device), load_complete(CLIPTokenizer, name))
     except OSError as error:
         raise ConnectionError(
             f"CLIP {name!r} is not on this machine and cannot be fetched: "

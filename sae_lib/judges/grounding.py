@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import (
-    AutoTokenizer,
     BertConfig,
     BertTokenizer,
     GroundingDinoConfig,
@@ -16,6 +15,8 @@ from transformers import (
     Sam2Model,
     SwinConfig,
 )
+
+from sae_lib.cache.complete import load_complete
 
 DINO, SAM = "IDEA-Research/grounding-dino-tiny", "facebook/sam2.1-hiera-large"
 """On the Hub: GroundingDINO SwinT-OGC, SAM 2.1 hiera-large."""
@@ -71,13 +72,14 @@ class GroundedSAM:
 def load_grounded_sam(rehearsal: bool = False, device: str | torch.device = "cpu") -> GroundedSAM:
     """Both models, from this machine or the Hub; in a rehearsal tiny ones of random weights, which box everything.
 
-    Raises ConnectionError if a model is not on this machine and cannot be fetched.
+    Raises ValueError for an incomplete model (`load_complete`), ConnectionError if one is not on this machine and
+    cannot be fetched.
     """
     if rehearsal:
         return _random_grounded_sam(device)
     try:
-        dino = GroundingDinoForObjectDetection.from_pretrained(DINO).eval().to(device)
-        return GroundedSAM(dino, AutoTokenizer.from_pretrained(DINO), Sam2Model.from_pretrained(SAM).eval().to(device))
+        dino, sam = load_complete(GroundingDinoForObjectDetection, DINO), load_complete(Sam2Model, SAM)
+        return GroundedSAM(dino.to(device), load_complete(BertTokenizer, DINO), sam.to(device))
     except OSError as error:
         raise ConnectionError(
             f"{DINO} and {SAM} find the masks and are not on this machine: download them from the Hub. {error}"

@@ -1,11 +1,15 @@
 """Load the diffusion pipelines of each scale: plain `StableDiffusionXLPipeline`s, nothing subclassed or patched."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from sae_lib.cache.complete import find_folder, first_line, has_variant, load_complete, tensors_in
 from sae_lib.cache.space import refuse_without_disk
 from sae_lib.models.rehearsal import PARAMETERS, random_pipeline, refuse_if_too_large, width_divisor
 from sae_lib.models.scales import get_scale, set_up_torch
@@ -20,6 +24,15 @@ LICENCES = {
 POCKET_NAMES = {"turbo": "pocket-sdxl-turbo", "base": "pocket-sdxl-base"}
 """Ours, shipped with this package."""
 _DOWNLOAD_GB = 7.0
+_PARTS = {
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
+    "tokenizer": CLIPTokenizer,
+    "tokenizer_2": CLIPTokenizer,
+}
+"""What a pipeline is made of, besides a scheduler."""
 
 
 def load_pipeline(
@@ -32,15 +45,16 @@ def load_pipeline(
     """The pipeline `"turbo"` (called with guidance_scale 0.0) or `"base"` of a scale, ready to call, progress bar off.
 
     scale: "pocket" (and its alias "smoke") loads the models shipped with this package, "sdxl" the paper's. source: at
-    sdxl scale a local folder or Hub id in place of the default; "random" builds the real configuration with random
-    weights (rehearsal: true shapes, no science), "random/16" the same with every width divided by 16.
+    sdxl scale, in place of the default, a folder as `save_pretrained` writes it or a name on the Hub; "random" builds
+    the real configuration with random weights (rehearsal: true shapes, no science), "random/16" the same with every
+    width divided by 16.
 
     device: by default a GPU if there is one. dtype: by default float16 for sdxl on a GPU, else float32. From then on
     torch computes with as many threads as the scale wants (`scales.set_up_torch`): one at pocket scale.
 
-    Raises ValueError for an unknown name, scale or source, or damaged weights; MemoryError or OSError if memory or
-    disk cannot hold what is asked; FileNotFoundError if weights are missing, ConnectionError if they would have to
-    be downloaded and cannot.
+    Raises ValueError for an unknown name, scale or source, another kind of pipeline, and weights that are damaged or
+    incomplete (`load_complete`); MemoryError or OSError if memory or disk cannot hold what is asked; FileNotFoundError
+    if there is no such folder, ConnectionError if weights would have to be downloaded and cannot.
     """
     if name not in HUB_IDS:
         raise ValueError(f"unknown pipeline {name!r}; choose one of {', '.join(HUB_IDS)}")
@@ -55,7 +69,7 @@ def load_pipeline(
     elif source and source.startswith("random"):
         pipe = random_pipeline(name, width_divisor(source), device, dtype)
     else:
-        pipe = _published_pipeline(source or HUB_IDS[name], device, dtype)
+        pipe = _published_pipeline(name, source, device, dtype)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device) if pipe.dtype == dtype else pipe.to(device, dtype)  # diffusers warns of each cast
 
@@ -70,28 +84,71 @@ def _pocket_pipeline(name: str) -> StableDiffusionXLPipeline:
     return pipe
 
 
-def _published_pipeline(source: str, device: torch.device, dtype: torch.dtype) -> StableDiffusionXLPipeline:
-    refuse_if_too_large(sum(PARAMETERS.values()), device, dtype)
-    settings: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "add_watermarker": False}
-    if dtype == torch.float16:
-        settings["variant"] = "fp16"
-    if Path(source).is_dir():
-        try:
-            return StableDiffusionXLPipeline.from_pretrained(source, local_files_only=True, **settings)
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"the folder {source!r} holds no readable SDXL pipeline ({error}); "
-                "give a folder written by save_pretrained"
-            ) from error
-    way = "free some, or give a local folder as source"
-    refuse_without_disk(_DOWNLOAD_GB, Path.home(), f"{source} takes some", way)
+def _published_pipeline(
+    name: str, source: str | None, device: torch.device, dtype: torch.dtype
+) -> StableDiffusionXLPipeline:
+    folder = (find_folder(source) if source else None) or _download(source or HUB_IDS[name], device, dtype)
     try:
-        return StableDiffusionXLPipeline.from_pretrained(source, **settings)
+        return _pipeline_of(folder, device, dtype)
+    except MemoryError:
+        raise
+    except Exception as error:  # a configuration that is wrong ends in errors of many kinds
+        raise ValueError(
+            f"the folder {str(folder)!r} holds no readable SDXL pipeline ({first_line(error)}); "
+            "give a folder written by save_pretrained"
+        ) from error
+
+
+def _download(name: str, device: torch.device, dtype: torch.dtype) -> Path:
+    """The folder in the Hub's cache."""
+    refuse_if_too_large(sum(PARAMETERS.values()), device, dtype)
+    way = "free some, or give a local folder as source"
+    refuse_without_disk(_DOWNLOAD_GB, Path.home(), f"{name} takes some", way)
+    variant = "fp16" if dtype == torch.float16 else None
+    try:
+        return Path(StableDiffusionXLPipeline.download(name, variant=variant, use_safetensors=True))
     except OSError as error:
         raise ConnectionError(
-            f"{source!r} is not on this machine and cannot be downloaded: connect to the internet, or give the folder "
+            f"{name!r} is not on this machine and cannot be downloaded: connect to the internet, or give the folder "
             f"of a downloaded copy as source (source='random' rehearses without weights). {error}"
         ) from error
+
+
+def _pipeline_of(folder: Path, device: torch.device, dtype: torch.dtype) -> StableDiffusionXLPipeline:
+    """Loads the parts one by one, because a pipeline's own `from_pretrained` draws at random what a part lacks."""
+    _refuse_other_pipelines(folder)
+    variants = {part: _variant(folder / part, dtype) for part in PARAMETERS}
+    shapes = [shape for part, variant in variants.items() for _, shape in tensors_in(folder / part, variant).values()]
+    refuse_if_too_large(sum(map(math.prod, shapes)), device, dtype)
+    parts: dict[str, Any] = {"image_encoder": None, "feature_extractor": None}
+    for part, kind in _PARTS.items():
+        settings = {"dtype": dtype, "use_safetensors": True, "variant": variants[part]} if part in variants else {}
+        parts[part] = load_complete(kind, folder / part, **settings)
+    for number in ("", "_2"):
+        words, rows = len(parts["tokenizer" + number]), parts["text_encoder" + number].config.vocab_size
+        if words > rows:
+            raise ValueError(f"tokenizer{number} has {words} words and text_encoder{number} knows {rows}")
+    return StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True, add_watermarker=False, **parts)
+
+
+def _refuse_other_pipelines(folder: Path) -> None:
+    """Raises ValueError unless the index names SDXL's text-to-image pipeline and its parts, and these are there."""
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    wanted = {part: kind.__name__ for part, kind in _PARTS.items()}
+    for key, name in {"_class_name": "StableDiffusionXLPipeline", **wanted}.items():
+        named = index.get(key)
+        named = named[-1] if isinstance(named, list) and named else named
+        if named not in (name, f"{name}Fast"):
+            raise ValueError(f"model_index.json names {named!r} as {key}, wanted {name}")
+    missing = [part for part in (*_PARTS, "scheduler") if not (folder / part).is_dir()]
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+
+
+def _variant(folder: Path, dtype: torch.dtype) -> str | None:
+    """fp16 if the folder has such files and float16 is asked for, or if it has no others."""
+    there = {has_variant(file) for file in folder.glob("*.safetensors")}
+    return "fp16" if there == {True} or (True in there and dtype == torch.float16) else None
 
 
 def silence_progress_bars() -> None:

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from sae_lib.cache.artefact import write_whole
+from sae_lib.cache.complete import load_complete
 from sae_lib.pocket.judge import Judge
 from sae_lib.pocket.models import build_pipeline, build_scheduler
 
@@ -45,7 +46,7 @@ def weights_file(part: str) -> Path:
 def load(part: str) -> nn.Module | CLIPTokenizer:
     """A shipped model in fp32 and in evaluation mode, or the tokenizer.
 
-    Raises FileNotFoundError if it is not there and ValueError if it is damaged, both with the way out.
+    Raises FileNotFoundError if it is not there and ValueError if it is damaged or incomplete, both with the way out.
     """
     name, kind = _PARTS[part]
     if not is_shipped(part):
@@ -55,12 +56,11 @@ def load(part: str) -> nn.Module | CLIPTokenizer:
         )
     settings = {} if kind is CLIPTokenizer else {"dtype": torch.float32}
     try:
-        loaded = kind.from_pretrained(ROOT / name, local_files_only=True, **settings)
-    except Exception as error:  # each library has errors of its own for a file cut short
+        return load_complete(kind, ROOT / name, **settings)
+    except ValueError as error:
         raise ValueError(
             f"the pocket model's {part} cannot be read ({error}): the file is damaged; restore it with git"
         ) from error
-    return loaded if kind is CLIPTokenizer else loaded.eval()
 
 
 def load_or(part: str, build: Callable[[], nn.Module]) -> nn.Module:
