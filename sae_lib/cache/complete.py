@@ -10,6 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from sae_lib.cache.reading import reason_of
+
 Loaded = TypeVar("Loaded")
 _NAMED = 3
 
@@ -40,7 +42,7 @@ def load_complete(kind: type[Loaded], source: str | Path, **settings: Any) -> Lo
     except Exception as error:  # each library has errors of its own for a missing file or one cut short
         if isinstance(error, OSError) and not is_folder:
             raise
-        raise ValueError(f"{source} holds no readable {kind.__name__} ({first_line(error)})") from error
+        raise ValueError(f"{source} holds no readable {kind.__name__} ({reason_of(error)})") from error
     if faults:
         raise ValueError(f"{source} holds no complete {kind.__name__}: {'; '.join(faults)}")
     return loaded
@@ -83,13 +85,8 @@ def tensors_in(folder: Path, variant: str | None = None) -> dict[str, tuple[str,
                 slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  it is no dict
                 found |= {name: (x.get_dtype(), x.get_shape()) for name, x in slices.items()}
         except SafetensorError as error:
-            raise ValueError(f"{path} is damaged: {first_line(error)}") from error
+            raise ValueError(f"{path} is damaged: {reason_of(error)}") from error
     return found
-
-
-def first_line(error: Exception) -> str:
-    """A library's error in one line."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _faults(model: nn.Module, report: Mapping[str, Iterable], files: Mapping[str, tuple[str, list[int]]]) -> list[str]:

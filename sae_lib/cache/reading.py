@@ -19,6 +19,11 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _KINDS = {dict: "JSON object", Mapping: "collection of tensors by name", bool: "boolean"}
 
 
+def reason_of(error: Exception) -> str:
+    """The first sentence of another library's error, without its advice, which can be to run what a file holds."""
+    return str(error).partition("\n")[0].partition(". ")[0][:120] or type(error).__name__
+
+
 def file_in(folder: str | Path, name: str, way: str) -> Path:
     """The file of that name in a folder, whose `~` is written out. way: what to do where it is missing.
 
@@ -39,7 +44,7 @@ def read_object(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON ({_reason(error)}): copy or make it again") from error
+        raise ValueError(f"{path} is no JSON ({reason_of(error)}): copy or make it again") from error
     refuse_other_type(content, dict, f"the content of {path}")
     if missing := [key for key in keys if key not in content]:
         raise ValueError(f"{path} lacks {', '.join(missing)}: it belongs to another format")
@@ -121,9 +126,4 @@ def _read(path: Path, load: Callable[[Path], Any], otherwise: str) -> Any:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # a damaged file may break its reader anywhere
-        raise ValueError(f"{path} is {otherwise} ({_reason(error)}): copy or make it again") from error
-
-
-def _reason(error: Exception) -> str:
-    """The first sentence of another library's error, without its advice, which can be to run what a file holds."""
-    return str(error).partition("\n")[0].partition(". ")[0][:120] or type(error).__name__
+        raise ValueError(f"{path} is {otherwise} ({reason_of(error)}): copy or make it again") from error

@@ -1,6 +1,5 @@
 """Load the diffusion pipelines of each scale: plain `StableDiffusionXLPipeline`s, nothing subclassed or patched."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from sae_lib.cache.complete import find_folder, first_line, has_variant, load_complete, tensors_in
+from sae_lib.cache.complete import find_folder, has_variant, load_complete, tensors_in
+from sae_lib.cache.reading import read_object
 from sae_lib.cache.space import refuse_without_disk
 from sae_lib.models.rehearsal import PARAMETERS, random_pipeline, refuse_if_too_large, width_divisor
 from sae_lib.models.scales import get_scale, set_up_torch
@@ -93,8 +93,9 @@ def _published_pipeline(
     except MemoryError:
         raise
     except Exception as error:  # a configuration that is wrong ends in errors of many kinds
+        reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"the folder {str(folder)!r} holds no readable SDXL pipeline ({first_line(error)}); "
+            f"the folder {str(folder)!r} holds no readable SDXL pipeline ({reason}); "
             "give a folder written by save_pretrained"
         ) from error
 
@@ -119,7 +120,7 @@ def _pipeline_of(folder: Path, device: torch.device, dtype: torch.dtype) -> Stab
     _refuse_other_pipelines(folder)
     variants = {part: _variant(folder / part, dtype) for part in PARAMETERS}
     shapes = [shape for part, variant in variants.items() for _, shape in tensors_in(folder / part, variant).values()]
-    refuse_if_too_large(sum(map(math.prod, shapes)), device, dtype)
+    refuse_if_too_large(float(sum(map(math.prod, shapes))), device, dtype)
     parts: dict[str, Any] = {"image_encoder": None, "feature_extractor": None}
     for part, kind in _PARTS.items():
         settings = {"dtype": dtype, "use_safetensors": True, "variant": variants[part]} if part in variants else {}
@@ -133,7 +134,7 @@ def _pipeline_of(folder: Path, device: torch.device, dtype: torch.dtype) -> Stab
 
 def _refuse_other_pipelines(folder: Path) -> None:
     """Raises ValueError unless the index names SDXL's text-to-image pipeline and its parts, and these are there."""
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    index = read_object(folder / "model_index.json")
     wanted = {part: kind.__name__ for part, kind in _PARTS.items()}
     for key, name in {"_class_name": "StableDiffusionXLPipeline", **wanted}.items():
         named = index.get(key)

@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from notebooks.experiments.pocket.train_clip import contrastive_loss, describe, true_of
 from sae_lib.judges.clip import Clip, load_clip
@@ -60,7 +61,20 @@ def test_what_is_no_picture_and_no_text_is_refused(clip):
 
 def test_a_clip_that_is_not_there_says_what_to_do(tmp_path):
     with pytest.raises(ConnectionError, match="download it from the Hub, or give its folder"):
+        load_clip("sdxl", "nobody/nothing")
+    with pytest.raises(FileNotFoundError, match="there is no folder .*nothing'"):
         load_clip("sdxl", str(tmp_path / "nothing"))
+
+
+def test_a_clip_from_a_folder_is_complete_or_refused(clip, tmp_path):
+    clip.model.save_pretrained(tmp_path)
+    clip.tokenizer.save_pretrained(tmp_path)
+    assert all(map(torch.equal, load_clip("sdxl", str(tmp_path)).model.parameters(), clip.model.parameters()))
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["logit_scale"]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="no complete CLIPModel: it lacks logit_scale"):
+        load_clip("sdxl", str(tmp_path))
 
 
 def test_a_caption_is_true_of_a_scene_that_has_all_it_states():

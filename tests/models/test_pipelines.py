@@ -1,7 +1,13 @@
 """Loading pipelines at each scale, and every refusal."""
 
+import json
+import os
+import shutil
+from types import SimpleNamespace
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from sae_lib.cache import space
 from sae_lib.models import pipelines, rehearsal
@@ -40,6 +46,138 @@ def test_a_local_folder_is_a_source(tmp_path):
     assert find_block(pipe, "up.0.1").proj_out.out_features == 80
 
 
+MODELS = ("unet", "vae", "text_encoder", "text_encoder_2")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The pocket pipeline as `save_pretrained` writes it; its classes are SDXL's."""
+    folder = tmp_path_factory.mktemp("models") / "turbo"
+    load_pipeline("turbo", device="cpu").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(written, tmp_path):
+    shutil.copytree(written, tmp_path / "turbo")
+    return tmp_path / "turbo"
+
+
+def load(folder, dtype=None):
+    return load_pipeline("turbo", "sdxl", str(folder), "cpu", dtype)
+
+
+def tensors_of(pipe):
+    return {f"{part}.{name}": x for part in MODELS for name, x in getattr(pipe, part).state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_written_pipeline_is_loaded_in_any_dtype_and_every_tensor_is_the_written_one(written, dtype):
+    pocket = {name: x.to(dtype) for name, x in tensors_of(load_pipeline("turbo", device="cpu")).items()}
+    loaded = load(written, dtype)
+    assert same(tensors_of(loaded), pocket) and not loaded.unet.training
+    assert type(loaded.scheduler).__name__ == "EulerAncestralDiscreteScheduler"
+
+
+def test_files_of_half_precision_are_used_where_they_are_and_half_precision_is_asked_for(folder):
+    whole, half = load(folder), load(folder, torch.float16)
+    with torch.no_grad():
+        half.unet.conv_in.bias += 1
+    half.unet.save_pretrained(folder / "unet", variant="fp16")
+    assert same(tensors_of(load(folder, torch.float16)), tensors_of(half)) and same(
+        tensors_of(load(folder)), tensors_of(whole)
+    )
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    assert torch.equal(load(folder).unet.conv_in.bias, half.unet.conv_in.bias.float())
+
+
+def test_a_folder_is_found_below_home_and_beside_the_work(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.setenv("USERPROFILE", str(folder.parent))
+    monkeypatch.chdir(folder.parent)
+    for source in ("~/turbo", "turbo", "./turbo/"):
+        assert load(source).unet.config.sample_size == 32
+
+
+def edit(file, change):
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def drop_first_tensor(file):
+    tensors = load_file(file)
+    del tensors[min(tensors)]
+    save_file(tensors, file, {"format": "pt"})
+    return file.parent.name
+
+
+@pytest.mark.parametrize("part", [*MODELS, "tokenizer", "tokenizer_2", "scheduler"])
+def test_a_part_that_is_missing_or_incomplete_is_named(folder, part):
+    if part in MODELS:
+        drop_first_tensor(next((folder / part).glob("*.safetensors")))
+        with pytest.raises(
+            ValueError, match=rf"no readable SDXL pipeline \(.*{part} holds no complete .*: it lacks \w+"
+        ):
+            load(folder)
+        config = next((folder / part).glob("*.json"))
+        config.write_text("[]")
+        with pytest.raises(ValueError, match=rf"no readable SDXL pipeline \(.*{part} holds no readable"):
+            load(folder)
+    shutil.rmtree(folder / part)
+    with pytest.raises(ValueError, match=rf"no readable SDXL pipeline \(it lacks {part}\); give a folder written by"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"_class_name": "StableDiffusionPipeline"}, "names 'StableDiffusionPipeline' as _class_name, wanted StableD"),
+        (
+            {"_class_name": "StableDiffusionXLImg2ImgPipeline"},
+            "names 'StableDiffusionXLImg2ImgPipeline' as _class_name",
+        ),
+        ({"text_encoder": [None, None]}, "names None as text_encoder, wanted CLIPTextModel"),
+        ({"tokenizer": None}, "names None as tokenizer, wanted CLIPTokenizer"),
+        ({"unet": ["diffusers", "UNet2DModel"]}, "names 'UNet2DModel' as unet, wanted UNet2DConditionModel"),
+        ({"scheduler": ["diffusers", "NoScheduler"]}, "NoScheduler"),
+    ],
+)
+def test_another_pipeline_is_refused(folder, change, message):
+    edit(folder / "model_index.json", lambda index: index.update(change))
+    with pytest.raises(ValueError, match=rf"no readable SDXL pipeline \(.*{message}"):
+        load(folder)
+
+
+def test_a_tokenizer_of_more_words_than_the_encoder_knows_is_refused(folder):
+    pipe = load(folder)
+    pipe.tokenizer.add_tokens(["unheard-of"])
+    pipe.tokenizer.save_pretrained(folder / "tokenizer")
+    with pytest.raises(ValueError, match=r"tokenizer has \d+ words and text_encoder knows \d+"):
+        load(folder)
+
+
+def test_a_folder_needs_the_memory_that_its_own_tensors_take(folder, monkeypatch):
+    memory = SimpleNamespace(available=20_000_000, total=8e9)
+    monkeypatch.setattr(space.psutil, "virtual_memory", lambda: memory)
+    load(folder, torch.float16)
+    with pytest.raises(MemoryError, match="the weights need 0.0 GB and cpu has 0.0 GB free"):
+        load(folder)
+
+
+def test_a_misspelt_folder_and_a_single_file_are_refused_in_a_sentence(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    for source in ("turbe", "./turbo/sub", "turbo/sub", "~/models/sdxl-turbo"):
+        with pytest.raises(FileNotFoundError, match=f"there is no folder '{source}': give one written by save_pretr"):
+            load(source)
+    with pytest.raises(ValueError, match="is a file, wanted a folder: read it with diffusers' from_single_file"):
+        load("turbo/model_index.json")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -66,15 +204,26 @@ def test_without_network_the_way_out_is_named(monkeypatch):
     def offline(*_arguments, **_settings):
         raise OSError("We couldn't connect")
 
-    monkeypatch.setattr(pipelines.StableDiffusionXLPipeline, "from_pretrained", offline)
+    monkeypatch.setattr(pipelines.StableDiffusionXLPipeline, "download", offline)
     with pytest.raises(ConnectionError, match="connect to the internet, or give the folder of a downloaded copy"):
         load_pipeline("turbo", "sdxl", device="cpu")
+
+
+def test_memory_is_measured_where_the_system_has_no_sysconf_or_counts_files_as_used(monkeypatch):
+    memory = SimpleNamespace(available=20_000_000_000, total=32_000_000_000, free=1)
+    monkeypatch.delattr(os, "sysconf", raising=False)  # Windows has none, macOS other names
+    monkeypatch.setattr(space.psutil, "virtual_memory", lambda: memory)
+    load_pipeline("turbo", "sdxl", "random/16", "cpu")
+    space.refuse_without_memory(19.0, torch.device("cpu"), "this needs", "none")
+    space.refuse_without_memory(31.0, torch.device("mps"), "this needs", "none", installed=True)
+    with pytest.raises(MemoryError, match="this needs 21.0 GB and mps has 20.0 GB free: none"):
+        space.refuse_without_memory(21.0, torch.device("mps"), "this needs", "none")
 
 
 def test_too_little_memory_or_disk_is_refused_before_anything_is_built(monkeypatch):
     monkeypatch.setattr(space.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1e9}))
     with pytest.raises(OSError, match="stabilityai/sdxl-turbo takes some 7 GB and 1 GB are free: free some"):
         load_pipeline("turbo", "sdxl", device="cpu")
-    monkeypatch.setattr(space.os, "sysconf", lambda _: 1000)
+    monkeypatch.setattr(space.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000, total=2000))
     with pytest.raises(MemoryError, match="the weights need 13.9 GB and cpu has 0.0 GB free"):
         load_pipeline("turbo", "sdxl", "random", "cpu")
