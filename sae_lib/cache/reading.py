@@ -21,7 +21,7 @@ _KINDS = {dict: "JSON object", Mapping: "collection of tensors by name", bool: "
 
 def reason_of(error: Exception) -> str:
     """The first sentence of another library's error, without its advice, which can be to run what a file holds."""
-    return str(error).partition("\n")[0].partition(". ")[0][:120] or type(error).__name__
+    return str(error).partition("\n")[0].partition(". ")[0][:300] or type(error).__name__
 
 
 def file_in(folder: str | Path, name: str, way: str) -> Path:
