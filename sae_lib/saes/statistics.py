@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sae_lib.cache.artefact import write_whole
-from sae_lib.cache.reading import check_tensors, file_in, read_object, read_safetensors
-from sae_lib.saes.topk import CONFIG_FILE, read_sizes
+from sae_lib.cache.reading import check_tensors, file_in, read_object, read_safetensors, whole_number
+from sae_lib.saes.topk import CONFIG_FILE
 
 STATISTICS_FILE = "statistics.safetensors"
 
@@ -45,7 +45,7 @@ class FeatureStatistics(NamedTuple):
         """
         way = "train the SAE again with train_saes"
         path, config = file_in(folder, STATISTICS_FILE, way), file_in(folder, CONFIG_FILE, way)
-        _, n_f, _ = read_sizes(config, read_object(config, ("d_model", "n_f", "k")))
+        n_f = whole_number(config, read_object(config, ("n_f",)), "n_f")
         shapes = {name: () if name == "vectors" else (n_f,) for name in cls._fields}
         return cls(**check_tensors(path, read_safetensors(path), shapes, counts=("vectors",)))
 

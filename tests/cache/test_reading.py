@@ -72,7 +72,7 @@ FORMATS = {
         save_with_statistics,
         lambda folder: FeatureStatistics.load(folder)._asdict(),
         {"statistics.safetensors": FeatureStatistics._fields},
-        {"config.json": ("d_model", "n_f", "k")},
+        {"config.json": ("n_f",)},
     ),
     "sdxl-unbox": Format(
         save_sdxl_unbox,

@@ -68,6 +68,7 @@ def test_the_code_of_a_rehearsal_draws_its_picture_too(blocks):
 
 def test_the_code_names_blocks_that_are_not_the_scales_own(painter):
     assert "blocks" not in painter.code(edit()) and "load_saes('panel', 'smoke', device" in painter.code(edit())
+    assert "'saes', device=pipe.device, blocks='" in Painter(Assets("smoke", sae_folder="saes")).code(edit())
     other, found = Painter(Assets("smoke", blocks="up.1.2,up.0.1")), {}
     exec(other.code(edit()), found)  # noqa: S102
     assert list(found["saes"]) == ["up.1.2", "up.0.1"] and torch.equal(found["drawn"][0], painter.draw(edit()).after)
