@@ -4,6 +4,7 @@ whose truth is known.
 `python -m sae_lib riebench PATH` prints the counts by category, and the defects.
 """
 
+import http.client
 import json
 import random
 import urllib.error
@@ -13,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from sae_lib.models.prompts import is_text, parse_json
 
 CATEGORIES = {
     1: "change object",
@@ -63,6 +66,8 @@ _FIELDS = {
     "original_gsam_prompt": "original_phrase",
     "editing_gsam_prompt": "editing_phrase",
 }
+_NUMBERS = ("id", "editing_type_id")  # these may also be written as whole numbers
+_PATIENCE = 60  # seconds
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,8 @@ def read_cases(source: str) -> tuple[list[Case], list[str]]:
     """The cases of a benchmark, and a sentence for each record that is not a case.
 
     source: path or address of RIEBench's JSON; or PIE-Bench, by its name on the Hub (`PIE_BENCH`) or the folder of a
-    copy. Brackets in prompts are removed, as the authors do before use. Raises FileNotFoundError, ConnectionError, and
+    copy. Brackets in prompts are removed, as the authors do before use. Every field must be a text; the id and the
+    category may be whole numbers. Raises FileNotFoundError, ConnectionError, and
     ValueError for what is neither.
     """
     if Path(source).is_dir() or (source.count("/") == 1 and not Path(source).suffix):
@@ -110,26 +116,26 @@ def read_cases(source: str) -> tuple[list[Case], list[str]]:
     for place, row in enumerate(rows):
         defect = _defect(row, seen)
         if defect:
-            name = row["id"] if isinstance(row, dict) and "id" in row else f"number {place}"
+            name = row["id"] if isinstance(row, dict) and is_text(row.get("id")) else f"number {place}"
             defects.append(f"record {name}: {defect}")
         else:
-            seen.add(row["id"])
             cases.append(_case(row))
+            seen.add(cases[-1].id)
     return cases, defects
 
 
 def _read_json(source: str) -> list[Any]:
     try:
         if source.startswith(("https://", "http://")):
-            with urllib.request.urlopen(source) as answer:
-                text = answer.read().decode("utf-8")
+            with urllib.request.urlopen(source, timeout=_PATIENCE) as answer:
+                content = answer.read()
         else:
-            text = Path(source).read_text(encoding="utf-8")
-        rows = json.loads(text)
+            content = Path(source).expanduser().read_bytes()
+        rows = parse_json(content.decode("utf-8-sig"))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no file {source}: give a path or an address of RIEBench's JSON") from error
-    except urllib.error.URLError as error:
-        raise ConnectionError(f"{source} cannot be reached ({error.reason}): give a file") from error
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
+        raise ConnectionError(f"{source} cannot be reached ({error}): give a file") from error
     except ValueError as error:  # JSON's and UTF-8's
         raise ValueError(f"{source} is no JSON ({error})") from error
     if not isinstance(rows, list) or not any(isinstance(row, dict) and set(_FIELDS) <= set(row) for row in rows):
@@ -181,14 +187,21 @@ def _defect(row: Any, seen: set[str]) -> str:
     """What is wrong with a record, or nothing."""
     if not isinstance(row, dict):
         return "no record"
-    missing = [field for field in _FIELDS if not str(row.get(field) or "").strip()]
+    blank = {field for field, value in row.items() if value is None or (isinstance(value, str) and not value.strip())}
+    missing = [field for field in _FIELDS if field not in row or field in blank]
     if missing:
         return f"without {', '.join(missing)}"
-    if row["id"] in seen:
+    for field in _FIELDS:
+        is_number = field in _NUMBERS and isinstance(row[field], int) and not isinstance(row[field], bool)
+        if not (is_number or is_text(row[field])):
+            return f"its {field} is {row[field]!r:.80}, wanted a text"
+    if str(row["id"]) in seen:
         return "its id was there before"
     if str(row["editing_type_id"]) not in map(str, CATEGORIES):
-        return f"unknown category {row['editing_type_id']!r}, wanted 1 to 9"
+        return f"unknown category {row['editing_type_id']!r:.80}, wanted 1 to 9"
     case = _case(row)
+    if not (case.original_prompt.strip() and case.editing_prompt.strip()):
+        return "one of its prompts is of brackets only"
     return "its two prompts are equal" if case.original_prompt == case.editing_prompt else ""
 
 

@@ -6,8 +6,10 @@ Held-out prompts are never trained on.
 import functools
 import itertools
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from sae_lib.models.scales import get_scale
 
@@ -22,6 +24,7 @@ HELD_OUT = 1_000
 
 _SPLIT_SEEDS = {"train": 0, "held-out": 1}
 _COLUMNS = ("caption", "prompt", "text")
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # half of a pair: no text, though JSON can write it
 
 
 def load_prompts(scale: str, count: int, split: str = "train", source: str = "") -> list[str]:
@@ -30,25 +33,29 @@ def load_prompts(scale: str, count: int, split: str = "train", source: str = "")
     At pocket and smoke scale they are captions of the pocket world (held-out ones are of scenes that no model or SAE
     was trained on). At sdxl scale `source` says where they come from:
 
-    - a file, of which the last tenth is held out: text with one prompt per line, or JSONL or Parquet with a column
-      caption, prompt or text;
+    - a file, of which the last tenth is held out: text (.txt) with one prompt per line, JSONL (.jsonl, .ndjson) or
+      Parquet (.parquet) with a column caption, prompt or text. Lines end at \\n; empty lines and white space around a
+      prompt are left out; any other value that is no text is refused;
     - "pocket", for a rehearsal;
     - empty: the authors' data set, streamed from the Hub and shuffled as they do; the first 1,000 are held out;
     - "NAME@REVISION": another revision of that data set than `LAION_REVISION`.
 
-    Raises ValueError for an unknown split, too few prompts, or a damaged file; FileNotFoundError for a missing file,
-    ConnectionError without network.
+    Raises ValueError for an unknown split, a source at another scale, too few prompts, a file of another format, and a
+    line or row that holds no prompt; FileNotFoundError for a missing file, ConnectionError without network.
     """
     get_scale(scale)
     _refuse_unknown_split(split)
+    if scale != "sdxl" and source not in ("", "pocket"):
+        raise ValueError(f"source {source!r} is for scale 'sdxl'; the {scale} prompts are the pocket world's captions")
     if scale != "sdxl" or source == "pocket":
         return [caption.text for caption in load_pocket_captions(count, split)]
-    if source and not source.startswith(LAION):
-        lines = list(_read_file(Path(source)))
+    name, _, revision = source.partition("@")
+    if name not in ("", LAION):
+        lines = _read_file(Path(source).expanduser())
         cut = len(lines) - len(lines) // 10
         held_out, train = lines[cut:], iter(lines[:cut])
     else:
-        stream = _stream_laion(source.removeprefix(LAION).removeprefix("@") or LAION_REVISION)
+        stream = _stream_laion(revision or LAION_REVISION)
         held_out = list(itertools.islice(stream, HELD_OUT))
         train = stream
     prompts = held_out if split == "held-out" else _without(train, held_out)
@@ -96,40 +103,83 @@ def _without(prompts: Iterable[str], held_out: Iterable[str]) -> Iterable[str]:
     return (prompt for prompt in prompts if prompt not in held_out)
 
 
-def _read_file(path: Path) -> Iterable[str]:
+def is_text(value: Any) -> bool:
+    """Whether a value from a file is text that a tokenizer takes: a string that is not blank, of characters only."""
+    return isinstance(value, str) and value.strip() != "" and "\0" not in value and not _HALF_CHARACTER.search(value)
+
+
+def parse_json(text: str) -> Any:
+    """The value that JSON text states; of a key that stands several times in an object a tuple of all its values.
+
+    Raises ValueError for what is no JSON.
+    """
+
+    def gather(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            for key in content:
+                values = tuple(value for other, value in pairs if other == key)
+                content[key] = values if len(values) > 1 else values[0]
+        return content
+
+    try:
+        return json.loads(text, object_pairs_hook=gather)
+    except RecursionError as error:
+        raise ValueError("too many brackets in one another") from error
+
+
+def _read_file(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"no prompt file {path}: give a text, JSONL or Parquet file")
-    if path.suffix == ".parquet":
-        return _read_parquet(path)
+    if path.suffix.lower() not in _READERS:
+        raise ValueError(
+            f"the prompt file {path} ends in {path.suffix!r}, wanted .txt (a prompt per line), .jsonl or .ndjson "
+            "(an object per line) or .parquet: write it as one of these"
+        )
+    prompts = []
+    for place, prompt in _READERS[path.suffix.lower()](path):
+        if not is_text(prompt):
+            raise ValueError(f"{place} of {path} holds {prompt!r:.80}, wanted a text: mend it")
+        prompts.append(prompt.strip())
+    if not prompts:
+        raise ValueError(f"the prompt file {path} is empty: give one prompt per line")
+    return prompts
+
+
+def _read_lines(path: Path) -> Iterable[tuple[str, Any]]:
+    """Lines end at \\n only: a prompt may hold any other character at which `splitlines` would cut it."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"the prompt file {path} is not UTF-8 ({error}): convert it") from error
-    if path.suffix == ".jsonl":
-        lines = [_prompt_of(line, path, number) for number, line in enumerate(lines, 1)]
-    if not lines:
-        raise ValueError(f"the prompt file {path} is empty: give one prompt per line")
-    return lines
+    return ((f"line {number}", line) for number, line in enumerate(lines, 1) if line.strip())
 
 
-def _prompt_of(line: str, path: Path, number: int) -> str:
-    try:
-        row = json.loads(line)
-        return next(row[column] for column in _COLUMNS if column in row)
-    except (json.JSONDecodeError, StopIteration, TypeError) as error:
-        raise ValueError(f"line {number} of {path} is no JSON object with {', '.join(_COLUMNS)}: mend it") from error
+def _read_objects(path: Path) -> Iterable[tuple[str, Any]]:
+    for place, line in _read_lines(path):
+        try:
+            row = parse_json(line)
+            column = next(column for column in _COLUMNS if column in row)
+            yield place, row[column]
+        except (ValueError, StopIteration, TypeError) as error:
+            raise ValueError(f"{place} of {path} is no JSON object with {', '.join(_COLUMNS)}: mend it") from error
 
 
-def _read_parquet(path: Path) -> list[str]:
+def _read_parquet(path: Path) -> Iterable[tuple[str, Any]]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         names = pyarrow.parquet.read_schema(path).names
         column = next(column for column in _COLUMNS if column in names)
-        return [text.strip() for text in pyarrow.parquet.read_table(path, columns=[column])[column].to_pylist() if text]
-    except (pyarrow.ArrowInvalid, StopIteration) as error:
+        values = pyarrow.parquet.read_table(path, columns=[column])[column].to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, StopIteration) as error:
         raise ValueError(f"{path} is no Parquet file with a column {', '.join(_COLUMNS)}") from error
+    return ((f"row {number}", value) for number, value in enumerate(values, 1))
+
+
+_READERS = {".txt": _read_lines, ".jsonl": _read_objects, ".ndjson": _read_objects, ".parquet": _read_parquet}
+"""By suffix what gives each prompt of a file, and where in it the prompt stands."""
 
 
 def _stream_laion(revision: str) -> Iterable[str]:
@@ -137,7 +187,11 @@ def _stream_laion(revision: str) -> Iterable[str]:
 
     try:
         rows = load_dataset(LAION, split="train", columns=["caption"], streaming=True, revision=revision)
-        for row in rows.shuffle(seed=42):
+        for number, row in enumerate(rows.shuffle(seed=42), 1):
+            if not isinstance(row["caption"], str):
+                raise ValueError(  # noqa: TRY004  no fault of the caller
+                    f"row {number} of {LAION} holds {row['caption']!r:.80}, wanted a text"
+                )
             yield row["caption"]
     except OSError as error:
         raise ConnectionError(

@@ -1,6 +1,8 @@
 import json
+import math
 
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from sae_lib.__main__ import main
 from sae_lib.editing.cases import (
@@ -82,6 +84,101 @@ def test_what_is_not_riebenchs_is_refused(tmp_path, capsys, text, sentence):
     with pytest.raises(ValueError, match=sentence):
         read_cases(str(tmp_path / "x.json"))
     assert main(["riebench", str(tmp_path / "x.json")]) == 1 and sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("row", "defect"),
+    [
+        (record(1, id=["0001"]), "record number 0: its id is ['0001'], wanted a text"),
+        (record(1, id={}), "record number 0: its id is {}, wanted a text"),
+        (record(1, original_prompt=["a house"]), "record 0001: its original_prompt is ['a house'], wanted a text"),
+        (record(1, original_prompt=math.nan), "record 0001: its original_prompt is nan, wanted a text"),
+        (record(1, editing_prompt=0), "record 0001: its editing_prompt is 0, wanted a text"),
+        (record(1, editing_gsam_prompt=False), "record 0001: its editing_gsam_prompt is False, wanted a text"),
+        (record(1, editing_type_id=math.inf), "record 0001: its editing_type_id is inf, wanted a text"),
+        (record(1, editing_type_id=True), "record 0001: its editing_type_id is True, wanted a text"),
+        (record(1, editing_type_id=0), "record 0001: unknown category 0, wanted 1 to 9"),
+        (record(1, editing_prompt="[] "), "record 0001: one of its prompts is of brackets only"),
+        (record(1, editing_prompt="a \ud800"), "record 0001: its editing_prompt is 'a \\ud800', wanted a text"),
+        (record(1, id=None), "record number 0: without id"),
+        ({}, "record number 0: without id, editing_type_id, original_prompt, editing_prompt, original_gsam_prompt"),
+        (record(2) | {"id": 7}, "record number 0: its id was there before"),
+    ],
+)
+def test_a_field_that_is_no_text_is_a_defect(tmp_path, row, defect):
+    (tmp_path / "x.json").write_text(json.dumps([record(0, id="7"), row]).replace("number 0", "number 1"))
+    cases, defects = read_cases(str(tmp_path / "x.json"))
+    assert [case.id for case in cases] == ["7"]
+    assert [text.replace("number 1", "number 0")[: len(defect)] for text in defects] == [defect]
+
+
+def test_a_key_that_stands_twice_in_a_record_is_a_defect_and_a_mark_at_the_start_is_not(tmp_path):
+    twice = json.dumps(record(2))[:-1] + ', "editing_prompt": "a green house"}'
+    (tmp_path / "x.json").write_text(f"\ufeff[{json.dumps(record(1, editing_type_id=1))}, {twice}]", encoding="utf-8")
+    cases, defects = read_cases(str(tmp_path / "x.json"))
+    assert [(case.id, case.category) for case in cases] == [("0001", 1)]
+    assert defects == ["record 0002: its editing_prompt is ('a [blue] house', 'a green house'), wanted a text"]
+
+
+ODD = st.sampled_from(
+    [
+        None,
+        True,
+        0,
+        -1,
+        5,
+        10**400,
+        1.0,
+        math.nan,
+        math.inf,
+        "",
+        " ",
+        "9",
+        "10",
+        "0001",
+        "a\0",
+        "\ud800",
+        "[]",
+        "#everything",
+    ]
+) | st.recursive(st.text(max_size=3), lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner))
+
+
+@settings(
+    max_examples=300, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    damage=st.lists(st.tuples(st.integers(0, 4), st.sampled_from([*record(0), "other"]), ODD), max_size=4),
+    swapped=st.lists(st.tuples(st.integers(0, 4), ODD), max_size=1),
+    dropped=st.lists(st.tuples(st.integers(0, 4), st.sampled_from(sorted(record(0)))), max_size=1),
+    cut=st.none() | st.integers(1, 60),
+)
+def test_a_damaged_file_gives_cases_and_names_every_other_record(tmp_path, damage, swapped, dropped, cut):
+    records = [record(number, 1 + number) for number in range(5)]
+    for place, field, value in damage:
+        records[place][field] = value
+    for place, field in dropped:
+        records[place].pop(field, None)
+    for place, value in swapped:
+        records[place] = value
+    text = json.dumps(records)
+    (tmp_path / "x.json").write_text(text[:-cut] if cut else text)
+    if cut:
+        with pytest.raises(ValueError, match=r"x.json is no JSON \("):
+            read_cases(str(tmp_path / "x.json"))
+        return
+    cases, defects = read_cases(str(tmp_path / "x.json"))
+    names = {text.removeprefix("record ").partition(": ")[0] for text in defects}
+    assert len(cases) + len(defects) == 5 and all(text.startswith("record ") for text in defects)
+    for place, row in enumerate(records):
+        if row == record(place, 1 + place):
+            assert row["id"] in {case.id for case in cases} | names
+        if isinstance(row, dict) and f"number {place}" not in names and row["id"] not in names:
+            case = next(case for case in cases if case.id == str(row["id"]))
+            assert case.original_prompt == row["original_prompt"].replace("[", "").replace("]", "")
+            assert case.editing_phrase == row["editing_gsam_prompt"] and str(case.category) == str(
+                row["editing_type_id"]
+            )
 
 
 @pytest.fixture
