@@ -22,6 +22,7 @@ GB_PER_PROCESS = 3.5
 
 LONG = {
     "editing/edit",
+    "faults",
     "features/dictionaries",
     "features/writing",
     "notebooks/jobs",
@@ -84,7 +85,7 @@ def pytest_collection_modifyitems(config, items):
 
     computes = {name: sum(each) for name, each in counts().items()}
     units = {item: unit_of(item.nodeid) for item in items}
-    long = {"tests/{}/test_{}.py".format(*name.split("/")) for name in LONG}
+    long = {"tests/" + re.sub("[^/]+$", r"test_\g<0>.py", name) for name in LONG}
 
     def place(item):
         unit = units[item]

@@ -60,7 +60,9 @@ class Book:
         self.drawn = drawn
 
     def _find(self, pattern: str) -> list[str]:
-        return [path.relative_to(self.root).as_posix() for path in sorted(self.root.glob(pattern))]
+        """Files by their paths; what lies in a hidden folder was left by a killed process."""
+        paths = [path.relative_to(self.root) for path in sorted(self.root.glob(pattern))]
+        return [path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)]
 
     def write(self) -> None:
         """All pages and files."""
@@ -131,7 +133,7 @@ class Book:
         shutil.copyfile(self.root / path, target)
 
     def _copy_files(self) -> None:
-        shutil.copytree(self.root / "figures", self.book / "figures")
+        shutil.copytree(self.root / "figures", self.book / "figures", ignore=shutil.ignore_patterns(".*"))
         for file in dict.fromkeys(file for row in self.rows for file in row["files"]):
             small = Image.open(self.root / "figures" / f"{file}.png").convert("RGB")
             small.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -262,7 +264,8 @@ def build(root: Path, output: Path, repository: str = "", drawn: Path | None = N
     try:
         write_whole(output, write)
     except OSError as error:
-        raise ValueError(f"the book cannot be written to {output}: {error.strerror} ({error.filename})") from None
+        where = f" ({error.filename})" if error.filename else ""
+        raise ValueError(f"the book cannot be written to {output}: {error.strerror}{where}") from None
     return output / "index.html"
 
 

@@ -41,7 +41,8 @@ def write_shards(stream: TrainingStream, folder: str | Path, dtype: str = "float
 
 def _write_missing(stream: TrainingStream, folder: Path, dtype: str) -> None:
     identity = json.loads(json.dumps({"stream": {**stream.description, "passes": 1}, "dtype": dtype}))
-    manifest = _read_manifest(folder) if (folder / MANIFEST).is_file() else {**identity, "shards": {}}
+    new = {**identity, "portions": stream.portions, "shards": {}}
+    manifest = _read_manifest(folder) if (folder / MANIFEST).is_file() else new
     if {name: manifest.get(name) for name in identity} != identity:
         raise ValueError(f"{folder} holds shards of another stream or dtype: use another folder, or remove it")
     all_gb = sum(rows * width for rows, width in stream.shapes.values()) * DTYPES[dtype].itemsize / 1e9
@@ -58,7 +59,8 @@ def _write_missing(stream: TrainingStream, folder: Path, dtype: str) -> None:
         content = save(vectors, {"stream": _fingerprint(identity)})
         write_if_changed(folder / name, content)
         manifest["shards"][name] = hashlib.sha256(content).hexdigest()
-        write_if_changed(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+        _write_manifest(folder, manifest)
+    _write_manifest(folder, manifest)  # unchanged; what a process left that was killed at its end is removed
 
 
 class ShardStream(Sequence):
@@ -67,14 +69,20 @@ class ShardStream(Sequence):
     Shards are memory-mapped. A shard is checked against the manifest's hash when it is first read. In float32 the
     portions are those of the `TrainingStream` itself, bit for bit.
 
-    Raises FileNotFoundError without a manifest; from reading, ValueError that names a shard which is missing, cut
-    short, changed, or of another stream.
+    Raises FileNotFoundError without a manifest, ValueError for a store whose harvest was stopped; from reading,
+    ValueError that names a shard which is missing, cut short, changed, or of another stream.
     """
 
     def __init__(self, folder: str | Path, passes: int = 1, seed: int = 0):
         self.folder, self.passes, self.seed = Path(folder), passes, seed
         self._manifest = _read_manifest(self.folder)
         self._names = sorted(self._manifest["shards"])
+        portions = self._manifest.get("portions", len(self._names))
+        if len(self._names) < portions:
+            raise ValueError(
+                f"{folder} holds {len(self._names)} of {portions} shards: its harvest was stopped; start it again, "
+                "and it goes on"
+            )
         self._checked: set[str] = set()
 
     @property
@@ -107,6 +115,10 @@ class ShardStream(Sequence):
                 return {block: stored.get_tensor(block) for block in stored.offset_keys()}
         except SafetensorError as error:
             raise ValueError(f"shard {path} is damaged ({error}): {again}") from error
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    write_if_changed(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ import psutil
 from filelock import FileLock
 
 from sae_lib.cache import reach
+from sae_lib.cache.reading import read_safetensors
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent
@@ -41,6 +42,7 @@ reused: list[str] = []
 """Folder names of the artefacts that an earlier run made."""
 
 _TENSORS = "tensors.safetensors"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _making = threading.local()
 reach.remember(PACKAGE)
@@ -93,22 +95,25 @@ def cached_tensors(
 
     Raises what `cached` raises.
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     def save(folder: Path) -> None:
         save_file({key: tensor.contiguous() for key, tensor in make().items()}, folder / _TENSORS)
 
     folder = _keep(name, _record(name, inputs, make), save)
-    return folder, load_file(folder / _TENSORS)
+    return folder, read_safetensors(folder / _TENSORS)
 
 
 def _keep(name: str, record: str, make: Callable[[Path], None], resumable: bool = False) -> Path:
     folder = cache_root() / "artefacts" / f"{name}-{hashlib.sha256(record.encode()).hexdigest()[:12]}"
     if folder.is_dir():
         reused.append(folder.name)
+        _remove(_lock_of(folder))  # left by a process that was killed after it had made the artefact
     else:
-        _make_cache(folder.parent)
-        (made if _make_alone(folder, record, make, resumable) else waited).append(folder.name)
+        with _full_disk_in_words(folder, "name a folder on another disk in the variable SAE_LIB_CACHE"):
+            _make_cache(folder.parent)
+            mine = _make_alone(folder, record, make, resumable)
+        (made if mine else waited).append(folder.name)
     _check(folder, record)
     return folder
 
@@ -120,8 +125,7 @@ def _make_alone(folder: Path, record: str, make: Callable[[Path], None], resumab
         raise RuntimeError(
             f"artefact {folder.name} is asked for by its own maker: give the inner one a name of its own"
         )
-    unfinished = folder.with_name(f".unfinished-{folder.name}")
-    lock = unfinished.with_name(f"{unfinished.name}.lock")
+    unfinished, lock = folder.with_name(f".unfinished-{folder.name}"), _lock_of(folder)
     mine.add(folder.name)
     try:
         with FileLock(lock):
@@ -129,19 +133,15 @@ def _make_alone(folder: Path, record: str, make: Callable[[Path], None], resumab
                 return False
             _make_in(unfinished, record, make, resumable)
             unfinished.rename(folder)
-    except Exception as error:
-        if not _says_disk_full(error):
-            raise
-        free = shutil.disk_usage(folder.parent).free / 2**20
-        way = "free some space, or name a folder on another disk in the variable SAE_LIB_CACHE"
-        text = f"the disk is full, {folder.name} could not be made: {free:,.0f} MiB are free in {folder.parent}; {way}"
-        raise OSError(errno.ENOSPC, text) from error
     finally:
         mine.discard(folder.name)
         if folder.is_dir():
-            with suppress(OSError):  # Windows keeps it while another process waits for it
-                lock.unlink()
+            _remove(lock)
     return True
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".unfinished-{folder.name}.lock")
 
 
 def _make_in(unfinished: Path, record: str, make: Callable[[Path], None], resumable: bool) -> None:
@@ -157,9 +157,19 @@ def _make_in(unfinished: Path, record: str, make: Callable[[Path], None], resuma
         raise
 
 
-def _says_disk_full(error: Exception) -> bool:
-    # safetensors and torch raise errors of their own, which say so only in words.
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+@contextmanager
+def _full_disk_in_words(path: Path, way: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # safetensors and torch raise errors of their own, which say so only in words.
+        by_number = getattr(error, "errno", None) in _FULL
+        if not by_number and "No space left on device" not in str(error):
+            raise
+        there = next(folder for folder in path.parents if folder.is_dir())
+        free = shutil.disk_usage(there).free / 2**20
+        text = f"the disk is full, {path.name} could not be made: {free:,.0f} MiB are free in {there}"
+        raise OSError(errno.ENOSPC, f"{text}; free some space, or {way}") from error
 
 
 def _check(folder: Path, record: str) -> None:
@@ -179,6 +189,8 @@ def _make_cache(folder: Path) -> None:
         if os.access(folder, os.W_OK):
             return
     except OSError as error:
+        if error.errno in _FULL:
+            raise
         why = error.strerror
     raise PermissionError(
         f"no artefact can be kept in {folder} ({why}): name a folder that you may write in the variable SAE_LIB_CACHE"
@@ -188,20 +200,24 @@ def _make_cache(folder: Path) -> None:
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     """A file or a folder, written completely or not at all, in place of what was there.
 
-    `write(unfinished)` makes it under a hidden name in the same folder. If it raises or is killed, what was there stays
-    as it was. On Linux and macOS a folder takes the place of another in one step. Elsewhere it takes two: a process
-    killed between them leaves the old folder as `.NAME.replaced`, which the next call puts back before it writes.
+    `write(unfinished)` makes it under its name in a hidden folder beside it. If it raises or is killed, what was there
+    stays as it was. On Linux and macOS a folder takes the place of another in one step. Elsewhere it takes two: a
+    process killed between them leaves the old folder as `.NAME.replaced`, and the next call puts it back before it
+    writes.
+
+    Raises OSError if nothing can be written there or the disk is full.
     """
     path = Path(path)
-    with _unfinished(path) as unfinished:
-        write(unfinished)
-        _put(unfinished, path)
+    with _hidden_folder(path) as folder:
+        write(folder / path.name)
+        _put(folder / path.name, path)
     return path
 
 
 def write_if_changed(path: Path, content: bytes) -> bool:
     """Write a file as `write_whole` does, but only if its content differs; whether it was written."""
     if path.is_file() and path.read_bytes() == content:
+        _remove_leftovers(path)
         return False
     write_whole(path, lambda unfinished: unfinished.write_bytes(content))
     return True
@@ -217,8 +233,7 @@ def write_together(folder: str | Path, last: str, write: Callable[[Path], object
     Raises FileExistsError if others are there and may not be replaced.
     """
     folder = Path(folder)
-    with _unfinished(folder / last) as unfinished:
-        unfinished.mkdir()
+    with _hidden_folder(folder / last) as unfinished:
         write(unfinished)
         new = [made.name for made in sorted(unfinished.iterdir()) if not _is_equal(made, folder / made.name)]
         taken = [name for name in new if (folder / name).exists()]
@@ -234,19 +249,27 @@ def write_together(folder: str | Path, last: str, write: Callable[[Path], object
 
 
 @contextmanager
-def _unfinished(path: Path) -> Iterator[Path]:
-    """A hidden name beside `path`, gone at the end; first what killed processes left beside it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+def _hidden_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder beside `path`; those that killed processes left are removed first."""
+    folder = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    with _full_disk_in_words(path, "write to another one"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        _remove(folder)  # of a process that had this one's number
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            _remove(folder)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes what killed processes left beside `path`, of any name; puts back what they were about to replace."""
     for leftover in path.parent.glob(".*.*.unfinished"):
         process = leftover.suffixes[-2][1:]
-        if leftover == unfinished or (process.isdecimal() and not psutil.pid_exists(int(process))):
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
             _remove(leftover)
     _end_replacement(path)
-    try:
-        yield unfinished
-    finally:
-        _remove(unfinished)
 
 
 def _put(unfinished: Path, path: Path) -> None:
@@ -287,6 +310,6 @@ def _hash(path: Path) -> bytes:
 
 
 def _remove(path: Path) -> None:
-    """A leftover, as far as it can be: what cannot be removed harms nobody, and an earlier error says more."""
+    """What is not wanted any more, as far as it can be removed: Windows keeps a lock for which another waits."""
     with suppress(OSError):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)

@@ -341,10 +341,11 @@ class _Walk:
         ]
 
     def data(self, path: Path) -> None:
-        """Takes down the data files of a path inside a package."""
+        """Takes down the data files of a path inside a package; hidden ones are no data: a killed process left them."""
         if self.clone.holds(path):
             for file in [path] if path.is_file() else path.rglob("*"):
-                if file.suffix in _DATA and file.is_file():
+                hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
+                if file.suffix in _DATA and file.is_file() and not hidden:
                     self.files[file.relative_to(self.clone.root).as_posix()] = file
 
     def root_of(self, make: Callable) -> tuple[Statement, Module | Notebook]:

@@ -7,7 +7,7 @@ checks of arXiv:2602.14111), SAEs of dimension-permuted updates and SAEs of an u
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from sae_lib.activations.denoising import stream_updates
 from sae_lib.activations.stream import PermutedStream, TrainingStream
 from sae_lib.activations.updates import to_vectors
 from sae_lib.assets import MODELS, Assets
-from sae_lib.cache.artefact import cached, cached_tensors
+from sae_lib.cache.artefact import cached, cached_tensors, write_whole
 from sae_lib.features.meaning import (
     both_signs,
     chance_scores,
@@ -113,7 +113,8 @@ class Dictionaries:
             train_saes(stream, [replace(config, frozen=part) for config in first], folder / name, pipe.device)
         train_saes(PermutedStream(stream), first, folder / PERMUTED, pipe.device)
         fits = PCA.fit_blocks([stream.in_order()], {config.block: config.d_model for config in first})
-        save_file({block: fit.components for block, fit in fits.items()}, folder / _COMPONENTS)
+        components = {block: fit.components for block, fit in fits.items()}
+        write_whole(folder / _COMPONENTS, partial(save_file, components))
         arguments = stream.prompts, stream.blocks, stream.settings, stream.passes, None, self.seed
         train_saes(TrainingStream(self.blank, *arguments), first, folder / BLANK, pipe.device)
 

@@ -95,9 +95,8 @@ def _read(path: Path, identity: Any, states: list[str]) -> tuple[dict[str, Tenso
 
 
 def remove_states(folder: Path) -> None:
-    """Removes what this process saved, and what it was saving when it was killed."""
-    rank, size = rank_and_size()
-    for path in (*_files(folder).values(), *folder.glob(f".unfinished_{rank}of{size}_*")):
+    """Removes what this process saved. What it was saving when it was killed, `write_whole` removes."""
+    for path in _files(folder).values():
         path.unlink(missing_ok=True)
 
 

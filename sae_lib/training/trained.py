@@ -1,5 +1,6 @@
 """The SAEs of a recipe, trained once and kept: in which settings, and beside which controls."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from sae_lib.activations.denoising import CallSettings
 from sae_lib.activations.stream import PermutedStream, TrainingStream
-from sae_lib.cache.artefact import cached
+from sae_lib.cache.artefact import cached, write_whole
 from sae_lib.saes.controls import PCA
 from sae_lib.saes.sizes import KINDS, Kind, sae_size
 from sae_lib.saes.topk import TopKSAE
@@ -151,7 +152,7 @@ def train_side_by_side(
 def _fit_pca(folder: Path, stream: TrainingStream, components: Mapping[str, int]) -> None:
     fits = PCA.fit_blocks([stream.in_order()], components)
     tensors = {f"{block}.{part}": getattr(fit, part) for block, fit in fits.items() for part in _PCA_PARTS}
-    save_file(tensors, folder / _PCA)
+    write_whole(folder / _PCA, functools.partial(save_file, tensors))
 
 
 def _load_pca(folder: Path, blocks: Iterable[str], pipe: StableDiffusionXLPipeline) -> dict[str, PCA]:
