@@ -1,11 +1,14 @@
-# Two commands: `make reproduce` and `make test`. The first use makes .venv from the exact pins of requirements.lock.
-# `make ... PYTHON=python` uses an environment that is already active instead.
+# Two commands: `make reproduce` and `make test`. The first use makes .venv from the exact pins of requirements.lock, each file
+# checked by its hash. `make ... PYTHON=python` uses an environment that is already active instead.
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 VENV := .venv
 INSTALLED := $(VENV)/installed-from-lock
 INTEROP := .venv/interop
 BROWSER := .venv/browser
+SUPPLY := .venv/supply
+PIP := --quiet --disable-pip-version-check
+LOCKS := requirements.lock requirements-cuda.lock $(wildcard tests/*/requirements.lock)
 # What creates .venv; the lock is exact for these two versions of Python.
 BASE_PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell command -v $(name) 2>/dev/null)))
 # Processes of one thread each, one per core: half the time of one process of two threads. Long notebooks come first.
@@ -22,7 +25,7 @@ override PYTHON := $(VENV)/bin/python
 endif
 
 .PHONY: help reproduce test test-interop test-browser test-kit latency bench sweep riebench lint lab app book notebooks workshop \
-	workshop-kit pocket fresh
+	workshop-kit pocket fresh install lock audit
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -62,9 +65,7 @@ lab: $(ENVIRONMENT)  ## open the notebooks in JupyterLab
 	@$(PYTHON) -m jupyter lab --allow-root --notebook-dir=notebooks
 
 app: $(ENVIRONMENT)  ## the painter alone in the browser, served by Voila to this machine only
-	@mkdir -p .cache/app && $(PYTHON) -m jupytext --quiet --to ipynb --output .cache/app/painter.ipynb notebooks/src/app.py
-	@# jupytext's extension of JupyterLab fails in Voila.
-	@$(PYTHON) -m voila .cache/app/painter.ipynb --Voila.ip=127.0.0.1 --VoilaConfiguration.extension_denylist=jupyterlab-jupytext $(VOILA)
+	@$(PYTHON) -m notebooks.app $(VOILA)
 
 book: $(ENVIRONMENT)  ## the notebooks, all features and all verdicts as a web site that needs no Python (REPOSITORY=owner/name)
 	@$(PYTHON) -m notebooks.book.build "$(REPOSITORY)"
@@ -82,6 +83,17 @@ workshop-kit: $(ENVIRONMENT)  ## one archive for laptops without the internet (K
 pocket: $(ENVIRONMENT)  ## retrain the pocket models, stage by stage (each at most 50 minutes on 2 cores)
 	@$(PYTHON) -m notebooks.experiments.pocket.train
 
+install: $(ENVIRONMENT)  ## the packages of requirements.lock and this one into an environment that is active, as conda's (PYTHON=python)
+	$(call INSTALL,$(PYTHON),requirements.lock)
+	@$(PYTHON) -m pip install $(PIP) --no-deps --no-build-isolation --editable .
+
+lock: $(SUPPLY)/installed  ## write the hashes of what the locks pin; a pin that is new or changed is `name==version`
+	@for each in $(LOCKS); do UV_CUSTOM_COMPILE_COMMAND="make lock" $(SUPPLY)/bin/uv pip compile --quiet --no-deps --universal --python-version 3.11.5 \
+		--no-annotate --generate-hashes --output-file $$each $$each || exit 1; done
+
+audit: $(SUPPLY)/installed  ## ask an advisory service on the internet whether what the locks pin has known vulnerabilities
+	@$(SUPPLY)/bin/python tests/supply/audit.py $(LOCKS)
+
 fresh:  ## empty the cache: everything is computed again at the next run
 	rm -rf .cache
 
@@ -93,21 +105,36 @@ define CHECK_BASE_PYTHON
 		echo "$(BASE_PYTHON) cannot make virtual environments (ensurepip is missing): on Debian or Ubuntu run 'apt install python3-venv'." >&2; exit 1; }
 endef
 
-$(INSTALLED): requirements.lock
+# $(1): the Python to install for. $(2): its lock.
+# On Linux torch comes as two builds: the CPU build where pip finds it, otherwise the one for CUDA, which needs more packages.
+define INSTALL
+	@$(1) -m pip install $(PIP) --no-deps --require-hashes --requirement requirements-cpu.lock 2>/dev/null || \
+		$(1) -m pip install $(PIP) --no-deps --require-hashes --requirement requirements-cuda.lock
+	@$(1) -m pip install $(PIP) --no-deps --require-hashes --requirement $(2)
+	@$(1) -m pip --disable-pip-version-check check >/dev/null || $(1) -m pip check
+endef
+
+$(INSTALLED): requirements.lock requirements-cpu.lock requirements-cuda.lock
 	$(CHECK_BASE_PYTHON)
 	@echo "Installing requirements.lock into $(VENV) (once; some minutes)"
 	@$(BASE_PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(call INSTALL,$(VENV)/bin/python,requirements.lock)
+	@$(VENV)/bin/python -m pip install $(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(INTEROP)/installed: tests/interop/requirements.lock
+$(INTEROP)/installed: tests/interop/requirements.lock requirements-cpu.lock requirements-cuda.lock
 	$(CHECK_BASE_PYTHON)
 	@echo "Installing tests/interop/requirements.lock into $(INTEROP) (once; some minutes)"
 	@$(BASE_PYTHON) -m venv $(INTEROP)
-	@$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/interop/requirements.lock
+	$(call INSTALL,$(INTEROP)/bin/python,tests/interop/requirements.lock)
 	@touch $@
 
 $(BROWSER)/installed: tests/browser/requirements.lock $(ENVIRONMENT)
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(BROWSER) --requirement tests/browser/requirements.lock
+	@$(PYTHON) -m pip install $(PIP) --no-deps --require-hashes --upgrade --target $(BROWSER) --requirement tests/browser/requirements.lock
+	@touch $@
+
+$(SUPPLY)/installed: tests/supply/requirements.lock
+	$(CHECK_BASE_PYTHON)
+	@$(BASE_PYTHON) -m venv $(SUPPLY)
+	@$(SUPPLY)/bin/python -m pip install $(PIP) --no-deps --require-hashes --requirement tests/supply/requirements.lock
 	@touch $@

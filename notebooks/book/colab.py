@@ -8,6 +8,8 @@ from urllib.parse import quote
 
 import nbformat
 
+from notebooks.workshop.kit.build import read_lock
+
 NOT_INSTALLED = {
     "torch": "Colab's own fits its GPU",
     **dict.fromkeys(("beautifulsoup4", "jinja2", "jupyterlab", "voila"), "no notebook imports it"),
@@ -44,8 +46,8 @@ def check_repository(repository: str) -> str:
 def packages_for_colab(root: Path) -> list[str]:
     """The lock's pins of the project's direct dependencies, without NOT_INSTALLED."""
     direct = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
-    lines = (root / "requirements.lock").read_text().lower().replace("_", "-").split()
-    return [line for line in lines if (name := line.split("==")[0]) in direct and name not in NOT_INSTALLED]
+    pins = read_lock(root / "requirements.lock")
+    return [f"{name}=={pin.version}" for name, pin in pins.items() if name in direct and name not in NOT_INSTALLED]
 
 
 def colab_copy(notebook: nbformat.NotebookNode, source: str, repository: str, root: Path) -> nbformat.NotebookNode:

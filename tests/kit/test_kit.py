@@ -2,6 +2,7 @@
 run, JupyterLab opened."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,10 +43,12 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def kit(tmp_path_factory):
-    """The archive, unpacked."""
+    """The archive, copied as a teacher does, and unpacked."""
     folder = tmp_path_factory.mktemp("kit") / "my kit ü"
-    with zipfile.ZipFile(ARCHIVE) as archive:
-        archive.extractall(folder)
+    folder.mkdir()
+    for path in (ARCHIVE, ARCHIVE.with_name(f"{ARCHIVE.name}.sha256"), ARCHIVE.with_name("unpack.py")):
+        shutil.copy(path, folder)
+    subprocess.run([sys.executable, folder / "unpack.py"], check=True)
     return folder / build.FOLDER
 
 

@@ -5,13 +5,14 @@ import ast
 import builtins
 import importlib.metadata
 import json
+import re
 import sys
 import types
 import zipfile
 
 import pytest
 
-from notebooks.workshop.kit import build, install
+from notebooks.workshop.kit import build, install, unpack
 
 LOCK = build.read_lock()
 KIND = {"system": "Linux", "machine": "x86_64", "system_version": [2, 28], "python": [3, 11, 5], "longest_path": 191}
@@ -45,8 +46,9 @@ def test_another_python_is_refused(version, implementation, bits):
     assert "the kit is for 64-bit CPython 3.11, from 3.11.5 on: install that" in said
 
 
-def test_install_reads_on_an_old_python_so_that_it_can_say_that_it_is_old():
-    ast.parse((build.HERE / "install.py").read_text(), feature_version=(3, 7))
+@pytest.mark.parametrize("name", ["install.py", "unpack.py"])
+def test_install_and_unpack_read_on_an_old_python_so_that_it_can_be_said_that_it_is_old(name):
+    ast.parse((build.HERE / name).read_text(), feature_version=(3, 7))
 
 
 @pytest.mark.parametrize(("system", "machine"), [("Windows", "AMD64"), ("Darwin", "x86_64"), ("Linux", "aarch64")])
@@ -230,16 +232,17 @@ def imports_of(path):
 @pytest.mark.parametrize("name", build.LAPTOPS)
 def test_a_kit_has_the_locks_versions_and_no_tools_of_development(name, python):
     pins = build.pins_for(build.LAPTOPS[name].markers(python), LOCK)
-    assert {key: version for key, version in pins.items() if key in LOCK}.items() <= LOCK.items()
-    assert pins.keys() - LOCK.keys() == {"linux_x86_64": set(), "win_amd64": {"colorama", "pywinpty"}}.get(
-        name, {"appnope"}
-    )
+    torch = "2.13.0+cpu" if name == "linux_x86_64" else "2.13.0"
+    assert pins.pop("torch").version == torch == torch.replace("2.13.0", LOCK["torch"].version)
+    assert pins.items() <= LOCK.items()
+    only_there = {"linux_x86_64": set(), "win_amd64": {"colorama", "pywinpty"}, "macosx_14_0_arm64": {"appnope"}}
+    assert {key for key, pin in pins.items() if pin.marker} == only_there[name]
     assert not {"pytest", "hypothesis", "ruff", "voila", "nbval", "papermill", "datasets"} & pins.keys()
     assert "tinycss2" in pins  # nbconvert asks for bleach[css]
 
 
 def test_a_package_that_the_lock_lacks_is_named():
-    lock = {name: version for name, version in LOCK.items() if name != "torch"}
+    lock = {name: pin for name, pin in LOCK.items() if name != "torch"}
     with pytest.raises(build.CannotBuild, match="The kit needs torch, which requirements.lock does not have"):
         build.pins_for(build.LAPTOPS["linux_x86_64"].markers("3.11"), lock)
 
@@ -253,13 +256,10 @@ def wheel(folder, name, *lines):
     return path
 
 
-@pytest.mark.parametrize(
-    ("asked", "said"), [("nvidia-cublas", "is a build for CUDA"), ('colorama; os_name == "nt"', "need colorama")]
-)
-def test_wheels_that_ask_for_more_than_the_kit_has_are_refused(tmp_path, monkeypatch, asked, said):
+def test_wheels_that_ask_for_more_than_the_kit_has_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "ROOTS", {"torch": "everything"})
-    wheels = [wheel(tmp_path, "torch", f"Requires-Dist: {asked}")]
-    with pytest.raises(build.CannotBuild, match=said):
+    wheels = [wheel(tmp_path, "torch", 'Requires-Dist: colorama; os_name == "nt"')]
+    with pytest.raises(build.CannotBuild, match="need colorama"):
         build.refuse_gaps(wheels, build.LAPTOPS["win_amd64"].markers("3.11"))
 
 
@@ -274,18 +274,121 @@ def test_paths_are_as_long_as_they_will_be_on_windows(tmp_path):
     assert paths[".venv/share/file"] == 4 and ".venv/Lib/site-packages/one-1.0.dist-info/METADATA" in paths
 
 
-def test_what_pip_cannot_get_is_named(tmp_path, monkeypatch):
-    told = types.SimpleNamespace(returncode=1, stderr="ERROR: No matching distribution found for torch==2.13.0\n")
+@pytest.mark.parametrize(("version", "more"), [("2.13.0", "$"), (r"2.13.0+cpu", ".*PyTorch's index of CPU builds")])
+def test_what_pip_cannot_get_is_named(tmp_path, monkeypatch, version, more):
+    told = types.SimpleNamespace(returncode=1, stderr=f"ERROR: No matching distribution found for torch=={version}\n")
     monkeypatch.setattr(build.subprocess, "run", lambda *_, **__: told)
-    with pytest.raises(build.CannotBuild, match="the wheels for win_amd64 and Python 3.12: torch==2.13.0"):
-        build.download({"torch": "2.13.0"}, build.LAPTOPS["win_amd64"], "3.12", tmp_path)
+    said = f"the wheels for win_amd64 and Python 3.12: torch=={re.escape(version)}{more}"
+    with pytest.raises(build.CannotBuild, match=said):
+        build.download({"torch": LOCK["torch"]}, build.LAPTOPS["win_amd64"], "3.12", tmp_path)
 
 
 def test_wheels_that_are_there_are_not_fetched_again(tmp_path, monkeypatch):
     monkeypatch.setattr(build.subprocess, "run", None)
     there = wheel(tmp_path, "torch")
     wheel(tmp_path, "left_over")
-    assert build.download({"torch": "1.0"}, build.LAPTOPS["win_amd64"], "3.12", tmp_path) == [there]
+    pins = {"torch": build.Pin("1.0", None, (build.sha256(there),))}
+    assert build.download(pins, build.LAPTOPS["win_amd64"], "3.12", tmp_path) == [there]
+
+
+def test_a_wheel_whose_hash_the_lock_does_not_list_is_refused_also_if_another_packages_is_the_same(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(build.subprocess, "run", None)
+    there, other = wheel(tmp_path, "torch"), wheel(tmp_path, "numpy")
+    hashes = build.sha256(other), build.sha256(there)
+    pins = {"torch": build.Pin("1.0", None, ("0" * 64,)), "numpy": build.Pin("1.0", None, hashes)}
+    with pytest.raises(build.CannotBuild, match=f"{there.name} has a hash that requirements.lock does not list"):
+        build.download(pins, build.LAPTOPS["win_amd64"], "3.12", tmp_path)
+
+
+def test_pip_is_asked_for_the_locks_files_only_and_for_all_of_the_laptops_kind(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        build.subprocess, "run", lambda command, **_: asked.append(command) or types.SimpleNamespace(returncode=0)
+    )
+    with pytest.raises(KeyError):  # nothing was fetched
+        build.download({"colorama": LOCK["colorama"]}, build.LAPTOPS["win_amd64"], "3.12", tmp_path)
+    assert "--require-hashes" in asked[0] and asked[0][-1] == tmp_path / "requirements.txt"
+    line = (tmp_path / "requirements.txt").read_text()
+    assert line.startswith("colorama==0.4.6 --hash=sha256:") and ";" not in line
+
+
+def test_pip_installs_a_wheel_of_the_kit_by_its_hash_only(tmp_path, monkeypatch):
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / ".venv").mkdir()
+    torch, ran = wheel(tmp_path / "wheels", "torch"), []
+    (pin,) = build.manifest([torch], [], "linux_x86_64", "3.11")["pins"]
+    assert pin == f"torch==1.0 --hash=sha256:{build.sha256(torch)}"
+    monkeypatch.setattr(install, "run", lambda words, *_: ran.append(words) or str(tmp_path))
+    install.install_packages({"pins": [pin]}, str(tmp_path))
+    assert (tmp_path / ".venv" / "requirements.txt").read_text() == pin + "\n"
+    assert {"--require-hashes", "--no-index", "--no-deps"} <= set(ran[1])
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """A folder with an archive of one file, its sum and nothing else; a function that packs another member."""
+
+    def pack(name="sae-kit/START.md", content="Begin here.", attributes=0o100644):
+        with zipfile.ZipFile(tmp_path / "sae-workshop-kit-x.zip", "w") as archive:
+            member = zipfile.ZipInfo(name)
+            member.external_attr = attributes << 16
+            archive.writestr(member, content)
+        digest = build.sha256(tmp_path / "sae-workshop-kit-x.zip")
+        (tmp_path / "sae-workshop-kit-x.zip.sha256").write_text(f"{digest}  sae-workshop-kit-x.zip\n")
+        return tmp_path
+
+    return pack
+
+
+def test_a_whole_archive_is_unpacked_once(packed, capsys):
+    place = packed()
+    assert unpack.main(str(place)) == 0 and (place / "sae-kit" / "START.md").read_text() == "Begin here."
+    assert unpack.main(str(place)) == 1
+    assert "sae-kit is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes"),
+    [(name, 0o100644) for name in ("../evil", "sae-kit/../../evil", "/evil", "C:/evil", "other/file", "sae-kit\\..\\x")]
+    + [("sae-kit/link", 0o120777)],
+)
+def test_an_archive_with_a_member_outside_of_its_folder_or_a_link_is_not_unpacked(packed, capsys, name, attributes):
+    place = packed(name, "/etc/passwd", attributes)
+    assert unpack.main(str(place)) == 1
+    assert "and a kit has only files in sae-kit" in capsys.readouterr().err
+    assert sorted(path.name for path in place.iterdir()) == ["sae-workshop-kit-x.zip", "sae-workshop-kit-x.zip.sha256"]
+
+
+def test_an_archive_that_is_damaged_or_has_no_sum_is_not_opened(packed, capsys, monkeypatch):
+    place = packed()
+    monkeypatch.setattr(unpack.zipfile, "ZipFile", None)
+    with (place / "sae-workshop-kit-x.zip").open("r+b") as file:
+        file.write(b"x")
+    assert unpack.main(str(place)) == 1 and "is not the one that its .sha256 names" in capsys.readouterr().err
+    (place / "sae-workshop-kit-x.zip.sha256").unlink()
+    assert unpack.main(str(place)) == 1 and ".sha256 is missing or damaged" in capsys.readouterr().err
+
+
+def test_a_folder_with_no_kit_or_two_is_refused(packed, capsys):
+    place = packed()
+    (place / "sae-workshop-kit-y.zip").touch()
+    assert unpack.main(str(place)) == 1
+    assert "has the kits sae-workshop-kit-x.zip, sae-workshop-kit-y.zip" in capsys.readouterr().err
+    assert unpack.main(str(place / "..")) == 1 and "has no kit" in capsys.readouterr().err
+
+
+def test_a_full_disk_while_unpacking_leaves_nothing(packed, monkeypatch, capsys):
+    place = packed()
+
+    def full(archive, folder):
+        (place / "sae-kit.unfinished").mkdir()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(unpack.zipfile.ZipFile, "extractall", full)
+    assert unpack.main(str(place)) == 1 and "No space left on device" in capsys.readouterr().err
+    assert not list(place.glob("sae-kit*"))
 
 
 def test_an_archive_is_the_same_bytes_again_and_nothing_half_written_stays(tmp_path, monkeypatch):
@@ -294,6 +397,7 @@ def test_an_archive_is_the_same_bytes_again_and_nothing_half_written_stays(tmp_p
     first, digest = target.read_bytes(), (tmp_path / "kit.zip.sha256").read_text()
     build.write_archive(target, wheels, [build.ROOT / "LICENSE"], MANIFEST)
     assert target.read_bytes() == first and digest == f"{build.sha256(target)}  kit.zip\n"
+    assert (tmp_path / "unpack.py").read_bytes() == (build.HERE / "unpack.py").read_bytes()
     monkeypatch.setattr(build.shutil, "copyfileobj", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space left"):
         build.write_archive(target, wheels, [build.ROOT / "LICENSE"], MANIFEST)

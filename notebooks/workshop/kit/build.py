@@ -18,9 +18,9 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from packaging.markers import default_environment
+from packaging.markers import Marker, default_environment
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -40,6 +40,7 @@ TRAVELS = (
     "CITATION.cff",
     "pyproject.toml",
     "requirements.lock",
+    "requirements-cpu.lock",
 )
 """What git tracks here goes into the kit, without the figures' PDFs, which have PNGs beside them."""
 
@@ -72,9 +73,6 @@ ROOTS = {
 """The packages that lessons and notebooks import or start, and why. With all that they need, they are the kit's
 part of requirements.lock."""
 
-BESIDES_THE_LOCK = {"appnope": "1.0.0", "colorama": "0.4.6", "pywinpty": "3.1.2"}
-"""Packages that the roots need on macOS or Windows only; requirements.lock was made elsewhere."""
-
 PATCHES = {"3.11": "3.11.9", "3.12": "3.12.10"}
 """The last release of each Python for which python.org has installers: wheels are chosen for it."""
 
@@ -85,6 +83,16 @@ in all holds not both."""
 
 class CannotBuild(Exception):
     """One sentence: what came, what was wanted, what to do."""
+
+
+class Pin(NamedTuple):
+    """A package in the lock."""
+
+    version: str
+    marker: Marker | None
+    """On which systems it is installed; None for all."""
+    hashes: tuple[str, ...]
+    """The sha256 of every file of this version."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +134,19 @@ def laptop_like_this() -> str:
     raise CannotBuild(f"No kit for {system} on {machine}; there are {', '.join(LAPTOPS)}: say KIT_PLATFORM=...")
 
 
-def read_lock(path: Path = ROOT / "requirements.lock") -> dict[str, str]:
-    """The locked versions, by canonical name."""
-    pins = (line.split("==") for line in path.read_text().splitlines())
-    return {canonicalize_name(name): version for name, version in pins}
+LOCK, CPU_LOCK = ROOT / "requirements.lock", ROOT / "requirements-cpu.lock"
+
+
+def read_lock(path: Path = LOCK) -> dict[str, Pin]:
+    """The pins of a lock, by canonical name."""
+    pins = {}
+    for line in path.read_text().replace("\\\n", "").splitlines():
+        if line and not line.startswith("#"):
+            text, *hashes = line.split("--hash=sha256:")
+            asked = Requirement(text)
+            (version,) = asked.specifier
+            pins[canonicalize_name(asked.name)] = Pin(version.version, asked.marker, tuple(map(str.strip, hashes)))
+    return pins
 
 
 def needed(requirements: Iterable[str], markers: Mapping[str, str], extra: str) -> set[tuple[str, str]]:
@@ -158,41 +175,51 @@ def asked_here(name: str) -> list[str]:
         return []
 
 
-def pins_for(markers: Mapping[str, str], lock: Mapping[str, str]) -> dict[str, str]:
-    """Name and version of all that the kit needs.
+def pins_for(markers: Mapping[str, str], lock: Mapping[str, Pin]) -> dict[str, Pin]:
+    """The pins of all that the kit needs, torch's as a build without CUDA, which a laptop needs not.
 
-    Raises CannotBuild for a package that neither requirements.lock nor BESIDES_THE_LOCK has.
+    Raises CannotBuild for a package that requirements.lock does not have.
     """
-    names, known = closure(asked_here, markers), BESIDES_THE_LOCK | lock
-    if missing := sorted(names - known.keys()):
+    names = closure(asked_here, markers)
+    if missing := sorted(names - lock.keys()):
         raise CannotBuild(f"The kit needs {', '.join(missing)}, which requirements.lock does not have: add it there.")
-    return {name: known[name] for name in names}
+    cpu = read_lock(CPU_LOCK).items()
+    return {name: lock[name] for name in names} | {name: pin for name, pin in cpu if pin.marker.evaluate(markers)}
 
 
 def wheels_in(folder: Path) -> dict[tuple[str, str], Path]:
-    """The wheels of a folder by canonical name and public version ("2.13.0" of "2.13.0+cpu")."""
+    """The wheels of a folder by canonical name and version."""
     parts = {wheel: wheel.name.split("-") for wheel in sorted(folder.glob("*.whl"))}
-    return {(canonicalize_name(name), version.split("+")[0]): wheel for wheel, (name, version, *_) in parts.items()}
+    return {(canonicalize_name(name), version): wheel for wheel, (name, version, *_) in parts.items()}
 
 
-def download(pins: Mapping[str, str], laptop: Laptop, python: str, folder: Path) -> list[Path]:
+def download(pins: Mapping[str, Pin], laptop: Laptop, python: str, folder: Path) -> list[Path]:
     """The wheels of these pins, which pip puts into `folder` unless an earlier call did.
 
-    Raises CannotBuild if pip cannot get one, naming it.
+    Raises CannotBuild if pip cannot get one, or if one is not a file that the lock knows, naming it.
     """
-    if not pins.items() <= wheels_in(folder).keys():
+    if not {(name, pin.version) for name, pin in pins.items()} <= wheels_in(folder).keys():
         folder.mkdir(parents=True, exist_ok=True)
-        quiet = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
+        quiet = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--require-hashes"]
         kind = [f"--platform={tag}" for tag in laptop.tags] + [f"--python-version={PATCHES[python]}"]
-        wanted = [f"{name}=={version}" for name, version in sorted(pins.items())]
-        command = [sys.executable, "-m", "pip", "download", *quiet, *kind, f"--dest={folder}", *wanted]
+        # Without the markers, which pip would read for the machine that builds.
+        lines = [" ".join([f"{n}=={p.version}", *map("--hash=sha256:{}".format, p.hashes)]) for n, p in pins.items()]
+        wanted = folder / "requirements.txt"
+        wanted.write_text("\n".join(sorted(lines)) + "\n")
+        command = [sys.executable, "-m", "pip", "download", *quiet, *kind, "--dest", folder, "--requirement", wanted]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             missing = re.findall(r"No matching distribution found for (\S+)", done.stderr)
             what = missing[0] if missing else (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            if "+cpu" in what:
+                what += ", a build without CUDA: give pip PyTorch's index of CPU builds as well (PIP_EXTRA_INDEX_URL)"
             raise CannotBuild(f"pip cannot get the wheels for {laptop.tags[0]} and Python {python}: {what}")
     there = wheels_in(folder)
-    return [there[pin] for pin in sorted(pins.items())]
+    wheels = {name: there[name, pins[name].version] for name in sorted(pins)}
+    for name, wheel in wheels.items():
+        if sha256(wheel) not in pins[name].hashes:
+            raise CannotBuild(f"{wheel} has a hash that requirements.lock does not list: delete it, and build again.")
+    return list(wheels.values())
 
 
 def metadata_of(wheel: Path) -> email.message.Message:
@@ -209,13 +236,8 @@ def refuse_gaps(wheels: Sequence[Path], markers: Mapping[str, str]) -> None:
         about = metadata_of(wheel)
         asked[canonicalize_name(about["Name"])] = about.get_all("Requires-Dist") or []
     missing = sorted(closure(lambda name: asked.get(name, ()), markers) - asked.keys())
-    if any(name.startswith(("nvidia-", "cuda-")) for name in missing):
-        raise CannotBuild(
-            "The wheel of torch that pip chose is a build for CUDA, of some GB, and a laptop needs none: let pip use "
-            f"PyTorch's CPU index as well (PIP_EXTRA_INDEX_URL), and empty {wheels[0].parent}."
-        )
     if missing:
-        raise CannotBuild(f"The kit's wheels need {', '.join(missing)}: pin what is missing in BESIDES_THE_LOCK.")
+        raise CannotBuild(f"The kit's wheels need {', '.join(missing)}: add what is missing to requirements.lock.")
 
 
 def first_python(wheels: Sequence[Path], python: str) -> list[int]:
@@ -262,12 +284,13 @@ def manifest(wheels: Sequence[Path], files: Sequence[Path], name: str, python: s
         "longest_path": max(len(p) for p, _ in paths),
     }
     memory = {"lesson_gb": LESSON_GB, "browser_gb": BROWSER_GB, "least_gb": LEAST_GB}
-    pins = sorted(f"{about['Name']}=={about['Version']}" for about in map(metadata_of, wheels))
+    named = [(metadata_of(wheel), hashes[f"wheels/{wheel.name}"]) for wheel in wheels]
+    pins = sorted(f"{of['Name']}=={of['Version']} --hash=sha256:{digest}" for of, digest in named)
     return {**kind, "python": first_python(wheels, python), **takes, **memory, "pins": pins, "sha256": hashes}
 
 
 def write_archive(target: Path, wheels: Sequence[Path], files: Sequence[Path], about: Mapping[str, Any]) -> None:
-    """The kit as one zip, whole or not at all, the same bytes for the same content, and its sha256 beside it."""
+    """The kit as one zip, whole or not at all, the same bytes for the same content, and beside it what checks it."""
     digest = f"{target.name}.sha256"
     members = {path.relative_to(ROOT).as_posix(): path for path in files}
     members |= {name: HERE / name for name in ("install.py", "start.py", "START.md")}
@@ -284,6 +307,7 @@ def write_archive(target: Path, wheels: Sequence[Path], files: Sequence[Path], a
                     shutil.copyfileobj(source, copy, 1 << 20)
             archive.writestr(zipfile.ZipInfo(f"{FOLDER}/kit.json"), json.dumps(about, indent=1) + "\n")
         (unfinished / digest).write_text(f"{sha256(unfinished / target.name)}  {target.name}\n", newline="\n")
+        shutil.copyfile(HERE / "unpack.py", unfinished / "unpack.py")
 
     write_together(target.parent, digest, write, replace=True)  # never an old sum beside a new archive
 
@@ -306,7 +330,7 @@ def build(name: str, python: str) -> Path:
         f"{target}: {target.stat().st_size / 1e6:.0f} MB, {len(wheels)} wheels, for {name} and Python {oldest} or newer"
     )
     print(f"of {python}; installed it takes {about['disk_gb']} GB.", end=" ")
-    print("Copy it with the .sha256 beside it; START.md is inside.")
+    print("Copy it with the .sha256 and unpack.py beside it: `python unpack.py` checks and unpacks it.")
     return target
 
 

@@ -241,16 +241,16 @@ def remove_old(kit):
 
 
 def install_packages(manifest, kit):
-    """Make .venv from the wheels, with sae_lib importable."""
+    """Make .venv from the wheels, with sae_lib importable; pip takes a wheel by its hash only."""
     run([sys.executable, "-m", "venv", os.path.join(kit, ".venv")], kit, "Making .venv")
+    wanted = os.path.join(kit, ".venv", "requirements.txt")
+    with open(wanted, "w", encoding="ascii") as file:
+        file.write("\n".join(manifest["pins"]) + "\n")
     pip = [python_of(kit), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
     # Python compiles files when they are used; compiling all takes half of an installation, for
     # files that nobody opens.
-    run(
-        pip + ["--no-compile", "--find-links", os.path.join(kit, "wheels")] + manifest["pins"],
-        kit,
-        "Installing the wheels",
-    )
+    pip += ["--no-compile", "--require-hashes", "--find-links", os.path.join(kit, "wheels"), "--requirement", wanted]
+    run(pip, kit, "Installing the wheels")
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
     packages = run([python_of(kit), "-c", where], kit, "Asking for the packages' folder").strip()
     # Relative, so that no letter of the kit's own path can be misread.
