@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import nbformat
 import numpy as np
@@ -21,6 +22,8 @@ RUN_SECONDS = 300
 """The notebook has run after this."""
 DRAW_SECONDS = 60
 """A picture has been drawn after this, also by the base model."""
+HERE = {"127.0.0.1", "localhost", None}
+"""Hosts that are this machine; a `data:` or `blob:` address has none."""
 Point = tuple[float, float]
 """A place on a picture, (0, 0) top left, (1, 1) bottom right."""
 
@@ -51,10 +54,16 @@ def write_copy(source: Path, target: Path, scale: str = "smoke", painters: int =
 
 
 class Quiet:
-    """What a page complained of: errors in the console, exceptions, and answers of 400 and above."""
+    """What a page complained of: errors in the console, exceptions, and answers of 400 and above; and whom it asked.
+
+    elsewhere: addresses that are not on this machine, of requests and of websockets, also of those that failed.
+    """
 
     def __init__(self, page: Page, ignored: Sequence[str] = ()):
         self.complaints, self._ignored = [], [re.compile(pattern) for pattern in ignored]
+        self.elsewhere = []
+        for kind in ("request", "websocket"):
+            page.on(kind, lambda asked: urlsplit(asked.url).hostname not in HERE and self.elsewhere.append(asked.url))
         page.on("console", lambda message: message.type == "error" and self._add(message.text, message.location))
         page.on("pageerror", lambda error: self._add(error.message, error.stack))
         page.on("response", lambda answer: answer.status >= 400 and self._add(answer.status, answer.url))

@@ -74,7 +74,7 @@ def serve(name: str, folder: Path) -> Iterator[str]:
 
 def _command(name: str, folder: Path, port: int) -> list[str]:
     if name == "app":
-        return ["make", "app", f"PYTHON={sys.executable}", f"VOILA=--no-browser --port={port}"]
+        return ["make", "app", f"PYTHON={sys.executable}", f"VOILA=--no-browser --port={port} --Voila.token={TOKEN}"]
     options = {"ip": "127.0.0.1", "port": port, "port_retries": 0, "root_dir": folder, "allow_root": True}
     options = [f"--ServerApp.{key}={value}" for key, value in options.items()]
     if name == "notebook":

@@ -1,18 +1,22 @@
 """The same notebook in Notebook 7, by touch on a tablet, and the painter alone in the Voila app."""
 
+import http.client
+from urllib.parse import urlsplit
+
 import numpy as np
+import psutil
 import pytest
 from playwright.sync_api import expect
 
+from sae_lib.cache.artefact import ROOT
 from tests.browser.pages import RUN_SECONDS, Painter, Quiet, open_notebook, write_copy
-from tests.browser.servers import serve
+from tests.browser.servers import TOKEN, serve
 
 ACROSS = ((0.2, 0.45), (0.8, 0.45))
 NOTEBOOK_ITSELF = (r"Cannot read properties of undefined \(reading 'schema'\)",)
 """Notebook 7.6.5 with JupyterLab 4.6.6 throws this at its start, with a notebook of one cell `1 + 1` too."""
-VOILA_ITSELF = ("fontawesome-free",)
-"""Voila 0.5.13's page asks a server elsewhere for icons that nothing here shows, and is told
-that there is no network."""
+GONE_SECONDS = 60
+"""Within this time the kernel of a page that was closed has ended; the server itself waits for 15 to 20 seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +31,21 @@ def tablet(new_page, folder, source):
 
 
 @pytest.fixture(scope="module")
-def app(new_page, folder):
-    """The page that `make app` serves."""
+def served(folder):
+    """The address of what `make app` serves."""
     with serve("app", folder) as address:
-        page = new_page(viewport={"width": 1366, "height": 768})
-        page.quiet = Quiet(page, VOILA_ITSELF)
-        page.goto(
-            address, timeout=RUN_SECONDS * 1000
-        )  # Voila answers when its cells have run, and the app is at pocket scale
-        expect(page.get_by_test_id("status")).to_have_text("ready", timeout=RUN_SECONDS * 1000)
-        yield page
+        yield address
+
+
+@pytest.fixture(scope="module")
+def app(new_page, served):
+    """The page of `make app`."""
+    page = new_page(viewport={"width": 1366, "height": 768})
+    page.quiet = Quiet(page)
+    # Voila answers when its cells have run, and the app is at pocket scale.
+    page.goto(f"{served}/?token={TOKEN}", timeout=RUN_SECONDS * 1000)
+    expect(page.get_by_test_id("status")).to_have_text("ready", timeout=RUN_SECONDS * 1000)
+    yield page
 
 
 def assert_stroke_and_undo(painter):
@@ -88,3 +97,77 @@ def test_the_app_shows_the_painter_and_no_code(app):
 
 def test_the_app_writes_no_error_to_the_console(app):
     assert app.quiet.complaints == []
+
+
+def test_neither_front_end_asks_another_host(app, tablet):
+    assert app.quiet.elsewhere == tablet.quiet.elsewhere == []
+
+
+def test_a_page_of_the_app_cannot_load_anything_from_another_host(app):
+    refused = app.evaluate(
+        """() => new Promise(done => {
+            document.addEventListener("securitypolicyviolation", event => done(event.blockedURI), {once: true});
+            fetch("http://192.0.2.1/").catch(() => setTimeout(() => done("not by the policy"), 1000));
+        })"""
+    )
+    assert refused.startswith("http://192.0.2.1")
+
+
+def get(address, path, host=None):
+    """Status and place of an answer; host: what the request calls this machine."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
+    connection.request("GET", path, headers={"Host": host} if host else {})
+    answer = connection.getresponse()
+    return answer.status, answer.getheader("Location", "")
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/api/kernels", "/api/contents", "/terminals/1", "/voila/tree", "/?token=guessed"]
+)
+def test_without_its_token_the_app_shows_only_the_question_for_it(served, path):
+    status, place = get(served, path)
+    assert status == 302 and place.startswith("/login?")
+
+
+@pytest.mark.parametrize(
+    "path", ["README.md", "notebooks/20_paint_and_explore.ipynb", "figures/08_writing_with_features/figure1.png"]
+)
+@pytest.mark.parametrize(
+    "folder", ["/", "/voila/files/", "/voila/render/", "/voila/tree/", "/api/contents/", "/files/"]
+)
+def test_the_app_serves_no_file_and_no_other_notebook(served, folder, path):
+    assert (ROOT / path).is_file()
+    status, place = get(served, f"{folder}{path}?token={TOKEN}")
+    if status == 302:
+        status, place = get(served, f"{place}?token={TOKEN}")
+    assert (status, place) == (403, "")
+
+
+def test_the_app_is_refused_under_a_name_that_only_leads_to_this_machine(served):
+    assert get(served, f"/?token={TOKEN}", host="evil.example")[0] == 403
+
+
+def test_the_app_listens_on_loopback_only(served):
+    at = {each.laddr.ip for each in psutil.net_connections("inet") if each.laddr.port == urlsplit(served).port}
+    assert at == {"127.0.0.1"}
+
+
+def kernels_of(page):
+    """The processes of the kernel of a page of the app."""
+    number = page.evaluate("JSON.parse(document.getElementById('jupyter-config-data').textContent).kernelId")
+    processes = [each for each in psutil.process_iter(["cmdline"]) if number in " ".join(each.info["cmdline"] or ())]
+    assert processes
+    return processes
+
+
+def test_each_page_of_the_app_has_a_kernel_that_ends_when_it_is_closed(app, browser, served):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{served}/?token={TOKEN}", timeout=RUN_SECONDS * 1000)
+    first, second = kernels_of(app), kernels_of(page)
+    assert not set(first) & set(second)
+    context.close()  # no page says goodbye, as when the browser is killed
+    gone, alive = psutil.wait_procs(second, GONE_SECONDS)
+    assert gone and not alive
+    assert all(each.is_running() for each in first)
+    assert_stroke_and_undo(Painter(app.locator(".sae-painter")))
