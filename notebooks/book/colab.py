@@ -12,7 +12,7 @@ from notebooks.workshop.kit.build import read_lock
 
 NOT_INSTALLED = {
     "torch": "Colab's own fits its GPU",
-    **dict.fromkeys(("beautifulsoup4", "jinja2", "jupyterlab", "voila"), "no notebook imports it"),
+    **dict.fromkeys(("beautifulsoup4", "jinja2", "jupyterlab", "traitlets", "voila"), "no notebook imports it"),
     **dict.fromkeys(("nbval", "pytest", "pytest-xdist", "ruff", "setuptools"), "no notebook imports it"),
 }
 """Direct dependencies that Colab's first cell leaves alone, and why."""

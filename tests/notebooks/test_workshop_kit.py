@@ -212,6 +212,8 @@ def test_all_that_the_library_and_the_notebooks_import_is_a_root():
             "pyyaml",
             "rich",
             "sae-lib",
+            "traitlets",
+            "voila",
         }
         | SDXL_ONLY
     )
