@@ -13,7 +13,7 @@ from sae_lib.cache.artefact import PACKAGE, ROOT
 ORDER = re.search(r"^    (cache .*)$", sae_lib.__doc__, re.MULTILINE)[1].split()
 """From the ground up, as the package's docstring says."""
 ROOMS = [name for name in ORDER if (PACKAGE / name).is_dir()]
-NOT_ROOMS = {"benchmarks", "browser", "interop", "kit", "notebooks"}
+NOT_ROOMS = {"benchmarks", "browser", "interop", "kit", "notebooks", "supply"}
 """Folders of tests that are no room's."""
 READ = [*(ROOT / "notebooks/src").glob("*.py"), *(ROOT / "notebooks/workshop/src").glob("*.py")]
 
