@@ -151,7 +151,7 @@ class _Loop:
 
     def _save_now_and_then(self, position: Position) -> None:
         due = time.monotonic() - self.saved >= self.save_every
-        begun = all(training.sae is not None for training in self.trainings)
+        begun = all(training.steps for training in self.trainings)
         states = everyone((due, begun))
         if not (states[0][0] and all(ready for _, ready in states)):  # all processes save or none
             return
@@ -162,7 +162,7 @@ class _Loop:
             tensors |= {f"{name}/{part}": tensor for part, tensor in state.items()}
         for (block, size), cutter in self.cutters.items():
             if cutter.rest is not None:
-                tensors[f"rest/{block}/{size}"] = cutter.rest
+                tensors[f"rest/{block}/{size}"] = cutter.rest.clone()  # two may be views of the same vectors
         save_state(self.folder, position, self.identity, tensors, rest)
         self.saved = time.monotonic()
 
@@ -177,8 +177,9 @@ class _Loop:
             try:
                 training.restore(own, rest[name], self.device)
             except (KeyError, RuntimeError) as error:
+                what = " ".join(str(error).split())
                 raise ValueError(
-                    f"the unfinished state in {self.folder} does not hold all of {name} ({error}): another version "
+                    f"the unfinished state in {self.folder} does not hold all of {name} ({what}): another version "
                     "wrote it; remove it, and the run begins anew"
                 ) from error
         for (block, size), cutter in self.cutters.items():

@@ -1,5 +1,6 @@
 """A run that is killed and started again ends as if nothing had happened; so does one of several processes."""
 
+import itertools
 import json
 import os
 import random
@@ -7,12 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, suppress
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from hypothesis import Phase, given, settings, strategies as st
+from safetensors.torch import load_file, save_file
 
+from sae_lib.training import loop
+from sae_lib.training.config import SAEConfig
+from sae_lib.training.loop import train_saes
 from sae_lib.training.resume import load_state, save_state
+from sae_lib.training.trainer import SAETraining
 
 TRAIN = """
 import json, os, sys, time, torch
@@ -172,3 +179,102 @@ def test_an_unfinished_run_of_more_processes_is_refused(tmp_path):
         ValueError, match="an unfinished run of 4 processes and this one has 1: start as many, or remove"
     ):
         load_state(tmp_path, {"a": 1})
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def replace_by_text(path):
+    path.write_text("a note")
+
+
+def replace_by_other_tensors(path):
+    save_file({"x": torch.zeros(1)}, path)
+
+
+@pytest.mark.parametrize("damage", [cut_short, replace_by_text, replace_by_other_tensors])
+def test_a_state_that_is_damaged_or_none_is_named_with_the_way_out(tmp_path, damage):
+    save_state(tmp_path, (0, 1), {"a": 1}, {"x": torch.zeros(3)}, None)
+    (path,) = tmp_path.iterdir()
+    damage(path)
+    with pytest.raises(ValueError, match=r"unfinished_0of1_0_1.safetensors is cut short or no state \(.*\): remove it"):
+        load_state(tmp_path, {"a": 1})
+
+
+def test_other_files_and_what_a_killed_process_was_writing_are_no_states(tmp_path):
+    for name in (
+        "unfinished_notes.safetensors",
+        "unfinished_0of1_x_1.safetensors",
+        ".unfinished_0of1_0_1.safetensors",
+    ):
+        (tmp_path / name).touch()
+    assert load_state(tmp_path, {"a": 1}) is None
+
+
+def test_a_state_of_which_an_sae_lacks_a_part_is_refused(tmp_path, monkeypatch):
+    config = SAEConfig.paper("mid.0", **VALUES, k=2)
+    monkeypatch.setattr(SAETraining, "state", lambda self: ({}, {"steps": 1, "log": []}))
+    with stopped_after(5):
+        train_saes(portions(0, 6), [config], tmp_path, save_every=0.0)
+    with pytest.raises(ValueError, match="does not hold all of mid.0_k2_hidden8_seed0 .*: another version wrote it"):
+        train_saes(portions(0, 6), [config], tmp_path)
+
+
+VALUES = {"d_model": 4, "n_f": 8, "auxk": 4, "batch_size": 16, "dead_vectors_threshold": 32, "init_batches": 2}
+
+
+@contextmanager
+def stopped_after(pieces):
+    """Inside, a training is stopped when it has done so many pieces."""
+    left, step = itertools.count(), loop._Loop._step
+
+    def stop(self, piece):
+        if next(left) == pieces:
+            raise KeyboardInterrupt
+        step(self, piece)
+
+    with pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(loop._Loop, "_step", stop)
+        yield
+
+
+def portions(seed, count):
+    """Portions of unequal length of two blocks of different width, of which the second has more vectors."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(20, 60, (count,), generator=generator).tolist()
+    return [
+        {"mid.0": torch.randn(n, 4, generator=generator), "up.1.2": torch.randn(3 * n, 2, generator=generator)}
+        for n in rows
+    ]
+
+
+@st.composite
+def trainings(draw):
+    """One to three SAEs of different settings."""
+    configs = []
+    for seed in range(draw(st.integers(1, 3))):
+        block, k = draw(st.sampled_from(["mid.0", "up.1.2"])), draw(st.integers(1, 3))
+        changes = {"batch_size": draw(st.sampled_from([7, 16])), "frozen": draw(st.sampled_from(["", "encoder"]))}
+        changes |= {"d_model": 4 if block == "mid.0" else 2, "auxk": draw(st.integers(1, 4))}
+        configs.append(SAEConfig.paper(block, k=k, seed=seed, **{**VALUES, **changes}))
+    return configs
+
+
+@settings(derandomize=True, max_examples=12, deadline=None, phases=[Phase.generate])  # shrinking takes minutes
+@given(trainings(), st.integers(0, 99), st.lists(st.integers(0, 30), max_size=3), st.integers(10, 200))
+def test_any_training_stopped_after_any_pieces_ends_bit_identical(tmp_path_factory, configs, seed, stops, piece):
+    stream, folder = portions(seed, 4), tmp_path_factory.mktemp("any")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "PIECE", piece)
+        whole = train_saes(stream, configs, folder / "whole", log_interval=1)
+        for stop in stops:
+            with stopped_after(stop):
+                train_saes(stream, configs, folder / "stopped", save_every=0.0, log_interval=1)
+        stopped = train_saes(stream, configs, folder / "stopped", log_interval=1)
+    for config in configs:
+        ours, theirs = (saes[config].state_dict() for saes in (whole, stopped))
+        assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+        for name in ("model.safetensors", "statistics.safetensors"):
+            ours, theirs = (load_file(folder / run / config.folder_name / name) for run in ("whole", "stopped"))
+            assert all(torch.equal(tensor, theirs[part]) for part, tensor in ours.items())
