@@ -51,3 +51,64 @@ def test_help_lists_the_configuration_s_fields(capsys):
         main(["train", "--help"])
     shown = capsys.readouterr().out
     assert '"expansion_factors"' in shown and "--store" in shown
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Writes configurations of a run of seconds; `small(model="base")` changes a field."""
+
+    def write(**changes):
+        run = {"scale": "smoke", "prompts": 100, "ks": [5], "blocks": ["mid.0"], "passes": 1, **changes}
+        path = tmp_path / f"{len(list(tmp_path.glob('*.json')))}.json"
+        path.write_text(json.dumps(run))
+        return str(path)
+
+    return write
+
+
+OTHER_MODEL = r"ValueError: .*pipeline\.weights\.unet is"
+
+
+def refused(arguments, message, capsys):
+    assert main(arguments) == 1
+    return re.search(message, capsys.readouterr().err.strip().splitlines()[-1])
+
+
+def test_saes_and_stores_of_another_model_are_refused_by_the_field_and_stay_as_they_were(small, tmp_path, capsys):
+    turbo, base = small(), small(model="base")
+    saes, store = tmp_path / "saes", tmp_path / "store"
+    assert main(["train", turbo, str(saes)]) == main(["harvest", turbo, str(store)]) == 0
+    before = {path: path.read_bytes() for folder in (saes, store) for path in folder.rglob("*.*") if path.is_file()}
+    for command, folder in (("train", saes), ("harvest", store)):
+        assert refused([command, base, str(folder)], OTHER_MODEL, capsys)
+        assert refused([command, small(noise="batch of 50"), str(folder)], r"settings\.noise is \"prompt\"", capsys)
+        assert refused([command, small(prompts=101), str(folder)], r"prompts\.count is 100 \(asked: 101\)", capsys)
+        assert main([command, turbo, str(folder)]) == 0
+    assert before == {
+        path: path.read_bytes() for folder in (saes, store) for path in folder.rglob("*.*") if path.is_file()
+    }
+
+
+def test_from_a_store_only_its_own_run_is_trained_and_the_store_says_what_is_written(small, tmp_path, capsys):
+    turbo, store = small(blocks=["mid.0", "up.0.1"]), tmp_path / "store"
+    assert main(["harvest", turbo, str(store)]) == 0
+    for wish, message in (
+        ({"model": "base"}, OTHER_MODEL),
+        ({"steps": 2}, r"settings\.steps is 1 \(asked: 2\)"),
+        ({"blocks": ["mid.0", "down.2.1"]}, r"blocks\.down\.2\.1 is null \(asked: "),
+    ):
+        assert refused(["train", small(**wish), str(tmp_path / "lie"), "--store", str(store)], message, capsys)
+    assert not list(tmp_path.glob("lie/*"))
+    assert main(["train", small(), str(tmp_path / "saes"), "--store", str(store)]) == 0  # one of its blocks
+    (about,) = (json.loads(path.read_text()) for path in tmp_path.glob("saes/*/diffusion.json"))
+    assert about["model"] == "pocket-sdxl-turbo" and about["stored_as"] == "float16" and about["block"] == "mid.0"
+
+
+def test_a_store_that_is_not_finished_is_refused(small, tmp_path, capsys):
+    turbo, store = small(), tmp_path / "store"
+    assert main(["harvest", small(buffer=3_200), str(store)]) == 0
+    manifest = json.loads((store / "manifest.json").read_text())
+    manifest["shards"].popitem()
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    asked = ["train", turbo, str(tmp_path / "saes"), "--store", str(store)]
+    assert refused(asked, "holds 1 of 2 shards: its harvest was stopped; start it again", capsys)

@@ -14,6 +14,7 @@ from torch import Tensor
 from sae_lib.activations.processes import alone
 from sae_lib.activations.stream import TrainingStream, mix
 from sae_lib.cache.artefact import write_if_changed
+from sae_lib.cache.identity import differences
 from sae_lib.cache.space import refuse_without_disk
 
 MANIFEST = "manifest.json"
@@ -40,11 +41,11 @@ def write_shards(stream: TrainingStream, folder: str | Path, dtype: str = "float
 
 
 def _write_missing(stream: TrainingStream, folder: Path, dtype: str) -> None:
-    identity = json.loads(json.dumps({"stream": {**stream.description, "passes": 1}, "dtype": dtype}))
-    new = {**identity, "portions": stream.portions, "shards": {}}
-    manifest = _read_manifest(folder) if (folder / MANIFEST).is_file() else new
-    if {name: manifest.get(name) for name in identity} != identity:
-        raise ValueError(f"{folder} holds shards of another stream or dtype: use another folder, or remove it")
+    identity = {"stream": {**stream.description, "passes": 1}, "dtype": dtype}
+    fresh = {**identity, "origin": stream.origin, "portions": stream.portions, "shards": {}}
+    manifest = _read_manifest(folder) if (folder / MANIFEST).is_file() else fresh
+    if different := differences({name: manifest[name] for name in identity}, identity):
+        raise ValueError(f"{folder} holds other shards, of which {different}: use another folder, or remove it")
     all_gb = sum(rows * width for rows, width in stream.shapes.values()) * DTYPES[dtype].itemsize / 1e9
     for number in range(stream.portions):
         name = f"shard_{number:05d}.safetensors"
@@ -76,19 +77,24 @@ class ShardStream(Sequence):
     def __init__(self, folder: str | Path, passes: int = 1, seed: int = 0):
         self.folder, self.passes, self.seed = Path(folder), passes, seed
         self._manifest = _read_manifest(self.folder)
-        self._names = sorted(self._manifest["shards"])
-        portions = self._manifest.get("portions", len(self._names))
-        if len(self._names) < portions:
+        self._names = [f"shard_{number:05d}.safetensors" for number in range(self._manifest["portions"])]
+        if missing := set(self._names) - set(self._manifest["shards"]):
             raise ValueError(
-                f"{folder} holds {len(self._names)} of {portions} shards: its harvest was stopped; start it again, "
-                "and it goes on"
+                f"{folder} holds {len(self._names) - len(missing)} of {len(self._names)} shards: its harvest was "
+                "stopped; start it again, and it goes on"
             )
         self._checked: set[str] = set()
 
     @property
     def description(self) -> dict[str, Any]:
-        """The manifest, and how it is read."""
-        return {**self._manifest, "passes": self.passes, "seed": self.seed}
+        """The description of the stream that was stored, and how it was stored and is read."""
+        store = {name: self._manifest[name] for name in ("dtype", "shards")}
+        return {**self._manifest["stream"], "passes": self.passes, "seed": self.seed, "store": store}
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where the stored vectors come from, for readers."""
+        return self._manifest["origin"]
 
     def __len__(self) -> int:
         return self.passes * len(self._names)
@@ -126,7 +132,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no {MANIFEST} in {folder}: give a folder that `python -m sae_lib harvest` wrote")
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        manifest["stream"], manifest["dtype"], manifest["shards"]
+        [manifest[name] for name in ("stream", "dtype", "origin", "portions", "shards")]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / MANIFEST} is damaged ({error!r}): remove the folder and harvest again") from error
     return manifest

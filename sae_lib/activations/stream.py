@@ -1,10 +1,13 @@
 """Update vectors for training: a pipeline run over prompts, mixed, in numbered portions that can be made again."""
 
+import functools
 import hashlib
 import itertools
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from diffusers import StableDiffusionXLPipeline
@@ -14,7 +17,8 @@ from sae_lib.activations.denoising import CallSettings, run_updates
 from sae_lib.activations.processes import exchange, rank_and_size
 from sae_lib.activations.updates import permute_dimensions, to_vectors
 from sae_lib.cache.space import refuse_without_memory
-from sae_lib.models.blocks import grid_of, width_of
+from sae_lib.models.blocks import BLOCKS, grid_of, width_of
+from sae_lib.models.identity import pipeline_identity, pipeline_origin
 
 BUFFER = 640_000
 """Vectors per block in the paper's shuffling buffer (authors' code)."""
@@ -41,6 +45,7 @@ class TrainingStream(Sequence):
     pipe, prompts, blocks, settings: which updates. All steps of a call count alike; of guided calls the conditional
     half is taken. Blocks may differ in grid and width. vectors: at most this many per block, None for all. passes: how
     often each vector is given out. If a pass is one portion, it is kept from pass to pass, and the pipeline runs once.
+    prompt_source: where the prompts come from, for readers; `origin` holds it with the names of the pipeline.
 
     Vectors are in the U-Net's dtype and on its device. In float32 a block takes `buffer` x d_model x 4 bytes, and twice
     that while it is mixed (SDXL: 3.3 GB per block).
@@ -62,11 +67,13 @@ class TrainingStream(Sequence):
         vectors: int | None = None,
         seed: int = 0,
         buffer: int = BUFFER,
+        prompt_source: str = "",
     ):
         if not prompts or passes < 1:
             raise ValueError(f"got {len(prompts)} prompts and {passes} passes; wanted at least one of each")
-        self.pipe, self.prompts, self.blocks, self.settings = pipe, prompts, list(blocks), settings
+        self.pipe, self.prompts, self.blocks, self.settings = pipe, list(prompts), list(blocks), settings
         self.passes, self.vectors, self.seed, self.buffer = passes, vectors, seed, buffer
+        self.origin = pipeline_origin(pipe) | {"prompts": prompt_source or "the caller's"}
         self._of_prompt = {block: settings.steps * positions_per_step(pipe, block) for block in self.blocks}
         least, most = min(self._of_prompt.values()), max(self._of_prompt.values())
         needed = len(prompts) if vectors is None else min(len(prompts), -(-vectors // least))
@@ -85,11 +92,20 @@ class TrainingStream(Sequence):
         return {b: (min(prompts * count, most), width_of(self.pipe, b)) for b, count in self._of_prompt.items()}
 
     @property
-    def description(self) -> dict:
-        """What the vectors depend on, the pipeline's weights excepted: equal descriptions, equal streams."""
-        arguments = {name: getattr(self, name) for name in ("blocks", "passes", "vectors", "seed", "buffer")}
-        prompts = hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()
-        return {**arguments, "prompts": prompts, "settings": asdict(self.settings)}
+    def description(self) -> dict[str, Any]:
+        """What the vectors depend on, in JSON: equal descriptions, equal streams."""
+        grids = {block: [grid_of(self.pipe, block)] * 2 for block in self.blocks}
+        return {
+            "pipeline": pipeline_identity(self.pipe),
+            "blocks": {block: {"grid": grid, "d_model": width_of(self.pipe, block)} for block, grid in grids.items()},
+            "prompts": {"count": len(self.prompts), "sha256": self._prompts_hash},
+            "settings": asdict(self.settings),
+            **{name: getattr(self, name) for name in ("passes", "vectors", "seed", "buffer")},
+        }
+
+    @functools.cached_property
+    def _prompts_hash(self) -> str:
+        return hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()
 
     def __len__(self) -> int:
         return self.passes * self.portions
@@ -146,9 +162,14 @@ class PermutedStream(Sequence):
         self.blocks, self.passes, self.shapes = stream.blocks, stream.passes, stream.shapes
 
     @property
-    def description(self) -> dict:
+    def description(self) -> dict[str, Any]:
         """The stream's description, marked as permuted."""
         return {**self._stream.description, "permuted": True}
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The stream's."""
+        return self._stream.origin
 
     def __len__(self) -> int:
         return len(self._stream)
@@ -157,3 +178,29 @@ class PermutedStream(Sequence):
         portion = self._stream[number]
         generator = torch.Generator().manual_seed((self._stream.seed * 1_000_003 + number) % 2**32)
         return {block: permute_dimensions(vectors, generator) for block, vectors in portion.items()}
+
+
+def describe_vectors(description: Mapping[str, Any], origin: Mapping[str, Any], block: str) -> dict[str, Any]:
+    """What a block's vectors are, for a reader of an SAE that was trained on them: no format has fields for it.
+
+    description, origin: of a `TrainingStream`, or of a store that was written from one.
+    """
+    pipeline, settings = description["pipeline"], description["settings"]
+    half = "conditional" if CallSettings(**settings).guided else "the only one"
+    vector = "update: what the block adds to its input, one vector per position"
+    return {
+        **{name: origin[name] for name in ("model", "revision", "licence")},
+        "weights": pipeline["weights"],
+        "hook": f"{BLOCKS[block]}.proj_out, output",
+        "block": block,
+        "vector": vector + (", each dimension permuted over the vectors" if description.get("permuted") else ""),
+        "token_grid": description["blocks"][block]["grid"],
+        "resolution": pipeline["resolution"],
+        "scheduler": pipeline["scheduler"]["class"],
+        **{name: settings[name] for name in ("steps", "guidance_scale")},
+        "half": half,
+        "dtype": pipeline["dtype"],
+        **({"stored_as": description["store"]["dtype"]} if "store" in description else {}),
+        "noise": {"rule": settings["noise"], "seed": settings["seed"]},
+        "prompts": {"source": origin["prompts"], **description["prompts"]},
+    }

@@ -1,6 +1,5 @@
 """The loop that trains several SAEs on one stream of update vectors, and goes on where it was stopped."""
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +14,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sae_lib.activations.processes import alone, everyone, owned, rank_and_size
+from sae_lib.activations.stream import describe_vectors
 from sae_lib.cache.space import refuse_without_disk, refuse_without_memory
 from sae_lib.saes.topk import TopKSAE
 from sae_lib.training.config import SAEConfig
+from sae_lib.training.finished import load_finished, of_block, stream_identity
 from sae_lib.training.resume import Position, load_state, remove_states, save_state
 from sae_lib.training.trainer import SAETraining
 
+_KNOWN_BY = 64
+"""Vectors of a stream's first portion by which the stream is known again."""
 PIECE = 65_536
 """Vectors per block after which the state may be saved again."""
 
@@ -49,7 +52,6 @@ def train_saes(
     device: str | torch.device = "cpu",
     log_interval: int = 100,
     save_every: float = 600.0,
-    about: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[SAEConfig, TopKSAE]:
     """Trains every SAE in one pass over the stream (paper: App. K), each as if it were alone.
 
@@ -58,41 +60,46 @@ def train_saes(
     set the loss scale and b_pre; an incomplete last batch is dropped.
 
     folder: here each SAE gets its own folder (`config.folder_name`) with `model.safetensors`, `config.json`,
-    `training.jsonl` and `statistics.safetensors` (over the last portion), written when the stream ends. An SAE that is
-    already there is loaded and not trained again; the caller must know whether the stream is the same.
-
-    about: by block, what its vectors are; it is stored beside the weights as `diffusion.json` (`TrainingRun.describe`).
+    `training.jsonl` and `statistics.safetensors` (over the last portion), written when the stream ends, and, of a
+    `TrainingStream` or a store, `diffusion.json`, which says what the vectors are (`describe_vectors`). An SAE that is
+    already there is loaded and not trained again, if it was trained with this configuration on this stream. A stream is
+    known by its `description`; one without any by the number of its portions and the hash of the first.
 
     save_every: seconds after which the state is saved in `folder`. A run that died goes on from there when it is called
     again, and ends with the weights it would have had: the stream's portion is made again. With torch.distributed each
     process trains the SAEs of the blocks it owns, which may be none; all processes get all SAEs.
 
     Raises ValueError if two configs share a folder name, if the folder holds an SAE or an unfinished run of other
-    settings or a damaged state, and for a stream that is empty or too short, lacks a block, has vectors of another
-    width than d_model, or holds NaN or infinity; BlockingIOError if another run trains into the folder, OSError if
-    nothing can be written there or the disk has no room, MemoryError if the device has none. What can be known before
-    the first portion is made is refused before it.
+    settings or of another stream or a damaged state, and for a stream that is empty or too short, lacks a block, has
+    vectors of another width than d_model, or holds NaN or infinity; BlockingIOError if another run trains into the
+    folder, OSError if nothing can be written there or the disk has no room, MemoryError if the device has none. What
+    can be known before the first portion is made is refused before it.
     """
     configs, folder = list(configs), Path(folder)
     names = [config.folder_name for config in configs]
     if len(set(names)) < len(names):
         raise ValueError(f"two configs share a folder name in {names}; train them into different folders")
-    if None not in (saes := _load_all(configs, folder, device)).values():
-        return saes
+    if all(everyone(all((folder / name).is_dir() for name in names))):
+        return load_finished(configs, folder, device, stream_identity(stream))
     _refuse_unfit_configs(stream, configs)
     with alone(folder):
-        saes = _load_all(configs, folder, device)
+        known = stream_identity(stream)
+        saes = load_finished(configs, folder, device, known)
+        if None not in saes.values():
+            return saes
         blocks = owned(list(getattr(stream, "blocks", None) or dict.fromkeys(config.block for config in configs)))
         missing = [config for config, sae in saes.items() if sae is None]
         trainings = [SAETraining(config, log_interval) for config in missing if config.block in blocks]
         _refuse_without_room(missing, trainings, folder, device)
-        identity = {"configs": [asdict(config) for config in configs], "stream": getattr(stream, "description", None)}
+        identity = {"configs": {config.folder_name: asdict(config) for config in configs}, "stream": known}
         _Loop(trainings, folder, device, identity, save_every).train(stream)
         for training in trainings:
-            saes[training.config] = training.save(folder, (about or {}).get(training.config.block))
+            block, origin = training.config.block, getattr(stream, "origin", None)
+            vectors = None if origin is None else describe_vectors(known, origin, block)
+            saes[training.config] = training.save(folder, of_block(known, block), vectors)
         if rank_and_size()[1] > 1:
             dist.barrier()
-            saes |= {config: _load_finished(config, folder, device) for config in missing}
+            saes = load_finished(configs, folder, device, known)
         remove_states(folder)
     return saes
 
@@ -109,13 +116,16 @@ class _Loop:
         for training in trainings:
             self.groups.setdefault((training.config.block, training.config.batch_size), []).append(training)
         self.cutters = {key: _Batches(key[1]) for key in self.groups}
+        self.first: dict[str, Tensor] = {}
 
     def train(self, stream: Sequence[Mapping[str, Tensor]]) -> None:
-        first, done = self._go_on()
+        first, done = self._go_on(stream)
         with tqdm(total=len(stream), initial=first, unit="portion", desc="training", disable=None) as bar:
             for number in range(first, len(stream)):
                 portion = stream[number]
                 self._check(portion, number)
+                if number == 0:
+                    self.first = _first(portion)
                 parts = list(pieces(portion, PIECE))
                 if not done:
                     for training in self.trainings:
@@ -163,14 +173,18 @@ class _Loop:
         for (block, size), cutter in self.cutters.items():
             if cutter.rest is not None:
                 tensors[f"rest/{block}/{size}"] = cutter.rest.clone()  # two may be views of the same vectors
+        tensors |= {f"first/{block}": vectors for block, vectors in self.first.items()}
         save_state(self.folder, position, self.identity, tensors, rest)
         self.saved = time.monotonic()
 
-    def _go_on(self) -> Position:
+    def _go_on(self, stream: Sequence[Mapping[str, Tensor]]) -> Position:
         saved = load_state(self.folder, self.identity)
         if saved is None:
             return 0, 0
         position, tensors, rest = saved
+        self.first = {name.removeprefix("first/"): x for name, x in tensors.items() if name.startswith("first/")}
+        if not hasattr(stream, "origin"):  # a description of the caller's own may leave something out
+            _refuse_others(_first(stream[0]), self.first, self.folder)
         for training in self.trainings:
             name = training.config.folder_name
             own = {part.removeprefix(f"{name}/"): x for part, x in tensors.items() if part.startswith(f"{name}/")}
@@ -197,6 +211,22 @@ def pieces(portion: Mapping[str, Tensor], rows: int) -> Iterator[dict[str, Tenso
     cut = {block: x.tensor_split(count) for block, x in portion.items()}
     for number in range(count):
         yield {block: parts[number] for block, parts in cut.items()}
+
+
+def _first(portion: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By which a portion is known again."""
+    return {block: vectors[:_KNOWN_BY].float().cpu().clone() for block, vectors in portion.items()}
+
+
+def _refuse_others(now: Mapping[str, Tensor], before: Mapping[str, Tensor], folder: Path) -> None:
+    """Other vectors; the same ones from another kind of processor differ in their last digits only."""
+    for block, vectors in before.items():
+        there = now.get(block)
+        if there is None or there.shape != vectors.shape or (there - vectors).norm() > 0.05 * vectors.norm():
+            raise ValueError(
+                f"{folder} holds an unfinished run on another stream, which begins with other vectors of {block}: "
+                "use another folder, or remove its unfinished_*.safetensors"
+            )
 
 
 def _refuse_unfit(portion: Mapping[str, Tensor], block: str, widths: set[int], number: int) -> None:
@@ -256,26 +286,3 @@ def _refuse_without_room(
     need = 4 * sum(gb(training.config) for training in trainings)
     what, way = "the SAEs with their gradients and Adam's moments need", "train fewer at a time, in several runs"
     refuse_without_memory(need, torch.device(device), what, way)
-
-
-def _load_all(
-    configs: Sequence[SAEConfig], folder: Path, device: str | torch.device
-) -> dict[SAEConfig, TopKSAE | None]:
-    """The finished SAEs of the folder, None for the others; in all processes the same."""
-    saes = {config: _load_finished(config, folder, device) for config in configs}
-    finished = everyone([config.folder_name for config, sae in saes.items() if sae is not None])
-    if any(names != finished[0] for names in finished):
-        raise ValueError(f"the processes find different SAEs in {folder}: give a folder that all of them see")
-    return saes
-
-
-def _load_finished(config: SAEConfig, folder: Path, device: str | torch.device) -> TopKSAE | None:
-    path = folder / config.folder_name
-    if not path.exists():
-        return None
-    sae = TopKSAE.load(path, config.block, device)
-    there, asked = json.loads((path / "config.json").read_text())["training"], asdict(config)
-    different = [f"{name} {there.get(name)} (asked: {asked[name]})" for name in asked if there.get(name) != asked[name]]
-    if different:
-        raise ValueError(f"{path} holds an SAE with {', '.join(different)}; use another folder or remove it")
-    return sae

@@ -1,12 +1,11 @@
 """Which SAEs are trained, and on what: shared by the notebooks, the shell and the SAEs that are shipped."""
 
 import functools
-import hashlib
 import itertools
 import json
 import math
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,16 @@ from diffusers import StableDiffusionXLPipeline
 
 from sae_lib.activations.denoising import CallSettings
 from sae_lib.activations.processes import alone
-from sae_lib.activations.shards import DTYPES, write_shards
+from sae_lib.activations.shards import DTYPES, ShardStream, write_shards
 from sae_lib.activations.stream import BUFFER, TrainingStream, positions_per_step
-from sae_lib.models.blocks import BLOCKS, grid_of, select_blocks, width_of
+from sae_lib.cache.identity import differences
+from sae_lib.models.blocks import select_blocks, width_of
 from sae_lib.models.noise import NOISE_RULES
-from sae_lib.models.pipelines import HUB_IDS, LICENCES, POCKET_NAMES, load_pipeline
+from sae_lib.models.pipelines import HUB_IDS, load_pipeline
 from sae_lib.models.prompts import LAION, load_prompts
 from sae_lib.models.rehearsal import width_divisor
 from sae_lib.models.scales import get_scale
 from sae_lib.saes.sizes import KINDS, sae_size
-from sae_lib.saes.statistics import STATISTICS_FILE
 from sae_lib.saes.topk import TopKSAE
 from sae_lib.training.config import SAEConfig, refuse_wrong_types
 from sae_lib.training.loop import train_saes
@@ -160,9 +159,11 @@ class TrainingRun:
 
     def stream(self, pipe: StableDiffusionXLPipeline) -> TrainingStream:
         """The update vectors that the SAEs are trained on."""
-        passes, vectors = self.all_passes, self.vectors
-        prompts = self.load_prompts(pipe)
-        return TrainingStream(pipe, prompts, self.blocks, self.settings, passes, vectors, self.seed, self.buffer)
+        source = self.prompt_source or ("the pocket world" if self.scale != "sdxl" or self.rehearsal else LAION)
+        mixing = {name: getattr(self, name) for name in ("vectors", "seed", "buffer")} | {"prompt_source": source}
+        return TrainingStream(
+            pipe, self.load_prompts(pipe), self.blocks, self.settings, passes=self.all_passes, **mixing
+        )
 
     def configs(self, pipe: StableDiffusionXLPipeline) -> list[SAEConfig]:
         """The SAEs: `SAEConfig.paper` at sdxl scale, `SAEConfig.pocket` otherwise.
@@ -195,33 +196,6 @@ class TrainingRun:
             return SAEConfig.paper, {"batch_size": batch, "dead_vectors_threshold": 2 * batch}
         return SAEConfig.paper, {}
 
-    def describe(self, pipe: StableDiffusionXLPipeline, block: str) -> dict[str, Any]:
-        """The content of an SAE's `diffusion.json`: where its vectors come from, which no format has fields for."""
-        side, size = grid_of(pipe, block), pipe.unet.config.sample_size * pipe.vae_scale_factor
-        ours, prompts = self.scale != "sdxl", self.load_prompts(pipe)
-        return {
-            "model": self.source or (POCKET_NAMES if ours else HUB_IDS)[self.model],
-            "revision": pipe.unet.config.get("_commit_hash"),
-            "licence": "MIT" if ours or self.rehearsal else LICENCES[self.model],
-            "hook": f"{BLOCKS[block]}.proj_out, output",
-            "block": block,
-            "vector": "update: what the block adds to its input, one vector a position",
-            "token_grid": [side, side],
-            "resolution": [size, size],
-            "scheduler": type(pipe.scheduler).__name__,
-            "steps": self.steps,
-            "guidance_scale": self.guidance_scale,
-            "half": "conditional" if self.settings.guided else "the only one",
-            "dtype": str(pipe.unet.dtype).removeprefix("torch."),
-            "noise": {"rule": self.noise, "seed": self.seed},
-            "prompts": {
-                "source": self.prompt_source or ("the pocket world" if ours or self.rehearsal else LAION),
-                "count": len(prompts),
-                "sha256": hashlib.sha256("\n".join(prompts).encode()).hexdigest(),
-            },
-            "feature_statistics": STATISTICS_FILE,
-        }
-
     def harvest(self, folder: Path, dtype: str = "float16") -> str:
         """Writes the vectors into a store; gives one line for the user. Raises what `configs` and `write_shards` do."""
         with alone(folder):
@@ -233,13 +207,27 @@ class TrainingRun:
         return f"{what}, {dtype}, in {folder}"
 
     def train(
-        self, folder: Path, pipe: StableDiffusionXLPipeline | None = None, stream: Sequence | None = None
+        self,
+        folder: Path,
+        pipe: StableDiffusionXLPipeline | None = None,
+        stream: TrainingStream | ShardStream | None = None,
     ) -> dict[SAEConfig, TopKSAE]:
-        """Trains the SAEs into `folder`, on the model's own vectors or on another stream, such as a store's."""
+        """Trains the SAEs into `folder`, on the model's own vectors or on a stream that holds them, such as a store's.
+
+        Raises ValueError for a stream of other vectors than this run's, and what `train_saes` raises.
+        """
         with alone(folder):
             pipe = pipe or self.load_pipeline()
-            about = {block: self.describe(pipe, block) for block in self.blocks}
-            return train_saes(stream or self.stream(pipe), self.configs(pipe), folder, pipe.device, about=about)
+            own = self.stream(pipe)
+            if stream is not None:
+                there, asked = stream.description, own.description
+                blocks = {block: there["blocks"].get(block) for block in self.blocks}  # of those that a store holds
+                if different := differences({name: ({**there, "blocks": blocks})[name] for name in asked}, asked):
+                    raise ValueError(
+                        f"the stream or store holds other vectors than this run asks for: {different}; "
+                        "change the configuration, or harvest again"
+                    )
+            return train_saes(own if stream is None else stream, self.configs(pipe), folder, pipe.device)
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sae_lib.activations.processes import everyone, rank_and_size
 from sae_lib.cache.artefact import write_whole
+from sae_lib.cache.identity import differences
 
 Position = tuple[int, int]
 """The portion of the stream that comes next, and the piece of the portion."""
@@ -86,9 +87,9 @@ def _read(path: Path, identity: Any, states: list[str]) -> tuple[dict[str, Tenso
     """The tensors of a state and the rest of it. states: all files of the unfinished run."""
     with safe_open(path, "pt") as stored:
         there, rest = (json.loads(stored.metadata()[name]) for name in ("identity", "told"))
-        if there != json.loads(json.dumps(identity)):
+        if different := differences(there, identity):
             raise ValueError(
-                f"{path.parent} holds an unfinished run of other settings: "
+                f"{path.parent} holds an unfinished run of other settings, whose {different}: "
                 f"use another folder, or remove {', '.join(states)}"
             )
         return {name: stored.get_tensor(name) for name in stored.offset_keys()}, rest

@@ -138,8 +138,7 @@ def train_side_by_side(
 
     def make(folder: Path) -> None:
         if configs:
-            about = {block: run.describe(pipe, block) for block in components}
-            train_saes(stream, configs, folder, pipe.device, about=about)
+            train_saes(stream, configs, folder, pipe.device)
         _fit_pca(folder, stream, components)
 
     inputs = {"run": asdict(run), "stream": stream.description, "components": components}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sae_lib.cache.artefact import write_whole
 from sae_lib.saes.metrics import explained_variance
-from sae_lib.saes.statistics import RunningStatistics
+from sae_lib.saes.statistics import STATISTICS_FILE, RunningStatistics
 from sae_lib.saes.topk import TopKSAE
 from sae_lib.training.config import SAEConfig
 from sae_lib.training.losses import Weights, add_gradients_, variance
@@ -158,11 +158,12 @@ class SAETraining:
             setattr(self.statistics, name, tensors[name].to(device))
         self.steps, self.log = rest["steps"], list(rest["log"])
 
-    def save(self, folder: Path, about: Mapping[str, Any] | None = None) -> TopKSAE:
+    def save(self, folder: Path, stream: Any, vectors: Mapping[str, Any] | None = None) -> TopKSAE:
         """Ends the training and writes `folder / config.folder_name`, completely or not at all.
 
-        In it are the SAE, its log and its features' statistics. about: what `diffusion.json` says of the vectors
-        (`TrainingRun.describe`); without it the file is not written.
+        In it are the SAE, its log and its features' statistics. stream: what it was trained on, in JSON
+        (`stream_identity`). vectors: what `diffusion.json` says of them (`describe_vectors`); without it the file is
+        not written.
 
         Differs from the paper: the decoder columns are scaled to unit length once more, since the last Adam step leaves
         them so only to about lr.
@@ -171,10 +172,11 @@ class SAETraining:
         self.sae.requires_grad_(False)
 
         def write(unfinished: Path) -> None:
-            self.sae.save(unfinished, training={**asdict(self.config), "steps": self.steps})
+            self.sae.save(unfinished, training={**asdict(self.config), "steps": self.steps, "stream": stream})
             (unfinished / LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in self.log))
             self.statistics.result().save(unfinished)
-            if about is not None:
+            if vectors is not None:
+                about = {**vectors, "feature_statistics": STATISTICS_FILE}
                 (unfinished / DIFFUSION_FILE).write_text(json.dumps(about, indent=2) + "\n")
 
         write_whole(folder / self.config.folder_name, write)

@@ -77,7 +77,9 @@ def test_a_missing_and_a_foreign_shard_are_named(stream, pipe, tmp_path):
 
 def test_a_folder_of_another_stream_or_dtype_is_refused(stream, tmp_path):
     write_shards(stream, tmp_path)
-    with pytest.raises(ValueError, match="holds shards of another stream or dtype"):
+    with pytest.raises(
+        ValueError, match=r'other shards, of which dtype is "float16" \(asked: "float32"\): use another folder'
+    ):
         write_shards(stream, tmp_path, "float32")
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from typing import ClassVar
 
 import pytest
 import torch
@@ -167,7 +168,9 @@ def test_the_newest_state_is_found_and_older_ones_go(tmp_path):
 
 def test_an_unfinished_run_of_other_settings_is_refused(tmp_path):
     save_state(tmp_path, (0, 1), {"a": 1}, {}, None)
-    with pytest.raises(ValueError, match="holds an unfinished run of other settings: use another folder, or remove"):
+    with pytest.raises(
+        ValueError, match=r"an unfinished run of other settings, whose a is 1 \(asked: 2\): use another folder"
+    ):
         load_state(tmp_path, {"a": 2})
 
 
@@ -278,3 +281,31 @@ def test_any_training_stopped_after_any_pieces_ends_bit_identical(tmp_path_facto
         for name in ("model.safetensors", "statistics.safetensors"):
             ours, theirs = (load_file(folder / run / config.folder_name / name) for run in ("whole", "stopped"))
             assert all(torch.equal(tensor, theirs[part]) for part, tensor in ours.items())
+
+
+class Described(list):
+    """A stream whose description leaves out what its vectors depend on."""
+
+    description: ClassVar = {"by": "the caller"}
+
+
+def test_an_unfinished_run_on_other_vectors_is_refused_even_if_the_description_is_the_same(tmp_path):
+    class Dies(Described):
+        def __getitem__(self, number):
+            if number == 5:
+                raise KeyboardInterrupt
+            return super().__getitem__(number)
+
+    values = {"d_model": 8, "n_f": 32, "auxk": 4, "batch_size": 48, "lr": 1e-2, "dead_vectors_threshold": 96}
+    config = SAEConfig.paper("mid.0", k=2, init_batches=2, **values)
+    generator = torch.Generator().manual_seed(0)
+    portions = [{"mid.0": torch.randn(200, 8, generator=generator)} for _ in range(8)]
+    with pytest.raises(KeyboardInterrupt):
+        train_saes(Dies(portions), [config], tmp_path, save_every=0.0)
+    others = Described({"mid.0": 3 * portion["mid.0"]} for portion in portions)
+    with pytest.raises(
+        ValueError, match=r"unfinished run on another stream, which begins with other vectors of mid\.0"
+    ):
+        train_saes(others, [config], tmp_path, save_every=0.0)
+    nearly = Described({"mid.0": portion["mid.0"] * (1 + 1e-6)} for portion in portions)  # of another processor
+    assert train_saes(nearly, [config], tmp_path, save_every=0.0).keys() == {config}

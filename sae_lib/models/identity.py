@@ -1,0 +1,77 @@
+"""What a pipeline is, read from the pipeline itself: the hashes of its weights, its scheduler, its dtype, its names."""
+
+import hashlib
+import json
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn, uint8
+
+from sae_lib.models.pipelines import HUB_IDS, LICENCES, POCKET_NAMES
+
+if TYPE_CHECKING:
+    import diffusers
+
+_hashes: "weakref.WeakKeyDictionary[nn.Module, tuple[Any, str]]" = weakref.WeakKeyDictionary()
+"""By module, the state of its tensors when they were hashed, and the hash."""
+
+_NOT_COMPUTED_WITH = ("transformers_version", "architectures", "dtype")
+"""Entries of a configuration that change no number; those that begin with an underscore do not either."""
+
+
+def pipeline_identity(pipe: "diffusers.StableDiffusionXLPipeline") -> dict[str, Any]:
+    """What the updates of a pipeline's calls depend on, apart from prompts and settings: equal numbers, equal identity.
+
+    By part the sha256 of weights and configuration; the vocabulary, the scheduler, dtype and resolution. Names do not
+    count (`pipeline_origin`), nor does the VAE, which only decodes. SDXL's weights take some seconds, once.
+    """
+    size = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    return {
+        "weights": {part: weights_hash(getattr(pipe, part)) for part in ("unet", "text_encoder", "text_encoder_2")},
+        "tokenizers": [_tokenizer_hash(tokenizer) for tokenizer in (pipe.tokenizer, pipe.tokenizer_2)],
+        "scheduler": {"class": type(pipe.scheduler).__name__, **_settings(pipe.scheduler.config)},
+        "force_zeros_for_empty_prompt": pipe.config.force_zeros_for_empty_prompt,
+        "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+        "resolution": [size, size],
+    }
+
+
+def pipeline_origin(pipe: "diffusers.StableDiffusionXLPipeline") -> dict[str, Any]:
+    """Where a pipeline comes from, for readers: its name or folder, the Hub's revision if it has one, its licence."""
+    name = pipe.name_or_path or "unnamed"
+    licences = {HUB_IDS[model]: LICENCES[model] for model in HUB_IDS} | dict.fromkeys(POCKET_NAMES.values(), "MIT")
+    licence = "MIT" if name.startswith("random") else licences.get(name, "that of the model")
+    return {"model": str(name), "revision": pipe.unet.config.get("_commit_hash"), "licence": licence}
+
+
+def weights_hash(module: nn.Module) -> str:
+    """sha256 of a module's configuration and state, whatever its device; computed anew when a tensor has changed."""
+    state = _state(module)
+    now = [(x.data_ptr(), x.dtype, x.device, None if x.is_inference() else x._version) for x in state.values()]
+    known = _hashes.get(module)
+    if known is None or known[0] != now:
+        digest = hashlib.sha256(json.dumps(_settings(module.config), sort_keys=True, default=str).encode())
+        for name, tensor in state.items():
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(uint8).numpy()))
+        _hashes[module] = known = now, digest.hexdigest()
+    return known[1]
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    """The module's tensors; where accelerate has offloaded some, those that it keeps in their place."""
+    state = module.state_dict()
+    if any(tensor.is_meta for tensor in state.values()):
+        from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+        state = get_state_dict_offloaded_model(module)
+    return state
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    entries = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    return {name: value for name, value in entries.items() if not (name.startswith("_") or name in _NOT_COMPUTED_WITH)}
+
+
+def _tokenizer_hash(tokenizer: Any) -> str:
+    return hashlib.sha256(f"{tokenizer.backend_tokenizer.to_str()} {tokenizer.model_max_length}".encode()).hexdigest()
