@@ -74,4 +74,6 @@ def _settings(config: Any) -> dict[str, Any]:
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:
-    return hashlib.sha256(f"{tokenizer.backend_tokenizer.to_str()} {tokenizer.model_max_length}".encode()).hexdigest()
+    """Vocabulary and rules. Truncation and padding do not count: every call of the tokenizer sets them."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+    return hashlib.sha256(json.dumps([rules, tokenizer.model_max_length], sort_keys=True).encode()).hexdigest()

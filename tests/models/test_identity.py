@@ -34,6 +34,12 @@ def test_one_changed_number_in_place_is_seen(own, part):
     assert {name for name in before["weights"] if before["weights"][name] != changed["weights"][name]} == {part}
 
 
+def test_a_call_changes_nothing(own):
+    before = pipeline_identity(own)
+    own("a red heart", num_inference_steps=1, guidance_scale=0.0, output_type="latent")
+    assert pipeline_identity(own) == before
+
+
 def test_another_scheduler_or_dtype_is_another_identity(own):
     before = pipeline_identity(own)
     own.scheduler = DPMSolverMultistepScheduler.from_config(own.scheduler.config)
