@@ -318,6 +318,8 @@ save_figure(run, fig, "interventions", result | {"unit": unit, "strength of time
 
 # %%
 several = {model: trials_of(model) for model in MODELS[1 if assets.known else 2 :]}
+for model, some in several.items():
+    later.will_draw(model, some.rows.unique().tolist())
 one = features.effects_in_one_step(reading, later, count, captions, strength, seed) if assets.known else None
 
 

@@ -1,6 +1,7 @@
 """A reading of held-out pictures, kept in the cache: the pictures, which features fire where in them, and what
 the judge sees in them."""
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -58,6 +59,7 @@ class Reading:
         self.prompts = assets.prompts(self.first + (LATER if later else PICTURES)[size])[self.first :]
         self._folder: Path | None = None
         self._unedited: dict[tuple[str, int], Tensor] = {}
+        self._together: dict[tuple[str, int], tuple[int, ...]] = {}
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -78,14 +80,34 @@ class Reading:
         """The numbers of the noise that the pictures of some rows are drawn with, for `draw_pictures`."""
         return [self.first + row for row in rows]
 
+    def will_draw(self, model: str, rows: Sequence[int]) -> None:
+        """Say that `unedited` may be asked for some rows: those that are new will be drawn together, in batches.
+
+        A picture's last digits depend on how many are drawn with it. So before a maker that asks for rows, which does
+        not run if the cache has what it makes, they are named here: then what comes later gets the same pictures
+        whether it ran or not.
+        """
+        size = self.assets.call(model, NOISE_SEED)[1].batch_size
+        new = [row for row in dict.fromkeys(rows) if (model, row) not in self._together]
+        for batch in (tuple(new[start : start + size]) for start in range(0, len(new), size)):
+            self._together |= {(model, row): batch for row in batch}
+
     def unedited(self, model: str, rows: Sequence[int]) -> Float[Tensor, "rows 3 height width"]:
         """The pictures of some rows as one of `MODELS` draws them without an edit, with the row's noise; drawn once."""
-        missing = [row for row in dict.fromkeys(rows) if (model, row) not in self._unedited]
-        if missing:
-            name, call = self.assets.call(model, NOISE_SEED)
-            drawn = draw_pictures(self.assets.pipe(name), [self.prompts[i] for i in missing], call, self.noise(missing))
-            self._unedited |= zip([(model, row) for row in missing], drawn, strict=True)
+        self.will_draw(model, rows)
+        name, call = self.assets.call(model, NOISE_SEED)
+        for batch in dict.fromkeys(self._together[model, row] for row in rows):
+            if (model, batch[0]) not in self._unedited:
+                prompts = [self.prompts[row] for row in batch]
+                drawn = draw_pictures(self.assets.pipe(name), prompts, call, self.noise(batch))
+                self._unedited |= {(model, row): picture for row, picture in zip(batch, drawn, strict=True)}
         return torch.stack([self._unedited[model, row] for row in rows])
+
+    def anew(self) -> "Reading":
+        """The same reading without the pictures drawn so far: for a maker whose result several notebooks share."""
+        other = copy.copy(self)
+        other._unedited, other._together = {}, {}
+        return other
 
     @torch.no_grad()
     def _make(self, folder: Path, on_picture: Callable[[int, int], None] | None) -> None:

@@ -526,6 +526,8 @@ def draw_lines(
     The unedited picture, the one with the feature turned on, the one with a random feature: see `draw_written`.
     """
     trials = Trials(list(targets), torch.arange(len(targets)), rows)
+    for model in MODELS:
+        later.will_draw(model, rows.unique().tolist())
 
     def make() -> dict[str, Tensor]:
         models: list[Tensor] = []
@@ -701,8 +703,9 @@ def effects_in_one_step(
     trials = {side: find_trials(targets, later, count, side == "off") for side, count in counts.items()}
 
     def make() -> dict[str, Tensor]:
-        on = measure_writing(later, trials["on"], strengths.chosen, seed=seed, distance=True)
-        return {"on": on, "off": measure_erasing(later, trials["off"], seed)}
+        alone = later.anew()
+        on = measure_writing(alone, trials["on"], strengths.chosen, seed=seed, distance=True)
+        return {"on": on, "off": measure_erasing(alone, trials["off"], seed)}
 
     tried = {side: some.asked for side, some in trials.items()}
     inputs = {"later": later.make().name, "tried": tried, "strength": strengths.chosen, "seed": seed}

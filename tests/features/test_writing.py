@@ -339,6 +339,24 @@ def test_a_line_holds_the_unedited_picture_and_both_kinds_by_every_model(later):
     assert torch.equal(lines[0, 1, 1:], torch.cat([drawn[kind] for kind in ("feature", "random feature")]))
 
 
+def test_pictures_are_drawn_in_the_same_batches_whether_the_cache_has_what_came_before_or_not(later, monkeypatch):
+    def draw(pipe, prompts, call, noise):
+        batches.append([number - later.first for number in noise])
+        return draw_pictures(pipe, prompts, call, noise)
+
+    monkeypatch.setattr("sae_lib.features.reading.draw_pictures", draw)
+    targets = [Target(live(later, "down.2.0", 1)[0], PASTEL, 0.0)]
+    made, found = later.anew(), later.anew()
+    pictures, all_batches = [], []
+    for reading in (made, found):
+        batches = []
+        draw_lines(reading, targets, torch.tensor([3]), 7.0)
+        all_batches.append(list(batches))
+        pictures.append(reading.unedited(MODELS[0], [2, 3, 4]))
+        all_batches.append(batches[len(all_batches[-1]) :])
+    assert all_batches == [[[3], [3], [3]], [[2, 4]], [], [[2, 4], [3]]] and torch.equal(*pictures)
+
+
 def test_writing_counts_what_the_judge_sees_before_and_after(later):
     features = live(later, "down.1.0")
     trials = Trials([Target(each, NIGHT, 0.0) for each in features], torch.tensor([0, 1]), torch.tensor([3, 4]))
@@ -369,7 +387,7 @@ def test_effects_in_one_step_are_what_the_measures_find_and_are_drawn_once(later
     effects = effects_in_one_step(later, later, **asked)
     assert len(effects.trials["on"].rows) > len(effects.trials["off"].rows) > 0
     on, strength = effects.trials["on"], effects.strengths.chosen
-    assert torch.equal(effects.measured["on"], measure_writing(later, on, strength, distance=True))
+    assert torch.equal(effects.measured["on"], measure_writing(later.anew(), on, strength, distance=True))
     assert torch.equal(effects.measured["off"], measure_erasing(later, effects.trials["off"]))
     monkeypatch.setattr(writing, "draw_pictures", None)
     assert effects_in_one_step(later, later, **asked).folder == effects.folder
