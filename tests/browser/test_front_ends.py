@@ -1,6 +1,7 @@
 """The same notebook in Notebook 7, by touch on a tablet, and the painter alone in the Voila app."""
 
 import http.client
+from contextlib import closing
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -115,10 +116,10 @@ def test_a_page_of_the_app_cannot_load_anything_from_another_host(app):
 
 def get(address, path, host=None):
     """Status and place of an answer; host: what the request calls this machine."""
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
-    connection.request("GET", path, headers={"Host": host} if host else {})
-    answer = connection.getresponse()
-    return answer.status, answer.getheader("Location", "")
+    with closing(http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)) as connection:
+        connection.request("GET", path, headers={"Host": host} if host else {})
+        with connection.getresponse() as answer:
+            return answer.status, answer.getheader("Location", "")
 
 
 @pytest.mark.parametrize(
@@ -133,11 +134,11 @@ def test_without_its_token_the_app_shows_only_the_question_for_it(served, path):
     "path", ["README.md", "notebooks/20_paint_and_explore.ipynb", "figures/08_writing_with_features/figure1.png"]
 )
 @pytest.mark.parametrize(
-    "folder", ["/", "/voila/files/", "/voila/render/", "/voila/tree/", "/api/contents/", "/files/"]
+    "prefix", ["/", "/voila/files/", "/voila/render/", "/voila/tree/", "/api/contents/", "/files/"]
 )
-def test_the_app_serves_no_file_and_no_other_notebook(served, folder, path):
+def test_the_app_serves_no_file_and_no_other_notebook(served, prefix, path):
     assert (ROOT / path).is_file()
-    status, place = get(served, f"{folder}{path}?token={TOKEN}")
+    status, place = get(served, f"{prefix}{path}?token={TOKEN}")
     if status == 302:
         status, place = get(served, f"{place}?token={TOKEN}")
     assert (status, place) == (403, "")
