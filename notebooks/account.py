@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 from IPython import get_ipython
 
 counts = {"forward_passes": 0, "sae_steps": 0}
@@ -81,6 +82,8 @@ def _peak_bytes() -> int:
     if status.is_file():  # getrusage would count the runner's own peak in, which a child inherits
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
-    import resource
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # not there on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

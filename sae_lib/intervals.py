@@ -7,6 +7,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+WITHOUT_FLOAT64 = {"mps"}
+"""Types of devices whose tensors cannot be of float64."""
+
+
+def exact_device(device: str | torch.device) -> torch.device:
+    """Where numbers of a device are summed in float64: there, or on the CPU if it has no float64 (Apple's MPS)."""
+    device = torch.device(device)
+    return torch.device("cpu") if device.type in WITHOUT_FLOAT64 else device
+
+
+def exact(x: Tensor) -> Tensor:
+    """The numbers in float64, on their `exact_device`."""
+    return x.to(exact_device(x.device)).double()  # moved first: the device could not convert them
+
 
 class Interval(NamedTuple):
     """A number with the bootstrap interval around it."""
@@ -39,8 +53,9 @@ def bootstrap(
     counts = torch.zeros(resamples, prompts, dtype=torch.float64).scatter_add_(
         1, drawn, torch.ones(drawn.shape).double()
     )
-    shares = torch.cat([torch.ones(1, prompts), counts]).to(per_prompt.device) / prompts  # row 0: every prompt once
-    return statistic(torch.tensordot(shares, per_prompt.double(), 1))
+    values = exact(per_prompt)
+    shares = torch.cat([torch.ones(1, prompts), counts]).to(values.device) / prompts  # row 0: every prompt once
+    return statistic(torch.tensordot(shares, values, 1))
 
 
 def bootstrap_trials(
@@ -76,8 +91,8 @@ def bootstrap_trials(
         for row in drawn:  # one number after the other, so that its weights do not depend on how many there are
             row.exponential_(generator=generator)
         weights[:, 1:] *= drawn[numbers]
-    shares = (weights / weights.sum(0)).T.to(values.device)
-    return torch.tensordot(shares, values.double(), 1)
+    values = exact(values)
+    return torch.tensordot((weights / weights.sum(0)).T.to(values.device), values, 1)
 
 
 def interval_of(samples: Float[Tensor, " samples"], level: float = 0.95) -> Interval:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_lib.intervals import exact
 from sae_lib.saes.topk import TopKSAE
 
 
@@ -58,11 +59,11 @@ class PCA:
         count, total, square = Counter(), Counter(), Counter()
         for chunk in stream:
             for block, vectors in chunk.items():
-                x = vectors.double()
+                x = exact(vectors)
                 count[block] += len(x)
                 total[block] += x.sum(0)
                 square[block] += x.T @ x
-                dtype = torch.promote_types(vectors.dtype, torch.float32)
+                dtype, device = torch.promote_types(vectors.dtype, torch.float32), vectors.device
         if min(count.values(), default=0) < 2:
             raise ValueError(f"PCA of {min(count.values(), default=0)} vectors is not defined; wanted at least 2")
         fits = {}
@@ -72,7 +73,8 @@ class PCA:
                 raise ValueError(f"components is {kept}; wanted 1 to d_model = {len(total[block])}")
             mean = total[block] / number
             _, directions = torch.linalg.eigh(square[block] / number - mean.outer(mean))  # columns by rising variance
-            fits[block] = cls(mean.to(dtype), directions.T.flip(0)[:kept].to(dtype).contiguous())
+            directions = directions.T.flip(0)[:kept].to(dtype).contiguous()
+            fits[block] = cls(mean.to(dtype).to(device), directions.to(device))
         return fits
 
     def encode(self, x: Float[Tensor, "vectors d_model"]) -> Float[Tensor, "vectors components"]:

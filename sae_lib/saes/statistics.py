@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sae_lib.cache.artefact import write_whole
 from sae_lib.cache.reading import check_tensors, file_in, read_object, read_safetensors, whole_number
+from sae_lib.intervals import exact_device
 from sae_lib.saes.topk import CONFIG_FILE
 
 STATISTICS_FILE = "statistics.safetensors"
@@ -51,9 +52,10 @@ class FeatureStatistics(NamedTuple):
 
 
 class RunningStatistics:
-    """Adds up batches of sparse activations; `result()` at any time. Sums in float64."""
+    """Adds up batches of sparse activations; `result()` at any time. Sums in float64, on the `exact_device`."""
 
     def __init__(self, n_f: int, device: str | torch.device = "cpu"):
+        device = exact_device(device)
         self.sums = torch.zeros(3, n_f, dtype=torch.float64, device=device)
         """By feature: how often it fired, the sum of its activations, and the sum of their squares."""
         self.max = torch.zeros(n_f, device=device)
@@ -62,7 +64,7 @@ class RunningStatistics:
     @torch.no_grad()
     def add(self, values: Float[Tensor, "vectors k"], indices: Int[Tensor, "vectors k"]) -> None:
         """values: as TopK keeps them; those of 0 and below count as not firing."""
-        features, fired = indices.flatten(), values.flatten().relu()
+        features, fired = indices.flatten().to(self.sums.device), values.flatten().relu().to(self.sums.device)
         moments = torch.stack([(fired > 0).double(), fired.double(), fired.double().square()])
         self.sums.index_add_(1, features, moments)
         self.max.scatter_reduce_(0, features, fired.to(self.max.dtype), "amax")

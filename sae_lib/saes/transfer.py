@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sae_lib.activations.denoising import CallSettings, stream_updates
 from sae_lib.activations.updates import to_vectors
-from sae_lib.intervals import bootstrap
+from sae_lib.intervals import bootstrap, exact
 from sae_lib.saes.controls import Reconstructor
 from sae_lib.saes.metrics import EPS, row_iou
 
@@ -182,12 +182,12 @@ def _statistics(
 
 def _moments(vectors: Float[Tensor, "vectors d_model"], prompts: int) -> Float[Tensor, "prompts 2 d_model"]:
     """Mean and mean square of each dimension over each prompt's rows."""
-    rows = vectors.double().unflatten(0, (prompts, -1))
+    rows = exact(vectors).unflatten(0, (prompts, -1))
     return torch.stack([rows.mean(1), rows.square().mean(1)], 1).cpu()
 
 
 def _per_prompt(rows: Float[Tensor, " vectors"], prompts: int) -> Float[Tensor, " prompts"]:
-    return rows.double().unflatten(0, (prompts, -1)).mean(1).cpu()
+    return exact(rows).unflatten(0, (prompts, -1)).mean(1).cpu()
 
 
 def _join(parts: list[TransferStatistics]) -> TransferStatistics:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_lib.cache.artefact import write_whole
+from sae_lib.intervals import exact
 from sae_lib.saes.metrics import explained_variance
 from sae_lib.saes.statistics import STATISTICS_FILE, RunningStatistics
 from sae_lib.saes.topk import TopKSAE
@@ -125,8 +126,8 @@ class SAETraining:
         if self.steps == 1 or self.steps % self.log_interval == 0:
             row = {"step": self.steps, "vectors": self.steps * len(x), "loss": loss.item()}
             row["explained_variance"] = explained_variance(x, x + residual)
-            row["l0"] = (values > 0).sum(-1).double().mean().item()
-            row["dead_share"] = dead.double().mean().item()
+            row["l0"] = exact((values > 0).sum(-1)).mean().item()
+            row["dead_share"] = exact(dead).mean().item()
             self._seconds += time.perf_counter() - start
             since = self.steps - (self.log[-1]["step"] if self.log else 0)
             row["vectors_per_second"] = round(since * len(x) / self._seconds, 1)
@@ -155,7 +156,7 @@ class SAETraining:
                 state[part] = copy_into(parameter.detach(), tensors[f"adam.{name}.{part}"])
             state["step"] = tensors[f"adam.{name}.step"].to(device)
         for name in ("sums", "max", "vectors"):
-            setattr(self.statistics, name, tensors[name].to(device))
+            setattr(self.statistics, name, tensors[name].to(self.statistics.sums.device))
         self.steps, self.log = rest["steps"], list(rest["log"])
 
     def save(self, folder: Path, stream: Any, vectors: Mapping[str, Any] | None = None) -> TopKSAE:

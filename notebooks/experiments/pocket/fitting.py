@@ -7,7 +7,6 @@ thousands of kernels one by one would take longer than computing them.
 import copy
 import itertools
 import math
-import os
 import random
 import time
 from collections import defaultdict
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from notebooks.machine import cores
 from sae_lib.pocket.world import Scene, sample_scenes
 
 _WEIGHT_DECAY = 0.01
@@ -200,6 +200,6 @@ def made_batches(make: Callable[[list[Scene], random.Random], object], batch: in
     Beside a GPU it runs in one process per other core.
     """
     on_gpu = device.startswith("cuda")
-    workers = max(0, len(os.sched_getaffinity(0)) - 2) if on_gpu else 0
+    workers = max(0, cores() - 2) if on_gpu else 0
     made = _Made(make, batch, seed)
     return iter(DataLoader(made, batch_size=None, num_workers=workers, pin_memory=on_gpu))
