@@ -95,6 +95,8 @@ audit: $(SUPPLY)/installed  ## ask an advisory service on the internet whether w
 	@$(SUPPLY)/bin/python tests/supply/audit.py $(LOCKS)
 
 fresh:  ## empty the cache: everything is computed again at the next run
+	@# First out of the way in one step: a run beside this one must not finish an artefact that has lost files.
+	@if [ -d .cache/artefacts ]; then mv .cache/artefacts .cache/emptied-$$$$; fi
 	rm -rf .cache
 
 define CHECK_BASE_PYTHON

@@ -126,7 +126,7 @@ class _Child:
             raise OSError(errno.ENOSPC, "No space left on device", path)
 
 
-def _start(work: Callable[[int], None]) -> tuple[int, int]:
+def start(work: Callable[[int], None]) -> tuple[int, int]:
     """A forked child that does `work(pipe)`: its number, and the other end of the pipe."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
@@ -162,7 +162,7 @@ def run(write: Write, folder: Path, fault: Fault | None = None) -> tuple[int, st
         child.measure()
         os.write(pipe, json.dumps([error, child.operations]).encode())
 
-    child, reading = _start(work)
+    child, reading = start(work)
     with open(reading, "rb") as pipe:
         said = pipe.read()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -197,7 +197,7 @@ def read_meanwhile(read: Callable[[], Any], write: Callable[[], object]) -> list
     def work(pipe: int) -> None:
         write()
 
-    child, pipe, got = *_start(work), []
+    child, pipe, got = *start(work), []
     while os.waitpid(child, os.WNOHANG) == (0, 0):
         got.append(read())
     os.close(pipe)

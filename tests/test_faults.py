@@ -3,9 +3,13 @@
 import copy
 import json
 import os
+import random
 import re
 import shutil
+import signal
+import subprocess
 import sys
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -155,9 +159,16 @@ def make_two_files(folder):
     (folder / "two.txt").write_text("2" * 100)
 
 
-def cache_writer(monkeypatch, resumable):
+def follow_once(monkeypatch, make):
+    """The code that a maker reaches is read once, and not for each fault."""
+    reached = artefact.reach.follow(make, artefact.CLONE)
+    monkeypatch.setattr(artefact.reach, "follow", lambda make, clone: reached)
     for name in ("made", "waited", "reused"):
         monkeypatch.setattr(artefact, name, [])
+
+
+def cache_writer(monkeypatch, resumable):
+    follow_once(monkeypatch, make_two_files)
 
     def write(folder):
         monkeypatch.setenv("SAE_LIB_CACHE", str(folder))
@@ -167,7 +178,6 @@ def cache_writer(monkeypatch, resumable):
         found = [path for path in folder.glob("artefacts/*") if not path.name.startswith(".")]
         if not found:
             raise FileNotFoundError
-        assert write(folder) == found[0]
         return faults.content(found[0])
 
     return Writer(write, read)
@@ -176,6 +186,8 @@ def cache_writer(monkeypatch, resumable):
 def cached_tensors(tmp_path, monkeypatch):
     def make():
         return {"row": torch.eye(2)}
+
+    follow_once(monkeypatch, make)
 
     def write(folder):
         monkeypatch.setenv("SAE_LIB_CACHE", str(folder))
@@ -230,7 +242,7 @@ def measured_result(tmp_path, monkeypatch):
 def kit_archive(tmp_path, monkeypatch):
     monkeypatch.setattr(kit, "ROOT", tmp_path)
     monkeypatch.setattr(kit, "HERE", tmp_path)
-    for name in ("install.py", "start.py", "START.md", "one.whl"):
+    for name in ("install.py", "start.py", "unpack.py", "START.md", "one.whl"):
         (tmp_path / name).write_text(name)
 
     def save(version, folder):
@@ -305,9 +317,7 @@ def again(folder, before):
 
 
 @pytest.mark.parametrize("make", WRITERS, ids=lambda make: make.__name__)
-def test_after_every_fault_the_old_or_the_new_thing_is_there_and_the_next_run_goes_on(
-    make, tmp_path, monkeypatch, record_property
-):
+def test_after_every_fault_the_old_or_the_new_thing_is_there_and_the_next_run_goes_on(make, tmp_path, monkeypatch):
     folder, before = tmp_path / "folder", tmp_path / "before"
     folder.mkdir()
     writer = make(tmp_path, monkeypatch)
@@ -335,7 +345,6 @@ def test_after_every_fault_the_old_or_the_new_thing_is_there_and_the_next_run_go
         assert state(writer, folder) == new and list(there := faults.content(folder)) == list(wanted), what
         assert there == wanted or not writer.same_bytes, what
         counts[fault.kind] += 1
-    record_property("faults", dict(counts))
     print(make.__name__, len(operations), dict(counts))
 
 
@@ -427,3 +436,47 @@ def test_a_thing_without_one_of_its_files_or_with_half_of_it_is_refused_in_a_sen
                 writer.read(folder)
             text = str(refusal.value)
             assert str(folder) in text and "\n" not in text and len(text) < 500, text
+
+
+def make_slowly(folder):
+    for name in ("one.txt", "two.txt"):
+        (folder / name).write_text("1" * 100)
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("resumable", [True, False])
+def test_two_processes_killed_at_random_moments_leave_no_artefact_or_a_whole_one(resumable, tmp_path, monkeypatch):
+    monkeypatch.setenv("SAE_LIB_CACHE", str(tmp_path))
+    follow_once(monkeypatch, make_slowly)
+    moments, whole = random.Random(0), {"one.txt", "two.txt", "inputs.json"}
+
+    def make(number):
+        return artefact.cached("numbers", {"number": number}, make_slowly, resumable)
+
+    for number in range(20):
+        children = [faults.start(lambda pipe, number=number: make(number)) for _ in range(2)]
+        for child, pipe in children:
+            time.sleep(moments.uniform(0, 0.03))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            os.close(pipe)
+        for folder in tmp_path.glob("artefacts/[!.]*"):
+            assert {path.name for path in folder.iterdir()} == whole
+        assert {path.name for path in make(number).iterdir()} == whole
+    assert len(list((tmp_path / "artefacts").iterdir())) == 20
+
+
+def test_a_cache_that_is_emptied_while_something_is_made_leaves_nothing_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAE_LIB_CACHE", str(tmp_path / ".cache"))
+    recipe = re.search(r"^fresh:.*\n((?:\t.*\n)+)", (artefact.ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    (tmp_path / "Makefile").write_text(f"fresh:\n{recipe}")
+
+    def make(folder):
+        (folder / "one.txt").write_text("1")
+        subprocess.run(["make", "-s", "fresh"], cwd=tmp_path, check=True, capture_output=True)
+        (folder / "two.txt").write_text("2")
+
+    with pytest.raises(FileNotFoundError, match="was emptied while .*numbers-.* was made: run again, without"):
+        artefact.cached("numbers", {}, make)
+    assert not (tmp_path / ".cache").exists()
+    assert artefact.cached("numbers", {}, make_two_files).is_dir()

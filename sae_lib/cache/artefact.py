@@ -151,7 +151,10 @@ def _make_in(unfinished: Path, record: str, make: Callable[[Path], None], resuma
     try:
         make(unfinished)
         (unfinished / "inputs.json").write_text(record)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, FileNotFoundError) and not unfinished.is_dir():
+            where = f"the cache in {unfinished.parent} was emptied while {unfinished.name} was made"
+            raise FileNotFoundError(f"{where}: run again, without `make fresh` beside it") from error
         if not resumable:
             shutil.rmtree(unfinished, ignore_errors=True)
         raise
@@ -252,7 +255,7 @@ def write_together(folder: str | Path, last: str, write: Callable[[Path], object
 def _hidden_folder(path: Path) -> Iterator[Path]:
     """A hidden folder beside `path`; those that killed processes left are removed first."""
     folder = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    with _full_disk_in_words(path, "write to another one"):
+    with _full_disk_in_words(path, "write to another disk"):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
         _remove(folder)  # of a process that had this one's number
