@@ -6,6 +6,7 @@ Everything is loaded when it is first asked for.
 import functools
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from diffusers import StableDiffusionXLPipeline
@@ -13,14 +14,16 @@ from torch import nn
 
 from sae_lib.activations.denoising import CallSettings
 from sae_lib.judges.attributes import load_judge
-from sae_lib.judges.clip import Clip, load_clip
+from sae_lib.judges.clip import RETRIEVAL, SCORES, Clip, load_clip
 from sae_lib.judges.perceptual import LPIPS, EncoderDistance, load_perceptual
 from sae_lib.models.blocks import grid_of, select_blocks
-from sae_lib.models.pipelines import load_pipeline, silence_progress_bars
+from sae_lib.models.identity import source_identity
+from sae_lib.models.pipelines import HUB_IDS, load_pipeline, silence_progress_bars
 from sae_lib.models.prompts import load_pocket_captions, load_prompts
 from sae_lib.models.scales import get_scale
 from sae_lib.pocket.captions import Caption
 from sae_lib.saes.checkpoints import load_saes, load_statistics, rehearsal_saes
+from sae_lib.saes.exchange import HUB_FOLDERS
 from sae_lib.saes.sizes import Kind
 from sae_lib.saes.statistics import FeatureStatistics
 from sae_lib.saes.topk import TopKSAE
@@ -82,7 +85,19 @@ class Assets:
     def identity(self) -> dict[str, Any]:
         """What a result of these assets depends on besides code and shipped weights; for the inputs of `cached`."""
         names = ("scale", "sources", "prompt_source", "sae_folder", "clip_source")
-        return {name: getattr(self, name) for name in names} | {"blocks": list(self.blocks)}
+        given = {name: getattr(self, name) for name in names}
+        return given | {"blocks": list(self.blocks), "contents": {name: source_identity(name) for name in self._from}}
+
+    @property
+    def _from(self) -> list[str]:
+        """The folders, files and names on the Hub that something is loaded from."""
+        names = [self.sae_folder]
+        if self.scale == "sdxl" and not self.rehearsal:
+            names += [source or HUB_IDS[name] for name, source in self.sources.items()]
+            names += [self.clip_source] if self.clip_source else [RETRIEVAL, SCORES]
+            names += [] if self.sae_folder else HUB_FOLDERS
+            names += [self.prompt_source] if Path(self.prompt_source).expanduser().is_file() else []
+        return [name for name in names if name]
 
     def with_blocks(self, blocks: str | Iterable[str]) -> "Assets":
         """These assets with other blocks; models that are loaded are shared."""

@@ -256,7 +256,7 @@ def measure():
 
 
 # %%
-inputs = {"trained": trained.name, "compare_with": compare_with, "prompts": held_out, "seed": seed}
+inputs = assets.identity | {"trained": trained.name, "compare_with": compare_with, "prompts": held_out, "seed": seed}
 inputs |= {"resamples": counts.bootstrap, "batch": settings.batch_size}
 measured_folder, samples = cached_tensors("held_out_variance", inputs, measure)
 table = {name: {block: interval_of(samples[f"{block}/{name}"]) for block in both} for name in reconstructors[both[0]]}

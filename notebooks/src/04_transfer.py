@@ -268,7 +268,7 @@ def measure():
 
 # %%
 names = [trained.name for trained in (one_step, *ceilings.values())]
-inputs = {"saes": names, "prompts": held_out, "seed": seed, "following": following}
+inputs = assets.identity | {"saes": names, "prompts": held_out, "seed": seed, "following": following}
 inputs |= {"resamples": counts.bootstrap, "batch": batch or counts.transfer_batch}
 artefact, samples = cached_tensors("transfer", inputs, measure)
 

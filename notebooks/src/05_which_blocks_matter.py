@@ -169,7 +169,7 @@ def exchange():
     return {name: count_b(pictures) for name, pictures in drawn.items()} | in_bytes_too
 
 
-inputs = {"scale": scale, "source": source, "texts": texts, "other_texts": other_texts, "groups": groups}
+inputs = assets.identity | {"texts": texts, "other_texts": other_texts, "groups": groups}
 inputs |= {"seed": seed, "batch": batch, "shown": shown}
 exchange_folder, exchanged = cached_tensors("exchanged_tokens", inputs, exchange)
 
@@ -256,7 +256,7 @@ def travel():
     return {block: share_of_way(estimates["nothing"], estimates[block], estimates["all"]) for block in alone}
 
 
-inputs = {"scale": scale, "source": source, "first": first, "second": second, "seed": seed, "batch": batch}
+inputs = assets.identity | {"first": first, "second": second, "seed": seed, "batch": batch}
 travel_folder, way = cached_tensors("exchanged_estimates", inputs, travel)
 of_kind = {kind: [at for at, other in enumerate(kinds_of_pairs) if other == kind] for kind in pairs}
 estimate = torch.Tensor.mean if cut else lambda values: bootstrap_interval(values, **sampling)
@@ -350,7 +350,7 @@ def ablate(texts, pipe):
 
 
 # %%
-inputs = {"scale": scale, "source": source, "prompts": prompts, "seed": seed, "batch": batch, "shown": shown}
+inputs = assets.identity | {"prompts": prompts, "seed": seed, "batch": batch, "shown": shown}
 artefact, measured = cached_tensors("ablations", inputs, lambda: ablate(prompts, turbo))
 distances = {name: measured[f"distance/{name}"] for name in (*BLOCKS, "nothing", "tiny", "noise")}
 

@@ -218,7 +218,7 @@ def measure():
 
 # %%
 common = {"saes": weights, "grid": trained.folder.name, "one_step": one_step.name, "prompts": held_out, "seed": seed}
-common |= {"batch": settings.batch_size}
+common |= assets.identity | {"batch": settings.batch_size}
 inputs = common | {"resamples": counts.bootstrap, "sizes": grid_sizes}
 variance_folder, samples = cached_tensors("grid_variance", inputs, measure)
 

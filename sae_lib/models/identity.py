@@ -1,8 +1,11 @@
 """What a pipeline is, read from the pipeline itself: the hashes of its weights, its scheduler, its dtype, its names."""
 
+import functools
 import hashlib
 import json
+import re
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn, uint8
@@ -11,6 +14,9 @@ from sae_lib.models.pipelines import HUB_IDS, LICENCES, POCKET_NAMES
 
 if TYPE_CHECKING:
     import diffusers
+
+_SNAPSHOT = re.compile(r"snapshots/([0-9a-f]{40})")
+"""The revision in a path of the Hub's cache."""
 
 _hashes: "weakref.WeakKeyDictionary[nn.Module, tuple[Any, str]]" = weakref.WeakKeyDictionary()
 """By module, the state of its tensors when they were hashed, and the hash."""
@@ -41,7 +47,40 @@ def pipeline_origin(pipe: "diffusers.StableDiffusionXLPipeline") -> dict[str, An
     name = pipe.name_or_path or "unnamed"
     licences = {HUB_IDS[model]: LICENCES[model] for model in HUB_IDS} | dict.fromkeys(POCKET_NAMES.values(), "MIT")
     licence = "MIT" if name.startswith("random") else licences.get(name, "that of the model")
-    return {"model": str(name), "revision": pipe.unet.config.get("_commit_hash"), "licence": licence}
+    revision = _SNAPSHOT.search(Path(pipe.unet.config.get("_name_or_path") or "").as_posix())
+    return {"model": str(name), "revision": revision and revision[1], "licence": licence}
+
+
+def source_identity(source: str) -> str:
+    """What is behind a path or a name on the Hub: the hash of its files, or the revision that is loaded.
+
+    Without a connection that is the revision in the Hub's cache on this machine.
+    """
+    path = Path(source).expanduser()
+    if path.exists():
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        stats = [(file.relative_to(path).as_posix(), file.stat()) for file in files]
+        return _content_hash(path.absolute(), tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    try:
+        return HfApi().model_info(source, timeout=10).sha
+    except OSError:
+        name = repo_folder_name(repo_id=source, repo_type="model")
+        known = Path(constants.HF_HUB_CACHE, name, "refs", "main")
+        return known.read_text().strip() if known.is_file() else "not on this machine"
+
+
+@functools.lru_cache(maxsize=64)
+def _content_hash(path: Path, files: tuple[tuple[str, int, int], ...]) -> str:
+    """files: names below the path, sizes and times, of which a changed one is read again."""
+    digest = hashlib.sha256()
+    for name, size, _ in files:
+        digest.update(f"{name} {size} ".encode())
+        with (path / name if path.is_dir() else path).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def weights_hash(module: nn.Module) -> str:

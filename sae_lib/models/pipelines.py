@@ -70,8 +70,7 @@ def load_pipeline(
         pipe = random_pipeline(name, width_divisor(source), device, dtype)
     else:
         pipe = _published_pipeline(name, source, device, dtype)
-    if not pipe.name_or_path:
-        pipe.register_to_config(_name_or_path=source or POCKET_NAMES[name])
+    pipe.register_to_config(_name_or_path=source or (HUB_IDS if scale == "sdxl" else POCKET_NAMES)[name])
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device) if pipe.dtype == dtype else pipe.to(device, dtype)  # diffusers warns of each cast
 

@@ -1,13 +1,16 @@
 """What a pipeline is comes from the pipeline: whatever changes its numbers changes its identity."""
 
 import copy
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import accelerate
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
 
-from sae_lib.models.identity import pipeline_identity, pipeline_origin, weights_hash
+from sae_lib.assets import Assets
+from sae_lib.models.identity import pipeline_identity, pipeline_origin, source_identity, weights_hash
 from sae_lib.models.pipelines import load_pipeline
 from sae_lib.pocket.models import build_pipeline
 
@@ -72,3 +75,34 @@ def test_the_name_is_the_pipeline_s_own(own):
         ("pocket-sdxl-base", "MIT"),
     ]
     assert pipeline_origin(load_pipeline("turbo", "sdxl", "random/16"))["model"] == "random/16"
+
+
+def test_a_folder_is_what_is_in_it_whatever_its_name(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name / "unet").mkdir(parents=True)
+        (tmp_path / name / "unet" / "weights").write_bytes(b"123")
+    first = source_identity(str(tmp_path / "one"))
+    assert source_identity(str(tmp_path / "two")) == first
+    (tmp_path / "two" / "unet" / "weights").write_bytes(b"124")
+    assert source_identity(str(tmp_path / "two")) != first
+    (tmp_path / "one" / "more").touch()
+    assert source_identity(str(tmp_path / "one")) != first
+
+
+def test_a_name_on_the_hub_is_the_revision_that_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", Mock(side_effect=ConnectionError))
+    assert source_identity("org/model") == "not on this machine"
+    ref = tmp_path / "models--org--model" / "refs" / "main"
+    ref.parent.mkdir(parents=True)
+    ref.write_text("ab" * 20)
+    assert source_identity("org/model") == "ab" * 20
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: SimpleNamespace(sha="cd" * 20))
+    assert source_identity("org/model") == "cd" * 20
+
+
+def test_what_is_made_from_a_folder_of_saes_is_made_again_when_the_folder_changes(tmp_path):
+    assets = Assets("smoke", sae_folder=str(tmp_path))
+    before = assets.identity
+    (tmp_path / "config.json").touch()
+    assert assets.identity != before and Assets("smoke").identity["contents"] == {}
