@@ -2,16 +2,17 @@
 
 import shutil
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from sae_lib.activations.shards import ShardStream
 from sae_lib.cache.artefact import write_whole
+from sae_lib.cache.reading import read_object
 from sae_lib.models.blocks import PAPER_BLOCKS, select_blocks
 from sae_lib.saes.checkpoints import SHIPPED
 from sae_lib.saes.statistics import STATISTICS_FILE
+from sae_lib.saes.topk import CONFIG_FILE
 from sae_lib.training.recipe import TrainingRun
 from sae_lib.training.trainer import DIFFUSION_FILE, LOG_FILE
 
@@ -33,8 +34,9 @@ def train_shipped_saes(prompts: int, seed: int, device: str, folder: Path = SHIP
             print(run.harvest(Path(temporary, "store")), flush=True)
             stream = ShardStream(Path(temporary, "store"), PASSES, run.seed)
             for config, sae in run.train(Path(temporary, "float32"), run.load_pipeline(device), stream).items():
-                sae.save(unfinished / config.folder_name, training=asdict(config), dtype=torch.float16)
                 trained = Path(temporary, "float32", config.folder_name)
+                training = read_object(trained / CONFIG_FILE, ("training",))["training"]
+                sae.save(unfinished / config.folder_name, training, torch.float16)
                 for name in (STATISTICS_FILE, DIFFUSION_FILE):
                     shutil.copy(trained / name, unfinished / config.folder_name)
                 log = (trained / LOG_FILE).read_text()
