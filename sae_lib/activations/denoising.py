@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_lib.activations.updates import refuse_not_finite, update_hooks
-from sae_lib.models.blocks import BLOCKS, find_block
+from sae_lib.models.blocks import BLOCKS, as_list, find_block
 from sae_lib.models.noise import Noise
 
 
@@ -40,8 +40,8 @@ class CallSettings:
 
 def stream_updates(
     pipe: StableDiffusionXLPipeline,
-    prompts: Sequence[str],
-    blocks: Iterable[str],
+    prompts: str | Sequence[str],
+    blocks: str | Iterable[str],
     settings: CallSettings,
     guidance: str = "conditional",
 ) -> Iterator[tuple[range, dict[str, Float[Tensor, "steps ... batch d_model height width"]]]]:
@@ -49,6 +49,7 @@ def stream_updates(
 
     Raises ValueError if there are no prompts, and what `run_updates` raises.
     """
+    prompts, blocks = as_list(prompts), as_list(blocks)
     if not prompts:
         raise ValueError("no prompts: wanted at least one")
     for start in range(0, len(prompts), settings.batch_size):
@@ -59,9 +60,9 @@ def stream_updates(
 @torch.inference_mode()
 def run_updates(
     pipe: StableDiffusionXLPipeline,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     indices: Sequence[int],
-    blocks: Iterable[str],
+    blocks: str | Iterable[str],
     settings: CallSettings,
     guidance: str = "conditional",
 ) -> dict[str, Float[Tensor, "steps ... batch d_model height width"]]:
@@ -75,6 +76,7 @@ def run_updates(
     Raises ValueError for an unknown block or guidance, for "both" without guidance, for a scheduler other than the
     Euler schedulers of SDXL and SDXL Turbo, and for NaN in an update.
     """
+    prompts, blocks = as_list(prompts), as_list(blocks)
     if guidance not in ("conditional", "both") or (guidance == "both" and not settings.guided):
         raise ValueError(
             f"guidance is {guidance!r} at a guidance scale of {settings.guidance_scale}; "
@@ -141,9 +143,9 @@ def _euler_step(scheduler, x: Tensor, predicted: Tensor, sigma: Tensor, target: 
     return x + ((target**2 - fresh**2).sqrt() - sigma) * predicted + fresh * noise.draw().to(x.device)
 
 
-def conditioning(pipe: StableDiffusionXLPipeline, prompts: Sequence[str], guided: bool) -> dict:
+def conditioning(pipe: StableDiffusionXLPipeline, prompts: str | Sequence[str], guided: bool) -> dict:
     """The U-Net's other inputs: the prompts, unconditional half first, and SDXL's numbers for size and crop."""
-    embeddings, free, pooled, pooled_free = pipe.encode_prompt(list(prompts), do_classifier_free_guidance=guided)
+    embeddings, free, pooled, pooled_free = pipe.encode_prompt(as_list(prompts), do_classifier_free_guidance=guided)
     if guided:
         embeddings, pooled = torch.cat([free, embeddings]), torch.cat([pooled_free, pooled])
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor

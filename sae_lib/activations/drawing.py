@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from sae_lib.activations.denoising import CallSettings
+from sae_lib.models.blocks import as_list
 from sae_lib.models.noise import prompt_generator
 
 MAX_SHOWN = 256
@@ -18,7 +19,7 @@ MAX_SHOWN = 256
 @torch.no_grad()
 def draw_pictures(
     pipe: StableDiffusionXLPipeline,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     settings: CallSettings,
     indices: Sequence[int] | None = None,
 ) -> Float[Tensor, "prompts 3 height width"]:
@@ -28,6 +29,7 @@ def draw_pictures(
 
     Raises ValueError if there are no prompts, or another number of indices.
     """
+    prompts = as_list(prompts)
     numbers = range(len(prompts)) if indices is None else indices
     if not prompts:
         raise ValueError("no prompts: wanted at least one")

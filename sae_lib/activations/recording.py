@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from sae_lib.activations.steps import Step, follow_steps
-from sae_lib.models.blocks import find_block
+from sae_lib.models.blocks import as_list, find_block
 
 if TYPE_CHECKING:
     import diffusers
@@ -52,7 +52,7 @@ def record(pipe: "diffusers.StableDiffusionXLPipeline") -> Iterator[Recording]:
 
 @contextmanager
 def replay(
-    pipe: "diffusers.StableDiffusionXLPipeline", recording: Recording, changed: Iterable[str], first_step: int = 0
+    pipe: "diffusers.StableDiffusionXLPipeline", recording: Recording, changed: str | Iterable[str], first_step: int = 0
 ) -> Iterator[None]:
     """Inside the context the recorded calls, made again in their order, compute only what a change can reach.
 
@@ -64,7 +64,7 @@ def replay(
     Raises ValueError for an unknown block, and from the pipeline call if none was recorded in its place, or
     one of other steps.
     """
-    blocks, parts, calls = [find_block(pipe, block) for block in changed], _parts(pipe), iter(recording.calls)
+    blocks, parts, calls = [find_block(pipe, block) for block in as_list(changed)], _parts(pipe), iter(recording.calls)
     names = {name for name, part in parts.items() if part in blocks}
     steps: list[dict[str, Any]] = []
     known: dict[str, Any] = {}

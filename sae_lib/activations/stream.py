@@ -17,7 +17,7 @@ from sae_lib.activations.denoising import CallSettings, run_updates
 from sae_lib.activations.processes import exchange, rank_and_size
 from sae_lib.activations.updates import permute_dimensions, to_vectors
 from sae_lib.cache.space import refuse_without_memory
-from sae_lib.models.blocks import BLOCKS, grid_of, width_of
+from sae_lib.models.blocks import BLOCKS, as_list, grid_of, width_of
 from sae_lib.models.identity import pipeline_identity, pipeline_origin
 
 BUFFER = 640_000
@@ -60,8 +60,8 @@ class TrainingStream(Sequence):
     def __init__(
         self,
         pipe: StableDiffusionXLPipeline,
-        prompts: Sequence[str],
-        blocks: Iterable[str],
+        prompts: str | Sequence[str],
+        blocks: str | Iterable[str],
         settings: CallSettings,
         passes: int = 1,
         vectors: int | None = None,
@@ -69,9 +69,10 @@ class TrainingStream(Sequence):
         buffer: int = BUFFER,
         prompt_source: str = "",
     ):
+        prompts = as_list(prompts)
         if not prompts or passes < 1:
             raise ValueError(f"got {len(prompts)} prompts and {passes} passes; wanted at least one of each")
-        self.pipe, self.prompts, self.blocks, self.settings = pipe, list(prompts), list(blocks), settings
+        self.pipe, self.prompts, self.blocks, self.settings = pipe, prompts, as_list(blocks), settings
         self.passes, self.vectors, self.seed, self.buffer = passes, vectors, seed, buffer
         self.origin = pipeline_origin(pipe) | {"prompts": prompt_source or "the caller's"}
         self._of_prompt = {block: settings.steps * positions_per_step(pipe, block) for block in self.blocks}

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sae_lib.activations.steps import Step, follow_steps
-from sae_lib.models.blocks import find_block
+from sae_lib.models.blocks import as_list, find_block
 
 if TYPE_CHECKING:
     import diffusers
@@ -88,7 +88,7 @@ class Updates(Mapping):
 
 @contextmanager
 def capture_updates(
-    pipe: "diffusers.StableDiffusionXLPipeline", blocks: Iterable[str], guidance: str = "conditional"
+    pipe: "diffusers.StableDiffusionXLPipeline", blocks: str | Iterable[str], guidance: str = "conditional"
 ) -> Iterator[Updates]:
     """Records the update of each block, at each step, of the pipeline calls inside the context (paper: section 3).
 
@@ -105,7 +105,7 @@ def capture_updates(
     """
     if guidance not in ("conditional", "both"):
         raise ValueError(f'unknown guidance {guidance!r}; valid: "conditional", "both"')
-    modules = {block: find_block(pipe, block) for block in blocks}
+    modules = {block: find_block(pipe, block) for block in as_list(blocks)}
     updates = Updates(modules, guidance)
     with ExitStack() as stack:
         stack.enter_context(follow_steps(pipe, lambda step: updates._start_step(step, pipe.num_timesteps)))

@@ -17,7 +17,7 @@ from sae_lib.activations.steps import Step
 from sae_lib.activations.updates import capture_updates
 from sae_lib.editing.bases import Basis, Maps, Units
 from sae_lib.features.interventions import Intervention, intervene
-from sae_lib.models.blocks import feed_forwards
+from sae_lib.models.blocks import as_list, feed_forwards
 
 Masks = Mapping[int, tuple[Bool[Tensor, "cases side side"], Bool[Tensor, "cases side side"]]]
 """By the side of a block's grid: where source units are read and added; where target units are subtracted."""
@@ -33,10 +33,10 @@ class Pass(NamedTuple):
 
 def run_pass(
     pipe: StableDiffusionXLPipeline,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     settings: CallSettings,
     indices: Sequence[int],
-    blocks: Sequence[str],
+    blocks: str | Sequence[str],
     neurons: bool = False,
 ) -> Pass:
     """Draws the prompts and keeps the blocks' updates and, if asked, all their neurons, at every step.
@@ -44,6 +44,7 @@ def run_pass(
     indices: the numbers of the noise, which the two passes of a case share. blocks: in the order of selection; they may
     differ in grid and width. Raises what `draw_pictures` raises, and ValueError for an unknown block.
     """
+    prompts, blocks = as_list(prompts), as_list(blocks)
     kept: dict[str, list[Tensor]] = {site: [] for site in feed_forwards(pipe, blocks)} if neurons else {}
     updates_of: dict[str, list[Tensor]] = {block: [] for block in blocks}
     parts = []
@@ -164,13 +165,13 @@ def transport(
 
 def draw_edited(
     pipe: StableDiffusionXLPipeline,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     settings: CallSettings,
     indices: Sequence[int],
     change: Mapping[str, Maps],
 ) -> Float[Tensor, "cases 3 picture_height picture_width"]:
     """Pictures of the prompts with a change added at every step; the noise is that of `run_pass`."""
-    parts = []
+    prompts, parts = as_list(prompts), []
     for start in range(0, len(prompts), settings.batch_size):
         at = slice(start, start + settings.batch_size)
         with intervene(pipe, {site: _add(maps[:, at]) for site, maps in change.items()}):

@@ -16,7 +16,7 @@ from sae_lib.activations.denoising import CallSettings
 from sae_lib.activations.drawing import draw_pictures
 from sae_lib.activations.recording import record, replay
 from sae_lib.activations.steps import Step, follow_steps
-from sae_lib.models.blocks import ATTENTION_BLOCKS, find_block
+from sae_lib.models.blocks import ATTENTION_BLOCKS, as_list, find_block
 from sae_lib.models.noise import prompt_generator
 
 Tokens = Float[Tensor, "_ tokens d_text"]
@@ -32,16 +32,16 @@ def inject_prompt(pipe: StableDiffusionXLPipeline, prompts: Mapping[str, str | S
 
     Raises ValueError for a block without cross-attention, and from the pipeline call for another number of pictures.
     """
-    by_block = {block: [texts] if isinstance(texts, str) else list(texts) for block, texts in prompts.items()}
+    by_block = {block: as_list(texts) for block, texts in prompts.items()}
     encoded = {tuple(texts): encode_tokens(pipe, texts) for texts in by_block.values()}
     with inject_tokens(pipe, {block: encoded[tuple(texts)] for block, texts in by_block.items()}):
         yield
 
 
 @torch.no_grad()
-def encode_tokens(pipe: StableDiffusionXLPipeline, prompts: Sequence[str]) -> Tokens:
+def encode_tokens(pipe: StableDiffusionXLPipeline, prompts: str | Sequence[str]) -> Tokens:
     """The prompts' token embeddings, which the blocks' cross-attention reads."""
-    return pipe.encode_prompt(list(prompts), do_classifier_free_guidance=False)[0]
+    return pipe.encode_prompt(as_list(prompts), do_classifier_free_guidance=False)[0]
 
 
 @contextmanager
@@ -79,12 +79,13 @@ def inject_tokens(pipe: StableDiffusionXLPipeline, tokens: Mapping[str, Tokens])
 
 def draw_injected(
     pipe: StableDiffusionXLPipeline,
-    prompts: Sequence[str],
-    blocks: Iterable[str],
+    prompts: str | Sequence[str],
+    blocks: str | Iterable[str],
     others: Tokens,
     settings: CallSettings,
 ) -> Float[Tensor, "prompts 3 height width"]:
     """`draw_pictures` of the prompts, while some blocks read for each prompt the other tokens in its place."""
+    prompts = as_list(prompts)
     batches = _injected(pipe, prompts, blocks, others, settings)
     return torch.cat([draw_pictures(pipe, [prompts[i] for i in rows], settings, rows) for rows in batches])
 
@@ -92,9 +93,9 @@ def draw_injected(
 def by_reader(
     draw: Callable[..., Tensor],
     pipe: StableDiffusionXLPipeline,
-    prompts: Sequence[str],
-    others: Sequence[str],
-    readers: Mapping[str, Iterable[str]],
+    prompts: str | Sequence[str],
+    others: str | Sequence[str],
+    readers: Mapping[str, str | Iterable[str]],
     settings: CallSettings,
 ) -> Iterator[tuple[str, Float[Tensor, "prompts channels height width"]]]:
     """What `draw` gives while each group of blocks reads the other prompts, by the group's name.
@@ -115,14 +116,14 @@ def by_reader(
 @torch.no_grad()
 def estimate_injected(
     pipe: StableDiffusionXLPipeline,
-    prompts: Sequence[str],
-    blocks: Iterable[str],
+    prompts: str | Sequence[str],
+    blocks: str | Iterable[str],
     others: Tokens,
     settings: CallSettings,
 ) -> Float[Tensor, "prompts channels height width"]:
     """The latents of what `draw_injected` draws: in one step, the U-Net's estimate of the picture's latents."""
     call = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance_scale, "output_type": "latent"}
-    parts = []
+    prompts, parts = as_list(prompts), []
     for rows in _injected(pipe, prompts, blocks, others, settings):
         generator = [prompt_generator(settings.seed, i) for i in rows]
         parts.append(pipe([prompts[i] for i in rows], generator=generator, **call).images.float().cpu())
@@ -131,13 +132,13 @@ def estimate_injected(
 
 def _injected(
     pipe: StableDiffusionXLPipeline,
-    prompts: Sequence[str],
-    blocks: Iterable[str],
+    prompts: str | Sequence[str],
+    blocks: str | Iterable[str],
     others: Tokens,
     settings: CallSettings,
 ) -> Iterator[range]:
     """The prompts' numbers, batch by batch; while a batch is out, the blocks read the other tokens of its prompts."""
-    blocks = tuple(blocks)
+    blocks = as_list(blocks)
     for start in range(0, len(prompts), settings.batch_size):
         rows = range(start, min(start + settings.batch_size, len(prompts)))
         with inject_tokens(pipe, dict.fromkeys(blocks, others[rows.start : rows.stop])):

@@ -78,7 +78,7 @@ def _residual(module: nn.Module, block_input: Tensor) -> Tensor:
 
 def draw_changed(
     pipe: StableDiffusionXLPipeline,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     settings: CallSettings,
     changes: Mapping[str, Mapping[str, Intervention]],
     indices: Sequence[int] | None = None,

@@ -31,6 +31,7 @@ from sae_lib.features.interventions import (
 from sae_lib.features.reading import NOISE_SEED, Reading, objects_in
 from sae_lib.intervals import bootstrap_trials
 from sae_lib.judges.attributes import attribute_values, judge_and_truth, see_values
+from sae_lib.models.blocks import as_list
 from sae_lib.models.prompts import load_pocket_captions
 from sae_lib.pocket.judge import judge_images
 from sae_lib.pocket.statements import least_sure
@@ -343,7 +344,7 @@ def amount_of(assets: Assets, feature: FeatureId, strength: float | Mapping[str,
 def write(
     assets: Assets,
     model: str,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     noise: Sequence[int],
     features: Sequence[FeatureId],
     amounts: Sequence[float],
@@ -362,7 +363,7 @@ def write(
     Raises ValueError from the pipeline call for a mask of another block's grid, and what
     `add_features` and `during` raise.
     """
-    name, call = assets.call(model, seed)
+    (name, call), prompts = assets.call(model, seed), as_list(prompts)
     pipe, saes, masks, parts = assets.pipe(name), saes or assets.saes(), masks or [None] * len(prompts), []
     for start in range(0, len(prompts), call.batch_size):
         batch = range(start, min(start + call.batch_size, len(prompts)))
@@ -386,7 +387,7 @@ def draw_changed(
     change: Callable[..., Intervention],
     features: Sequence[FeatureId],
     amounts: Sequence[float],
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     noise: Sequence[int],
     saes: Mapping[str, TopKSAE] | None = None,
     seed: int = NOISE_SEED,
@@ -398,7 +399,7 @@ def draw_changed(
     change: such as `modulate`. noise: the number of each picture's noise. saes: other dictionaries than the assets'
     panel SAEs, such as a control's. turn: entered for each batch, for a caller that shares the models with others.
     """
-    (name, call), drawn = assets.call(MODELS[0], seed), {}
+    (name, call), drawn, prompts = assets.call(MODELS[0], seed), {}, as_list(prompts)
     for block in dict.fromkeys(feature.block for feature in features):
         mine = [i for i, feature in enumerate(features) if feature.block == block]
         for start in range(0, len(mine), call.batch_size):

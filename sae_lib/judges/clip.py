@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
 from sae_lib.cache.complete import find_folder, load_complete
+from sae_lib.models.blocks import as_list
 from sae_lib.models.scales import get_scale
 
 RETRIEVAL, SCORES = "openai/clip-vit-base-patch32", "openai/clip-vit-large-patch14"
@@ -44,13 +45,13 @@ class Clip:
         return torch.cat(parts)
 
     @torch.inference_mode()
-    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts dimensions"]:
+    def embed_texts(self, texts: str | Sequence[str]) -> Float[Tensor, "texts dimensions"]:
         """Unit vectors of texts, cut to the model's longest. Raises ValueError if there are none."""
         if not texts:
             raise ValueError("no texts: wanted at least one")
         length = self.model.config.text_config.max_position_embeddings
         words = self.tokenizer(
-            list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            as_list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         )
         return F.normalize(self.model.get_text_features(**words.to(self.model.device)).pooler_output, dim=-1).cpu()
 

@@ -92,17 +92,22 @@ def select_blocks(blocks: str | Iterable[str], scale: str) -> tuple[str, ...]:
     return codes
 
 
+def as_list(texts: str | Iterable[str]) -> list[str]:
+    """Prompts or blocks as a list. A lone text is one of them: Python would take its letters."""
+    return [texts] if isinstance(texts, str) else list(texts)
+
+
 _FEED_FORWARD = "/ff."
 
 
-def feed_forwards(pipe: "diffusers.StableDiffusionXLPipeline", blocks: Iterable[str]) -> list[str]:
+def feed_forwards(pipe: "diffusers.StableDiffusionXLPipeline", blocks: str | Iterable[str]) -> list[str]:
     """The codes of all feed-forward layers of some attention blocks.
 
     "mid.0/ff.0" is the GEGLU of `mid.0`'s first transformer layer; its outputs are the paper's neurons.
     """
     return [
         f"{block}{_FEED_FORWARD}{layer}"
-        for block in blocks
+        for block in as_list(blocks)
         for layer in range(len(find_block(pipe, block).transformer_blocks))
     ]
 

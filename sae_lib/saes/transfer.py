@@ -92,7 +92,7 @@ def _explained_variance(moments: Float[Tensor, "resamples 2 2 d_model"]) -> Floa
 @torch.no_grad()
 def measure_transfer(
     pipe: StableDiffusionXLPipeline,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     settings: CallSettings,
     reconstructors: Mapping[str, Mapping[str, Reconstructor]],
 ) -> dict[str, dict[str, TransferStatistics]]:
@@ -112,7 +112,7 @@ def measure_transfer(
 @torch.no_grad()
 def measure_halves(
     pipe: StableDiffusionXLPipeline,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     settings: CallSettings,
     reconstructors: Mapping[str, Mapping[str, Mapping[str, Reconstructor]]],
 ) -> dict[str, dict[str, dict[str, TransferStatistics]]]:
@@ -141,7 +141,7 @@ def measure_halves(
 
 def explained_samples(
     pipe: StableDiffusionXLPipeline,
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     settings: CallSettings,
     reconstructors: Mapping[str, Mapping[str, Reconstructor]],
     resamples: int = 1000,

@@ -1,8 +1,14 @@
 import pytest
 import torch
 
+from sae_lib.activations.denoising import CallSettings, run_updates, stream_updates
+from sae_lib.activations.drawing import draw_pictures
+from sae_lib.activations.stream import TrainingStream
 from sae_lib.activations.updates import capture_updates
+from sae_lib.editing.transport import draw_edited, run_pass
+from sae_lib.features.injection import draw_injected, encode_tokens, estimate_injected
 from sae_lib.models.blocks import ATTENTION_BLOCKS, BLOCKS, PAPER_BLOCKS, find_block, grid_of, width_of
+from sae_lib.saes.transfer import measure_transfer
 
 
 def test_there_are_17_resnets_and_11_attention_blocks():
@@ -64,3 +70,33 @@ def test_grid_and_width_of_a_block_are_those_of_its_update(pipe, call, block):
 def test_grid_of_a_block_that_is_not_there_is_refused(pipe):
     with pytest.raises(ValueError, match="unknown block 'mid.7'"):
         grid_of(pipe, "mid.7")
+
+
+def test_a_lone_text_is_one_prompt_and_one_block_wherever_several_are_taken(pipe):
+    call, prompt, block = CallSettings(1, 0.0), "a red circle", "mid.0"
+    taken = {
+        "run_updates": lambda p, b: run_updates(pipe, p, [0], b, call)[block],
+        "stream_updates": lambda p, b: next(iter(stream_updates(pipe, p, b, call)))[1][block],
+        "TrainingStream": lambda p, b: TrainingStream(pipe, p, b, call)[0][block],
+        "draw_pictures": lambda p, _: draw_pictures(pipe, p, call),
+        "encode_tokens": lambda p, _: encode_tokens(pipe, p),
+        "draw_injected": lambda p, b: draw_injected(pipe, p, b, encode_tokens(pipe, p), call),
+        "estimate_injected": lambda p, b: estimate_injected(pipe, p, b, encode_tokens(pipe, p), call),
+        "run_pass": lambda p, b: run_pass(pipe, p, call, [0], b, neurons=True).maps["mid.0/ff.0"],
+        "draw_edited": lambda p, _: draw_edited(pipe, p, call, [0], {}),
+        "measure_transfer": lambda p, _: measure_transfer(pipe, p, call, {block: {"zero": _Zero()}})[block]["zero"].x,
+    }
+    for name, give in taken.items():
+        assert torch.equal(give(prompt, block), give([prompt], [block])), name
+    with capture_updates(pipe, block) as updates:
+        assert list(updates) == [block]
+
+
+class _Zero:
+    """Reconstructs every update as nothing."""
+
+    def encode(self, x):
+        return x[:, :1]
+
+    def decode(self, coefficients):
+        return torch.zeros(len(coefficients), 128)
