@@ -113,5 +113,5 @@ def test_a_finished_sae_is_loaded_beside_another_run(folder):
     (folder / ".lock").touch()
     with subprocess.Popen([sys.executable, "-c", HOLD, str(folder / ".lock")], stdout=subprocess.PIPE) as process:
         assert process.stdout.read(1)
-        assert list(loop.train_saes([], [CONFIG], folder)) == [CONFIG]
+        assert list(loop.train_saes(stream, [CONFIG], folder)) == [CONFIG]
         process.kill()

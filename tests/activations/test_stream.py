@@ -106,7 +106,7 @@ def test_a_stream_of_nothing_is_refused(pipe, arguments):
 
 
 def test_more_vectors_than_the_machine_can_hold_are_refused(pipe, monkeypatch):
-    monkeypatch.setattr("sae_lib.cache.space.os.sysconf", lambda name: 100)  # 100 pages of 100 bytes
+    monkeypatch.setattr("sae_lib.cache.space._installed", lambda _: 10_000)
     with pytest.raises(MemoryError, match="take a smaller buffer"):
         stream(pipe)[0]
 
