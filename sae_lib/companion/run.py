@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
+from sae_lib.cache.artefact import cache_root
 from sae_lib.companion.style import use_house_style
 from sae_lib.models.pipelines import silence_progress_bars
 from sae_lib.models.scales import get_scale, seed_everything, set_up_torch
@@ -93,9 +94,7 @@ def start_run(notebook: str, namespace: Mapping[str, Any]) -> Run:
     silence_progress_bars()
     use_house_style()
     if run.compared_with and not run.keeps_figures:
-        from sae_lib.companion.figures import figure_folder
-
-        print(f"Figures go to {figure_folder(run)}; `make reproduce` and `make notebooks` write those in figures/.")
+        print(f"Figures go into {cache_root() / 'figures'}; `make reproduce` and `make notebooks` write figures/.")
     return run
 
 
