@@ -1,11 +1,14 @@
 """How different two pictures look: LPIPS's formula, on the autoencoder's encoder, or LPIPS itself at sdxl scale."""
 
 from collections.abc import Callable
+from pickle import UnpicklingError
 
 import torch
 from diffusers import StableDiffusionXLPipeline
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from sae_lib.cache.reading import reason_of
 
 Pictures = Float[Tensor, "pictures 3 height width"]
 Distances = Callable[[Tensor], Float[Tensor, "references pictures"]]
@@ -22,7 +25,8 @@ def load_perceptual(scale: str, pipe: StableDiffusionXLPipeline, rehearsal: bool
     weight. Values of the two are not comparable.
 
     Raises at sdxl scale ModuleNotFoundError if the extra is not installed, ConnectionError if AlexNet's weights are
-    not in torchvision's cache and cannot be fetched; ValueError from the distance for pictures of different shapes.
+    not in torchvision's cache and cannot be fetched, ValueError if they are damaged; ValueError from the distance for
+    pictures of different shapes.
     """
     if scale != "sdxl" or rehearsal:
         return EncoderDistance(pipe.vae)
@@ -35,6 +39,9 @@ def load_perceptual(scale: str, pipe: StableDiffusionXLPipeline, rehearsal: bool
         net = LearnedPerceptualImagePatchSimilarity("alex").net
     except OSError as error:
         raise ConnectionError(f"LPIPS wants AlexNet's weights: connect to the internet once. {error}") from error
+    except (RuntimeError, EOFError, UnpicklingError) as error:  # what torch says of a file cut short
+        where = f"the weights of AlexNet in {torch.hub.get_dir()}"
+        raise ValueError(f"{where} are damaged ({reason_of(error)}): delete them, they are fetched again") from error
     return LPIPS(net.to(pipe.device))
 
 

@@ -1,6 +1,7 @@
 import random
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -135,3 +136,14 @@ def test_lpips_gives_one_number_a_pair():
 
     a = torch.arange(40.0).reshape(40, 1, 1, 1).expand(40, 3, 2, 2) / 40
     torch.testing.assert_close(LPIPS(Net(1, 1))(a, torch.zeros(40, 3, 2, 2)), (torch.arange(40.0) / 40) ** 2)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("PytorchStreamReader failed"), EOFError("Ran out of input")])
+def test_weights_of_lpips_that_were_cut_short_are_refused_with_their_place(turbo, monkeypatch, error):
+    def damaged(_net):
+        raise error
+
+    for name in ("torchvision", "torchmetrics", "torchmetrics.image"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(LearnedPerceptualImagePatchSimilarity=damaged))
+    with pytest.raises(ValueError, match="weights of AlexNet in .* are damaged .*: delete them"):
+        load_perceptual("sdxl", turbo)
