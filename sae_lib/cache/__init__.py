@@ -2,7 +2,7 @@
 
 It knows nothing of models or SAEs. `artefact` keeps folders and writes files completely or not at all, `reading` reads
 them whole or says what is wrong; `reach` and `statements` read the code that goes into the key; `results` keeps
-numbers; `space` refuses what does not fit.
+numbers; `space` refuses what does not fit, `complete` models that lack a tensor.
 """
 
 import lazy_loader
