@@ -123,10 +123,12 @@ def unfinished_training(tmp_path, monkeypatch):
 class Portions(TrainingStream):
     """A stream whose portions are made from their numbers, without a model."""
 
-    portions, shapes = 2, {"mid.0": (16, 4)}
-
     def __init__(self):
-        pass
+        self.portions, self.origin = 2, {"model": "none"}
+
+    @property
+    def shapes(self):
+        return {"mid.0": (16, 4)}
 
     @property
     def description(self):
