@@ -1,12 +1,19 @@
 """The shell's commands: `python -m sae_lib harvest` and `train`."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+import time
 
+import psutil
 import pytest
 from safetensors.torch import load_file
 
 from sae_lib.__main__ import main
+from sae_lib.activations.processes import alone
+from sae_lib.cache.artefact import ROOT
 
 RUN = {"scale": "smoke", "vectors": 6_400, "ks": [5], "blocks": ["mid.0", "up.0.1"], "buffer": 3_200, "batch_size": 50}
 
@@ -112,3 +119,37 @@ def test_a_store_that_is_not_finished_is_refused(small, tmp_path, capsys):
     (store / "manifest.json").write_text(json.dumps(manifest))
     asked = ["train", turbo, str(tmp_path / "saes"), "--store", str(store)]
     assert refused(asked, "holds 1 of 2 shards: its harvest was stopped; start it again", capsys)
+
+
+@pytest.fixture
+def torchrun(tmp_path):
+    """Starts `train` in two processes, of which the second owns no block; the run lasts for minutes."""
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(RUN | {"blocks": ["mid.0"], "passes": 5_000}))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [*launcher, "-m", "sae_lib", "train", str(path), str(tmp_path / "saes")]
+    return lambda: subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_worker_that_raises_ends_all_and_says_which_it_was(torchrun, tmp_path):
+    with alone(tmp_path / "saes"), torchrun() as processes:  # only the first process takes the lock
+        shown = processes.communicate(timeout=180)[1]
+    assert processes.returncode == 1
+    assert re.search("^process 0 of 2: BlockingIOError: another run is writing into .*saes: wait", shown, re.MULTILINE)
+
+
+def test_a_worker_that_is_killed_ends_all_and_is_named(torchrun, tmp_path):
+    with torchrun() as processes:
+        while not (tmp_path / "saes" / ".lock").exists():
+            assert processes.poll() is None
+            time.sleep(0.2)
+        workers = psutil.Process(processes.pid).children()
+        (second,) = (worker for worker in workers if worker.environ().get("RANK") == "1")
+        second.kill()
+        shown = processes.communicate(timeout=180)[1]
+    assert processes.returncode == 1
+    assert re.search(r"rank\s*: 1 ", shown) and "Signal 9 (SIGKILL)" in shown
+    assert not any(worker.is_running() for worker in workers)
+    with alone(tmp_path / "saes"):  # free again
+        pass
