@@ -156,19 +156,19 @@ class Assets:
                 if self.untrained:
                     self._loaded[kind] = rehearsal_saes(self.pipe(), self.blocks, kind)
                 else:
-                    saes = load_saes(*asked, device=self.pipe().device, blocks=self.blocks)
+                    saes = load_saes(*asked, device=self.pipe()._execution_device, blocks=self.blocks)
                     self._loaded[kind] = saes, load_statistics(*asked, blocks=self.blocks)
             return self._loaded[kind]
 
     @functools.cached_property
     def judge(self) -> nn.Module:
         """The judge of what is true of a picture. Raises ValueError at sdxl scale, where no judge knows."""
-        return load_judge(self.scale, self.pipe().device)
+        return load_judge(self.scale, self.pipe()._execution_device)
 
     @functools.cached_property
     def clip(self) -> Clip:
         """The CLIP that compares pictures with words."""
-        return load_clip(self.scale, self.clip_source, self.pipe().device)
+        return load_clip(self.scale, self.clip_source, self.pipe()._execution_device)
 
     @functools.cached_property
     def distance(self) -> LPIPS | EncoderDistance:

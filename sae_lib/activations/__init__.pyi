@@ -17,7 +17,6 @@ from .shards import (
 )
 from .steps import (
     Step as Step,
-    current_step as current_step,
 )
 from .stream import (
     BUFFER as BUFFER,

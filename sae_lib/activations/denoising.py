@@ -12,6 +12,7 @@ from diffusers import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler, S
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_lib.activations.steps import refuse_silent
 from sae_lib.activations.updates import refuse_not_finite, update_hooks
 from sae_lib.models.blocks import BLOCKS, as_list, find_block
 from sae_lib.models.noise import Noise
@@ -71,10 +72,11 @@ def run_updates(
     In the last step the U-Net stops behind the last of the blocks, and nothing is decoded. indices: the prompts'
     numbers, which say what noise is theirs. guidance: which half of a guided run is given, "conditional" (paper: App.
     B) as `[steps, batch, ...]`, or "both" as `[steps, 2, batch, ...]` with the unconditional half first. Updates are on
-    the U-Net's device and in its dtype; the latents between steps are in float32.
+    the device on which the U-Net runs and in its dtype; the latents between steps are in float32.
 
     Raises ValueError for an unknown block or guidance, for "both" without guidance, for a scheduler other than the
-    Euler schedulers of SDXL and SDXL Turbo, and for NaN in an update.
+    Euler schedulers of SDXL and SDXL Turbo, and for NaN in an update; RuntimeError if the U-Net was compiled before and
+    runs without the hooks.
     """
     prompts, blocks = as_list(prompts), as_list(blocks)
     if guidance not in ("conditional", "both") or (guidance == "both" and not settings.guided):
@@ -89,7 +91,7 @@ def run_updates(
     size = unet.config.sample_size
     noise = Noise(settings.noise, settings.seed, indices, (unet.config.in_channels, size, size))
     maps: dict[str, list[Tensor]] = {block: [] for block in modules}
-    x = noise.draw().to(unet.device) * pipe.scheduler.init_noise_sigma
+    x = noise.draw().to(pipe._execution_device) * pipe.scheduler.init_noise_sigma
     with ExitStack() as hooks:
         for block, module in modules.items():
             hooks.enter_context(update_hooks(module, maps[block].append))
@@ -105,6 +107,7 @@ def run_updates(
                 free, prompted = predicted.chunk(2)
                 predicted = free + settings.guidance_scale * (prompted - free)
             x = _euler_step(pipe.scheduler, x, predicted, sigmas[step], sigmas[step + 1], noise)
+    refuse_silent(block for block, steps in maps.items() if len(steps) < settings.steps)
     if guidance == "both":
         updates = {block: torch.stack([torch.stack(x.chunk(2)) for x in steps]) for block, steps in maps.items()}
     else:
@@ -132,7 +135,7 @@ def _schedule(pipe: StableDiffusionXLPipeline, steps: int) -> tuple[Tensor, Tens
         )
     own = type(scheduler).from_config(scheduler.config)
     own.set_timesteps(steps)
-    return own.timesteps.to(pipe.unet.device), own.sigmas.to(pipe.unet.device)
+    return own.timesteps.to(pipe._execution_device), own.sigmas.to(pipe._execution_device)
 
 
 def _euler_step(scheduler, x: Tensor, predicted: Tensor, sigma: Tensor, target: Tensor, noise: Noise) -> Tensor:

@@ -27,10 +27,12 @@ class Recording:
         self.calls: list[list[dict[str, Any]]] = []
         """By call, step and the part's name, in the order in which the parts ran. The parts are not kept alive."""
 
-    def begin(self, step: Step) -> None:
-        """Another step, or the first one of another call."""
-        if step.index == 0:
-            self.calls.append([])
+    def begin_call(self) -> None:
+        """What follows is of another call."""
+        self.calls.append([])
+
+    def begin_step(self, _step: Step) -> None:
+        """What follows is of another step."""
         self.calls[-1].append({})
 
     def keep(self, name: str, output: Any) -> None:
@@ -41,12 +43,19 @@ class Recording:
 @contextmanager
 def record(pipe: "diffusers.StableDiffusionXLPipeline") -> Iterator[Recording]:
     """Records the calls inside the context: 1 MB per picture and step of a pocket model, 50 MB of SDXL Turbo."""
-    recording = Recording()
+    recording, parts = Recording(), _parts(pipe)
+
+    def hook(name: str) -> Callable:
+        def keep(_part: nn.Module, _args: tuple, output: Any) -> None:
+            calls.ran(name)
+            recording.keep(name, output)
+
+        return keep
+
     with ExitStack() as hooks:
-        hooks.enter_context(follow_steps(pipe, recording.begin))
-        for name, part in _parts(pipe).items():
-            handle = part.register_forward_hook(lambda part, args, output, name=name: recording.keep(name, output))
-            hooks.callback(handle.remove)
+        calls = hooks.enter_context(follow_steps(pipe, recording.begin_step, recording.begin_call, parts))
+        for name, part in parts.items():
+            hooks.callback(part.register_forward_hook(hook(name)).remove)
         yield recording
 
 
@@ -62,30 +71,39 @@ def replay(
     the recorded ones: nothing can check that here. The pipeline is as it was on exit, also after an exception.
 
     Raises ValueError for an unknown block, and from the pipeline call if none was recorded in its place, or
-    one of other steps.
+    one of other steps; and what `follow_steps` raises.
     """
-    blocks, parts, calls = [find_block(pipe, block) for block in as_list(changed)], _parts(pipe), iter(recording.calls)
+    blocks, parts, recorded = [find_block(pipe, block) for block in as_list(changed)], _parts(pipe), iter(recording.calls)
     names = {name for name, part in parts.items() if part in blocks}
     steps: list[dict[str, Any]] = []
     known: dict[str, Any] = {}
 
+    def enter_call() -> None:
+        steps[:] = next(recorded, [])
+        if pipe.num_timesteps != len(steps):
+            raise ValueError(f"the recorded call has {len(steps)} steps and this one {pipe.num_timesteps}")
+
     def enter_step(step: Step) -> None:
-        if step.index == 0:
-            steps[:] = next(calls, [])
-        if step.count != len(steps):
-            raise ValueError(f"the recorded call has {len(steps)} steps and this one {step.count}")
         known.clear()
         if step.index <= first_step:
-            known.update(_before(names if step.index == first_step else set(), steps[step.index]))
+            ran = steps[step.index - calls.steps.start]
+            known.update(_before(names if step.index == first_step else set(), ran))
 
     def given(name: str, compute: Callable) -> Callable:
-        return lambda *args, **kwargs: known[name] if name in known else compute(*args, **kwargs)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            calls.ran(name)
+            return known[name] if name in known else compute(*args, **kwargs)
+
+        return forward
 
     with ExitStack() as undo:
-        undo.enter_context(follow_steps(pipe, enter_step))
+        calls = undo.enter_context(follow_steps(pipe, enter_step, enter_call, parts))
         for name, part in parts.items():
+            if "forward" in vars(part):  # an offloaded part's own
+                undo.callback(setattr, part, "forward", part.forward)
+            else:
+                undo.callback(delattr, part, "forward")
             part.forward = given(name, part.forward)
-            undo.callback(part.__delattr__, "forward")
         yield
 
 

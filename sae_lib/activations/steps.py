@@ -1,12 +1,11 @@
-"""Where a pipeline call stands: the denoising step that the U-Net is about to run."""
+"""Where a pipeline call stands: the denoising step that the U-Net runs, and whether all hooks run with it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+import torch
 
 if TYPE_CHECKING:
     import diffusers
@@ -17,41 +16,163 @@ class Step:
     """One denoising step of a pipeline call, as hooks receive it."""
 
     index: int
-    """The timestep's place in `scheduler.timesteps`; 0 is the noisiest step."""
+    """The step's place in `scheduler.timesteps`; 0 is the noisiest step."""
     count: int
-    """Number of timesteps in `scheduler.timesteps`."""
+    """Number of timesteps in `scheduler.timesteps`. A scheduler of second order has nearly two per inference step."""
     timestep: float
     """The U-Net's input for time, from 999 (noise) to 0 (picture)."""
     guided: bool
     """Whether the call uses classifier-free guidance: then the first half of the batch is unconditional."""
 
 
-def current_step(pipe: "diffusers.StableDiffusionXLPipeline", timestep: Real | Tensor) -> Step:
-    """The step at which a running pipeline feeds its U-Net `timestep`; depends on nothing but the pipeline.
+class Calls:
+    """The calls of one pipeline inside `follow_steps`, and where the running one stands."""
 
-    Raises RuntimeError if the timestep is not in `scheduler.timesteps` (no pipeline call is running), or more than once
-    in it (a scheduler of second order, whose U-Net calls cannot be distinguished).
-    """
-    timesteps = [float(t) for t in pipe.scheduler.timesteps]
-    timestep = float(timestep)
-    count = timesteps.count(timestep)
-    if count != 1:
-        raise RuntimeError(
-            f"timestep {timestep:g} occurs {count} times among the scheduler's {timesteps}, wanted once: "
-            "run the U-Net through a pipeline call, with a scheduler of first order"
-        )
-    return Step(timesteps.index(timestep), len(timesteps), timestep, pipe.do_classifier_free_guidance)
+    def __init__(
+        self,
+        pipe: "diffusers.StableDiffusionXLPipeline",
+        on_step: Callable[[Step], object],
+        on_call: Callable[[], object],
+        hooks: Iterable[str],
+    ):
+        self._pipe, self._on_step, self._on_call, self._hooks = pipe, on_step, on_call, tuple(hooks)
+        self._timesteps: list[float] = []  # empty between calls
+        self._silent: dict[str, None] = {}
+        self.steps = range(0)
+        """The steps of the running call: their places in `scheduler.timesteps`; known from its first step on."""
+        self._step: Step | None = None
+
+    @property
+    def step(self) -> Step:
+        """The step of the U-Net's running pass. Raises RuntimeError if the U-Net did not say that it runs."""
+        if self._step is None:
+            refuse_silent(["the U-Net"])
+        return self._step
+
+    def ran(self, hook: str) -> None:
+        """To be called by each of the hooks when it runs."""
+        self._silent.pop(hook, None)
+
+    def begin(self) -> None:
+        """The pipeline enters the denoising loop of a call."""
+        self._timesteps = [float(timestep) for timestep in self._pipe.scheduler.timesteps.tolist()]
+        self._silent, self.steps, self._passes = dict.fromkeys(("the U-Net", *self._hooks)), range(0), 0
+        self._step = None
+        self._on_call()
+
+    def leave(self) -> None:
+        """The pipeline leaves the loop, also by an exception."""
+        self._timesteps = []
+
+    def check(self) -> None:
+        """After a whole loop. Raises RuntimeError if a hook did not run in it."""
+        if not getattr(self._pipe, "interrupt", False):
+            refuse_silent(self._silent)
+
+    def tell(self, _unet: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """A pre-hook of the U-Net."""
+        if not self._timesteps:
+            raise RuntimeError(
+                "the U-Net ran outside of a call of the pipeline that its hooks were set through: "
+                "enter the context before the call, with the pipeline that is called"
+            )
+        timestep = float(kwargs["timestep"] if "timestep" in kwargs else args[1])
+        if not self._passes:
+            first = getattr(self._pipe.scheduler, "begin_index", None)
+            if first is None and timestep in self._timesteps:
+                first = self._timesteps.index(timestep)
+            self.steps = range(first or 0, (first or 0) + self._pipe.num_timesteps)
+        index = self.steps.start + self._passes
+        expected = self._timesteps[index] if index < len(self._timesteps) else None
+        if timestep != expected:
+            raise RuntimeError(
+                f"pass {self._passes} of the U-Net is at timestep {timestep:g} and the scheduler's step {index} at "
+                f"{expected}: wanted a pipeline call that runs the U-Net once per timestep, in their order"
+            )
+        guided = self._pipe.do_classifier_free_guidance
+        if guided:
+            _refuse_unequal_halves(kwargs["sample"] if "sample" in kwargs else args[0])
+        self._passes += 1
+        self._step = Step(index, len(self._timesteps), timestep, guided)
+        self.ran("the U-Net")
+        self._on_step(self._step)
+
+
+class _Loops:
+    """Stands for `pipe.progress_bar`, which every call of a diffusers pipeline enters for its denoising loop."""
+
+    def __init__(self, pipe: "diffusers.StableDiffusionXLPipeline"):
+        self._pipe, self._bar, self._own = pipe, pipe.progress_bar, vars(pipe).get("progress_bar")
+        self._followed: list[Calls] = []
+        pipe.progress_bar = self
+
+    @contextmanager
+    def __call__(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        try:
+            for calls in self._followed:
+                calls.begin()
+            with self._bar(*args, **kwargs) as bar:
+                yield bar
+        finally:
+            for calls in self._followed:
+                calls.leave()
+        for calls in self._followed:
+            calls.check()
+
+    def follow(self, calls: Calls) -> None:
+        self._followed.append(calls)
+
+    def stop(self, calls: Calls) -> None:
+        """Contexts need not end in the order in which they began; after the last one the pipeline is as it was."""
+        self._followed.remove(calls)
+        if not self._followed:
+            del self._pipe.progress_bar
+            if self._own is not None:
+                self._pipe.progress_bar = self._own
 
 
 @contextmanager
-def follow_steps(pipe: "diffusers.StableDiffusionXLPipeline", on_step: Callable[[Step], None]) -> Iterator[None]:
-    """Inside the context, `on_step(step)` is called before each of the U-Net's forward passes."""
+def follow_steps(
+    pipe: "diffusers.StableDiffusionXLPipeline",
+    on_step: Callable[[Step], object] = lambda step: None,
+    on_call: Callable[[], object] = lambda: None,
+    hooks: Iterable[str] = (),
+) -> Iterator[Calls]:
+    """Inside the context, `on_step(step)` is called before each of the U-Net's forward passes.
 
-    def tell(unet, args, kwargs):
-        on_step(current_step(pipe, kwargs["timestep"] if "timestep" in kwargs else args[1]))
+    Steps are told apart by their count since the call began. on_call: called where a pipeline call enters its denoising
+    loop. hooks: the names of the caller's own hooks, each of which reports to `Calls.ran` when it runs.
 
-    handle = pipe.unet.register_forward_pre_hook(tell, with_kwargs=True)
+    Raises RuntimeError from the U-Net if it is run by anything but a call of `pipe`, such as another pipeline that
+    shares it; if it does not run once per timestep; or if the halves of a guided batch hold different latents. From the
+    pipeline call, if one of the hooks did not run in it.
+    """
+    calls = Calls(pipe, on_step, on_call, hooks)
+    handle = pipe.unet.register_forward_pre_hook(calls.tell, with_kwargs=True)
+    loops = pipe.progress_bar if isinstance(pipe.progress_bar, _Loops) else _Loops(pipe)
+    loops.follow(calls)
     try:
-        yield
+        yield calls
     finally:
         handle.remove()
+        loops.stop(calls)
+
+
+def refuse_silent(hooks: Iterable[str]) -> None:
+    """Raises RuntimeError if there are any: hooks that did not run while the U-Net did, by name."""
+    names = list(hooks)
+    if names:
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise RuntimeError(
+            f"the U-Net ran and the hooks on {names[0]}{others} did not: it was compiled before they were set, or "
+            "a replay gives out what they wait for; call torch.compiler.reset() right before you enter the context, or "
+            "take a pipeline without torch.compile"
+        )
+
+
+def _refuse_unequal_halves(latents: torch.Tensor) -> None:
+    if len(latents) % 2 or not torch.allclose(*latents.chunk(2), rtol=0, atol=0, equal_nan=True):
+        raise RuntimeError(
+            f"the call is guided and its batch of {len(latents)} is not the same latents twice: wanted a pipeline "
+            "whose batch is the unconditional half, then the conditional half"
+        )

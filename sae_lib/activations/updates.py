@@ -1,5 +1,6 @@
 """Updates: what a block adds to its input. Recording them during pipeline calls, and their two layouts."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -68,16 +69,16 @@ class Updates(Mapping):
     def __len__(self) -> int:
         return len(self._maps)
 
-    def _start_step(self, step: Step, wanted_steps: int) -> None:
+    def _start_call(self, wanted_steps: int) -> None:
+        self._steps, self._wanted_steps = [], wanted_steps
+        self._maps = {block: [] for block in self._maps}
+
+    def _start_step(self, step: Step) -> None:
         if self._guidance == "both" and not step.guided:
             raise ValueError(
                 'guidance="both" wants a guided call, this one has no unconditional half: set guidance_scale above 1'
             )
-        if self._steps and step.index <= self._steps[-1].index:  # within a call the index rises: a new call has begun
-            self._steps = []
-            self._maps = {block: [] for block in self._maps}
         self._steps.append(step)
-        self._wanted_steps = wanted_steps
 
     def _record(self, block: str, update: Float[Tensor, "rows d_model height width"]) -> None:
         if self._steps[-1].guided:
@@ -101,16 +102,23 @@ def capture_updates(
     pipe: a StableDiffusionXLPipeline. blocks: codes of `BLOCKS`. guidance: which half of a guided call is recorded,
     "conditional" or "both"; of a call without guidance "conditional" is everything.
 
-    Raises ValueError for an unknown block or guidance, and, from the pipeline call, for "both" without guidance.
+    Raises ValueError for an unknown block or guidance, and, from the pipeline call, for "both" without guidance, and
+    what `follow_steps` raises: RuntimeError if another pipeline runs the U-Net, or if a block is not recorded.
     """
     if guidance not in ("conditional", "both"):
         raise ValueError(f'unknown guidance {guidance!r}; valid: "conditional", "both"')
     modules = {block: find_block(pipe, block) for block in as_list(blocks)}
     updates = Updates(modules, guidance)
-    with ExitStack() as stack:
-        stack.enter_context(follow_steps(pipe, lambda step: updates._start_step(step, pipe.num_timesteps)))
+
+    def keep(block: str, update: Tensor) -> None:
+        calls.ran(block)
+        updates._record(block, update)
+
+    with ExitStack() as hooks:
+        start_call = lambda: updates._start_call(pipe.num_timesteps)
+        calls = hooks.enter_context(follow_steps(pipe, updates._start_step, start_call, modules))
         for block, module in modules.items():
-            stack.enter_context(update_hooks(module, lambda update, block=block: updates._record(block, update)))
+            hooks.enter_context(update_hooks(module, functools.partial(keep, block)))
         yield updates
 
 
@@ -127,13 +135,18 @@ def refuse_not_finite(updates: Mapping[str, Float[Tensor, "steps ..."]]) -> None
 
 @contextmanager
 def update_hooks(module: nn.Module, record: Callable[[Tensor], object]) -> Iterator[None]:
-    """`record(update)` after each forward pass of the block `module`, as `[batch, d_model, height, width]`."""
+    """`record(update)` after each forward pass of the block `module`, as `[batch, d_model, height, width]`.
+
+    Where the block gives out something without computing it, nothing is recorded.
+    """
     inner: list[Tensor] = []
 
     def keep(_module, _args, output):
         inner[:] = [output]
 
     def hand_over(_module, _args, output):
+        if not inner:
+            return
         update = inner.pop()
         if update.ndim == 3:  # of a linear proj_out; only the block knows height and width
             height, width = (output[0] if isinstance(output, tuple) else output).shape[-2:]

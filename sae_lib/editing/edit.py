@@ -98,7 +98,7 @@ def prepare(editor: Editor, cases: Sequence[Case], neurons: bool = True) -> tupl
             Pass(run.pictures[kept], {site: maps[:, kept] for site, maps in run.maps.items()})
             for run in (source, target)
         )
-    masks = stack_masks(made, editor.pipe.device)
+    masks = stack_masks(made, editor.pipe._execution_device)
     near = {
         "text original": editor.clip.embed_texts([case.original_prompt for case in cases]),
         "text edited": editor.clip.embed_texts([case.editing_prompt for case in cases]),
@@ -285,9 +285,9 @@ def load_editor(assets: Assets, seed: int = 42, batch: int = 0, dilate: bool = T
         blocks,
         CallSettings(4, 0.0, 0, assets.counts.transfer_batch),
         _Bases(bases),
-        load_finder(assets.scale, assets.rehearsal, pipe.device),
+        load_finder(assets.scale, assets.rehearsal, pipe._execution_device),
         assets.distance,
-        load_clip(assets.scale, assets.clip_source or SCORES, pipe.device),
+        load_clip(assets.scale, assets.clip_source or SCORES, pipe._execution_device),
         assets.judge if assets.known else None,
         seed,
         batch or (20 if assets.scale != "sdxl" else 2),

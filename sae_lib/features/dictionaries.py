@@ -105,18 +105,18 @@ class Dictionaries:
 
     def _train(self, folder: Path) -> None:
         pipe, first = self.assets.pipe(), self._first
-        stream = self.recipe.stream(pipe)
-        train_saes(stream, self.configs, folder / _SEEDS, pipe.device)
+        stream, device = self.recipe.stream(pipe), pipe._execution_device
+        train_saes(stream, self.configs, folder / _SEEDS, device)
         if not self.assets.known:
             return
         for name, part in FROZEN.items():
-            train_saes(stream, [replace(config, frozen=part) for config in first], folder / name, pipe.device)
-        train_saes(PermutedStream(stream), first, folder / PERMUTED, pipe.device)
+            train_saes(stream, [replace(config, frozen=part) for config in first], folder / name, device)
+        train_saes(PermutedStream(stream), first, folder / PERMUTED, device)
         fits = PCA.fit_blocks([stream.in_order()], {config.block: config.d_model for config in first})
         components = {block: fit.components for block, fit in fits.items()}
         write_whole(folder / _COMPONENTS, partial(save_file, components))
         arguments = stream.prompts, stream.blocks, stream.settings, stream.passes, None, self.seed
-        train_saes(TrainingStream(self.blank, *arguments), first, folder / BLANK, pipe.device)
+        train_saes(TrainingStream(self.blank, *arguments), first, folder / BLANK, device)
 
     @cached_property
     def seeds(self) -> list[dict[str, TopKSAE]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from sae_lib.activations.denoising import CallSettings
 from sae_lib.activations.drawing import draw_pictures
 from sae_lib.activations.recording import record, replay
-from sae_lib.activations.steps import Step, follow_steps
+from sae_lib.activations.steps import follow_steps
 from sae_lib.models.blocks import ATTENTION_BLOCKS, as_list, find_block
 from sae_lib.models.noise import prompt_generator
 
@@ -30,7 +30,8 @@ def inject_prompt(pipe: StableDiffusionXLPipeline, prompts: Mapping[str, str | S
     blocks' tokens and the pooled embedding, which reaches the ResNets. In a guided call only the conditional half reads
     the other prompt. The hooks are gone on exit, also after an exception.
 
-    Raises ValueError for a block without cross-attention, and from the pipeline call for another number of pictures.
+    Raises ValueError for a block without cross-attention, and from the pipeline call for another number of pictures,
+    and what `follow_steps` raises.
     """
     by_block = {block: as_list(texts) for block, texts in prompts.items()}
     encoded = {tuple(texts): encode_tokens(pipe, texts) for texts in by_block.values()}
@@ -52,12 +53,12 @@ def inject_tokens(pipe: StableDiffusionXLPipeline, tokens: Mapping[str, Tokens])
         raise ValueError(
             f"block {wrong[0]!r} reads no prompt; blocks with cross-attention: {', '.join(ATTENTION_BLOCKS)}"
         )
-    at: list[Step] = []
 
     def hook(block: str):
         def exchange(_module, args, kwargs):
+            calls.ran(block)
             own = kwargs["encoder_hidden_states"]
-            free = own[: len(own) // 2] if at[0].guided else own[:0]
+            free = own[: len(own) // 2] if calls.step.guided else own[:0]
             pictures, given = len(own) - len(free), tokens[block]
             if len(given) not in (1, pictures):
                 raise ValueError(
@@ -70,7 +71,7 @@ def inject_tokens(pipe: StableDiffusionXLPipeline, tokens: Mapping[str, Tokens])
         return exchange
 
     with ExitStack() as hooks:
-        hooks.enter_context(follow_steps(pipe, lambda step: at.__setitem__(slice(None), [step])))
+        calls = hooks.enter_context(follow_steps(pipe, hooks=tokens))
         for block in tokens:
             handle = find_block(pipe, block).register_forward_pre_hook(hook(block), with_kwargs=True)
             hooks.callback(handle.remove)

@@ -5,17 +5,18 @@ An intervention is one function `fn(block_input, block_output, at) -> new block_
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sae_lib.activations.denoising import CallSettings
 from sae_lib.activations.drawing import draw_pictures
 from sae_lib.activations.recording import record, replay
-from sae_lib.activations.steps import Step, follow_steps
+from sae_lib.activations.steps import Calls, Step, follow_steps
 from sae_lib.activations.updates import to_maps, to_vectors
 from sae_lib.models.blocks import find_block
 from sae_lib.saes.controls import PCA
@@ -26,46 +27,48 @@ Intervention = Callable[[Maps, Maps, Step], Maps]
 
 
 @contextmanager
-def intervene(pipe: StableDiffusionXLPipeline, interventions: Mapping[str, Intervention]) -> Iterator[None]:
+def intervene(pipe: DiffusionPipeline, interventions: Mapping[str, Intervention]) -> Iterator[None]:
     """Inside the context, each named block gives out `fn(block_input, block_output, at)` instead of its own output.
+
+    pipe: the pipeline that is called; any with SDXL's U-Net, such as one that draws over a picture.
 
     block_input is what the block's update is added to: its input, or, where a ResNet changes the width, the output of
     its `conv_shortcut` (as in the authors' ablation). So block_output - block_input is the update at all 28 blocks.
-    The result is cast to the U-Net's dtype. When `at.guided`, the first half of the batch is unconditional. Contexts
-    nest: the inner function receives the outer one's output. The hooks are gone on exit, also after an exception;
-    nothing is kept between calls.
+    The result is brought to the U-Net's dtype and device. When `at.guided`, the first half of the batch is
+    unconditional. Contexts nest: the inner function receives the outer one's output. The hooks are gone on exit, also
+    after an exception; nothing is kept between calls. What an SAE's intervention needs moves to the block's device.
 
     Raises ValueError for an unknown block, and, from the pipeline call, if `fn` returns anything but a tensor of the
-    block output's shape.
+    block output's shape, or if it is wanted `during` none of the call's steps. From there also what `follow_steps`
+    raises: RuntimeError if another pipeline runs the U-Net, or if an intervention does not run.
     """
     modules = {block: find_block(pipe, block) for block in interventions}
-    at: list[Step] = []
 
-    def enter_step(step: Step) -> None:
-        at[:] = [step]
+    def refuse_other_steps(_step: Step) -> None:
+        for block, fn in interventions.items():
+            if isinstance(fn, _During):
+                fn.refuse_other_steps(block, calls.steps)
 
-    handles = []
-    try:
-        with follow_steps(pipe, enter_step):
-            for block, module in modules.items():
-                handles.append(module.register_forward_hook(_hook(block, interventions[block], at), with_kwargs=True))
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks:
+        calls = hooks.enter_context(follow_steps(pipe, refuse_other_steps, hooks=modules))
+        for block, module in modules.items():
+            hook = _hook(block, interventions[block], calls)
+            hooks.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+        yield
 
 
-def _hook(block: str, fn: Intervention, at: list[Step]):
+def _hook(block: str, fn: Intervention, calls: Calls):
     def replace_output(module, args, kwargs, output):
         block_output = output[0] if isinstance(output, tuple) else output
         block_input = _residual(module, args[0] if args else kwargs["hidden_states"])
-        new = fn(block_input, block_output, at[0])
+        calls.ran(block)
+        new = fn(block_input, block_output, calls.step)
         if not isinstance(new, Tensor) or new.shape != block_output.shape:
             got = list(new.shape) if isinstance(new, Tensor) else new
             raise ValueError(
                 f"the intervention on {block!r} returned {got}, wanted a tensor {list(block_output.shape)}"
             )
-        new = new.to(block_output.dtype)
+        new = new.to(block_output)
         return (new,) if isinstance(output, tuple) else new
 
     return replace_output
@@ -111,11 +114,10 @@ def reconstruct(sae: TopKSAE | PCA) -> Intervention:
 
     At every step and position, in both halves of a guided batch. The sums are taken in the SAE's dtype.
     """
-
-    like = sae.mean if isinstance(sae, PCA) else sae.pre_bias
+    dtype = (sae.mean if isinstance(sae, PCA) else sae.pre_bias).dtype
 
     def fn(block_input: Maps, block_output: Maps, at: Step) -> Maps:
-        block_input, block_output = block_input.to(like), block_output.to(like)
+        block_input, block_output = block_input.to(dtype), block_output.to(dtype)
         vectors = sae.decode(sae.encode(to_vectors(block_output - block_input)))
         return block_input + to_maps(vectors, *block_input.shape[-2:])
 
@@ -146,7 +148,9 @@ def add_features(
     _refuse_unknown_guidance(guidance)
 
     def fn(block_input: Maps, block_output: Maps, at: Step) -> Maps:
+        nonlocal scaled
         _refuse_other_width(sae, block_output)
+        scaled = scaled.to(block_output.device)  # once
         return _apply(block_output, scaled * _fitting(mask, block_output), at, guidance)
 
     return fn
@@ -170,9 +174,11 @@ def modulate(
     _refuse_unknown_guidance(guidance)
 
     def fn(block_input: Maps, block_output: Maps, at: Step) -> Maps:
+        nonlocal directions, betas
         _refuse_other_width(sae, block_output)
+        directions, betas = directions.to(block_output.device), betas.to(block_output.device)  # once
         update = (block_output - block_input).chunk(2)[-1] if at.guided else block_output - block_input
-        activations = to_maps(sae.encode(to_vectors(update.to(sae.pre_bias))), *update.shape[-2:])
+        activations = to_maps(sae.encode(to_vectors(update.to(sae.pre_bias.dtype))), *update.shape[-2:])
         chosen = torch.as_tensor(features, device=update.device).reshape(-1, 1, 1, 1)
         own = activations.gather(1, chosen.expand(len(update), 1, *update.shape[-2:]))
         return _apply(block_output, betas * own * directions, at, guidance)
@@ -195,7 +201,9 @@ def replace_with_feature(
     scaled = _directions(sae, features) * _per_picture(amounts, "amount", sae)
 
     def fn(block_input: Maps, block_output: Maps, at: Step) -> Maps:
+        nonlocal scaled
         _refuse_other_width(sae, block_output)
+        scaled = scaled.to(block_output.device)  # once
         return _apply(block_input, scaled.expand(-1, -1, *block_input.shape[-2:]), at, "conditional")
 
     return fn
@@ -204,17 +212,33 @@ def replace_with_feature(
 def during(intervention: Intervention, start: int, end: int) -> Intervention:
     """The intervention at steps start, ..., end - 1 only; step 0 is the noisiest.
 
-    Raises ValueError for an empty interval, and from the pipeline call for one beyond its steps.
+    Raises ValueError for an empty interval, and from the pipeline call for one beyond its steps, or if the call runs
+    none of these steps.
     """
     if not 0 <= start < end:
         raise ValueError(f"steps [{start}, {end}) are no interval: wanted 0 <= start < end")
+    return _During(intervention, start, end)
 
-    def fn(block_input: Maps, block_output: Maps, at: Step) -> Maps:
-        if end > at.count:
-            raise ValueError(f"steps [{start}, {end}) were asked for and the call has {at.count}")
-        return intervention(block_input, block_output, at) if start <= at.index < end else block_output
 
-    return fn
+@dataclass(frozen=True)
+class _During:
+    intervention: Intervention
+    start: int
+    end: int
+
+    def __call__(self, block_input: Maps, block_output: Maps, at: Step) -> Maps:
+        if self.end > at.count:
+            raise ValueError(f"steps [{self.start}, {self.end}) were asked for and the call has {at.count}")
+        if not self.start <= at.index < self.end:
+            return block_output
+        return self.intervention(block_input, block_output, at)
+
+    def refuse_other_steps(self, block: str, steps: range) -> None:
+        if self.end <= steps.start or self.start >= steps.stop:
+            raise ValueError(
+                f"the intervention on {block!r} is for steps [{self.start}, {self.end}) and the call runs "
+                f"[{steps.start}, {steps.stop}): wanted a call that runs one of them"
+            )
 
 
 def _directions(sae: TopKSAE, features: int | Tensor) -> Float[Tensor, "pictures d_model 1 1"]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sae_lib.activations.denoising import conditioning
 from sae_lib.activations.drawing import MAX_SHOWN, draw_pictures
+from sae_lib.activations.steps import refuse_silent
 from sae_lib.activations.updates import capture_updates, to_vectors, update_hooks
 from sae_lib.assets import MODELS, Assets
 from sae_lib.cache.artefact import cached, cached_tensors
@@ -287,6 +288,7 @@ class Renders:
                 for block, updates in parts.items():
                     hooks.enter_context(update_hooks(find_block(pipe, block), updates.append))
                 pipe.unet(x[rows], timestep, **conditioning(pipe, [self.captions[row] for row in rows], guided=False))
+        refuse_silent(block for block, updates in parts.items() if not updates)
         updates_of = {block: torch.cat(updates) for block, updates in parts.items()}
         return {block: to_vectors(update).unflatten(0, (len(self), -1)) for block, update in updates_of.items()}
 

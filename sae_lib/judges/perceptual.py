@@ -5,6 +5,7 @@ from pickle import UnpicklingError
 
 import torch
 from diffusers import StableDiffusionXLPipeline
+from diffusers.utils.torch_utils import get_module_execution_device
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -42,7 +43,7 @@ def load_perceptual(scale: str, pipe: StableDiffusionXLPipeline, rehearsal: bool
     except (RuntimeError, EOFError, UnpicklingError) as error:  # what torch says of a file cut short
         where = f"the weights of AlexNet in {torch.hub.get_dir()}"
         raise ValueError(f"{where} are damaged ({reason_of(error)}): delete them, they are fetched again") from error
-    return LPIPS(net.to(pipe.device))
+    return LPIPS(net.to(pipe._execution_device))
 
 
 class LPIPS:
@@ -101,7 +102,7 @@ class EncoderDistance:
         try:
             parts = []
             for part in pictures.split(_AT_ONCE):
-                self._vae.encode((part * 2 - 1).to(self._vae.device, self._vae.dtype))
+                self._vae.encode((part * 2 - 1).to(get_module_execution_device(self._vae), self._vae.dtype))
                 parts.append([nn.functional.normalize(stage.float(), dim=1) for stage in stages])
                 stages.clear()
             return parts

@@ -102,7 +102,7 @@ def with_random_unet(pipe: StableDiffusionXLPipeline, seed: int = 0) -> StableDi
     """Control: the same pipeline with a U-Net of the same plan that was never trained."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        unet = type(pipe.unet).from_config(pipe.unet.config).eval().to(pipe.device)
+        unet = type(pipe.unet).from_config(pipe.unet.config).eval().to(pipe._execution_device)
     other = type(pipe)(**(pipe.components | {"unet": unet}))
     other.set_progress_bar_config(disable=True)
     return other

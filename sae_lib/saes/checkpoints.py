@@ -194,7 +194,7 @@ def rehearsal_saes(
         width = width_of(pipe, block)
         k, n_f = sae_size(kind, width, "sdxl")
         generator = torch.Generator().manual_seed(seed + ATTENTION_BLOCKS.index(block))
-        saes[block] = TopKSAE(width, n_f, k, generator).requires_grad_(False).to(pipe.device)
+        saes[block] = TopKSAE(width, n_f, k, generator).requires_grad_(False).to(pipe._execution_device)
         ones = torch.ones(n_f)
         statistics[block] = FeatureStatistics(ones, ones, ones, ones, torch.tensor(1))
     return saes, statistics

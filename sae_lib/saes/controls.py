@@ -79,11 +79,11 @@ class PCA:
 
     def encode(self, x: Float[Tensor, "vectors d_model"]) -> Float[Tensor, "vectors components"]:
         """(x - mean) . components."""
-        return (x - self.mean) @ self.components.T
+        return (x - self.mean.to(x.device)) @ self.components.to(x.device).T
 
     def decode(self, activations: Float[Tensor, "vectors components"]) -> Float[Tensor, "vectors d_model"]:
         """The mean plus the components in these proportions."""
-        return activations @ self.components + self.mean
+        return activations @ self.components.to(activations.device) + self.mean.to(activations.device)
 
 
 def untrained(sae: TopKSAE, seed: int = 0) -> TopKSAE:

@@ -65,6 +65,8 @@ class TopKSAE(nn.Module):
     are non-zero. f_rho is column rho of W_dec, of unit length. Starts as the paper's does, but for b_pre (which wants
     data): W_enc is torch's default for a linear layer, W_dec its transpose with unit columns, biases 0.
 
+    An SAE follows what it is given: vectors on another device move it there, and there it stays.
+
     generator: draws W_enc; by default it is torch's own, which SAEs made in several threads at once would share.
 
     Raises ValueError if k is not between 1 and n_f.
@@ -100,6 +102,7 @@ class TopKSAE(nn.Module):
         """W_enc (x - b_pre) + b_act, before TopK and ReLU. Raises ValueError for vectors of another width."""
         if x.shape[-1] != self.d_model:
             raise ValueError(f"got vectors of width {x.shape[-1]}, this SAE wants d_model = {self.d_model}")
+        self._move_to(x)
         return F.linear(x - self.pre_bias, self.encoder.weight, self.latent_bias)
 
     def encode_sparse(
@@ -131,11 +134,16 @@ class TopKSAE(nn.Module):
 
     def decode(self, activations: Float[Tensor, "*rows n_f"]) -> Float[Tensor, "*rows d_model"]:
         """W_dec s + b_pre. Of all-zero activations it is b_pre."""
+        self._move_to(activations)
         return self.decoder(activations) + self.pre_bias
 
     def forward(self, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
         """The reconstruction DEC(ENC(x))."""
         return self.decode(self.encode(x))
+
+    def _move_to(self, x: Tensor) -> None:
+        if x.device != self.pre_bias.device:
+            self.to(x.device)
 
     @torch.no_grad()
     def normalize_decoder_(self) -> None:

@@ -227,7 +227,7 @@ class TrainingRun:
                         f"the stream or store holds other vectors than this run asks for: {different}; "
                         "change the configuration, or harvest again"
                     )
-            return train_saes(own if stream is None else stream, self.configs(pipe), folder, pipe.device)
+            return train_saes(own if stream is None else stream, self.configs(pipe), folder, pipe._execution_device)
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

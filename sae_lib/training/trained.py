@@ -100,7 +100,7 @@ def train_in_setting(
     inputs = {"run": asdict(run), "stream": stream.description, "controls": controls}
     inputs |= {"configs": [asdict(config) for config in configs]}
     folder = cached("saes", inputs, _maker(run, pipe, stream, permuted), resumable=True)
-    device = {"device": pipe.device}
+    device = {"device": pipe._execution_device}
     saes = {config: TopKSAE.load(folder / config.folder_name, config.block, **device) for config in configs}
     controlled = {c.block: TopKSAE.load(folder / _PERMUTED / c.folder_name, c.block, **device) for c in permuted}
     return Trained(folder, assets.scale, saes, controlled, _load_pca(folder, controlled, pipe))
@@ -114,7 +114,7 @@ def _maker(
     def make(folder: Path) -> None:
         run.train(folder, pipe, stream)
         if permuted:
-            train_saes(PermutedStream(stream), permuted, folder / _PERMUTED, pipe.device)
+            train_saes(PermutedStream(stream), permuted, folder / _PERMUTED, pipe._execution_device)
             _fit_pca(folder, stream, {config.block: config.k for config in permuted})
 
     return make
@@ -138,13 +138,13 @@ def train_side_by_side(
 
     def make(folder: Path) -> None:
         if configs:
-            train_saes(stream, configs, folder, pipe.device)
+            train_saes(stream, configs, folder, pipe._execution_device)
         _fit_pca(folder, stream, components)
 
     inputs = {"run": asdict(run), "stream": stream.description, "components": components}
     inputs |= {"configs": [asdict(config) for config in configs]}
     folder = cached("grid", inputs, make, resumable=True)
-    saes = {c: TopKSAE.load(folder / c.folder_name, c.block, device=pipe.device) for c in configs}
+    saes = {c: TopKSAE.load(folder / c.folder_name, c.block, device=pipe._execution_device) for c in configs}
     return Trained(folder, run.scale, saes, {}, _load_pca(folder, components, pipe))
 
 
@@ -155,7 +155,7 @@ def _fit_pca(folder: Path, stream: TrainingStream, components: Mapping[str, int]
 
 
 def _load_pca(folder: Path, blocks: Iterable[str], pipe: StableDiffusionXLPipeline) -> dict[str, PCA]:
-    tensors = load_file(folder / _PCA, str(pipe.device)) if (blocks := list(blocks)) else {}
+    tensors = load_file(folder / _PCA, str(pipe._execution_device)) if (blocks := list(blocks)) else {}
     return {block: PCA(*(tensors[f"{block}.{part}"] for part in _PCA_PARTS)) for block in blocks}
 
 

@@ -1,5 +1,6 @@
 """Numbers worked out by hand, and known features planted in a block: the measures must find what was put there."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -310,11 +311,12 @@ def planted():
     unet.mid_block.attentions[0].planted = update + 0.12 * torch.randn(update.shape, generator=generator)
     turbo = {"timesteps": torch.tensor([999.0])}
     state = {"scheduler": SimpleNamespace(**turbo), "num_timesteps": 1, "do_classifier_free_guidance": False}
-    pipe = Mock(spec=StableDiffusionXLPipeline, unet=unet, **state)
+    pipe = Mock(spec=StableDiffusionXLPipeline, unet=unet, interrupt=False, **state)
+    pipe.progress_bar = lambda total: nullcontext()
     order = torch.randperm(D_MODEL, generator=generator)  # feature i is direction order[i]
     sae = TopKSAE(D_MODEL, D_MODEL, 3).requires_grad_(False)
     sae.decoder.weight.data, sae.encoder.weight.data = directions[:, order], directions[:, order].T.contiguous()
-    with capture_updates(pipe, ["mid.0"]) as updates:
+    with capture_updates(pipe, ["mid.0"]) as updates, pipe.progress_bar(total=1):
         unet(torch.zeros_like(update), torch.tensor(999.0))
     x = to_vectors(updates["mid.0"][0])
     return SimpleNamespace(truth=truth, pipe=pipe, sae=sae, order=order, directions=directions, x=x, cells=cells)
@@ -418,7 +420,8 @@ def test_few_planted_units_tell_what_the_linear_probe_tells_and_nothing_in_a_dea
 
 def seen(planted):
     """Which values a linear model that reads the directions back sees in the U-Net's output: [scenes, values]."""
-    hidden = planted.pipe.unet(torch.zeros(SCENES, D_MODEL, GRID, GRID), torch.tensor(999.0))
+    with planted.pipe.progress_bar(total=1):
+        hidden = planted.pipe.unet(torch.zeros(SCENES, D_MODEL, GRID, GRID), torch.tensor(999.0))
     read = torch.einsum("dv,sdhw->svhw", planted.directions[:, :VALUES], hidden)
     return (read.amax((-2, -1)) > 0.5).float()
 
