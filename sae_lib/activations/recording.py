@@ -73,7 +73,8 @@ def replay(
     Raises ValueError for an unknown block, and from the pipeline call if none was recorded in its place, or
     one of other steps; and what `follow_steps` raises.
     """
-    blocks, parts, recorded = [find_block(pipe, block) for block in as_list(changed)], _parts(pipe), iter(recording.calls)
+    blocks, parts = [find_block(pipe, block) for block in as_list(changed)], _parts(pipe)
+    recorded = iter(recording.calls)
     names = {name for name, part in parts.items() if part in blocks}
     steps: list[dict[str, Any]] = []
     known: dict[str, Any] = {}
