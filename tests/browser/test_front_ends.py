@@ -87,6 +87,10 @@ def test_notebook_7_writes_no_error_to_the_console(tablet):
     assert tablet.quiet.complaints == []
 
 
+def test_notebook_7_asks_no_other_host(tablet):
+    assert tablet.quiet.elsewhere == []
+
+
 def test_a_stroke_and_undo_in_the_app(app):
     assert_stroke_and_undo(Painter(app.locator(".sae-painter")))
 
@@ -100,8 +104,8 @@ def test_the_app_writes_no_error_to_the_console(app):
     assert app.quiet.complaints == []
 
 
-def test_neither_front_end_asks_another_host(app, tablet):
-    assert app.quiet.elsewhere == tablet.quiet.elsewhere == []
+def test_the_app_asks_no_other_host(app):
+    assert app.quiet.elsewhere == []
 
 
 def test_a_page_of_the_app_cannot_load_anything_from_another_host(app):
