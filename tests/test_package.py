@@ -40,4 +40,5 @@ def test_what_lies_beside_the_code_is_installed_with_it():
 
 @pytest.mark.parametrize("name", sorted(LONG))
 def test_a_file_that_is_known_to_take_long_is_there(name):
-    assert (ROOT / "tests/{}/test_{}.py".format(*name.split("/"))).is_file()
+    *room, module = name.split("/")
+    assert ROOT.joinpath("tests", *room, f"test_{module}.py").is_file()

@@ -17,7 +17,7 @@ from sae_lib.activations.denoising import CallSettings, run_updates
 from sae_lib.activations.processes import exchange, rank_and_size
 from sae_lib.activations.updates import permute_dimensions, to_vectors
 from sae_lib.cache.space import refuse_without_memory
-from sae_lib.models.blocks import BLOCKS, as_list, grid_of, width_of
+from sae_lib.models.blocks import as_list, grid_of, width_of
 from sae_lib.models.identity import pipeline_identity, pipeline_origin
 
 BUFFER = 640_000
@@ -179,29 +179,3 @@ class PermutedStream(Sequence):
         portion = self._stream[number]
         generator = torch.Generator().manual_seed((self._stream.seed * 1_000_003 + number) % 2**32)
         return {block: permute_dimensions(vectors, generator) for block, vectors in portion.items()}
-
-
-def describe_vectors(description: Mapping[str, Any], origin: Mapping[str, Any], block: str) -> dict[str, Any]:
-    """What a block's vectors are, for a reader of an SAE that was trained on them: no format has fields for it.
-
-    description, origin: of a `TrainingStream`, or of a store that was written from one.
-    """
-    pipeline, settings = description["pipeline"], description["settings"]
-    half = "conditional" if CallSettings(**settings).guided else "the only one"
-    vector = "update: what the block adds to its input, one vector per position"
-    return {
-        **{name: origin[name] for name in ("model", "revision", "licence")},
-        "weights": pipeline["weights"],
-        "hook": f"{BLOCKS[block]}.proj_out, output",
-        "block": block,
-        "vector": vector + (", each dimension permuted over the vectors" if description.get("permuted") else ""),
-        "token_grid": description["blocks"][block]["grid"],
-        "resolution": pipeline["resolution"],
-        "scheduler": pipeline["scheduler"]["class"],
-        **{name: settings[name] for name in ("steps", "guidance_scale")},
-        "half": half,
-        "dtype": pipeline["dtype"],
-        **({"stored_as": description["store"]["dtype"]} if "store" in description else {}),
-        "noise": {"rule": settings["noise"], "seed": settings["seed"]},
-        "prompts": {"source": origin["prompts"], **description["prompts"]},
-    }

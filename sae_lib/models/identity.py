@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn, uint8
 
-from sae_lib.models.pipelines import HUB_IDS, LICENCES, POCKET_NAMES
-
 if TYPE_CHECKING:
     import diffusers
 
@@ -44,6 +42,8 @@ def pipeline_identity(pipe: "diffusers.StableDiffusionXLPipeline") -> dict[str, 
 
 def pipeline_origin(pipe: "diffusers.StableDiffusionXLPipeline") -> dict[str, Any]:
     """Where a pipeline comes from, for readers: its name or folder, the Hub's revision if it has one, its licence."""
+    from sae_lib.models.pipelines import HUB_IDS, LICENCES, POCKET_NAMES
+
     name = pipe.name_or_path or "unnamed"
     licences = {HUB_IDS[model]: LICENCES[model] for model in HUB_IDS} | dict.fromkeys(POCKET_NAMES.values(), "MIT")
     licence = "MIT" if name.startswith("random") else licences.get(name, "that of the model")

@@ -1,4 +1,4 @@
-"""What a folder already holds: finished SAEs, and what they were trained on."""
+"""What SAEs were trained on: how it is described, and the finished ones of a folder that were trained on it."""
 
 import hashlib
 import json
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sae_lib.activations.processes import everyone
 from sae_lib.cache.identity import differences
+from sae_lib.models.blocks import BLOCKS
 from sae_lib.saes.topk import TopKSAE
 from sae_lib.training.config import SAEConfig
 
@@ -35,6 +36,32 @@ def of_block(identity: Mapping[str, Any], block: str) -> dict[str, Any]:
     """What the vectors of one block depend on: nothing of the other blocks."""
     blocks = identity.get("blocks")
     return {**identity, "blocks": {block: blocks.get(block)}} if isinstance(blocks, Mapping) else dict(identity)
+
+
+def describe_vectors(description: Mapping[str, Any], origin: Mapping[str, Any], block: str) -> dict[str, Any]:
+    """What a block's vectors are, for a reader of an SAE that was trained on them: no format has fields for it.
+
+    description, origin: of a `TrainingStream`, or of a store that was written from one.
+    """
+    pipeline, settings = description["pipeline"], description["settings"]
+    half = "conditional" if settings["guidance_scale"] > 1 else "the only one"
+    vector = "update: what the block adds to its input, one vector per position"
+    return {
+        **{name: origin[name] for name in ("model", "revision", "licence")},
+        "weights": pipeline["weights"],
+        "hook": f"{BLOCKS[block]}.proj_out, output",
+        "block": block,
+        "vector": vector + (", each dimension permuted over the vectors" if description.get("permuted") else ""),
+        "token_grid": description["blocks"][block]["grid"],
+        "resolution": pipeline["resolution"],
+        "scheduler": pipeline["scheduler"]["class"],
+        **{name: settings[name] for name in ("steps", "guidance_scale")},
+        "half": half,
+        "dtype": pipeline["dtype"],
+        **({"stored_as": description["store"]["dtype"]} if "store" in description else {}),
+        "noise": {"rule": settings["noise"], "seed": settings["seed"]},
+        "prompts": {"source": origin["prompts"], **description["prompts"]},
+    }
 
 
 def load_finished(

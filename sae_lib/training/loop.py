@@ -14,11 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sae_lib.activations.processes import alone, everyone, owned, rank_and_size
-from sae_lib.activations.stream import describe_vectors
 from sae_lib.cache.space import refuse_without_disk, refuse_without_memory
 from sae_lib.saes.topk import TopKSAE
 from sae_lib.training.config import SAEConfig
-from sae_lib.training.finished import load_finished, of_block, stream_identity
+from sae_lib.training.finished import describe_vectors, load_finished, of_block, stream_identity
 from sae_lib.training.resume import Position, load_state, remove_states, save_state
 from sae_lib.training.trainer import SAETraining
 
