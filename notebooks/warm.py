@@ -140,10 +140,12 @@ def import_all() -> dict[str, str]:
     """
     os.environ["JPY_PARENT_PID"] = str(os.getpid())  # which a kernel watches; read here
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as the kernel will do
-    before = dict(os.environ)
+    before, parent = dict(os.environ), os.getppid()
     importlib.import_module("ipykernel.kernelapp")
     sys.stderr = PresentStderr()
     for name in ("torch", "matplotlib.pyplot", "scipy.optimize", "scipy.ndimage", "jaxtyping", "safetensors.torch"):
+        if os.getppid() != parent:
+            os._exit(0)  # who wanted kernels was killed: the other imports would only take a core
         importlib.import_module(name)
     from diffusers import StableDiffusionXLPipeline  # noqa: F401
     from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer  # noqa: F401
@@ -173,8 +175,9 @@ def serve() -> None:
         if alike and not pid:
             requests.close()
             return become_kernel(server, added, **kernel)
-        requests.write(f"{pid}\n")
-        requests.flush()
+        with suppress(BrokenPipeError):  # who asked was killed meanwhile
+            requests.write(f"{pid}\n")
+            requests.flush()
     os._exit(0)
 
 
