@@ -12,7 +12,7 @@ from diffusers import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler, S
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_lib.activations.steps import refuse_silent
+from sae_lib.activations.steps import own_loop, refuse_silent
 from sae_lib.activations.updates import refuse_not_finite, update_hooks
 from sae_lib.models.blocks import BLOCKS, as_list, find_block
 from sae_lib.models.noise import Noise
@@ -93,6 +93,7 @@ def run_updates(
     maps: dict[str, list[Tensor]] = {block: [] for block in modules}
     x = noise.draw().to(pipe._execution_device) * pipe.scheduler.init_noise_sigma
     with ExitStack() as hooks:
+        hooks.enter_context(own_loop(pipe, timesteps, settings.guided))
         for block, module in modules.items():
             hooks.enter_context(update_hooks(module, maps[block].append))
         for step, timestep in enumerate(timesteps):

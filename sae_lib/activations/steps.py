@@ -1,7 +1,7 @@
 """Where a pipeline call stands: the denoising step that the U-Net runs, and whether all hooks run with it."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +53,9 @@ class Calls:
         """To be called by each of the hooks when it runs."""
         self._silent.pop(hook, None)
 
-    def begin(self) -> None:
-        """The pipeline enters the denoising loop of a call."""
-        self._timesteps = [float(timestep) for timestep in self._pipe.scheduler.timesteps.tolist()]
+    def begin(self, timesteps: torch.Tensor, guided: bool | None = None) -> None:
+        """A denoising loop is entered. guided: None in a call of the pipeline, which knows it itself."""
+        self._timesteps, self._guided = [float(timestep) for timestep in timesteps.tolist()], guided
         self._silent, self.steps, self._passes = dict.fromkeys(("the U-Net", *self._hooks)), range(0), 0
         self._step = None
         self._on_call()
@@ -78,10 +78,7 @@ class Calls:
             )
         timestep = float(kwargs["timestep"] if "timestep" in kwargs else args[1])
         if not self._passes:
-            first = getattr(self._pipe.scheduler, "begin_index", None)
-            if first is None and timestep in self._timesteps:
-                first = self._timesteps.index(timestep)
-            self.steps = range(first or 0, (first or 0) + self._pipe.num_timesteps)
+            self.steps = self._steps_from(timestep)
         index = self.steps.start + self._passes
         expected = self._timesteps[index] if index < len(self._timesteps) else None
         if timestep != expected:
@@ -89,13 +86,21 @@ class Calls:
                 f"pass {self._passes} of the U-Net is at timestep {timestep:g} and the scheduler's step {index} at "
                 f"{expected}: wanted a pipeline call that runs the U-Net once per timestep, in their order"
             )
-        guided = self._pipe.do_classifier_free_guidance
+        guided = self._pipe.do_classifier_free_guidance if self._guided is None else self._guided
         if guided:
             _refuse_unequal_halves(kwargs["sample"] if "sample" in kwargs else args[0])
         self._passes += 1
         self._step = Step(index, len(self._timesteps), timestep, guided)
         self.ran("the U-Net")
         self._on_step(self._step)
+
+    def _steps_from(self, timestep: float) -> range:
+        if self._guided is not None:
+            return range(len(self._timesteps))
+        first = getattr(self._pipe.scheduler, "begin_index", None)
+        if first is None and timestep in self._timesteps:
+            first = self._timesteps.index(timestep)
+        return range(first or 0, (first or 0) + self._pipe.num_timesteps)
 
 
 class _Loops:
@@ -110,7 +115,7 @@ class _Loops:
     def __call__(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         try:
             for calls in self._followed:
-                calls.begin()
+                calls.begin(self._pipe.scheduler.timesteps)
             with self._bar(*args, **kwargs) as bar:
                 yield bar
         finally:
@@ -118,6 +123,17 @@ class _Loops:
                 calls.leave()
         for calls in self._followed:
             calls.check()
+
+    @contextmanager
+    def other(self, timesteps: torch.Tensor, guided: bool) -> Iterator[None]:
+        """A loop that is no call and that may end before the U-Net's last layers."""
+        try:
+            for calls in self._followed:
+                calls.begin(timesteps, guided)
+            yield
+        finally:
+            for calls in self._followed:
+                calls.leave()
 
     def follow(self, calls: Calls) -> None:
         self._followed.append(calls)
@@ -143,9 +159,9 @@ def follow_steps(
     Steps are told apart by their count since the call began. on_call: called where a pipeline call enters its denoising
     loop. hooks: the names of the caller's own hooks, each of which reports to `Calls.ran` when it runs.
 
-    Raises RuntimeError from the U-Net if it is run by anything but a call of `pipe`, such as another pipeline that
-    shares it; if it does not run once per timestep; or if the halves of a guided batch hold different latents. From the
-    pipeline call, if one of the hooks did not run in it.
+    Raises RuntimeError from the U-Net if it is run by anything but a call of `pipe` or an `own_loop`, such as another
+    pipeline that shares it; if it does not run once per timestep; or if the halves of a guided batch hold different
+    latents. From the pipeline call, if one of the hooks did not run in it.
     """
     calls = Calls(pipe, on_step, on_call, hooks)
     handle = pipe.unet.register_forward_pre_hook(calls.tell, with_kwargs=True)
@@ -156,6 +172,14 @@ def follow_steps(
     finally:
         handle.remove()
         loops.stop(calls)
+
+
+@contextmanager
+def own_loop(pipe: "diffusers.StableDiffusionXLPipeline", timesteps: torch.Tensor, guided: bool) -> Iterator[None]:
+    """Tells those who follow `pipe` that its U-Net runs inside the context, in a loop that is no pipeline call."""
+    loops = pipe.progress_bar
+    with loops.other(timesteps, guided) if isinstance(loops, _Loops) else nullcontext():
+        yield
 
 
 def refuse_silent(hooks: Iterable[str]) -> None:

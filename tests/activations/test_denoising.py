@@ -5,7 +5,9 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 from sae_lib.activations.denoising import CallSettings, run_updates, stream_updates
+from sae_lib.activations.drawing import draw_pictures
 from sae_lib.activations.updates import capture_updates
+from sae_lib.features.interventions import intervene
 from sae_lib.models.blocks import PAPER_BLOCKS, find_block
 from sae_lib.models.noise import prompt_generator
 from sae_lib.pocket.models import build_pipeline
@@ -101,3 +103,20 @@ def test_a_scheduler_with_other_steps_is_refused(pipe, monkeypatch):
     monkeypatch.setattr(pipe, "scheduler", other)
     with pytest.raises(ValueError, match="scheduler is DPMSolverMultistepScheduler.*wanted EulerDiscreteScheduler"):
         run_updates(pipe, PROMPTS, range(3), ["mid.0"], CallSettings(1, 0.0))
+
+
+@pytest.mark.parametrize("guidance_scale", [0.0, 3.0])
+def test_an_intervention_reaches_updates_without_pictures_whatever_call_came_before(pipe, guidance_scale):
+    pipe("a red circle", num_inference_steps=3, guidance_scale=3.0 - guidance_scale, output_type="latent")
+    settings, steps = CallSettings(2, guidance_scale), []
+
+    def halved(block_input, block_output, at):
+        steps.append((at.index, at.count, at.guided))
+        return (block_input + block_output) / 2
+
+    with intervene(pipe, {"down.2.1": halved}), capture_updates(pipe, ["mid.0"]) as captured:
+        alone = run_updates(pipe, ["a red circle"], [0], ["mid.0"], settings)["mid.0"]
+        assert steps == [(0, 2, settings.guided), (1, 2, settings.guided)]
+        draw_pictures(pipe, ["a red circle"], settings)
+    torch.testing.assert_close(alone, captured["mid.0"], rtol=1e-4, atol=1e-5)
+    assert not torch.equal(alone, run_updates(pipe, ["a red circle"], [0], ["mid.0"], settings)["mid.0"])
