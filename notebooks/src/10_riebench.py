@@ -65,7 +65,11 @@ assets = run.assets()
 small = run.rehearsal or scale == "smoke"
 if scale == "sdxl" and not run.rehearsal and not riebench:
     raise ValueError("riebench is empty: give the path or the address of RIEBench's JSON")
-cases = read_cases(riebench)[0] if riebench else pocket_cases(1 if small else 10)
+if riebench:
+    cases, defects = read_cases(riebench)
+    print(f"{len(cases)} cases; {len(defects)} records that are none", *defects, sep="\n")
+else:
+    cases = pocket_cases(1 if small else 10)
 editor = load_editor(assets, seed, dilate=dilate)
 print(", ".join(f"{block}: {assets.grid(block)} x {assets.grid(block)} cells" for block in editor.blocks))
 
