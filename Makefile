@@ -86,6 +86,7 @@ pocket: $(ENVIRONMENT)  ## retrain the pocket models, stage by stage (each at mo
 install: $(ENVIRONMENT)  ## the packages of requirements.lock and this one into an environment that is active, as conda's (PYTHON=python)
 	$(call INSTALL,$(PYTHON),requirements.lock)
 	@$(PYTHON) -m pip install $(PIP) --no-deps --no-build-isolation --editable .
+	-@$(call CHECK_FIT,$(PYTHON))
 
 lock: $(SUPPLY)/installed  ## write the hashes of what the locks pin; a pin that is new or changed is `name==version`
 	@for each in $(LOCKS); do UV_CUSTOM_COMPILE_COMMAND="make lock" $(SUPPLY)/bin/uv pip compile --quiet --no-deps --universal --python-version 3.11.5 \
@@ -110,11 +111,14 @@ endef
 # $(1): the Python to install for. $(2): its lock.
 # On Linux torch comes as two builds: the CPU build where pip finds it, otherwise the one for CUDA, which needs more packages.
 define INSTALL
-	@$(1) -m pip install $(PIP) --no-deps --require-hashes --requirement requirements-cpu.lock 2>/dev/null || \
-		$(1) -m pip install $(PIP) --no-deps --require-hashes --requirement requirements-cuda.lock
+	@$(1) -m pip install $(PIP) --no-deps --require-hashes --requirement requirements-cpu.lock 2>/dev/null || { \
+		echo "pip finds no CPU build of torch, or cannot install it: taking the build for CUDA (some GB)"; \
+		$(1) -m pip install $(PIP) --no-deps --require-hashes --requirement requirements-cuda.lock; }
 	@$(1) -m pip install $(PIP) --no-deps --require-hashes --requirement $(2)
-	@$(1) -m pip --disable-pip-version-check check >/dev/null || $(1) -m pip check
 endef
+
+# $(1): the Python whose packages must fit one another. In somebody else's environment others may not: that is said and no error.
+CHECK_FIT = $(1) -m pip --disable-pip-version-check check >/dev/null || $(1) -m pip --disable-pip-version-check check
 
 $(INSTALLED): requirements.lock requirements-cpu.lock requirements-cuda.lock
 	$(CHECK_BASE_PYTHON)
@@ -122,6 +126,7 @@ $(INSTALLED): requirements.lock requirements-cpu.lock requirements-cuda.lock
 	@$(BASE_PYTHON) -m venv $(VENV)
 	$(call INSTALL,$(VENV)/bin/python,requirements.lock)
 	@$(VENV)/bin/python -m pip install $(PIP) --no-deps --no-build-isolation --editable .
+	@$(call CHECK_FIT,$(VENV)/bin/python)
 	@touch $@
 
 $(INTEROP)/installed: tests/interop/requirements.lock requirements-cpu.lock requirements-cuda.lock
@@ -129,6 +134,7 @@ $(INTEROP)/installed: tests/interop/requirements.lock requirements-cpu.lock requ
 	@echo "Installing tests/interop/requirements.lock into $(INTEROP) (once; some minutes)"
 	@$(BASE_PYTHON) -m venv $(INTEROP)
 	$(call INSTALL,$(INTEROP)/bin/python,tests/interop/requirements.lock)
+	@$(call CHECK_FIT,$(INTEROP)/bin/python)
 	@touch $@
 
 $(BROWSER)/installed: tests/browser/requirements.lock $(ENVIRONMENT)

@@ -9,16 +9,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import nn
 
 from sae_lib.activations.denoising import CallSettings
 from sae_lib.judges.attributes import load_judge
 from sae_lib.judges.clip import RETRIEVAL, SCORES, Clip, load_clip
+from sae_lib.judges.grounding import DINO, SAM
 from sae_lib.judges.perceptual import LPIPS, EncoderDistance, load_perceptual
 from sae_lib.models.blocks import grid_of, select_blocks
 from sae_lib.models.identity import source_identity
-from sae_lib.models.pipelines import HUB_IDS, load_pipeline, silence_progress_bars
+from sae_lib.models.pipelines import HUB_IDS, default_dtype, load_pipeline, silence_progress_bars
 from sae_lib.models.prompts import load_pocket_captions, load_prompts
 from sae_lib.models.scales import get_scale
 from sae_lib.pocket.captions import Caption
@@ -86,16 +88,19 @@ class Assets:
         """What a result of these assets depends on besides code and shipped weights; for the inputs of `cached`."""
         names = ("scale", "sources", "prompt_source", "sae_folder", "clip_source")
         given = {name: getattr(self, name) for name in names}
-        return given | {"blocks": list(self.blocks), "contents": {name: source_identity(name) for name in self._from}}
+        given |= {"blocks": list(self.blocks), "contents": {name: source_identity(name) for name in self._from}}
+        dtype = default_dtype(self.scale, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return given | {"dtype": str(dtype).removeprefix("torch.")}
 
     @property
     def _from(self) -> list[str]:
         """The folders, files and names on the Hub that something is loaded from."""
-        names = [self.sae_folder]
+        names = [self.sae_folder] if Path(self.sae_folder).expanduser().exists() else []
         if self.scale == "sdxl" and not self.rehearsal:
             names += [source or HUB_IDS[name] for name, source in self.sources.items()]
             names += [self.clip_source] if self.clip_source else [RETRIEVAL, SCORES]
             names += [] if self.sae_folder else HUB_FOLDERS
+            names += [DINO, SAM]
             names += [self.prompt_source] if Path(self.prompt_source).expanduser().is_file() else []
         return [name for name in names if name]
 

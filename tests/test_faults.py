@@ -362,7 +362,9 @@ def test_an_old_folder_that_was_set_aside_comes_back_before_the_next_writing(tmp
 
 
 def test_what_a_living_process_is_writing_is_left_alone(tmp_path):
-    living, dead = (tmp_path / f".file.{number}.unfinished" for number in (os.getppid(), 2**22 + 1))
+    living, dead = (
+        tmp_path / f".file.{artefact._machine()}-{number}-1.unfinished" for number in (os.getppid(), 2**22 + 1)
+    )
     for folder in (living, dead):
         folder.mkdir()
     artefact.write_if_changed(tmp_path / "file", b"new")

@@ -81,8 +81,8 @@ def replay(
 
     def enter_call() -> None:
         steps[:] = next(recorded, [])
-        if pipe.num_timesteps != len(steps):
-            raise ValueError(f"the recorded call has {len(steps)} steps and this one {pipe.num_timesteps}")
+        if calls.wanted != len(steps):
+            raise ValueError(f"the recorded call has {len(steps)} steps and this one {calls.wanted}")
 
     def enter_step(step: Step) -> None:
         known.clear()

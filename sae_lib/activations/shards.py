@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sae_lib.activations.processes import alone
+from sae_lib.activations.processes import alone, rank_and_size
 from sae_lib.activations.stream import TrainingStream, mix
 from sae_lib.cache.artefact import write_if_changed
 from sae_lib.cache.identity import differences
@@ -28,12 +28,14 @@ def write_shards(stream: TrainingStream, folder: str | Path, dtype: str = "float
     A shard depends on the stream's description and its number only. Complete shards are not made again, so that a run
     that died goes on. dtype: of the stored vectors, "float32", "float16" or "bfloat16".
 
-    Raises ValueError for an unknown dtype, if the folder holds shards of another stream or dtype, and where a vector
-    exceeds float16's range; OSError if the disk has no room for them, nothing can be written into the folder, or
-    another run is in it.
+    Raises ValueError for an unknown dtype, if the folder holds shards of another stream or dtype, in a run of several
+    processes, and where a vector exceeds float16's range; OSError if the disk has no room for them, nothing can be
+    written into the folder, or another run is in it.
     """
     if dtype not in DTYPES:
         raise ValueError(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
+    if rank_and_size()[1] > 1:
+        raise ValueError("a store is written by one process: start the harvest without torchrun")
     folder = Path(folder)
     with alone(folder):
         _write_missing(stream, folder, dtype)
@@ -47,12 +49,11 @@ def _write_missing(stream: TrainingStream, folder: Path, dtype: str) -> None:
     if different := differences({name: manifest[name] for name in identity}, identity):
         raise ValueError(f"{folder} holds other shards, of which {different}: use another folder, or remove it")
     all_gb = sum(rows * width for rows, width in stream.shapes.values()) * DTYPES[dtype].itemsize / 1e9
-    for number in range(stream.portions):
-        name = f"shard_{number:05d}.safetensors"
-        whole = manifest["shards"].get(name)
-        if whole and (folder / name).is_file() and _hash(folder / name) == whole:
-            continue
-        need_gb = all_gb * (stream.portions - number) / stream.portions
+    names = [f"shard_{number:05d}.safetensors" for number in range(stream.portions)]
+    missing = [number for number, name in enumerate(names) if not _is_whole(folder / name, manifest)]
+    for done, number in enumerate(missing):
+        name = names[number]
+        need_gb = all_gb * (len(missing) - done) / stream.portions
         refuse_without_disk(need_gb, folder, "the rest of the shards needs", _WAY_OUT)
         vectors = {block: x.to("cpu", DTYPES[dtype]) for block, x in stream.in_order(number).items()}
         _refuse_overflow(vectors, number)
@@ -136,6 +137,11 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / MANIFEST} is damaged ({error!r}): remove the folder and harvest again") from error
     return manifest
+
+
+def _is_whole(path: Path, manifest: dict[str, Any]) -> bool:
+    whole = manifest["shards"].get(path.name)
+    return whole is not None and path.is_file() and _hash(path) == whole
 
 
 def _fingerprint(identity: dict[str, Any]) -> str:

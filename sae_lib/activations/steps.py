@@ -40,6 +40,8 @@ class Calls:
         self._silent: dict[str, None] = {}
         self.steps = range(0)
         """The steps of the running call: their places in `scheduler.timesteps`; known from its first step on."""
+        self.wanted = 0
+        """Number of passes of the U-Net that the running call will make."""
         self._step: Step | None = None
 
     @property
@@ -56,6 +58,8 @@ class Calls:
     def begin(self, timesteps: torch.Tensor, guided: bool | None = None) -> None:
         """A denoising loop is entered. guided: None in a call of the pipeline, which knows it itself."""
         self._timesteps, self._guided = [float(timestep) for timestep in timesteps.tolist()], guided
+        every = len(self._timesteps)
+        self.wanted = every if guided is not None else getattr(self._pipe, "num_timesteps", every)
         self._silent, self.steps, self._passes = dict.fromkeys(("the U-Net", *self._hooks)), range(0), 0
         self._step = None
         self._on_call()
@@ -95,12 +99,10 @@ class Calls:
         self._on_step(self._step)
 
     def _steps_from(self, timestep: float) -> range:
-        if self._guided is not None:
-            return range(len(self._timesteps))
-        first = getattr(self._pipe.scheduler, "begin_index", None)
+        first = getattr(self._pipe.scheduler, "begin_index", None) if self._guided is None else 0
         if first is None and timestep in self._timesteps:
             first = self._timesteps.index(timestep)
-        return range(first or 0, (first or 0) + self._pipe.num_timesteps)
+        return range(first or 0, (first or 0) + self.wanted)
 
 
 class _Loops:

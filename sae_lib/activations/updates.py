@@ -115,7 +115,7 @@ def capture_updates(
         updates._record(block, update)
 
     with ExitStack() as hooks:
-        start_call = lambda: updates._start_call(pipe.num_timesteps)
+        start_call = lambda: updates._start_call(calls.wanted)
         calls = hooks.enter_context(follow_steps(pipe, updates._start_step, start_call, modules))
         for block, module in modules.items():
             hooks.enter_context(update_hooks(module, functools.partial(keep, block)))

@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import platform
 import re
 import shutil
 import sys
@@ -254,7 +255,7 @@ def write_together(folder: str | Path, last: str, write: Callable[[Path], object
 @contextmanager
 def _hidden_folder(path: Path) -> Iterator[Path]:
     """A hidden folder beside `path`; those that killed processes left are removed first."""
-    folder = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    folder = path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{threading.get_ident()}.unfinished")
     with _full_disk_in_words(path, "write to another disk"):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
@@ -269,10 +270,15 @@ def _hidden_folder(path: Path) -> Iterator[Path]:
 def _remove_leftovers(path: Path) -> None:
     """Removes what killed processes left beside `path`, of any name; puts back what they were about to replace."""
     for leftover in path.parent.glob(".*.*.unfinished"):
-        process = leftover.suffixes[-2][1:]
-        if process.isdecimal() and not psutil.pid_exists(int(process)):
+        machine, _, process = leftover.suffixes[-2][1:].rpartition("-")[0].rpartition("-")
+        if machine == _machine() and process.isdecimal() and not psutil.pid_exists(int(process)):
             _remove(leftover)
     _end_replacement(path)
+
+
+def _machine() -> str:
+    """Its name: the numbers of processes are its own."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", platform.node())
 
 
 def _put(unfinished: Path, path: Path) -> None:

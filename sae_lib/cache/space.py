@@ -27,7 +27,8 @@ def refuse_without_disk(need_gb: float, folder: Path, what: str, way: str) -> No
 
 def _free(device: torch.device) -> int:
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for the next tensor
+        return torch.cuda.mem_get_info(device)[0] + kept
     return psutil.virtual_memory().available  # with what the system only keeps of files
 
 

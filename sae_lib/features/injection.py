@@ -5,7 +5,7 @@ another caption's tokens shows directly what it writes, and its update stays of 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import torch
 from diffusers import StableDiffusionXLPipeline
@@ -87,8 +87,8 @@ def draw_injected(
 ) -> Float[Tensor, "prompts 3 height width"]:
     """`draw_pictures` of the prompts, while some blocks read for each prompt the other tokens in its place."""
     prompts = as_list(prompts)
-    batches = _injected(pipe, prompts, blocks, others, settings)
-    return torch.cat([draw_pictures(pipe, [prompts[i] for i in rows], settings, rows) for rows in batches])
+    with closing(_injected(pipe, prompts, blocks, others, settings)) as batches:
+        return torch.cat([draw_pictures(pipe, [prompts[i] for i in rows], settings, rows) for rows in batches])
 
 
 def by_reader(
@@ -125,9 +125,10 @@ def estimate_injected(
     """The latents of what `draw_injected` draws: in one step, the U-Net's estimate of the picture's latents."""
     call = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance_scale, "output_type": "latent"}
     prompts, parts = as_list(prompts), []
-    for rows in _injected(pipe, prompts, blocks, others, settings):
-        generator = [prompt_generator(settings.seed, i) for i in rows]
-        parts.append(pipe([prompts[i] for i in rows], generator=generator, **call).images.float().cpu())
+    with closing(_injected(pipe, prompts, blocks, others, settings)) as batches:
+        for rows in batches:
+            generator = [prompt_generator(settings.seed, i) for i in rows]
+            parts.append(pipe([prompts[i] for i in rows], generator=generator, **call).images.float().cpu())
     return torch.cat(parts)
 
 

@@ -4,20 +4,18 @@ import functools
 import hashlib
 import json
 import re
-import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn, uint8
+
+from sae_lib.cache.complete import find_folder
 
 if TYPE_CHECKING:
     import diffusers
 
 _SNAPSHOT = re.compile(r"snapshots/([0-9a-f]{40})")
 """The revision in a path of the Hub's cache."""
-
-_hashes: "weakref.WeakKeyDictionary[nn.Module, tuple[Any, str]]" = weakref.WeakKeyDictionary()
-"""By module, the state of its tensors when they were hashed, and the hash."""
 
 _NOT_COMPUTED_WITH = ("transformers_version", "architectures", "dtype")
 """Entries of a configuration that change no number; those that begin with an underscore do not either."""
@@ -27,8 +25,11 @@ def pipeline_identity(pipe: "diffusers.StableDiffusionXLPipeline") -> dict[str, 
     """What the updates of a pipeline's calls depend on, apart from prompts and settings: equal numbers, equal identity.
 
     By part the sha256 of weights and configuration; the vocabulary, the scheduler, dtype and resolution. Names do not
-    count (`pipeline_origin`), nor does the VAE, which only decodes. SDXL's weights take some seconds, once.
+    count (`pipeline_origin`), nor does the VAE, which only decodes. SDXL's weights take some seconds.
+
+    Raises ValueError if the U-Net has hooks or adapters, which change numbers and no weights.
     """
+    _refuse_nameless_changes(pipe.unet)
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor
     return {
         "weights": {part: weights_hash(getattr(pipe, part)) for part in ("unet", "text_encoder", "text_encoder_2")},
@@ -37,6 +38,7 @@ def pipeline_identity(pipe: "diffusers.StableDiffusionXLPipeline") -> dict[str, 
         "force_zeros_for_empty_prompt": pipe.config.force_zeros_for_empty_prompt,
         "dtype": str(pipe.unet.dtype).removeprefix("torch."),
         "resolution": [size, size],
+        "freeu": [[getattr(block, name, None) for name in ("s1", "s2", "b1", "b2")] for block in pipe.unet.up_blocks],
     }
 
 
@@ -54,21 +56,37 @@ def pipeline_origin(pipe: "diffusers.StableDiffusionXLPipeline") -> dict[str, An
 def source_identity(source: str) -> str:
     """What is behind a path or a name on the Hub: the hash of its files, or the revision that is loaded.
 
-    Without a connection that is the revision in the Hub's cache on this machine.
+    Hidden files and what a stopped program left half-written do not count, nor does what stands beside the parts of a
+    pipeline. Without a connection the revision is that in the Hub's cache on this machine.
+
+    Raises FileNotFoundError for a path where nothing is.
     """
     path = Path(source).expanduser()
-    if path.exists():
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        stats = [(file.relative_to(path).as_posix(), file.stat()) for file in files]
-        return _content_hash(path.absolute(), tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
+    if not path.exists():
+        find_folder(source)  # refuses what is no name on the Hub
+        return _revision(source)
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    names = {file: file.relative_to(path) for file in files}
+    index = path / "model_index.json"
+    parts = {index.name, *json.loads(index.read_text(encoding="utf-8"))} if index.is_file() else None
+    kept = [
+        (name.as_posix(), file.stat())
+        for file, name in names.items()
+        if not any(part.startswith(".") or ".partial-" in part for part in name.parts)
+        and (parts is None or name.parts[0] in parts)
+    ]
+    return _content_hash(path.absolute(), tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in kept))
+
+
+@functools.lru_cache(maxsize=64)
+def _revision(name: str) -> str:
     from huggingface_hub import HfApi, constants
     from huggingface_hub.file_download import repo_folder_name
 
     try:
-        return HfApi().model_info(source, timeout=10).sha
-    except OSError:
-        name = repo_folder_name(repo_id=source, repo_type="model")
-        known = Path(constants.HF_HUB_CACHE, name, "refs", "main")
+        return HfApi().model_info(name, timeout=10).sha
+    except Exception:  # noqa: BLE001  the client raises its transport's errors, which have nothing in common
+        known = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), "refs", "main")
         return known.read_text().strip() if known.is_file() else "not on this machine"
 
 
@@ -84,17 +102,28 @@ def _content_hash(path: Path, files: tuple[tuple[str, int, int], ...]) -> str:
 
 
 def weights_hash(module: nn.Module) -> str:
-    """sha256 of a module's configuration and state, whatever its device; computed anew when a tensor has changed."""
-    state = _state(module)
-    now = [(x.data_ptr(), x.dtype, x.device, None if x.is_inference() else x._version) for x in state.values()]
-    known = _hashes.get(module)
-    if known is None or known[0] != now:
-        digest = hashlib.sha256(json.dumps(_settings(module.config), sort_keys=True, default=str).encode())
-        for name, tensor in state.items():
-            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-            digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(uint8).numpy()))
-        _hashes[module] = known = now, digest.hexdigest()
-    return known[1]
+    """sha256 of a module's configuration and state, whatever its device, compiled or not."""
+    module = getattr(module, "_orig_mod", module)
+    digest = hashlib.sha256(json.dumps(_settings(module.config), sort_keys=True, default=str).encode())
+    for name, tensor in _state(module).items():
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(uint8).numpy()))
+    return digest.hexdigest()
+
+
+def _refuse_nameless_changes(unet: nn.Module) -> None:
+    """Raises ValueError for what changes the U-Net's numbers and stands in none of its weights."""
+    for name, module in unet.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise ValueError(
+                f"the U-Net has hooks ({name or 'on itself'}), whose changes no identity can hold: leave the context "
+                "(intervene, inject_prompt, ...) or remove the hooks before vectors are harvested"
+            )
+        if hasattr(module, "lora_A"):
+            raise ValueError(
+                f"the U-Net has adapters that are not merged ({name}), whose scale no identity can hold: call "
+                "pipe.fuse_lora() and pipe.unload_lora_weights() before vectors are harvested"
+            )
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:

@@ -61,7 +61,7 @@ def load_pipeline(
     get_scale(scale)
     set_up_torch(scale)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = dtype or (torch.float16 if scale == "sdxl" and device.type == "cuda" else torch.float32)
+    dtype = dtype or default_dtype(scale, device)
     if scale != "sdxl":
         if source:
             raise ValueError(f"source {source!r} is for scale 'sdxl'; the {scale} models are shipped with this package")
@@ -73,6 +73,11 @@ def load_pipeline(
     pipe.register_to_config(_name_or_path=source or (HUB_IDS if scale == "sdxl" else POCKET_NAMES)[name])
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device) if pipe.dtype == dtype else pipe.to(device, dtype)  # diffusers warns of each cast
+
+
+def default_dtype(scale: str, device: torch.device) -> torch.dtype:
+    """float16 for sdxl on a GPU, else float32."""
+    return torch.float16 if scale == "sdxl" and device.type == "cuda" else torch.float32
 
 
 def _pocket_pipeline(name: str) -> StableDiffusionXLPipeline:
@@ -106,9 +111,12 @@ def _download(name: str, device: torch.device, dtype: torch.dtype) -> Path:
     refuse_if_too_large(sum(PARAMETERS.values()), device, dtype)
     way = "free some, or give a local folder as source"
     refuse_without_disk(_DOWNLOAD_GB, Path.home(), f"{name} takes some", way)
-    variant = "fp16" if dtype == torch.float16 else None
     try:
-        return Path(StableDiffusionXLPipeline.download(name, variant=variant, use_safetensors=True))
+        try:
+            variant = "fp16" if dtype == torch.float16 else None
+            return Path(StableDiffusionXLPipeline.download(name, variant=variant, use_safetensors=True))
+        except ValueError:  # it has no such files
+            return Path(StableDiffusionXLPipeline.download(name, use_safetensors=True))
     except OSError as error:
         raise ConnectionError(
             f"{name!r} is not on this machine and cannot be downloaded: connect to the internet, or give the folder "

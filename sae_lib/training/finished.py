@@ -49,7 +49,7 @@ def describe_vectors(description: Mapping[str, Any], origin: Mapping[str, Any], 
     return {
         **{name: origin[name] for name in ("model", "revision", "licence")},
         "weights": pipeline["weights"],
-        "hook": f"{BLOCKS[block]}.proj_out, output",
+        "hook": f"{BLOCKS[block]}.{'conv2' if '.resnets.' in BLOCKS[block] else 'proj_out'}, output",
         "block": block,
         "vector": vector + (", each dimension permuted over the vectors" if description.get("permuted") else ""),
         "token_grid": description["blocks"][block]["grid"],

@@ -90,7 +90,9 @@ def train_saes(
         missing = [config for config, sae in saes.items() if sae is None]
         trainings = [SAETraining(config, log_interval) for config in missing if config.block in blocks]
         _refuse_without_room(missing, trainings, folder, device)
-        identity = {"configs": {config.folder_name: asdict(config) for config in configs}, "stream": known}
+        # Without a description a stream is known again by its first vectors, equal but for their last digits.
+        stated = known if hasattr(stream, "description") else {"portions": known["portions"]}
+        identity = {"configs": {config.folder_name: asdict(config) for config in configs}, "stream": stated}
         _Loop(trainings, folder, device, identity, save_every).train(stream)
         for training in trainings:
             block, origin = training.config.block, getattr(stream, "origin", None)
@@ -189,6 +191,8 @@ class _Loop:
             own = {part.removeprefix(f"{name}/"): x for part, x in tensors.items() if part.startswith(f"{name}/")}
             try:
                 training.restore(own, rest[name], self.device)
+            except torch.OutOfMemoryError:
+                raise
             except (KeyError, RuntimeError) as error:
                 what = " ".join(str(error).split())
                 raise ValueError(

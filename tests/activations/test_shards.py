@@ -113,3 +113,19 @@ def test_a_damaged_manifest_is_refused(stream, tmp_path):
 def test_an_unknown_dtype_is_refused(stream, tmp_path):
     with pytest.raises(ValueError, match="unknown dtype 'int8'; choose one of float32, float16, bfloat16"):
         write_shards(stream, tmp_path, "int8")
+
+
+def test_several_processes_are_refused_since_each_holds_only_its_own_blocks(stream, tmp_path, monkeypatch):
+    monkeypatch.setattr("sae_lib.activations.shards.rank_and_size", lambda: (1, 2))
+    with pytest.raises(ValueError, match="a store is written by one process: start the harvest without torchrun"):
+        write_shards(stream, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_room_is_asked_for_the_missing_shards_only(stream, tmp_path, monkeypatch):
+    write_shards(stream, tmp_path, "float32")
+    size = shards_of(tmp_path)[0].stat().st_size
+    shards_of(tmp_path)[0].unlink()
+    monkeypatch.setattr("sae_lib.cache.space.shutil.disk_usage", lambda path: namedtuple("usage", "free")(2 * size))
+    write_shards(stream, tmp_path, "float32")
+    assert len(shards_of(tmp_path)) == 3

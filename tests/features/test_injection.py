@@ -2,6 +2,7 @@
 
 import json
 from difflib import SequenceMatcher
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -157,3 +158,12 @@ def test_each_group_of_readers_draws_as_it_does_alone(pipe):
     for name, blocks in readers.items():
         alone = draw_injected(pipe, prompts, blocks, encode_tokens(pipe, others), settings)
         assert torch.equal(drawn[name], alone)
+
+
+def test_no_hook_outlives_a_drawing_that_died_even_while_its_traceback_is_kept(pipe, monkeypatch):
+    monkeypatch.setattr("sae_lib.features.injection.draw_pictures", Mock(side_effect=KeyboardInterrupt))
+    tokens = encode_tokens(pipe, ["a green star"])
+    with pytest.raises(KeyboardInterrupt) as kept:
+        draw_injected(pipe, ["a red circle"], ["mid.0"], tokens, CallSettings(1, 0.0))
+    hooks = [name for name, module in pipe.unet.named_modules() if module._forward_pre_hooks]
+    assert kept.traceback and hooks == [] and "progress_bar" not in vars(pipe)

@@ -10,6 +10,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 from sae_lib.assets import Assets
+from sae_lib.features.interventions import intervene, skip_block
 from sae_lib.models.identity import pipeline_identity, pipeline_origin, source_identity, weights_hash
 from sae_lib.models.pipelines import load_pipeline
 from sae_lib.pocket.models import build_pipeline
@@ -60,11 +61,31 @@ def test_the_layout_in_memory_does_not_count_and_neither_does_offloading(own):
     assert next(unet.parameters()).is_meta and pipeline_identity(own) == before
 
 
-def test_a_copy_has_the_same_hash_and_a_hash_is_not_computed_twice(own, monkeypatch):
+def test_a_copy_has_the_same_hash_and_so_has_the_compiled_module(own):
     first = weights_hash(own.unet)
-    assert weights_hash(copy.deepcopy(own.unet)) == first
-    monkeypatch.setattr("sae_lib.models.identity.memoryview", None, raising=False)
-    assert weights_hash(own.unet) == first
+    assert weights_hash(copy.deepcopy(own.unet)) == first == weights_hash(torch.compile(own.unet, backend="eager"))
+
+
+def test_numbers_changed_behind_autograd_s_back_are_seen(own):
+    before = weights_hash(own.unet)
+    next(own.unet.parameters()).data.mul_(2)
+    assert weights_hash(own.unet) != before
+
+
+def test_what_changes_numbers_and_no_weights_is_in_the_identity_or_refused(own):
+    before = pipeline_identity(own)
+    with (
+        intervene(own, {"mid.0": skip_block}),
+        pytest.raises(ValueError, match="the U-Net has hooks .*leave the context"),
+    ):
+        pipeline_identity(own)
+    assert pipeline_identity(own) == before
+    own.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
+    assert pipeline_identity(own)["freeu"] != before["freeu"]
+    own.disable_freeu()
+    own.unet.mid_block.lora_A = torch.nn.Linear(1, 1)
+    with pytest.raises(ValueError, match="adapters that are not merged .mid_block., .*fuse_lora"):
+        pipeline_identity(own)
 
 
 def test_the_name_is_the_pipeline_s_own(own):
@@ -87,18 +108,32 @@ def test_a_folder_is_what_is_in_it_whatever_its_name(tmp_path):
     assert source_identity(str(tmp_path / "two")) != first
     (tmp_path / "one" / "more").touch()
     assert source_identity(str(tmp_path / "one")) != first
+    before = source_identity(str(tmp_path / "two"))
+    for beside in (".cache", "sae.partial-7"):
+        (tmp_path / "two" / beside).mkdir()
+        (tmp_path / "two" / beside / "half").touch()
+    (tmp_path / "two" / ".lock").touch()
+    assert source_identity(str(tmp_path / "two")) == before
+
+
+class Transport(Exception):
+    """As the Hub's client raises without a connection: no OSError."""
 
 
 def test_a_name_on_the_hub_is_the_revision_that_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", Mock(side_effect=ConnectionError))
-    assert source_identity("org/model") == "not on this machine"
-    ref = tmp_path / "models--org--model" / "refs" / "main"
+    asked = Mock(side_effect=Transport)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", asked)
+    assert source_identity("org/model") == source_identity("org/model") == "not on this machine"
+    assert asked.call_count == 1
+    ref = tmp_path / "models--org--other" / "refs" / "main"
     ref.parent.mkdir(parents=True)
     ref.write_text("ab" * 20)
-    assert source_identity("org/model") == "ab" * 20
+    assert source_identity("org/other") == "ab" * 20
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: SimpleNamespace(sha="cd" * 20))
-    assert source_identity("org/model") == "cd" * 20
+    assert source_identity("org/third") == "cd" * 20
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        source_identity("no/such/folder")
 
 
 def test_what_is_made_from_a_folder_of_saes_is_made_again_when_the_folder_changes(tmp_path):
