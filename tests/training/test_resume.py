@@ -290,21 +290,12 @@ class Described(list):
 
 
 def test_an_unfinished_run_on_other_vectors_is_refused_even_if_the_description_is_the_same(tmp_path):
-    class Dies(Described):
-        before = -1
-
-        def __getitem__(self, number):
-            if (self.before, number) == (4, 5):  # in turn: beartype looks into any portion
-                raise KeyboardInterrupt
-            self.before = number
-            return super().__getitem__(number)
-
     values = {"d_model": 8, "n_f": 32, "auxk": 4, "batch_size": 48, "lr": 1e-2, "dead_vectors_threshold": 96}
     config = SAEConfig.paper("mid.0", k=2, init_batches=2, **values)
     generator = torch.Generator().manual_seed(0)
     portions = [{"mid.0": torch.randn(200, 8, generator=generator)} for _ in range(8)]
-    with pytest.raises(KeyboardInterrupt):
-        train_saes(Dies(portions), [config], tmp_path, save_every=0.0)
+    with stopped_after(5):
+        train_saes(Described(portions), [config], tmp_path, save_every=0.0)
     others = Described({"mid.0": 3 * portion["mid.0"]} for portion in portions)
     with pytest.raises(
         ValueError, match=r"unfinished run on another stream, which begins with other vectors of mid\.0"
