@@ -1,11 +1,26 @@
 # %% [markdown]
 # # 04 Transfer
 #
-# **Claim checked.** SAEs trained on the updates of one-step SDXL Turbo carry over, without more training, to Turbo's
-# four steps and to the many steps of the base model: explained variance stays high over the steps and declines
-# slowly, and the features active at adjacent steps overlap, in the base model most in the middle of the trajectory
-# and less at its end (paper: Fig. 3, which this notebook draws). "Without more training" needs something to compare
-# with, so there are controls.
+# **Question.** Do SAEs that were trained on one step of Turbo also fit Turbo's four steps and the many steps of the
+# base model, without more training?
+
+# %% tags=["answer"]
+from sae_lib.companion import show_answer
+
+show_answer("04_transfer")
+
+# %% [markdown]
+# ![Explained variance, overlap of features and IoU of active sets over denoising, here and as published](../figures/04_transfer/figure3.png)
+#
+# **Figure 3.** From left to right: how much the one-step SAEs explain, how much the active features of adjacent steps
+# overlap, and how many active features adjacent steps share. Above: pocket models, a colour per block, full lines for
+# Turbo and dashed ones for base. Below: the paper's SDXL models. Compare shapes, not heights: these are other models.
+#
+# ## 4.0 About this notebook
+#
+# The paper's claim (Fig. 3): explained variance stays high over the steps and declines slowly, and the features active
+# at adjacent steps overlap, in the base model most in the middle of the trajectory and less at its end. "Without more
+# training" needs something to compare with, so there are controls.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
@@ -75,6 +90,7 @@ from sae_lib.companion import (
     TEXT_WIDTH,
     add_legend,
     draw_band,
+    save_answer,
     share_of_ceiling,
 )
 from sae_lib.saes import RawUpdates, measure_halves
@@ -579,6 +595,17 @@ for name in settings:
 
 # %%
 print(*verdicts, sep="\n")
+
+# %%
+carried_over = {name: values[claim] for name, claim in carried_claims.items() if claim in values}
+explained = {name: curves(name, EV)[..., 0].mean().item() for name in settings}
+words = {verdict.claim: verdict.yes_or_no for verdict in verdicts}
+share = "; ".join(
+    f"{words[carried_claims[name].text]} in {labels[name]} ({100 * value.value:.0f} % of what an SAE trained there gains)"
+    for name, value in carried_over.items()
+)
+ev = " and ".join(f"{explained[name]:.2f} in {labels[name]}" for name in settings)
+save_answer(run, f"{share or 'Not compared with SAEs trained there'}. The one-step SAEs explain {ev} of the variance.")
 
 # %% [markdown]
 # ## 4.12 Limits

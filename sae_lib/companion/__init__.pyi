@@ -14,8 +14,11 @@ from .figures import (
     SavedFigure as SavedFigure,
     SavedTable as SavedTable,
     figure_folder as figure_folder,
+    save_answer as save_answer,
     save_figure as save_figure,
     save_table as save_table,
+    show_answer as show_answer,
+    we_see as we_see,
     with_interval as with_interval,
     with_palette as with_palette,
 )
@@ -79,12 +82,15 @@ from .style import (
     CONTROL_COLOR as CONTROL_COLOR,
     MODEL_LINES as MODEL_LINES,
     TEXT_WIDTH as TEXT_WIDTH,
+    VERDICT_COLORS as VERDICT_COLORS,
     use_house_style as use_house_style,
 )
 from .verdicts import (
     Claim as Claim,
     Verdict as Verdict,
+    bare as bare,
     decide as decide,
     holm as holm,
+    in_words as in_words,
     margin as margin,
 )

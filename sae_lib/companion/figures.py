@@ -1,6 +1,7 @@
-"""Saving a figure: its picture as PNG and PDF, and a JSON record of the numbers drawn and of the run."""
+"""What a notebook leaves: its figures and tables, a record of the numbers drawn and of the run, and its answer."""
 
 import csv
+import html
 import importlib.metadata
 import io
 import json
@@ -17,15 +18,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from IPython import get_ipython
-from IPython.display import Image as Picture, display
+from IPython.display import HTML, Image as Picture, Markdown, display
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
 from sae_lib.cache.artefact import ROOT, cache_root, write_together
 from sae_lib.cache.results import commit_hash
 from sae_lib.companion.run import Run
-from sae_lib.companion.style import ACCENT_COLORS, BLOCK_COLORS, CONTROL_COLOR
-from sae_lib.companion.verdicts import Verdict
+from sae_lib.companion.style import ACCENT_COLORS, BLOCK_COLORS, CONTROL_COLOR, VERDICT_COLORS
+from sae_lib.companion.verdicts import Verdict, bare, in_words
 from sae_lib.intervals import Interval
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "matplotlib")
@@ -142,6 +143,66 @@ def save_table(run: Run, name: str, rows: Sequence[Mapping[str, str]]) -> SavedT
     as_tex = "\n".join([*marked, *body, r"\end{tabular}"]) + "\n"
     _write({saved.csv: as_csv.encode(), saved.tex: as_tex.encode()})
     return saved
+
+
+ANSWER = "answer"
+"""Name of the record that holds a notebook's answer, beside the records of its figures."""
+
+
+def show_answer(notebook: str) -> None:
+    """Show, before anything has run, what the stored run of a notebook at pocket scale answered, with its verdicts.
+
+    A notebook calls it in its first code cell, below its question. `save_answer`, in its last, puts the answer of the
+    new run in the same place.
+    """
+    display(_answer_of(ROOT / "figures" / notebook, notebook), display_id=ANSWER)
+
+
+def save_answer(run: Run, answer: str) -> None:
+    """Save the one sentence that answers a notebook's question, and show it at the notebook's top with the verdicts.
+
+    The sentence is made from the numbers of this run, and its first word from a verdict (`Verdict.yes_or_no`) where
+    there is one. A run that allows no conclusion (smoke, rehearsal) leaves the stored answer where it stands. The
+    verdicts are those in the records of the run's figures, so call it when all figures are saved.
+    """
+    result = {"answer": answer, "verdicts": []}
+    path = figure_folder(run) / f"{ANSWER}.json"
+    if _result_of(path) != result:
+        _write({path: (json.dumps({"result": result, "run": _provenance(run, None)}, indent=1) + "\n").encode()})
+    path.touch()
+    if run.mark:
+        print(f"{run.mark}: {answer}")
+    else:
+        display(_answer_of(path.parent, run.notebook), display_id=ANSWER, update=True)
+
+
+def we_see(run: Run, text: str) -> None:
+    """Show, below a figure, what is seen in it: Markdown, with numbers of this run in it."""
+    mark = f" ({run.mark})" if run.mark else ""
+    display(Markdown(f"**What we see{mark}.** {text}"))
+
+
+def _answer_of(folder: Path, notebook: str) -> HTML:
+    """The answer in a folder of records, with its primary verdicts one by one and its others counted."""
+    stored = _result_of(folder / f"{ANSWER}.json")
+    if stored is None:
+        return HTML(f'<div class="answer"><p>The answer appears here when {html.escape(notebook)} has run.</p></div>')
+    records = [_result_of(path) or {} for path in sorted(folder.glob("*.json"))]
+    verdicts = [verdict for record in records for verdict in record.get("verdicts", [])]
+    primary = [verdict for verdict in verdicts if verdict.get("primary")]
+    lines = [f"{_chip(each['word'])} {html.escape(each['id'])}: {html.escape(each['claim'])}" for each in primary]
+    if other := [verdict["word"] for verdict in verdicts if not verdict.get("primary")]:
+        lines.append(f"{'Other tests' if primary else 'Tests'}: {in_words(other)}")
+    rows = "".join(f"<li>{line}</li>" for line in lines)
+    chips = f'<ul class="verdicts" style="list-style: none; padding: 0">{rows}</ul>' if rows else ""
+    return HTML(f'<div class="answer"><p><strong>Answer.</strong> {html.escape(stored["answer"])}</p>{chips}</div>')
+
+
+def _chip(word: str | None) -> str:
+    word = bare(word)
+    color = VERDICT_COLORS.get(word, VERDICT_COLORS["undecided"])
+    look = f"background: {color}; color: white; border-radius: 0.8em; padding: 0.1em 0.6em"
+    return f'<span class="chip {word.replace(" ", "-")}" style="{look}">{word}</span>'
 
 
 def with_interval(number: Interval, digits: int) -> str:

@@ -1,7 +1,8 @@
 """Turns numbers into a word, by a rule that is written down before the run."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sae_lib.companion.run import Run
@@ -40,6 +41,12 @@ class Verdict:
         published = "" if self.published is None else f"; published {self.published:.4g} [{self.source}]"
         numbers = f"{self.value:.4g}, 95 % {low:.4g} to {high:.4g}; {self.rule}{published}"
         return f"{self.word or 'no verdict'}: {self.claim} ({numbers})"
+
+    @property
+    def yes_or_no(self) -> str:
+        """Whether the claim is right, for the first word of an answer: "Yes", "Nearly", "No" or "Undecided"."""
+        words = {"holds": "Yes", "reproduced": "Yes", "close": "Nearly", "fails": "No", "not reproduced": "No"}
+        return words.get(bare(self.word), "Undecided")
 
     @property
     def rule(self) -> str:
@@ -116,6 +123,19 @@ class Claim:
             return "not published"
         distance = abs(value - self.published) / self.tolerance
         return "reproduced" if distance <= 1 else "close" if distance <= 2 else "not reproduced"
+
+
+def bare(word: str | None) -> str:
+    """A verdict's word without the model that it was found on: "holds" of "holds on the pocket model"."""
+    return (word or "no verdict").removesuffix(" on the pocket model")
+
+
+def in_words(words: Iterable[str | None]) -> str:
+    """How often each word was given, as one says it: "8 hold, 1 fails, 2 undecided"; empty without words."""
+    counts = Counter(map(bare, words))
+    several = {"holds": "hold", "fails": "fail"}
+    found = [word for word in WORDS if counts[word]]
+    return ", ".join(f"{counts[word]} {several.get(word, word) if counts[word] > 1 else word}" for word in found)
 
 
 def margin(value: float, interval: Sequence[float], at_least: float | None, at_most: float | None) -> tuple[float, ...]:
