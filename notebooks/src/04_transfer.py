@@ -597,15 +597,15 @@ for name in settings:
 print(*verdicts, sep="\n")
 
 # %%
-carried_over = {name: values[claim] for name, claim in carried_claims.items() if claim in values}
+judged = {verdict.claim: verdict for verdict in verdicts}
+carried_over = {name: judged[claim.text] for name, claim in carried_claims.items() if claim.text in judged}
 explained = {name: curves(name, EV)[..., 0].mean().item() for name in settings}
-words = {verdict.claim: verdict.yes_or_no for verdict in verdicts}
-share = "; ".join(
-    f"{words[carried_claims[name].text]} in {labels[name]} ({100 * value.value:.0f} % of what an SAE trained there gains)"
-    for name, value in carried_over.items()
-)
 ev = " and ".join(f"{explained[name]:.2f} in {labels[name]}" for name in settings)
-save_answer(run, f"{share or 'Not compared with SAEs trained there'}. The one-step SAEs explain {ev} of the variance.")
+share = "; ".join(
+    f"{verdict.yes_or_no} in {labels[name]}: they have {100 * verdict.value:.0f} % of what training there would gain"
+    for name, verdict in carried_over.items()
+)
+save_answer(run, f"{share or 'Not compared with SAEs trained there'}. They explain {ev} of the variance.")
 
 # %% [markdown]
 # ## 4.12 Limits
