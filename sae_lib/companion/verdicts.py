@@ -44,9 +44,16 @@ class Verdict:
 
     @property
     def yes_or_no(self) -> str:
-        """Whether the claim is right, for the first word of an answer: "Yes", "Nearly", "No" or "Undecided"."""
+        """Whether the claim is right, for the first word of an answer: "Yes", "Nearly", "No" or "Undecided".
+
+        Where no number is published, the rule's bounds decide, as they do on the pocket model.
+        """
+        word = bare(self.word)
+        if word == "not published":
+            at_least = -math.inf if self.at_least is None else self.at_least
+            word = _by_bounds(self.interval, at_least, math.inf if self.at_most is None else self.at_most)
         words = {"holds": "Yes", "reproduced": "Yes", "close": "Nearly", "fails": "No", "not reproduced": "No"}
-        return words.get(bare(self.word), "Undecided")
+        return words.get(word, "Undecided")
 
     @property
     def rule(self) -> str:
@@ -115,14 +122,19 @@ class Claim:
         if run.compared_with is None:
             return None
         if run.compared_with == "pocket":
-            if self.at_least <= low and high <= self.at_most:
-                return "holds on the pocket model"
-            outside = high < self.at_least or low > self.at_most
-            return f"{'fails' if outside else 'undecided'} on the pocket model"
+            return f"{_by_bounds((low, high), self.at_least, self.at_most)} on the pocket model"
         if self.published is None:
             return "not published"
         distance = abs(value - self.published) / self.tolerance
         return "reproduced" if distance <= 1 else "close" if distance <= 2 else "not reproduced"
+
+
+def _by_bounds(interval: tuple[float, float], at_least: float, at_most: float) -> str:
+    """The word of a whole interval: it lies within the bounds, outside of them, or neither."""
+    low, high = interval
+    if at_least <= low and high <= at_most:
+        return "holds"
+    return "fails" if high < at_least or low > at_most else "undecided"
 
 
 def bare(word: str | None) -> str:

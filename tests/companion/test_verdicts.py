@@ -35,9 +35,23 @@ def test_a_claim_without_a_number_is_not_published():
     assert Claim("more is better", at_least=0.0).judge(run_at("sdxl"), 1.0, (0.5, 1.5)).word == "not published"
 
 
+@pytest.mark.parametrize(("value", "answer"), [(0.75, "Yes"), (0.65, "Nearly"), (0.55, "No")])
+def test_yes_or_no_follows_the_published_number(value, answer):
+    assert CLAIM.judge(run_at("sdxl"), value, (0.0, 1.0)).yes_or_no == answer
+
+
+@pytest.mark.parametrize("scale", ["pocket", "sdxl"])
+@pytest.mark.parametrize(
+    ("interval", "answer"), [((0.1, 0.4), "Yes"), ((-0.1, 0.4), "Undecided"), ((-0.4, -0.1), "No")]
+)
+def test_without_a_published_number_yes_or_no_follows_the_rules_bounds(scale, interval, answer):
+    assert Claim("more is better", at_least=0.0).judge(run_at(scale), 0.1, interval).yes_or_no == answer
+
+
 @pytest.mark.parametrize("run", [run_at("smoke"), run_at("sdxl", "random"), run_at("pocket", "random/16")])
 def test_smoke_and_rehearsal_give_no_verdict(run):
     verdict = CLAIM.judge(run, 0.7, (0.6, 0.8))
+    assert verdict.yes_or_no == "Undecided"
     assert verdict.word is None and str(verdict).startswith(
         "no verdict: SAEs transfer (0.7, 95 % 0.6 to 0.8; wanted: 0.5 to 0.9; published"
     )
