@@ -1,7 +1,7 @@
 """Every figure and table that is known of the paper, and what this repository has of it: the one list.
 
-The README's table, `figures/index.json` and the scorecard are made from it; a test fails where one of its files is
-missing, or where a figure in `figures/` belongs to none.
+The table of `figures/README.md`, `figures/index.json` and the scorecard are made from it; a test fails where one of
+its files is missing, or where a figure in `figures/` belongs to none.
 """
 
 import json

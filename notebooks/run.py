@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,8 +36,9 @@ from notebooks.execution import (
     read_source,
     use_this_interpreter,
 )
-from notebooks.jobs import LAST, Schedule, Stopped, count_jobs, in_order, most_at_once, seconds_left
+from notebooks.jobs import Schedule, Stopped, count_jobs, most_at_once
 from notebooks.progress import clock, lines_for
+from notebooks.readmes import write_readmes
 from notebooks.summary import summary
 from sae_lib.cache.artefact import ROOT, cache_root, write_if_changed
 from sae_lib.companion.figures import with_palette
@@ -158,123 +158,9 @@ def build_one(source: Path, target_folder: Path, on_cell: Callable[[Step], Any] 
     return outcome
 
 
-def readme_table(figures: Path = ROOT / "figures") -> str:
-    """Every artefact that is made as a row of markdown, then how many are not made, and why."""
-    lines = ["| artefact | shows | notebook | figures | verdicts on the pocket model |", "|---|---|---|---|---|"]
-    rows = index(figures)
-    for row in rows:
-        if row["status"] != "made":
-            continue
-        words = row["verdicts"].get("pocket", {})
-        verdicts = ", ".join(f"{count} {word.split()[0]}" for word, count in sorted(words.items())) or "–"
-        notebooks = ", ".join(f"[{stem[:2]}](notebooks/{stem}.ipynb)" for stem in row["notebooks"])
-        files = ", ".join(f"[{file.split('/')[1]}](figures/{file}.png)" for file in row["files"])
-        lines.append(f"| {row['id']} | {row['title']} | {notebooks} | {files} | {verdicts} |")
-    of_the_paper = [row for row in rows if not row["id"].startswith("Companion")]
-    counts = Counter(row["status"] for row in of_the_paper)
-    statuses = "; ".join(f"{count} {status}" for status, count in counts.most_common())
-    lines += ["", f"Of the {len(of_the_paper)} figures and tables that are known of the paper: {statuses}."]
-    return "\n".join(lines)
-
-
-def speed_table(results: Path = ROOT / "figures" / "results") -> str:
-    """What the benchmarks measured, as markdown; it also says what was not run."""
-    step, harvest = (json.loads((results / f"{name}.json").read_text())["result"] for name in ("sae_step", "harvest"))
-    setting = "batch 4,096, d_model 1,280, n_f 5,120, k 10, two CPU cores"
-    lines = [f"| one SAE training step, {setting} | times ours | peak memory |", "|---|---|---|"]
-    for name, ratio in step["times_ours"].items():
-        lines.append(f"| {name} | {ratio:.2f} | {step['peak_memory_gb'][name]:.2f} GB |")
-    lines += ["", "| harvesting the updates of the four blocks | times the pipeline call |", "|---|---|"]
-    lines += [f"| {name} | {gain:.2f} |" for name, gain in harvest["times_the_pipeline_call"].items()]
-    scaling = json.loads((results / "scaling.json").read_text())["result"]
-    saes, prompts = scaling["settings"]["saes_by_prompts"], max(scaling["prompts"], key=int)
-    counts = sorted(scaling["saes"], key=int)
-    more = scaling["saes"][counts[-1]] / scaling["saes"][counts[0]]
-    lines += ["", f"{saes} SAEs on {int(prompts):,} pocket prompts, harvest and training in one stream: "]
-    lines[-1] += f"{scaling['prompts'][prompts]:.0f} s. {counts[-1]} SAEs on one stream cost {more:.2f} times one."
-    lines += ["", "Full width on a GPU: " + ("see notebook 90." if (results / "gpu.json").is_file() else "not run.")]
-    return "\n".join(lines)
-
-
-def cards_table(record: Path = ROOT / "figures" / "90_speed" / "cards.json") -> str:
-    """Memory and time of both ways to SDXL's figures, as markdown, from notebook 90's record."""
-    result = json.loads(record.read_text())["result"]
-    need = {way: sum(parts.values()) for way, parts in result["memory_gb"].items()}
-    measured = record.parents[1] / "results" / "gpu.json"
-    device = json.loads(measured.read_text())["run"]["device"] if result["hours"] else ""
-    hours = f"{result['hours']['harvest and training']:.1f} h (rehearsal on one {device})" if result["hours"] else ""
-    lines = ["| GPU | published SAEs, notebooks 03 and 04 | trained on 1.5 million prompts | time of the training |"]
-    lines.append("|---|---|---|---|")
-    for card, can in result["cards"].items():
-        published = f"fits: {need['published']:.1f} GB and activations" if can["published fits"] else "does not fit"
-        trained = f"`buffer` {can['buffer']:,} vectors" if can["buffer"] else "does not fit"
-        lines.append(f"| {card} GB | {published} | {trained} | {hours if f'{card}GB' in device else 'not run'} |")
-    return "\n".join(lines)
-
-
-def times_table() -> str:
-    """How long all notebooks take at pocket scale by the number of cores, counted from the committed costs."""
-    took = costs.committed("pocket")
-    last = [cost.seconds for name, cost in took.items() if name.startswith(LAST)]
-    others = [took[name].seconds for name in in_order(took) if not name.startswith(LAST)]
-    minutes = {cores: (seconds_left([], others, cores) + sum(last)) / 60 for cores in (1, 2, 4, 8)}
-    longest = max(took, key=lambda name: took[name].seconds)
-    largest = max(took, key=lambda name: took[name].peak_gb)
-    minutes_by_cores = ", ".join(f"{count:.0f} on {cores}" for cores, count in minutes.items())
-    return (
-        f"All notebooks at pocket scale, from an empty cache: {minutes_by_cores} cores (minutes, counted from each "
-        f"notebook's own time on one core of two; the longest is {longest[:2]} with {took[longest].seconds / 60:.0f}). "
-        f"The most memory, {took[largest].peak_gb:.1f} GB, is taken by {largest[:2]}."
-    )
-
-
-def results_list() -> str:
-    """The results in the committed records: each claim's word, and what features of each block write."""
-    from sae_lib.companion.primaries import PRIMARY  # loads half of the library: only where the README is written
-
-    figures = ROOT / "figures"
-    claims = json.loads((figures / "99_scorecard" / "scorecard.json").read_text())["result"]["claims"]
-    tested = {name: claim.text.partition(" (")[0] for name, claim in PRIMARY.items()}
-    lines = [
-        "What came out on the pocket model: the primary test of each of the paper's claims, in the scorecard's words.",
-        "",
-    ]
-    for word in dict.fromkeys(("holds", "fails", *(each["word"] for each in claims.values()))):
-        those = [
-            f"{tested.get(name, each['statement'])} ({name})" for name, each in claims.items() if each["word"] == word
-        ]
-        if those:
-            lines.append(f"- **{word}**: {'; '.join(those)}")
-    change = json.loads((figures / "08_writing_with_features" / "causal.json").read_text())["result"]["change"]
-    by_block = {block: kinds[0][0] - kinds[1][0] for block, kinds in change["Turbo, 1 step"].items()}
-    rises = ", ".join(f"{block} {by_block[block]:+.2f}" for block in sorted(by_block, key=by_block.get, reverse=True))
-    rise = "a feature raises what it reads in this share of pictures, minus random features"
-    lines += ["", f"Turned on in one step, {rise}: {rises}."]
-    return "\n".join(lines)
-
-
-README_PARTS = {
-    "results": results_list,
-    "artefacts": readme_table,
-    "speed": speed_table,
-    "cards": cards_table,
-    "times": times_table,
-}
-
-
 def write_index(path: Path = ROOT / "figures" / "index.json") -> None:
     """Every artefact with its status, scales and verdicts."""
     write_if_changed(path, (json.dumps(index(), indent=1) + "\n").encode())
-
-
-def write_readme_tables(readme: Path = ROOT / "README.md") -> None:
-    """Put each part between its two marks in the README."""
-    text = readme.read_text()
-    for name, table in README_PARTS.items():
-        start, end = f"<!-- {name}: written by `make notebooks` -->", f"<!-- /{name} -->"
-        before, rest = text.split(start)
-        text = f"{before}{start}\n{table()}\n{end}{rest.split(end)[1]}"
-    write_if_changed(readme, text.encode())
 
 
 def without_traces(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -337,7 +223,7 @@ def run_command(options: argparse.Namespace) -> list[str]:
     if options.command == "build":
         failures = build(sources, FOLDER, options.jobs)
         write_index()
-        write_readme_tables()
+        write_readmes()
         return failures
     parameters = {name: yaml.safe_load(value) for name, value in options.p}
     return reproduce(sources, cache_root() / "reproduce", parameters, options.jobs)

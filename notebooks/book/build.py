@@ -29,7 +29,9 @@ from sae_lib.cache.artefact import ROOT, cache_root, write_whole
 from sae_lib.paint.catalogue import BETAS, TOP
 
 HERE = Path(__file__).parent
-MODEL_CARD, INSTRUCTOR = "sae_lib/pocket/MODEL_CARD.md", "notebooks/workshop/INSTRUCTOR.md"
+INSTRUCTOR = "notebooks/workshop/INSTRUCTOR.md"
+REFERENCE = ("notebooks/README.md", "sae_lib/pocket/MODEL_CARD.md", "sae_lib/README.md", "CONTRIBUTING.md")
+"""Texts that are pages of their own, in this order."""
 THUMBNAIL = 480
 """Width of a figure's small picture, in pixels."""
 ICON = (
@@ -53,9 +55,9 @@ class Book:
         self.notebooks = self._find("notebooks/[0-9][0-9]_*.ipynb")
         self.exercises = self._find("notebooks/workshop/*_exercise.ipynb")
         self.solutions = self._find("notebooks/workshop/*_solution.ipynb")
-        texts = [text for text in (INSTRUCTOR, MODEL_CARD) if (root / text).is_file()]
+        texts = [text for text in (INSTRUCTOR, *REFERENCE) if (root / text).is_file()]
         shown = {source: page_of(source) for source in (*self.notebooks, *self.exercises, *self.solutions, *texts)}
-        self.links = Links(root, {"README.md": "index.html", **shown})
+        self.links = Links(root, {"README.md": "index.html", "figures/README.md": "artefacts.html", **shown})
         self.blocks = gallery.read_gallery(drawn) if drawn else []
         self.drawn = drawn
 
@@ -86,7 +88,7 @@ class Book:
         lessons = [of[each] for each in sorted(self.exercises + self.solutions)]
         features = [Page("gallery.html", "All features")] if self.blocks else []
         features += [Page(block.page, f"Features of {block.name}") for block in self.blocks]
-        more = [Page("artefacts.html", "Artefacts and verdicts"), *(of[each] for each in of if each == MODEL_CARD)]
+        more = [Page("artefacts.html", "Artefacts and verdicts"), *(of[each] for each in of if each in REFERENCE)]
         return [
             ("The book", [Page("index.html", "First page")]),
             ("Chapters", [of[each] for each in self.notebooks]),
@@ -110,7 +112,7 @@ class Book:
     @cached_property
     def _chapters(self) -> list[Chapter]:
         chapters = [self._chapter(source) for source in (*self.notebooks, *self.exercises, *self.solutions)]
-        for source in (INSTRUCTOR, MODEL_CARD):
+        for source in (INSTRUCTOR, *REFERENCE):
             if source in self.links.pages:
                 chapters.append(chapter_of(render((self.root / source).read_text(), source, self.links), source))
         return chapters

@@ -295,7 +295,7 @@ for name, claim in CLAIMS.items():
 # %% [markdown]
 # ## 99.7 Which of the paper's figures and tables are made here
 #
-# The counts come from `figures/index.json`, which, like the README's table, is made from the registry
+# The counts come from `figures/index.json`, which, like the table of `figures/README.md`, is made from the registry
 # in `notebooks/artefacts.py`.
 
 # %% tags=["nbval-check-output"]

@@ -10,7 +10,7 @@ import nbformat
 import papermill
 import pytest
 
-from notebooks import run
+from notebooks import readmes, run
 from sae_lib.cache.artefact import ROOT
 from sae_lib.companion.run import KEEPS_FIGURES
 
@@ -177,9 +177,21 @@ def test_the_command_line_says_what_is_wrong_and_returns_2(capsys):
     assert "no notebook 42_nothing" in capsys.readouterr().err
 
 
-def test_the_readme_lists_every_artefact():
-    assert run.readme_table() in (ROOT / "README.md").read_text(), "run make notebooks"
+@pytest.mark.parametrize("file", readmes.PARTS)
+def test_a_readme_holds_its_computed_parts_as_the_records_are_now(file):
+    text = (ROOT / file).read_text()
+    assert [name for name, part in readmes.PARTS[file].items() if part() not in text] == [], "run make notebooks"
 
 
-def test_the_readme_quotes_what_the_benchmarks_measured():
-    assert run.speed_table() in (ROOT / "README.md").read_text(), "run make notebooks"
+@pytest.mark.parametrize("file", readmes.PARTS)
+def test_every_link_of_a_readme_leads_to_a_file(file):
+    links = re.findall(r"\]\(([^)#\s]+)", (ROOT / file).read_text())
+    assert links
+    assert [link for link in links if "://" not in link and not (ROOT / file).parent.joinpath(link).exists()] == []
+
+
+def test_the_first_readme_is_short_and_answers_before_its_first_section():
+    text = (ROOT / "README.md").read_text()
+    opening, *_ = text.split("\n## ")
+    assert len(text.splitlines()) <= 80
+    assert readmes.results_list() in opening and opening.count("![") == 1

@@ -1,0 +1,158 @@
+"""The computed parts of the READMEs, from the records, the costs and the benchmarks; `make notebooks` writes them.
+
+README.md says what came out, `figures/README.md` lists the artefacts, `notebooks/README.md` the chapters and what they
+cost, `sae_lib/README.md` how fast the library is.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from notebooks import costs
+from notebooks.artefacts import index
+from notebooks.jobs import LAST, in_order, seconds_left
+from sae_lib.cache.artefact import ROOT, write_if_changed
+from sae_lib.companion.figures import ANSWER
+from sae_lib.companion.verdicts import in_words
+
+FIGURES, SOURCES = ROOT / "figures", ROOT / "notebooks" / "src"
+FINDINGS = ("08_writing_with_features", "04_transfer", "05_which_blocks_matter")
+"""The chapters whose answers the first README shows: what one wants to know of the paper first."""
+
+
+def question_of(notebook: str) -> str:
+    """The question that a notebook's first cell asks. Raises ValueError if it asks none."""
+    first, _ = (SOURCES / f"{notebook}.py").read_text().split("\n# %%", 1)
+    prose = " ".join(line.removeprefix("#").strip() for line in first.splitlines())
+    asked = re.search(r"\*\*Question\.\*\* (.*?\?)(?= |$)", prose)
+    if asked is None:
+        raise ValueError(f"{notebook}: its first cell needs '**Question.** ...?'")
+    return asked[1]
+
+
+def answer_of(notebook: str, figures: Path = FIGURES) -> str:
+    """The answer of a notebook's stored run (`save_answer`)."""
+    return json.loads((figures / notebook / f"{ANSWER}.json").read_text())["result"]["answer"]
+
+
+def verdicts_of(notebook: str, figures: Path = FIGURES) -> str:
+    """How many of a notebook's tests hold, fail and are undecided, in words; empty if it has none."""
+    records = [json.loads(path.read_text())["result"] for path in sorted((figures / notebook).glob("*.json"))]
+    return in_words(verdict["word"] for record in records for verdict in record["verdicts"])
+
+
+def results_list() -> str:
+    """What came out, as markdown: the counts of the scorecard, and the answers of FINDINGS."""
+    card = json.loads((FIGURES / "99_scorecard" / "scorecard.json").read_text())["result"]
+    words = [claim["word"] for claim in card["claims"].values()]
+    decided = in_words(word for word in words if not word.startswith("not run"))
+    waiting = sum(word.startswith("not run") for word in words)
+    left = f", {waiting} is not run yet (FLUX)" if waiting else ""
+    scorecard = "[scorecard](notebooks/99_scorecard.ipynb)"
+    lines = [
+        f"**What came out.** Of the paper's {len(words)} claims, on our pocket model {decided}{left}: {scorecard}.",
+        "",
+    ]
+    lines += [f"- *{question_of(name)}* {answer_of(name)} ([{name[:2]}](notebooks/{name}.ipynb))" for name in FINDINGS]
+    return "\n".join(lines)
+
+
+def chapters_table() -> str:
+    """Every notebook with its question, the answer of its stored run and its verdicts, as markdown."""
+    lines = ["| notebook | question | answer | tests |", "|---|---|---|---|"]
+    for source in sorted(SOURCES.glob("[0-9][0-9]_*.py")):
+        name = source.stem
+        cells = (f"[{name[:2]}]({name}.ipynb)", question_of(name), answer_of(name), verdicts_of(name) or "–")
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def artefacts_table(figures: Path = ROOT / "figures") -> str:
+    """Every artefact that is made as a row of markdown, then how many are not made, and why."""
+    lines = ["| artefact | shows | notebook | figures | verdicts on the pocket model |", "|---|---|---|---|---|"]
+    rows = index(figures)
+    for row in rows:
+        if row["status"] != "made":
+            continue
+        verdicts = in_words(Counter(row["verdicts"].get("pocket", {})).elements()) or "–"
+        notebooks = ", ".join(f"[{stem[:2]}](../notebooks/{stem}.ipynb)" for stem in row["notebooks"])
+        files = ", ".join(f"[{file.split('/')[1]}]({file}.png)" for file in row["files"])
+        lines.append(f"| {row['id']} | {row['title']} | {notebooks} | {files} | {verdicts} |")
+    of_the_paper = [row for row in rows if not row["id"].startswith("Companion")]
+    counts = Counter(row["status"] for row in of_the_paper)
+    statuses = "; ".join(f"{count} {status}" for status, count in counts.most_common())
+    lines += ["", f"Of the {len(of_the_paper)} figures and tables that are known of the paper: {statuses}."]
+    return "\n".join(lines)
+
+
+def speed_table(results: Path = ROOT / "figures" / "results") -> str:
+    """What the benchmarks measured, as markdown; it also says what was not run."""
+    step, harvest = (json.loads((results / f"{name}.json").read_text())["result"] for name in ("sae_step", "harvest"))
+    setting = "batch 4,096, d_model 1,280, n_f 5,120, k 10, two CPU cores"
+    lines = [f"| one SAE training step, {setting} | times ours | peak memory |", "|---|---|---|"]
+    for name, ratio in step["times_ours"].items():
+        lines.append(f"| {name} | {ratio:.2f} | {step['peak_memory_gb'][name]:.2f} GB |")
+    lines += ["", "| harvesting the updates of the four blocks | times the pipeline call |", "|---|---|"]
+    lines += [f"| {name} | {gain:.2f} |" for name, gain in harvest["times_the_pipeline_call"].items()]
+    scaling = json.loads((results / "scaling.json").read_text())["result"]
+    saes, prompts = scaling["settings"]["saes_by_prompts"], max(scaling["prompts"], key=int)
+    counts = sorted(scaling["saes"], key=int)
+    more = scaling["saes"][counts[-1]] / scaling["saes"][counts[0]]
+    lines += ["", f"{saes} SAEs on {int(prompts):,} pocket prompts, harvest and training in one stream: "]
+    lines[-1] += f"{scaling['prompts'][prompts]:.0f} s. {counts[-1]} SAEs on one stream cost {more:.2f} times one."
+    lines += ["", "Full width on a GPU: " + ("see notebook 90." if (results / "gpu.json").is_file() else "not run.")]
+    return "\n".join(lines)
+
+
+def cards_table(record: Path = ROOT / "figures" / "90_speed" / "cards.json") -> str:
+    """Memory and time of both ways to SDXL's figures, as markdown, from notebook 90's record."""
+    result = json.loads(record.read_text())["result"]
+    need = {way: sum(parts.values()) for way, parts in result["memory_gb"].items()}
+    measured = record.parents[1] / "results" / "gpu.json"
+    device = json.loads(measured.read_text())["run"]["device"] if result["hours"] else ""
+    hours = f"{result['hours']['harvest and training']:.1f} h (rehearsal on one {device})" if result["hours"] else ""
+    lines = ["| GPU | published SAEs, notebooks 03 and 04 | trained on 1.5 million prompts | time of the training |"]
+    lines.append("|---|---|---|---|")
+    for card, can in result["cards"].items():
+        published = f"fits: {need['published']:.1f} GB and activations" if can["published fits"] else "does not fit"
+        trained = f"`buffer` {can['buffer']:,} vectors" if can["buffer"] else "does not fit"
+        lines.append(f"| {card} GB | {published} | {trained} | {hours if f'{card}GB' in device else 'not run'} |")
+    return "\n".join(lines)
+
+
+def times_table() -> str:
+    """How long all notebooks take at pocket scale by the number of cores, counted from the committed costs."""
+    took = costs.committed("pocket")
+    last = [cost.seconds for name, cost in took.items() if name.startswith(LAST)]
+    others = [took[name].seconds for name in in_order(took) if not name.startswith(LAST)]
+    minutes = {cores: (seconds_left([], others, cores) + sum(last)) / 60 for cores in (1, 2, 4, 8)}
+    longest = max(took, key=lambda name: took[name].seconds)
+    largest = max(took, key=lambda name: took[name].peak_gb)
+    minutes_by_cores = ", ".join(f"{count:.0f} on {cores}" for cores, count in minutes.items())
+    return (
+        f"All notebooks at pocket scale, from an empty cache: {minutes_by_cores} cores (minutes, counted from each "
+        f"notebook's own time on one core of two; the longest is {longest[:2]} with {took[longest].seconds / 60:.0f}). "
+        f"The most memory, {took[largest].peak_gb:.1f} GB, is taken by {largest[:2]}."
+    )
+
+
+PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
+    "README.md": {"results": results_list},
+    "figures/README.md": {"artefacts": artefacts_table},
+    "notebooks/README.md": {"chapters": chapters_table, "times": times_table, "cards": cards_table},
+    "sae_lib/README.md": {"speed": speed_table},
+}
+"""By file, the parts that are written into it."""
+
+
+def write_readmes(root: Path = ROOT) -> None:
+    """Put each part between its two marks in its README."""
+    for file, parts in PARTS.items():
+        text = (root / file).read_text()
+        for name, part in parts.items():
+            start, end = f"<!-- {name}: written by `make notebooks` -->", f"<!-- /{name} -->"
+            before, rest = text.split(start)
+            text = f"{before}{start}\n{part()}\n{end}{rest.split(end)[1]}"
+        write_if_changed(root / file, text.encode())
