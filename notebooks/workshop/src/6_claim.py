@@ -244,7 +244,7 @@ print(f"... {len(verdicts)} verdicts in all: notebook 99")
 # decided it.
 #
 # **Your turn.** Choose one of them, open its notebook (`notebooks/README.md` lists them), and find the weakest assumption
-# in # its rule. After five minutes tell the others what would have to be measured to break it.
+# in its rule. After five minutes tell the others what would have to be measured to break it.
 #
 # **Take away.** Show the counterexample. Compare like with like. Fix the rule first, and say "undecided" when it is.
 #
