@@ -73,7 +73,7 @@ book: $(ENVIRONMENT)  ## the notebooks, all features and all verdicts as a web s
 notebooks: $(ENVIRONMENT)  ## rebuild the committed notebooks from notebooks/src (JOBS=1: one at a time)
 	@$(PYTHON) notebooks/run.py build $(if $(JOBS),--jobs "$(JOBS)")
 
-workshop: $(ENVIRONMENT)  ## rebuild the lessons, exercise and solution, and the instructor notes from notebooks/workshop/src
+workshop: $(ENVIRONMENT)  ## rebuild the lessons, exercise and solution, the pages to project and to print, and the instructor notes
 	@$(PYTHON) -m notebooks.workshop.build
 
 # KIT_PLATFORM=win_amd64 or macosx_14_0_arm64 and KIT_PYTHON=3.12 are for laptops of another kind than this machine.

@@ -1,6 +1,6 @@
-"""`make workshop`: from each lesson's source its exercise and solution notebooks, and the instructor notes.
+"""`make workshop`: from each lesson's source its exercise and solution notebooks; from all of them what a teacher uses.
 
-python -m notebooks.workshop.build [NAME ...]   all lessons, or those named ("2_topk"); the notes need all
+python -m notebooks.workshop.build [NAME ...]   all lessons, or those named ("2_topk"), then pages and notes
 """
 
 import sys
@@ -10,15 +10,9 @@ import nbformat
 
 from notebooks import run
 from notebooks.execution import execute_notebook
-from notebooks.workshop.lessons import (
-    FOLDER,
-    Lesson,
-    exercise_version,
-    find_lessons,
-    instructor_notes,
-    play,
-    solution_version,
-)
+from notebooks.workshop.lessons import FOLDER, Lesson, exercise_version, find_lessons, play, solution_version
+from notebooks.workshop.materials import PAGES, instructor_notes, pages, record_tries
+from sae_lib import Assets, Painter
 from sae_lib.cache.artefact import cache_root, write_if_changed
 
 
@@ -31,10 +25,22 @@ def build(lesson: Lesson) -> str:
     if failure := execute_notebook(lesson.name, solution_version(lesson), executed, FOLDER).failure:
         return failure
     solution = run.without_traces(nbformat.read(executed, as_version=4))
-    for kind, notebook in {"solution": solution, "exercise": exercise_version(lesson)}.items():
+    for kind, notebook in {"solution": solution, "exercise": exercise_version(lesson, solution)}.items():
         content = nbformat.writes(notebook).encode() + b"\n"
         write_if_changed(FOLDER / f"{lesson.name}_{kind}.ipynb", content)
     return ""
+
+
+def build_materials(lessons: Sequence[Lesson]) -> None:
+    """Writes the pages to project and to print, and the instructor notes, from the stored solutions."""
+    stored = {of.name: nbformat.read(FOLDER / f"{of.name}_solution.ipynb", as_version=4) for of in lessons}
+    from sae_lib.paint import load_suggestions
+
+    heard, assets = {of.name: list(play(of)) for of in lessons}, Assets("pocket")
+    tries = record_tries(load_suggestions(assets), Painter(assets))
+    write_if_changed(FOLDER / "INSTRUCTOR.md", instructor_notes(lessons, stored, heard, tries).encode())
+    for name, html in pages(lessons, stored, tries).items():
+        write_if_changed(PAGES / name, html.encode())
 
 
 def main(names: Sequence[str]) -> int:
@@ -51,9 +57,8 @@ def main(names: Sequence[str]) -> int:
         if not names or lesson.name in names:
             print(f"{lesson.name} ...", flush=True)
             failures.append(build(lesson))
-    if not names:
-        heard = {lesson.name: list(play(lesson)) for lesson in lessons}
-        write_if_changed(FOLDER / "INSTRUCTOR.md", instructor_notes(lessons, heard).encode())
+    if not any(failures):
+        build_materials(lessons)
     print(*filter(None, failures), sep="\n")
     return int(any(failures))
 

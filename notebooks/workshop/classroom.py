@@ -59,12 +59,12 @@ def start() -> None:
 
 def show(pictures: Sequence[Tensor], titles: Sequence[str]) -> None:
     """Shows a row of pictures `[3, 64, 64]` in [0, 1] under their titles, at twice their size."""
-    side, gap, head = 2 * pictures[0].shape[-1], 8, 22
+    side, gap, head = 2 * pictures[0].shape[-1], 8, 26
     sheet = Image.new("RGB", (len(pictures) * (side + gap) - gap, side + head), "white")
     for place, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
         left = place * (side + gap)
         sheet.paste(as_image(picture).resize((side, side), Image.Resampling.NEAREST), (left, head))
-        look = {"anchor": "mm", "font": ImageFont.load_default(13), "fill": "black"}
+        look = {"anchor": "mm", "font": ImageFont.load_default(16), "fill": "black"}
         ImageDraw.Draw(sheet).text((left + side / 2, head / 2), title, **look)
     with io.BytesIO() as file:
         sheet.save(file, "PNG")  # PIL's own display would store a JPEG too

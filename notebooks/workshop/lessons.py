@@ -1,8 +1,9 @@
 """A lesson's one source, and what is made of it: the exercise, the solution, and what a learner would hear.
 
 Tags of the source's cells: `exercise` (its solution stands between two marks), `check`, `hint`, `mistake`
-(a typical wrong answer, whose first line says what the check must say of it) and `instructor`. The last two
-are in neither version.
+(a typical wrong answer, whose first line says what the check must say of it), `fast` (the answer to a task for the
+fast), `picture` and `numbers` (the cells whose pictures and printed lines stand on the lesson's page for the projector)
+and `instructor`. Mistakes and what only the instructor reads are in neither version.
 
 Differs from nbgrader, which makes two versions of one source as well: that wants a course database, and knows neither
 folded hints and solutions nor wrong answers that are tried.
@@ -13,7 +14,7 @@ import linecache
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +36,14 @@ class Mistake(NamedTuple):
     says: str
     """What the check's sentence must contain."""
     code: str
+
+
+class Step(NamedTuple):
+    """A time box of a lesson, in minutes from its start."""
+
+    title: str
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,24 @@ class Lesson:
         """The sentence of the first cell after a bold `lead`, such as "You will be able to"."""
         match = re.search(rf"\*\*{lead}\*\* (.+?)(?:\*\*|\n\n|\Z)", self.cells[0].source, re.DOTALL)
         return " ".join(match[1].split())
+
+    @property
+    def question(self) -> str:
+        """What the lesson asks, in one sentence."""
+        return self.says_after(r"Question\.")
+
+    @property
+    def take_away(self) -> str:
+        """What a learner is to remember."""
+        text = "\n\n".join(cell.source for cell in self.cells if cell.cell_type == "markdown")
+        return " ".join(re.search(r"\*\*Take away\.\*\* (.+?)(?:\n\n|\Z)", text, re.DOTALL)[1].split())
+
+    @property
+    def steps(self) -> list[Step]:
+        """The sections that begin with a mark such as "*Minutes 5 to 11.*"; the first is the opening."""
+        text = "\n\n".join(cell.source for cell in self.cells if cell.cell_type == "markdown")
+        marks = re.findall(r"^(?:## (.+)\n\n)?\*Minutes (\d+) to (\d+)\.\*", text, re.MULTILINE)
+        return [Step(title or "Read, and run the first cells", int(start), int(end)) for title, start, end in marks]
 
     @property
     def notes(self) -> str:
@@ -95,8 +122,26 @@ def _is(cell: nbformat.NotebookNode, tag: str) -> bool:
     return tag in cell.metadata.get("tags", ())
 
 
-def exercise_version(lesson: Lesson) -> nbformat.NotebookNode:
-    """The version for the learner: solutions are folded below each check, and hints are folded."""
+def tagged(cells: Iterable[nbformat.NotebookNode], tag: str) -> list[nbformat.NotebookNode]:
+    """The cells with a tag."""
+    return [cell for cell in cells if _is(cell, tag)]
+
+
+def pictures_of(cell: nbformat.NotebookNode) -> list[str]:
+    """The pictures that an executed cell shows, as base64 of their PNGs."""
+    return [output.data["image/png"].strip() for output in cell.outputs if "image/png" in output.get("data", {})]
+
+
+def printed(cell: nbformat.NotebookNode) -> str:
+    """What an executed cell printed."""
+    return "".join(output.text for output in cell.outputs if output.output_type == "stream").rstrip()
+
+
+def exercise_version(lesson: Lesson, solution_executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The version for the learner: hints, the solution below each check and the answers for the fast are folded.
+
+    It ends with what the executed solution printed and showed.
+    """
     cells, solution = [], None
     for cell in lesson.cells:
         if _is(cell, "mistake") or _is(cell, "instructor"):
@@ -109,9 +154,25 @@ def exercise_version(lesson: Lesson) -> nbformat.NotebookNode:
             cells.append(_like(cell, _SOLUTION.sub(rf"\g<1>{STUB}\n", cell.source).rstrip()))
         elif _is(cell, "hint"):
             cells.append(_folded("Hint", cell.source, "hint"))
+        elif _is(cell, "fast"):
+            cells.append(_folded("Answer for the fast", f"```python\n{cell.source}\n```", "fast"))
         else:
             cells.append(cell)
-    return _notebook(cells)
+    return _notebook([*cells, _expected(solution_executed)])
+
+
+def _expected(solution: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """What should have come out: what was printed, and the lesson's pictures, attached to the cell."""
+    lines, attachments = [], {}
+    for cell in solution.cells:
+        if cell.cell_type == "code" and printed(cell) and not _is(cell, "check"):
+            lines.append(printed(cell))
+    for picture in (picture for cell in tagged(solution.cells, "picture") for picture in pictures_of(cell)):
+        attachments[f"expected_{len(attachments) + 1}.png"] = {"image/png": picture}
+    shown = "\n\n".join(f"![What the lesson shows](attachment:{name})" for name in attachments)
+    text = "```text\n" + "\n\n".join(lines) + f"\n```\n\n{shown}"
+    cell = _folded("What came out when the lesson was made: compare it with yours", text, "expected")
+    return nbformat.from_dict({**cell, "attachments": attachments})
 
 
 def solution_version(lesson: Lesson) -> nbformat.NotebookNode:
@@ -162,7 +223,7 @@ def play(lesson: Lesson) -> Iterator[Heard]:
 
     Of the other cells only the first is executed, the imports: no check needs more. Raises whatever it raises.
     """
-    notebook, mistakes, namespace = exercise_version(lesson), lesson.mistakes, {"__name__": lesson.name}
+    notebook, mistakes, namespace = exercise_version(lesson, _notebook([])), lesson.mistakes, {"__name__": lesson.name}
     sys.path.insert(0, str(FOLDER))
     try:
         _execute(next(cell.source for cell in notebook.cells if cell.cell_type == "code"), namespace)
@@ -197,59 +258,37 @@ def _execute(code: str, namespace: dict) -> None:
     exec(compile(code, file, "exec"), namespace)  # noqa: S102 (our own lessons)
 
 
-def instructor_notes(lessons: list[Lesson], heard: dict[str, list[Heard]]) -> str:
-    """The teacher's page: a timetable, and per lesson its goals, the common mistakes with what the check
-    says, and what to skip."""
-    lines = [INTRODUCTION, "", "## Timetable", "", "| from | minutes | |", "|---|---|---|"]
-    at = 0
-    for title, minutes in timetable(lessons):
-        lines.append(f"| {at // 60}:{at % 60:02} | {minutes} | {title} |")
-        at += minutes
-    lines.append(f"| {at // 60}:{at % 60:02} | | end |")
-    for lesson in lessons:
-        lines += ["", f"## {lesson.title} ({lesson.minutes} minutes)", ""]
-        lines += [f"**Goals.** Learners will be able to {lesson.says_after('You will be able to')}", ""]
-        lines += [
-            f"**Prerequisites.** {lesson.says_after('You need')}",
-            "",
-            lesson.notes,
-            "",
-            "**Common mistakes, and what the check says**",
-            "",
-        ]
-        for said in heard[lesson.name]:
-            lines.append(f"- `{said.exercise}`")
-            bodies = [_body(mistake.code) for mistake in lesson.mistakes[said.exercise]]
-            last = [body[-1] for body in bodies]
-            for body, sentence in zip(bodies, said.of_mistakes, strict=True):
-                wrong = "; ".join(body) if last.count(body[-1]) > 1 else body[-1]
-                lines.append(f"  - `{wrong}`: {sentence.removeprefix(f'{said.exercise}: ')}")
-    return "\n".join(lines) + "\n"
-
-
 def _body(code: str) -> list[str]:
     """A function's lines below its first."""
     return [line.strip() for line in textwrap.dedent(code.split(":\n", 1)[1]).strip().splitlines()]
 
 
-def timetable(lessons: list[Lesson]) -> list[tuple[str, int]]:
-    """The parts of the day, with their minutes."""
-    parts = [("Welcome; everybody opens lesson 1 and runs its first cell", 5)]
+def mistakes_of(lesson: Lesson, heard: Heard) -> Iterator[tuple[str, str]]:
+    """Of an exercise's typical wrong answers the telling lines, and what the check said."""
+    bodies = [_body(mistake.code) for mistake in lesson.mistakes[heard.exercise]]
+    last = [body[-1] for body in bodies]
+    for body, sentence in zip(bodies, heard.of_mistakes, strict=True):
+        yield "; ".join(body) if last.count(body[-1]) > 1 else body[-1], sentence.removeprefix(f"{heard.exercise}: ")
+
+
+class Part(NamedTuple):
+    """A part of the day, in minutes from its start."""
+
+    title: str
+    start: int
+    end: int
+    lesson: Lesson | None = None
+
+    def clock(self, minutes: int = 0) -> str:
+        """The time so many minutes after the part's start, as in "1:05"."""
+        return f"{(self.start + minutes) // 60}:{(self.start + minutes) % 60:02}"
+
+
+def timetable(lessons: list[Lesson]) -> list[Part]:
+    """The parts of the day: the painter, the lessons, and a break after the third."""
+    parts = [Part("The painter on the projector; everybody opens lesson 1 and runs its first cell", 0, 5)]
     for number, lesson in enumerate(lessons, 1):
-        parts.append((lesson.title, lesson.minutes))
+        parts.append(Part(lesson.title, parts[-1].end, parts[-1].end + lesson.minutes, lesson))
         if number == 3:
-            parts.append(("Break", 10))
+            parts.append(Part("Break", parts[-1].end, parts[-1].end + 10))
     return parts
-
-
-INTRODUCTION = """# Instructor notes
-
-Written by `make workshop` from the lessons' sources: what the checks say was heard from the checks themselves.
-
-Three hours, on laptops without internet. Install from the kit (`make workshop-kit`, its START.md) before the day; a
-laptop that has run lesson 1's first cell is ready. Pairs work well: one types, both think. Lessons need no other
-lesson's results, so whoever is stuck unfolds the solution, copies it into the exercise's cell and goes on. Each lesson
-ends with tasks for the fast.
-
-If you are late, skip whole exercises (each lesson says which), never the pictures after them: they are what is talked
-about. Lessons 1 to 3 and 5 make a workshop of two hours."""

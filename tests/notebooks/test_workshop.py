@@ -1,5 +1,7 @@
-"""The lessons: both versions come from one source, checks fail and pass when they should, and say what is wrong."""
+"""The lessons: both versions come from one source, checks fail and pass when they should, and say what is wrong; what a
+teacher projects, prints and reads holds their numbers."""
 
+import functools
 import re
 import signal
 import time
@@ -8,12 +10,15 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import torch
+from bs4 import BeautifulSoup
 
 from notebooks import run
 from notebooks.execution import execute_notebook
-from notebooks.workshop import lessons
+from notebooks.workshop import lessons, materials
+from sae_lib import Assets
 
 LESSONS = lessons.find_lessons()
+PAGES = [materials.PAGES / f"{name}.html" for name in materials.PAGE_NAMES]
 each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
 
 
@@ -33,9 +38,35 @@ def classroom(monkeypatch):
     return classroom
 
 
+@functools.cache
+def soup_of(name):
+    return BeautifulSoup((materials.PAGES / f"{name}.html").read_text(), "html.parser")
+
+
+@functools.cache
+def heard_of(name):
+    (lesson,) = [lesson for lesson in LESSONS if lesson.name == name]
+    return list(lessons.play(lesson))
+
+
+def pictures_in(solution):
+    return [picture for cell in lessons.tagged(solution.cells, "picture") for picture in lessons.pictures_of(cell)]
+
+
+@pytest.fixture(scope="module")
+def tries():
+    """The painter's buttons, without pictures: another machine may draw them with another last digit."""
+    from sae_lib.paint import load_suggestions
+
+    shown = SimpleNamespace(before=torch.zeros(3, 8, 8), after=torch.zeros(3, 8, 8))
+    return materials.record_tries(load_suggestions(Assets("pocket")), SimpleNamespace(draw=lambda edit: shown))
+
+
 @each_lesson
 def test_both_stored_versions_are_what_the_source_gives(lesson):
-    assert cells(stored(lesson, "exercise")) == cells(lessons.exercise_version(lesson)), "run make workshop"
+    assert cells(stored(lesson, "exercise")) == cells(lessons.exercise_version(lesson, stored(lesson, "solution"))), (
+        "run make workshop"
+    )
     assert cells(stored(lesson, "solution")) == cells(lessons.solution_version(lesson)), "run make workshop"
 
 
@@ -50,7 +81,7 @@ def test_the_exercise_version_gives_nothing_away(lesson):
         tags = cell.metadata.get("tags", ())
         assert not {"mistake", "instructor"} & set(tags)
         assert "BEGIN SOLUTION" not in cell.source and not cell.get("outputs")
-        assert ("<details>" in cell.source) == bool({"hint", "solution"} & set(tags))
+        assert ("<details>" in cell.source) == bool({"hint", "solution", "fast", "expected"} & set(tags))
         assert (lessons.STUB in cell.source) == ("exercise" in tags)
 
 
@@ -74,13 +105,101 @@ def test_a_lesson_says_what_it_teaches_and_what_it_takes(lesson):
     assert all(len(each) >= 3 for each in lesson.mistakes.values()), "three typical wrong answers an exercise"
 
 
-def test_the_workshop_takes_three_hours():
-    assert sum(minutes for _, minutes in lessons.timetable(LESSONS)) == 180
+@each_lesson
+def test_a_lessons_first_cell_of_code_has_at_most_eight_lines(lesson):
+    first = next(cell for cell in lesson.cells if cell.cell_type == "code")
+    assert len(first.source.splitlines()) <= 8
+
+
+@each_lesson
+def test_a_lessons_minute_marks_leave_no_gap_and_end_with_its_time(lesson):
+    starts, ends = [step.start for step in lesson.steps], [step.end for step in lesson.steps]
+    assert starts == [0, *ends[:-1]] and ends[-1] == lesson.minutes and starts < ends
+    assert 3 <= len(lesson.steps) <= 6, "what the projector's page has room for"
+
+
+@each_lesson
+def test_a_lesson_ends_with_what_should_have_come_out_and_answers_for_the_fast(lesson):
+    exercise, solution = stored(lesson, "exercise"), stored(lesson, "solution")
+    last = exercise.cells[-1]
+    shown = [attached["image/png"] for attached in last.attachments.values()]
+    assert shown == pictures_in(solution) and shown
+    assert lessons.printed(lessons.tagged(solution.cells, "numbers")[0]) in last.source
+    tasks = re.search(r"## For the fast\n(.*)", "\n".join(cell.source for cell in lesson.cells), re.DOTALL)[1]
+    code = lessons.tagged(solution.cells, "fast")
+    assert all(map(lessons.printed, code)) and all(f"{number}. " in tasks for number in (1, 2, 3))
+    answers = " ".join(cell.source.splitlines()[0] for cell in code)
+    assert all(f"{number}. " in answers for number in (1, 2, 3)), "an answer per task"
+
+
+def test_the_workshop_takes_three_hours_and_begins_with_the_painter():
+    parts = lessons.timetable(LESSONS)
+    assert [part.start for part in parts] == [0, *(part.end for part in parts[:-1])] and parts[-1].end == 180
+    assert (parts[0].start, parts[0].end) == (0, 5) and "painter" in parts[0].title
+    assert [part.end - part.start for part in parts if part.lesson] == [lesson.minutes for lesson in LESSONS]
+    assert parts[2].clock(35) == "1:00"
+
+
+def test_the_stored_pages_and_notes_are_what_the_lessons_give(tries):
+    solutions = {lesson.name: stored(lesson, "solution") for lesson in LESSONS}
+    heard = {lesson.name: heard_of(lesson.name) for lesson in LESSONS}
+    notes = materials.instructor_notes(LESSONS, solutions, heard, tries)
+    assert (lessons.FOLDER / "INSTRUCTOR.md").read_text() == notes, "run make workshop"
+
+    def without_drawn(html):
+        demo, rest = html.split('<section id="lesson-1">') if "lesson-1" in html else ("", html)
+        return re.sub(r"data:[^\"]+", "", demo) + rest
+
+    for name, html in materials.pages(LESSONS, solutions, tries).items():
+        assert without_drawn((materials.PAGES / name).read_text()) == without_drawn(html), "run make workshop"
+
+
+@each_lesson
+def test_the_page_to_project_has_the_lessons_question_steps_picture_check_and_numbers(lesson):
+    section, solution = soup_of("slides").find(id=f"lesson-{lesson.name[0]}"), stored(lesson, "solution")
+    assert section.h2.text == lesson.title.split(": ", 1)[1]
+    assert section.find(class_="question").text == lesson.question.replace("*", "") and lesson.question.endswith("?")
+    assert [step.b.text for step in section.select(".steps li")] == [f"{of.start} to {of.end}" for of in lesson.steps]
+    shown = [image["src"].removeprefix("data:image/png;base64,") for image in section.select("img")]
+    assert shown == pictures_in(solution)[:2] and shown and all(image["alt"] for image in section.select("img"))
+    lines = section.pre.text.splitlines()
+    assert lines and all(len(line) <= 100 for line in lines)
+    said = [lessons.printed(cell) for cell in solution.cells if cell.cell_type == "code"]
+    assert all(any(line in text for text in said) for line in lines)
+    assert section.find(class_="done").code.text in said
+
+
+def test_the_demo_has_three_buttons_that_the_notes_name_and_the_first_page_shows(tries):
+    notes, section = (lessons.FOLDER / "INSTRUCTOR.md").read_text(), soup_of("slides").find(id="painter")
+    assert len(tries) == 3 and len(section.select("img")) == 6
+    for one in tries:
+        assert f'the button "{one.words}"' in notes and one.count in notes
+        assert one.words in section.text and one.caption in section.text
+    assert len({image["src"] for image in section.select("img")}) >= 4, "each button changes its picture"
+
+
+@pytest.mark.parametrize("path", [*PAGES, lessons.FOLDER / "INSTRUCTOR.md"], ids=lambda path: path.name)
+def test_pages_and_notes_lead_to_files_that_are_there_and_load_nothing(path):
+    text = path.read_text()
+    links = re.findall(r'(?:href|src)="([^"]+)"', text) + re.findall(r"\]\(([^)]+)\)", text)
+    files = [link.split("#")[0] for link in links if not link.startswith(("data:image/png;base64,", "#"))]
+    assert not [link for link in files if "//" in link]
+    assert not [link for link in files if not (path.parent / link).is_file()]
+    assert "<link" not in text and "<script src" not in text and "@import" not in text
+
+
+def test_the_handouts_lines_of_code_run_and_change_the_picture():
+    code = soup_of("handout").find(id="code").text
+    assert all(f"{number}. " in code for number in (1, 2, 3))
+    namespace = {}
+    exec(code, namespace)  # noqa: S102 (our own handout)
+    assert namespace["activations"].count_nonzero() > 0
+    assert not torch.equal(namespace["before"], namespace["after"])
 
 
 @each_lesson
 def test_every_check_fails_before_passes_after_and_says_what_is_wrong_with_typical_answers(lesson):
-    notes, heard = (lessons.FOLDER / "INSTRUCTOR.md").read_text(), list(lessons.play(lesson))
+    notes, heard = (lessons.FOLDER / "INSTRUCTOR.md").read_text(), heard_of(lesson.name)
     assert [each.exercise for each in heard] == list(lesson.mistakes)
     for exercise, before, of_mistakes, after in heard:
         assert "not written yet" in before and after == "", (exercise, before, after)

@@ -1,14 +1,16 @@
 # %% [markdown]
 # # Lesson 5: Edit an image, and measure the side effects
 #
-# **You will be able to** edit a picture by moving a few features from one pass of the model into another, count whether
-# the edit happened, measure what else changed, and give an interval with the number.
+# **Question.** Can four features change the colour of one object, and what else do they change?
 #
-# **You need** lessons 2 and 3. **Time:** 30 minutes: 5 to read, 20 for three exercises, 5 to discuss.
+# **You will be able to** edit a picture by moving a few features from one run of the model into another, count how often
+# the edit succeeds, measure what else changes, and give the number with an interval.
 #
-# The recipe is RIEBench's: draw the *edit prompt* and the *original prompt* from the same noise. In the object's cells,
-# features that the edit has and the original lacks are added; features that the original has and the edit lacks are
-# taken off. Here the edits change a colour, and the features are those of the block that writes colours (lesson 3).
+# **You need** lessons 2 and 3. **Time:** 30 minutes.
+#
+# *Minutes 0 to 5.* The recipe is that of RIEBench. The *original prompt* and the *edit prompt* are drawn from the same
+# noise. In the cells of the object, features that the edit has more of are added, and features that the original has more
+# of are taken off. The edits here change a colour, and the features come from the block that writes colours (lesson 3).
 
 # %%
 import checks
@@ -16,13 +18,12 @@ import torch
 from classroom import show, start
 
 from sae_lib import CallSettings, capture_updates, draw_pictures, intervene, load_judge, load_pipeline, load_saes
-from sae_lib.editing import JudgeFinder, NothingFound, find_mask, pocket_cases
-from sae_lib.judges import judge_edit
-from sae_lib.pocket import judge_images
 
 start()
 
 # %%
+from sae_lib.editing import JudgeFinder, NothingFound, find_mask, pocket_cases
+
 block, category = "up.1.2", 6  # RIEBench's sixth kind of edit: a colour is changed
 pipe, sae, judge = load_pipeline("turbo"), load_saes()[block], load_judge()
 call = CallSettings(4, 0.0, seed=42, batch_size=24)
@@ -30,14 +31,14 @@ cases = [case for case in pocket_cases(24) if case.category == category]
 
 
 def draw(texts):
-    """Pictures, and activation maps [steps, cases, n_f, side, side] of the block, from each case's own noise."""
+    """Pictures from each case's own noise, the block's updates, and activation maps [steps, cases, n_f, side, side]."""
     with capture_updates(pipe, [block]) as updates:
         pictures = draw_pictures(pipe, texts, call, range(len(texts)))
-    return pictures, sae.encode(updates[block].movedim(2, -1)).movedim(-1, 2)
+    return pictures, updates[block], sae.encode(updates[block].movedim(2, -1)).movedim(-1, 2)
 
 
-source_pictures, source_maps = draw([case.editing_prompt for case in cases])
-pictures, target_maps = draw([case.original_prompt for case in cases])
+source_pictures, source_updates, source_maps = draw([case.editing_prompt for case in cases])
+pictures, target_updates, target_maps = draw([case.original_prompt for case in cases])
 print("original:", cases[0].original_prompt)
 print("edit    :", cases[0].editing_prompt)
 show([pictures[0], source_pictures[0]], ["original", "edit prompt"])
@@ -64,9 +65,10 @@ print(f"mean activation in the object's cells: {list(means[0].shape)} for either
 # %% [markdown]
 # ## Exercise 5.1: which features?
 #
-# `source` and `target` hold each feature's mean activation in the object's cells, for one case: `[n]`. First divide
-# each by its own sum, so that a brighter picture does not win everything. Then take the difference, source minus
-# target. The k highest are to be **added**, the k lowest **taken off**.
+# *Minutes 5 to 11.* For one case, `source` and `target` hold the mean activation of each of n features in the object's
+# cells: `source` in the picture of the edit prompt, `target` in that of the original prompt. Divide each of the two by
+# its own sum, so that a picture with higher activations overall has no advantage. Then subtract: source minus target.
+# The k features with the highest difference are to be **added**, the k with the lowest are to be **taken off**.
 
 
 # %% tags=["exercise"]
@@ -83,7 +85,8 @@ def choose(source, target, k):
 checks.choose(choose)
 
 # %% [markdown] tags=["hint"]
-# `score.argsort(descending=True)` gives the features' numbers, the highest score first; `.flip(0)` turns them round.
+# `score.argsort(descending=True)` gives the numbers of the features, the highest score first. `.flip(0)` reverses the
+# order.
 
 
 # %% tags=["mistake"]
@@ -108,7 +111,7 @@ def choose(source, target, k):
 
 # %%
 def edit(directions, strength=1.0, k=4):
-    """Pictures with k features added in mask 1, k taken off in mask 2, `strength` times; directions [n_f, channels]."""
+    """The pictures with k features added and k taken off, `strength` times; directions: [n_f, channels]."""
     moved = [torch.zeros_like(of_pass) for of_pass in maps]
     for case, (one, other) in enumerate(zip(*means, strict=True)):
         for change, of_pass, mask, numbers in zip(moved, maps, masks, choose(one, other, k), strict=True):
@@ -122,22 +125,23 @@ def edit(directions, strength=1.0, k=4):
         return draw_pictures(pipe, [case.original_prompt for case in cases], call, kept)
 
 
+# %% tags=["picture"]
 directions = sae.decoder.weight.T
 others = directions[torch.randperm(sae.n_f, generator=torch.Generator().manual_seed(0))]
-edited = {
-    "4 features": edit(directions),
-    "control: random features": edit(others),
-    "strength 0": edit(directions, 0.0),
-}
+edited = {"4 features": edit(directions), "random features": edit(others), "strength 0": edit(directions, 0.0)}
 for i in range(2):
-    show([pictures[i], *(drawn[i] for drawn in edited.values())], ["original", "4 features", "random", "strength 0"])
+    show([pictures[i], edited["4 features"][i], edited["random features"][i]], ["original", *list(edited)[:2]])
 
 # %% [markdown]
+# **What we see.** Two of the cases, one per row: the original, the edit with four features, and the control, which adds
+# and takes off the directions of random features by the same amounts. The third version, "strength 0", is not shown: it
+# must be the original, and below we test that it is.
+#
 # ## Exercise 5.2: what else changed?
 #
-# Give the mean absolute change of a colour **inside** the object's cells, and **outside** of them. `mask` is `[16, 16]`
-# with True inside; the pictures are `[3, 64, 64]`, so each cell is 4 × 4 pixels: `mask.repeat_interleave(4,
-# 0).repeat_interleave(4, 1)` blows it up.
+# *Minutes 11 to 17.* Compute the mean absolute change of a colour **inside** the object's cells, and **outside** of them.
+# `mask` is `[16, 16]`, True inside. The pictures are `[3, 64, 64]`, so each cell covers 4 × 4 pixels.
+# `mask.repeat_interleave(4, 0).repeat_interleave(4, 1)` enlarges the mask to the size of the picture.
 
 
 # %% tags=["exercise"]
@@ -154,8 +158,8 @@ def side_effect(before, after, mask):
 checks.side_effect(side_effect)
 
 # %% [markdown] tags=["hint"]
-# `(after - before).abs().mean(0)` is one number per pixel, `[64, 64]`. Index it with the blown-up mask, then
-# with `~mask`.
+# `(after - before).abs().mean(0)` is one number per pixel, `[64, 64]`. Index it with the enlarged mask, then with its
+# opposite, `~mask`.
 
 
 # %% tags=["mistake"]
@@ -184,8 +188,9 @@ def side_effect(before, after, mask):
 # %% [markdown]
 # ## Exercise 5.3: how sure are we?
 #
-# A number without an interval is an anecdote. The *bootstrap* gives one: draw as many cases as there are, **with**
-# replacement, and take the mean; repeat this many times; the middle 95 % of these means are the interval.
+# *Minutes 17 to 24.* A share measured on few cases could be luck. The *bootstrap* says how far it can be trusted. Draw as
+# many cases as there are, **with** replacement, and take their mean. Repeat this many times. The interval is the middle
+# 95 % of these means.
 
 
 # %% tags=["exercise"]
@@ -201,7 +206,7 @@ def interval(values, draws):
 checks.interval(interval)
 
 # %% [markdown] tags=["hint"]
-# `values[draws]` has the shape `[resamples, cases]`: the drawn values. Which axis must the mean go over?
+# `values[draws]` holds the drawn values: `[resamples, cases]`. Over which axis must you take the mean?
 
 
 # %% tags=["mistake"]
@@ -224,46 +229,81 @@ def interval(values, draws):
     return means.quantile(0.05), means.quantile(0.95)
 
 
+# %% [markdown]
+# ## The edits, measured
+#
+# *Minutes 24 to 30.* Three numbers for each version: how often the judge sees the new colour, how much changed inside, and
+# how much outside.
+
 # %%
+from sae_lib.judges import judge_edit
+from sae_lib.pocket import judge_images
+
 draws = torch.randint(len(cases), (1000, len(cases)), generator=torch.Generator().manual_seed(0))
 before, pixels = judge_images(judge, pictures), 64 // side
 regions = [
     (one | other).repeat_interleave(pixels, 0).repeat_interleave(pixels, 1) for one, other in zip(*masks, strict=True)
 ]
-for name, these in edited.items():
+
+
+def measure(name, these):
+    """Prints the share of edits done with its interval, and the mean change inside and outside."""
     judged = zip(cases, before, judge_images(judge, these), regions, strict=True)
     done = torch.tensor([float(judge_edit(*of_case)[0]) for of_case in judged])
     effects = [side_effect(one, other, mask) for one, other, mask in zip(pictures, these, masks[1], strict=True)]
     inside, outside = (255 * torch.tensor([float(pair[i]) for pair in effects]).mean() for i in range(2))
     low, high = interval(done, draws)
-    print(f"{name:25} edits done {done.mean():.0%} (95 % {low:.0%} to {high:.0%}, {len(cases)} cases); ", end="")
-    print(f"change inside {inside:.0f}, outside {outside:.0f} of 255")
+    print(f"{name:15} {done.mean():4.0%} of edits done ({low:.0%} to {high:.0%}); ", end="")
+    print(f"change {inside:2.0f} inside, {outside:.0f} outside")
+
+
+# %% tags=["numbers"]
+for name, these in edited.items():
+    measure(name, these)
 
 # %% [markdown]
-# **What we see.** How often the judge sees the new colour, with its interval, and how much the picture changed inside
-# and outside of the object's cells. Strength 0 must change nothing: that is a test of the code, not of the features.
-# Random features change the picture too; does that edit anything?
+# **What we see.** Each line gives the share of cases in which the judge sees the new colour, and the 95 % interval. The
+# changes are those of a colour between 0 and 255. Compare the first line with the second: random features change the
+# picture as well, but do they make the edit? "strength 0" must change nothing. That line tests the code, not the features.
+# (If the judge sees an edit done there, it saw the new colour before anything was changed.)
 #
-# **Take away.** An edit needs three numbers: whether it was done, what else changed, and how sure we are. And its
-# features must be those of a block that writes what the edit changes: notebook 11 has all nine kinds of edits.
+# **Take away.** An edit needs three numbers: how often it succeeds, what else changes, and how sure we are. Take the
+# features from a block that writes what you want to change: notebook 11 shows all nine kinds of edits.
 #
 # ## For the fast
 #
-# 1. `edit(directions, 2.0)`, then `4.0`: do more edits succeed? What grows instead?
-# 2. `edit(directions, k=1)`: how few features suffice?
-# 3. `category = 5` changes poses. How many of these edits are done by features of up.1.2? And by those of
-#    `block = "up.0.1"` at strength 2? (Its cells are 8 × 8 pixels: change your `side_effect` too.)
+# 1. `measure("strength 2", edit(directions, 2.0))`, then 4.0. Do more edits succeed? What grows with the strength?
+# 2. `measure("1 feature", edit(directions, k=1))`: is one feature enough?
+# 3. How many edits would succeed if the whole update of the edit prompt were moved, without an SAE? Write the line that
+#    replaces `change` in `edit`.
+
+# %% tags=["fast"]
+# 1. and 2. Other strengths, and one feature
+for name, these in {
+    "strength 2": edit(directions, 2.0),
+    "strength 4": edit(directions, 4.0),
+    "1 feature": edit(directions, k=1),
+}.items():
+    measure(name, these)
+
+# %% tags=["fast"]
+# 3. The whole update in the cells of either object: change = (source's update - target's update) * mask
+either = (masks[0] | masks[1])[:, None]
+difference = (source_updates[:, kept] - target_updates[:, kept]) * either
+with intervene(pipe, {block: lambda block_input, block_output, at: block_output + difference[at.index]}):
+    measure("whole update", draw_pictures(pipe, [case.original_prompt for case in cases], call, kept))
 
 # %% [markdown] tags=["instructor"]
-# **Before the lesson** show the painter (notebook 20) for two minutes: paint a feature, undo.
+# **Before the lesson** go back to the painter for one minute and press a "Try this" button. Ask: "How would you measure
+# whether this worked?"
 #
-# **Skip first**: 5.3 if lesson 6 will be held (verdicts need intervals, so explain it in words).
+# **Skip first**: 5.3 if lesson 6 will be held. Verdicts need intervals, so explain them in words.
 #
 # **They will ask**
-# - *Why are shares compared, not activations?* Equation 8 of the paper. The check's first mistake shows a case where
-#   it matters.
-# - *Why only colours?* One block, one kind of edit, which it writes. In another block the same recipe does nothing:
-#   bonus 3. Notebook 11 moves features of all blocks at once.
-# - *Can all of this be done without an SAE?* Yes: move the whole update in the mask. Does that change more than was
-#   asked for? Notebook 11 compares.
-# - *Why does the outside change at all?* Later blocks mix positions, and the masks are a cell wider than the object.
+# - *Why are shares compared, not activations?* That is equation 8 of the paper. The check's first mistake shows a case in
+#   which it matters.
+# - *Why only colours?* Because this block writes colours. In another block the same recipe does nothing. Notebook 11 moves
+#   features of all blocks at once.
+# - *Can all of this be done without an SAE?* Yes: task 3 for the fast moves the whole update. Notebook 11 compares how
+#   much else each method changes.
+# - *Why does the outside change at all?* Later blocks mix positions, and the masks are one cell wider than the object.

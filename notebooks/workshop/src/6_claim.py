@@ -1,39 +1,24 @@
 # %% [markdown]
 # # Lesson 6: Break a claim
 #
-# **You will be able to** look for the counterexample first, compare two dictionaries fairly, and turn an interval into
-# one of three honest words.
+# **Question.** How would you find out that a claim about features is wrong?
 #
-# **You need** lessons 3 and 5. **Time:** 25 minutes: 5 to read, 15 for three exercises, 5 to break a claim of your
-# own choice.
+# **You will be able to** look for the counterexample first, compare two sets of directions fairly, and turn an interval
+# into one of three honest words.
 #
-# Claims about features are easy to make: some pictures, a label, done. This lesson is about the other direction.
-# **Claim A:** "the feature that reads a shape best means that shape." **Claim B:** "SAE features read the world better
-# than the block's own dimensions."
+# **You need** lessons 3 and 5. **Time:** 25 minutes.
+#
+# *Minutes 0 to 4.* It is easy to make a claim about a feature: a few pictures, a label, done. This lesson goes the other
+# way. **Claim A:** "the feature that reads a shape best means that shape." **Claim B:** "SAE features read the pocket
+# world better than the block's own dimensions do."
 
 # %%
-import json
-
 import checks
 import torch
 from classroom import show, start
 
-from sae_lib import (
-    ROOT,
-    CallSettings,
-    attribute_values,
-    capture_updates,
-    draw_pictures,
-    judge_truth,
-    lay_over,
-    load_judge,
-    load_pipeline,
-    load_prompts,
-    load_saes,
-    see_values,
-    to_vectors,
-)
-from sae_lib.features import reading_scores
+from sae_lib import CallSettings, capture_updates, draw_pictures, load_pipeline, load_prompts, load_saes, to_vectors
+from sae_lib.judges import attribute_values, judge_truth, load_judge, see_values
 
 start()
 
@@ -50,11 +35,13 @@ even, odd = torch.arange(0, 192, 2), torch.arange(1, 192, 2)
 families, names = zip(*attribute_values(), strict=True)
 
 # %% [markdown]
-# `reading_scores` says of every feature and value how well the feature's map predicts where the value is: 0 is chance,
-# 1 perfect. up.0.1 writes shapes (notebook 05). A rule chooses the pair of shape and feature with the highest score on
-# the even pictures. Then we look at the odd ones.
+# For each feature and each value, `reading_scores` says how well the feature's map predicts where the value is: 0 is
+# chance, 1 is perfect. The block up.0.1 writes shapes (notebook 05). A rule chooses the shape and the feature with the
+# highest score on the even pictures. Then we look at the odd pictures.
 
 # %%
+from sae_lib.features import reading_scores
+
 scores = reading_scores(activations[even], truth.take(even))
 shapes = [i for i, family in enumerate(families) if family == "shape"]
 place = max(shapes, key=lambda shape: scores[:, shape].max())
@@ -65,7 +52,8 @@ print(f"{reading_scores(activations[odd], truth.take(odd))[feature, place]:.2f} 
 # %% [markdown]
 # ## Exercise 6.1: the strongest counterexample
 #
-# Where is the feature **most active although the value is absent**? `activation` and `present` are `[pictures, cells]`.
+# *Minutes 4 to 10.* In which cell is the feature **most active although the value is absent**? `activation` and `present`
+# are `[pictures, cells]`.
 
 
 # %% tags=["exercise"]
@@ -82,10 +70,11 @@ def counterexample(activation, present):
 checks.counterexample(counterexample)
 
 # %% [markdown] tags=["hint"]
-# Put something that can never win where the value is present: `activation.masked_fill(present, -1.0)`.
+# Where the value is present, put a number that can never be the highest: `activation.masked_fill(present, -1.0)`.
 
 # %% [markdown] tags=["hint"]
-# `argmax` of a table counts cells row by row: cell 130 of a table with 64 columns is row 130 // 64, column 130 % 64.
+# `argmax` of a table counts its cells row by row. Cell 130 of a table with 64 columns lies in row 130 // 64 and column
+# 130 % 64.
 
 
 # %% tags=["mistake"]
@@ -108,33 +97,36 @@ def counterexample(activation, present):
     return int(activation.masked_fill(present, -1.0).argmax())
 
 
-# %%
+# %% tags=["picture"]
+from sae_lib import lay_over
+
 map_of = activations[odd][..., feature]
 seen = see_values(judge, pictures[odd])  # [pictures, values], small objects too
 shows_it = (seen[:, place] == 1)[:, None].expand_as(map_of)  # anywhere in the picture
 picture, cell = counterexample(map_of, shows_it)
-best = map_of.mean(1).topk(4).indices.tolist()
+best = map_of.mean(1).topk(3).indices.tolist()
 rows = [int(odd[i]) for i in [*best, picture]]
 show(
     [lay_over(pictures[row], activations[row, :, feature].unflatten(0, (8, 8))) for row in rows],
-    [*(f"top {i + 1}" for i in range(4)), "against it"],
+    [*(f"top {i + 1}" for i in range(3)), "against it"],
 )
 values_seen = ", ".join(name for name, there in zip(names, seen[picture], strict=True) if there)
 print(f"active at {map_of[picture, cell]:.1f} (its highest: {map_of.max():.1f}) where the judge sees: {values_seen}")
 print(f"its caption: “{prompts[rows[-1]]}”")
 
 # %% [markdown]
-# **What we see.** Four pictures that speak for the claim, and the one that speaks loudest against it. One
-# counterexample does not make a label worthless; but whoever shows the first four must also show the fifth.
+# **What we see.** Three pictures speak for claim A, and the last one speaks loudest against it. One counterexample does
+# not make a label worthless. But whoever shows the first three must also show the fourth.
 #
 # ## Exercise 6.2: a fair comparison
 #
-# Claim B compares features with dimensions. There are more dimensions than features, since each counts twice, once for
-# either sign, and the best of more candidates is higher by luck alone. To be fair, draw `count` candidates from each,
-# without replacement, take the best of them, and average that over many draws.
+# *Minutes 10 to 16.* Claim B compares features with dimensions. There are more dimensions than features, because each
+# dimension counts twice, once per sign. The best of more candidates is higher by luck alone. A fair comparison draws
+# `count` candidates of each kind, without replacement, and takes the best of them. It repeats this many times, and takes
+# the mean.
 #
-# Also, the score ranks all cells, which favours whatever is never silent. To be fair, the dimensions are scaled to
-# equal spread and only the k largest per cell are kept, as the SAE keeps k features.
+# There is a second unfairness. The score ranks all cells, so it favours a direction that is never silent. Therefore the
+# cell below scales all dimensions to the same spread and keeps only the k largest per cell, as the SAE keeps k features.
 
 
 # %% tags=["exercise"]
@@ -149,7 +141,7 @@ def fair_best(scores, draws):
 checks.fair_best(fair_best)
 
 # %% [markdown] tags=["hint"]
-# `scores[draws]` is `[repeats, count]`. First the best of each draw (`amax(1)`), then the mean.
+# `scores[draws]` is `[repeats, count]`. First take the best of each draw (`amax(1)`), then the mean.
 
 
 # %% tags=["mistake"]
@@ -171,27 +163,42 @@ def fair_best(scores, draws):
 
 
 # %%
-scaled = (x - x.mean(0)) / x.std(0)
-values, places = torch.cat([scaled, -scaled], 1).topk(sae.k)
-sparse = torch.zeros(len(x), 2 * sae.d_model).scatter(1, places, values)
-generator, fair = torch.Generator().manual_seed(0), {}
-for name, units in {"SAE features": activations, "dimensions, both signs": sparse.unflatten(0, (192, 64))}.items():
-    on_odd = reading_scores(units[odd], truth.take(odd))
-    draws = torch.stack([torch.randperm(len(on_odd), generator=generator)[:32] for _ in range(200)])
-    fair[name] = torch.stack([fair_best(on_odd[:, i], draws) for i in range(len(names))])
-    print(
-        f"{len(on_odd):3} {name:23} best of all {on_odd.amax(0).mean():.3f}, best of 32 drawn {fair[name].mean():.3f}"
-    )
-gap = fair["SAE features"] - fair["dimensions, both signs"]
-resampled = gap[torch.randint(len(gap), (1000, len(gap)), generator=generator)].mean(1)
-low, high = resampled.quantile(0.025), resampled.quantile(0.975)
-print(f"features minus dimensions, fairly: {gap.mean():+.3f} (95 % {low:+.3f} to {high:+.3f}, over {len(gap)} values)")
+def compare(k, count=32, repeats=200, rows=odd):
+    """Per value: the fair score of features minus that of dimensions, of which k are kept per cell; prints both."""
+    scaled = (x - x.mean(0)) / x.std(0)
+    largest, places = torch.cat([scaled, -scaled], 1).topk(k)
+    sparse = torch.zeros(len(x), 2 * sae.d_model).scatter(1, places, largest)
+    generator, fair = torch.Generator().manual_seed(0), []
+    for name, units in {"SAE features": activations, "dimensions": sparse.unflatten(0, (192, 64))}.items():
+        on_odd = reading_scores(units[rows], truth.take(rows))
+        draws = torch.stack([torch.randperm(len(on_odd), generator=generator)[:count] for _ in range(repeats)])
+        fair.append(torch.stack([fair_best(on_odd[:, i], draws) for i in range(len(names))]))
+        print(f"{len(on_odd):3} {name:12} best of all {on_odd.amax(0).mean():.3f}, ", end="")
+        print(f"best of {count} drawn {fair[-1].mean():.3f}")
+    return fair[0] - fair[1], generator
+
+
+def interval(gap, generator):
+    """The middle 95 % of the means of resampled values."""
+    resampled = gap[torch.randint(len(gap), (1000, len(gap)), generator=generator)].mean(1)
+    return resampled.quantile(0.025), resampled.quantile(0.975)
+
+
+# %% tags=["numbers"]
+gap, generator = compare(sae.k)
+low, high = interval(gap, generator)
+print(f"features minus dimensions: {gap.mean():+.3f} ({low:+.3f} to {high:+.3f})")
 
 # %% [markdown]
+# **What we see.** Each of the two lines is a mean over all values of the pocket world: first with the best of all
+# candidates, then with the best of equally many. The last line is the difference of the fair numbers, with its 95 %
+# interval over the values.
+#
 # ## Exercise 6.3: three words
 #
-# The rule is fixed **before** the measurement: a claim needs a value of at least `at_least`. If the whole interval
-# satisfies the rule the claim `"holds"`; if the whole interval misses it, it `"fails"`; otherwise it is `"undecided"`.
+# *Minutes 16 to 20.* The rule is fixed **before** the measurement: the value must be at least `at_least`. If the whole
+# interval satisfies the rule, the claim `"holds"`. If the whole interval misses it, the claim `"fails"`. Otherwise the
+# claim is `"undecided"`.
 
 
 # %% tags=["exercise"]
@@ -208,7 +215,7 @@ def verdict(low, high, at_least):
 checks.verdict(verdict)
 
 # %% [markdown] tags=["hint"]
-# The claim holds only if even the lower end satisfies the rule.
+# The claim holds only if the lower end of the interval satisfies the rule. It fails only if the upper end misses it.
 
 
 # %% tags=["mistake"]
@@ -230,42 +237,75 @@ def verdict(low, high, at_least):
 
 
 # %%
+import json
+
+from sae_lib import ROOT
+
 print("Claim B, by the rule “at least 0”:", verdict(low, high, 0.0))
 records = sorted((ROOT / "figures").glob("[0-9]*/*.json"))
-verdicts = [entry for record in records for entry in json.loads(record.read_text())["result"].get("verdicts", [])]
+verdicts = [
+    entry | {"notebook": record.parent.name[:2]}
+    for record in records
+    for entry in json.loads(record.read_text())["result"].get("verdicts", [])
+]
 for word in ("holds", "fails", "undecided"):
     for entry in [entry for entry in verdicts if (entry.get("word") or "").startswith(word)][-4:]:
         low_end, high_end = entry["interval"]
-        print(f"{word:9} {entry['value']:7.3f} ({low_end:.3f} to {high_end:.3f})  {entry['claim'][:90]}")
+        print(
+            f"notebook {entry['notebook']}: {word:9} {entry['value']:7.3f} ({low_end:.3f} to {high_end:.3f})  ", end=""
+        )
+        print(entry["claim"][:90])
 print(f"... {len(verdicts)} verdicts in all: notebook 99")
 
 # %% [markdown]
-# **What we see.** The verdict on claim B, and some of the verdicts of this repository, each with the interval that
-# decided it.
+# **What we see.** The verdict on claim B comes first. Below it stand some of the verdicts of this repository, each with
+# the interval that decided it.
 #
-# **Your turn.** Choose one of them, open its notebook (`notebooks/README.md` lists them), and find the weakest assumption
-# in its rule. After five minutes tell the others what would have to be measured to break it.
+# ## Your turn
+#
+# *Minutes 20 to 25.* Choose one of these verdicts, open its notebook, and find the weakest assumption in its rule. After
+# three minutes tell the others what you would measure to break the claim.
 #
 # **Take away.** Show the counterexample. Compare like with like. Fix the rule first, and say "undecided" when it is.
 #
 # ## For the fast
 #
-# 1. Another shape (`place = names.index("heart")`): which label has the weakest counterexample?
-# 2. Draw 8 candidates in place of 32, or keep all dimensions of a cell (`topk(sae.d_model)`): does claim B change
+# 1. Which label has the weakest counterexample? For each shape, divide the activation of the counterexample by the
+#    feature's highest activation.
+# 2. Draw 8 candidates in place of 32, or keep all dimensions of a cell: `compare(2 * sae.d_model)`. Does claim B change
 #    its verdict?
-# 3. Resample *pictures* in place of values in the interval of claim B. Is it wider?
+# 3. The interval of claim B resamples *values*. Does the number also depend on the *pictures*? Try `rows=odd[::2]`, then
+#    the other half.
+
+# %% tags=["fast"]
+# 1. Each shape: its best feature on the even pictures, and that feature's counterexample on the odd ones
+for shape in shapes:
+    best_one = int(scores[:, shape].argmax())
+    map_of = activations[odd][..., best_one]
+    where = counterexample(map_of, (seen[:, shape] == 1)[:, None].expand_as(map_of))
+    print(f"{names[shape]:9} {block}/{best_one:<3} counterexample {map_of[where] / map_of.max():.0%} of the highest")
+
+# %% tags=["fast"]
+# 2. Fewer candidates, and all dimensions
+for what, settings in {"8 drawn": {"k": sae.k, "count": 8}, "all kept": {"k": 2 * sae.d_model}}.items():
+    print(f"{what}: claim B {verdict(*interval(*compare(**settings)), 0.0)}")
+
+# %% tags=["fast"]
+# 3. Half of the pictures, twice: how far do the two differences lie apart?
+for rows in (odd[::2], odd[1::2]):
+    print(f"features minus dimensions on {len(rows)} pictures: {compare(sae.k, rows=rows)[0].mean():+.3f}")
 
 # %% [markdown] tags=["instructor"]
 # **Before the lesson** collect claims from lessons 3 to 5 that somebody half believed.
 #
-# **Skip first**: 6.2. Keep ten minutes for "Your turn": it is what they will remember.
+# **Skip first**: 6.2. Keep the last five minutes, "Your turn": this is what they will remember.
 #
 # **They will ask**
-# - *Are both "best" values too high?* Yes: chosen and scored on the same half. Equally so for both, which is why the
-#   comparison is fair.
-# - *Is it fair now?* Equally many candidates, and equally many of them active in a cell. Still a dimension is active
-#   less often, since there are more of them: bonus 2 keeps all.
-# - *Is the interval of claim B right?* It resamples values, not pictures or SAE seeds: too narrow if pictures matter
-#   more. Bonus 3; notebook 09 resamples pictures.
-# - *Why "at least" and not p < 0.05?* A rule about a size, fixed before, says more than "not zero".
+# - *Are both "best" values too high?* Yes, because the best is chosen and scored on the same half. That is equally so for
+#   both kinds, so the comparison is fair.
+# - *Is it fair now?* There are equally many candidates, and equally many of them are active in a cell. But there are more
+#   dimensions than features, so each dimension is active less often. Task 2 for the fast keeps all of them.
+# - *Is the interval of claim B right?* It resamples values, not pictures and not the seeds of the SAE. It is too narrow if
+#   pictures matter more. See task 3 for the fast; notebook 09 resamples pictures.
+# - *Why "at least" and not p < 0.05?* A rule about a size, fixed before the measurement, says more than "not zero".
 # - *What if everything is undecided?* Then measure more, or say so.
