@@ -65,7 +65,7 @@ def draw_block(scale: str, folder: Path, block: str) -> None:
 def card(catalogue: Catalogue, feature: FeatureId) -> dict[str, str | int | float]:
     """What a card says about a feature; its caption is that of the picture in which it is most active."""
     row, (top, _) = catalogue.row(feature), catalogue.top_pictures(feature)
-    says = {"number": feature.feature, "meaning": row.meaning, "score": round(row.score, 3)}
+    says = {"number": feature.feature, "meaning": row.meaning, "score": round(row.reads, 3)}
     return says | {"rate": round(row.firing_rate, 5), "caption": catalogue.prompts[top[0]], "top": len(top)}
 
 

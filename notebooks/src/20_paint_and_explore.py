@@ -33,7 +33,7 @@
 # | mask | `Layer.mask` | the cells where it is added, on the grid of the feature's block (section 20.3) |
 # | block | `blocks` | which transformer blocks have features here; notebook 05 says how they were chosen |
 # | meaning | `Row.meaning` | the attribute value that a feature's map predicts best (notebook 09) |
-# | score | `Row.score` | how well, on other pictures: 0 is chance, 1 perfect; a line's *reads* |
+# | score | `Row.reads` | how well, on other pictures: 0 is chance, 1 perfect; a line's *reads* |
 # | gain | `Written.gain` | rise of its value when it was tried, less the other values that came or went per value shown; a line's *writes* |
 # | β | `BETAS` | modulation: β S^ρ f_ρ is added, so β = −1 turns the feature off |
 
@@ -112,7 +112,7 @@ for block in order:
     row, grid = best[block], assets.grid(block)
     n_f = assets.saes()[block].n_f
     live = f"{len(catalogue.live(block))} of {n_f}"
-    reads = f"{row.id!s:19}  {row.meaning or '?':22} {row.score:5.2f}"
+    reads = f"{row.id!s:19}  {row.meaning or '?':22} {row.reads:5.2f}"
     print(f"{block:9} {grid:3} × {grid}  {live:13}  {reads}  {catalogue.strength(block):.0f}")
 (first,) = catalogue.first_edit.layers
 meaning = catalogue.row(first.feature).meaning or "meaning unknown"
@@ -145,7 +145,7 @@ PainterWidget(catalogue)
 def as_target(row):
     """A card's feature and value, as `sae_lib.features` takes them."""
     names = [f"{value} ({name})" for name, value in attribute_values()]
-    return Target(row.id, names.index(row.meaning), row.score)
+    return Target(row.id, names.index(row.meaning), row.reads)
 
 
 captions, strengths = 10 if run.compared_with else 2, {block: catalogue.strength(block) for block in order}
@@ -234,7 +234,7 @@ save_figure(run, fig, "strokes", result | {"seen in at least 7 of 10": seen_ofte
 # below it.
 
 # %%
-one_per_grid = {assets.grid(block): block for block in sorted(order, key=lambda block: best[block].score)}
+one_per_grid = {assets.grid(block): block for block in sorted(order, key=lambda block: best[block].reads)}
 plain = Edit(catalogue.prompts[0], NOISE_SEED)
 drawn, maps = painter.draw(plain).before, painter.read(plain)
 finest = finest_grid(maps)
@@ -244,7 +244,7 @@ diagonal = tuple(tuple(float(row == column) for column in range(finest)) for row
 def best_read(block):
     """Of a block's features active in the picture, the best reader; one of an object's value if there is any."""
     active = [catalogue.row(feature.id) for feature in catalogue.firing({block: maps[block]}, limit=99)]
-    return max(active, key=lambda row: (catalogue.family(row) not in EVERYWHERE, row.score)).id
+    return max(active, key=lambda row: (catalogue.family(row) not in EVERYWHERE, row.reads)).id
 
 
 # %%
@@ -360,14 +360,14 @@ for line, row, panel in zip(axes, chosen, panels, strict=True):
         show_picture(ax, picture)
     for ax in set(line) - set(places):
         ax.axis("off")
-    says = f"{row.id}   {row.meaning}" + (f", score {row.score:.2f}" if row.meaning else "")
+    says = f"{row.id}   {row.meaning}" + (f", score {row.reads:.2f}" if row.meaning else "")
     look = {"fontsize": 7.5, "color": BLOCK_COLORS[row.id.block], "in_layout": False, "va": "top"}
     line[0].text(0, -0.06, f"{says}, fires at {row.firing_rate:.1%}", transform=line[0].transAxes, **look)
     line[0].set_xlabel(" ", fontsize=8)  # keeps the room below the row
 above = {0: "icon", 2: "most active in, and where", 3 + TOP: f"β {BETAS[0]:+g}", 4 + TOP: f"β {BETAS[-1]:+g}"}
 for column, text in above.items():
     axes[0, column].set_title(text, fontsize=7.5, loc="left", pad=2)
-record = [[str(row.id), row.meaning, row.score, row.firing_rate] for row in chosen]
+record = [[str(row.id), row.meaning, row.reads, row.firing_rate] for row in chosen]
 save_figure(run, fig, "cards", {"features": record, "pictures": len(catalogue.prompts)}, catalogue.prepare())
 
 # %% [markdown]
@@ -384,7 +384,7 @@ save_figure(run, fig, "cards", {"features": record, "pictures": len(catalogue.pr
 # middle if it is active nowhere; the other is the corner at the top left.
 
 # %%
-top = max(best.values(), key=lambda row: (row.score, row.firing_rate))
+top = max(best.values(), key=lambda row: (row.reads, row.firing_rate))
 own_map = maps[top.id.block][top.id.feature]
 side = len(own_map)
 peak = divmod(own_map.flatten().argmax().item(), side) if own_map.any() else (side // 2, side // 2)

@@ -38,6 +38,7 @@ from sae_lib.judges.attributes import attribute_values, judge_and_truth, values_
 from sae_lib.judges.clip import Clip
 from sae_lib.paint.edits import Edit, Layer
 from sae_lib.paint.painter import OnStep, Painter
+from sae_lib.pocket.captions import unlearnt_words, vocabulary
 
 TOP, BETAS = 4, (-10.0, -5.0, 5.0, 10.0)
 """The pictures on a card: so many in which the feature is most active, and the first of them
@@ -45,6 +46,16 @@ modulated by these betas."""
 
 DEFAULT_STRENGTH = 10.0
 """The strength, in multiples of the mean activation, where none was chosen for a block; the authors paint with it."""
+
+CLEAR = 0.4
+"""The smallest reading score of a feature with a clear meaning. Random directions in the place of features, as many and
+as sparse, read some value that well too, but only one in twenty-five does (`Reading(control=1)`, pocket scale)."""
+
+NO_CLEAR_MEANING, NEVER_FIRED = "no clear meaning", "never fired"
+
+NEARLY_BEST = 0.5
+"""CLIP's hits below this share of the best hit's score are weak: with cosines that differ little, half as many of their
+top pictures fit the text (`search_features`)."""
 
 _SHOWN, _KEPT_PANELS = 128, 400
 
@@ -57,9 +68,24 @@ class Row(NamedTuple):
     """Share of the positions at which it is active."""
     meaning: str
     """The attribute value that its map predicts best, such as "red (colour)"; empty where nothing knows the truth."""
-    score: float
+    reads: float
     """How well it predicts it in pictures that had no part in the choice: 0 is chance, 1 is
     perfect; see `meaning.reading_scores`."""
+    draws: float | None = None
+    """How much more often the judge sees this value when the feature is painted, minus the same for random features of
+    the block (`writing.Written.rise`): 0 is no more than they do, 1 always; None where it was not tried."""
+
+    @property
+    def clear(self) -> bool:
+        """Whether it reads its value well enough to be called after it (CLEAR)."""
+        return self.reads >= CLEAR
+
+    @property
+    def label(self) -> str:
+        """What to call the feature: its meaning if that is clear; empty where nothing knows the truth."""
+        if not self.firing_rate:
+            return NEVER_FIRED
+        return self.meaning if self.clear or not self.meaning else NO_CLEAR_MEANING
 
 
 class Panel(NamedTuple):
@@ -88,6 +114,17 @@ class Firing(NamedTuple):
     """Its activation at the position, or where it is strongest, in multiples of its mean non-zero activation."""
     share: float
     """The share of the picture's positions at which it is active."""
+
+
+class Hits(NamedTuple):
+    """What a search found."""
+
+    features: list[FeatureId]
+    """The best first."""
+    weak: list[FeatureId]
+    """Features that may fit: called after nothing (`Row.clear`), or found by CLIP alone."""
+    unlearnt: list[str]
+    """The words of the query that the pocket model never learnt; empty for a model whose words nobody knows."""
 
 
 class Catalogue:
@@ -125,15 +162,16 @@ class Catalogue:
     @cached_property
     def rows(self) -> list[Row]:
         """All features, block by block."""
-        known, rows = self.assets.known, []
+        known, written, rows = self.assets.known, self.written, []
         names = [f"{value} ({name})" for name, value in attribute_values()] if known else []
         for block in self.assets.blocks:
             rates = self.reading.shares(block).mean(0).tolist()
             if known:
                 value, score, _ = (numbers.tolist() for numbers in self.reading.meaning(block))
             for number, rate in enumerate(rates):
+                feature = FeatureId(block, number)
                 says = (names[value[number]], score[number]) if known and rate else ("", 0.0)
-                rows.append(Row(FeatureId(block, number), rate, *says))
+                rows.append(Row(feature, rate, *says, written[feature].rise if feature in written else None))
         return rows
 
     @cached_property
@@ -224,29 +262,56 @@ class Catalogue:
             [lay_over(self.pictures[row], activation) for row, activation in zip(rows, maps, strict=True)]
         )
 
-    def search(self, text: str, limit: int = 40) -> list[FeatureId]:
-        """Features that fit a text.
+    def unlearnt(self, text: str) -> list[str]:
+        """The words of a query that the pocket model never learnt and that begin no word of a meaning or a block.
 
-        A number ("down.2.1/17", "17") finds the features of that number. Other texts find features by block and by the
-        words of their meaning (`in_order_of_use`), then by CLIP, which compares the text with their top pictures. An
-        empty text finds all features.
+        Empty for a model whose words nobody knows, at sdxl scale.
+        """
+        if not self.assets.known:
+            return []
+        families = {family for family, _ in attribute_values()}
+        known = [*vocabulary(), *families, *(f"{block}/" for block in self.assets.blocks)]
+        asked = [word for word in text.split() if not any(name.startswith(word.lower()) for name in known)]
+        return unlearnt_words(" ".join(asked))
+
+    def search(self, text: str, limit: int = 40) -> Hits:
+        """Features that fit a text, at most `limit`.
+
+        A number ("down.2.1/17", "17") finds the features of that number. An empty text finds all features. Other texts
+        find features by block and by the words of their meaning (`in_order_of_use`). Where no meaning has all of the
+        words, those fit of whose value all words are asked for. After them come weak hits: features without a clear
+        meaning, and those whose top pictures CLIP finds to fit. Words that the model never learnt find nothing.
         """
         if numbered := re.fullmatch(r"(?:([\w.]+)/)?(\d+)", text.strip()):
             block, number = numbered[1], int(numbered[2])
-            return [row.id for row in self.rows if row.id.feature == number and block in (None, row.id.block)]
-        ranked, words = in_order_of_use(self.rows, self.written), text.lower().split()
-        named = [row.id for row in ranked if all(word in f"{row.id} {row.meaning}" for word in words)]
-        hits = dict.fromkeys(named[:limit])
-        if words and len(hits) < limit:
-            hits |= dict.fromkeys(self._like(text, limit - len(hits)))
-        return list(hits)
+            same = [row.id for row in self.rows if row.id.feature == number and block in (None, row.id.block)]
+            return Hits(same, [], [])
+        unlearnt, ranked = self.unlearnt(text), in_order_of_use(self.rows, self.written)
+        learnt = [word for word in text.lower().replace(",", " ").split() if not self.unlearnt(word)]
+        if not learnt:
+            return Hits([] if unlearnt else [row.id for row in ranked[:limit]], [], unlearnt)
+        words = [word for word in learnt if any(_has(row, word) for row in ranked)]
+        in_names = bool(words) and all(any(str(row.id).startswith(word) for row in ranked) for word in words)
+        named = [row for row in ranked if words and all(_has(row, word) for word in words)]
+        named = named or [row for row in ranked if row.meaning and set(_value(row).split()) <= set(words)]
+        hits = dict.fromkeys(row.id for row in named if in_names or row.clear)
+        weak = dict.fromkeys(row.id for row in named if row.id not in hits)
+        if not in_names and len(hits) < limit:
+            close, far = self._like(" ".join(learnt), limit)
+            hits |= dict.fromkeys(close)
+            weak = {feature: None for feature in [*weak, *far] if feature not in hits}
+        return Hits([*hits][:limit], [*weak][: max(0, limit - len(hits))], unlearnt)
 
-    def _like(self, text: str, limit: int) -> list[FeatureId]:
+    def _like(self, text: str, limit: int) -> tuple[list[FeatureId], list[FeatureId]]:
+        """Features whose top pictures fit a text, and those that fit it weakly: next to a judge's meanings, all."""
         (clip, embedded), fits = self._clip, []
         for block, (means, rows) in self._top.items():
             scores = torch.where(means[0] > 0, search_features(clip.embed_texts([text])[0], embedded, rows.T), 0)
             fits += [(score, FeatureId(block, number)) for number, score in enumerate(scores.tolist()) if score > 0]
-        return [feature for _, feature in sorted(fits, key=lambda fit: -fit[0])[:limit]]
+        fits = sorted(fits, key=lambda fit: -fit[0])[:limit]
+        strong = 0 if self.assets.known else sum(score >= NEARLY_BEST * fits[0][0] for score, _ in fits)
+        features = [feature for _, feature in fits]
+        return features[:strong], features[strong:]
 
     @cached_property
     def _clip(self) -> tuple[Clip, Float[Tensor, "pictures dimensions"]]:
@@ -393,11 +458,21 @@ def in_order_of_use(rows: Iterable[Row], written: Mapping[FeatureId, Written]) -
 
     def place(row: Row) -> tuple[int, float, float]:
         if row.id not in written:
-            return 1, 0.0, -row.score
+            return 1, 0.0, -row.reads
         wrote = written[row.id]
-        return (0, -wrote.gain, -row.score) if wrote.rise > 0 else (2, 0.0, -row.score)
+        return (0, -wrote.gain, -row.reads) if wrote.rise > 0 else (2, 0.0, -row.reads)
 
     return sorted(rows, key=place)
+
+
+def _has(row: Row, word: str) -> bool:
+    """Whether a word begins a feature's name or a word of its meaning."""
+    return any(part.startswith(word) for part in (str(row.id), *re.findall(r"\w+", row.meaning)))
+
+
+def _value(row: Row) -> str:
+    """The value that a feature reads, without its family: "open eye"."""
+    return row.meaning.partition(" (")[0]
 
 
 def _as_mask(cells: Tensor) -> tuple[tuple[float, ...], ...]:

@@ -22,7 +22,8 @@ const TEMPLATE = `
     placeholder="a word (red, star, night) or a number (up.1.2/17)"></label>
   <label>Block <select data-testid="block"><option value="">all</option></select></label>
   <label>Sort by <select data-testid="sort">
-    <option value="fit">fit to the search</option><option value="score" selected>how well it reads</option>
+    <option value="fit">fit to the search</option><option value="reads" selected>how well it reads</option>
+    <option value="draws">how well it draws</option>
     <option value="rate">firing rate</option><option value="number">number</option><option value="block">block</option>
   </select></label>
   <span data-testid="status" role="status" data-revision="0">connecting to the kernel …</span>
@@ -48,11 +49,11 @@ function render({ model, el }) {
   const wire = connect(model, root, {
     welcome(message, _blobs, tables) {
       about = message;
-      const [block, number, rate, score, meaning] = tables.map((each) => new Float32Array(each.buffer.slice(each.byteOffset, each.byteOffset + each.byteLength)));
+      const [block, number, rate, reads, draws, label] = tables.map((each) => new Float32Array(each.buffer.slice(each.byteOffset, each.byteOffset + each.byteLength)));
       rows = Array.from(block, (b, i) => {
-        const name = about.blocks[b].name, id = `${name}/${number[i]}`;
-        return { block: name, b, number: number[i], id, rate: rate[i], score: score[i], meaning: about.meanings[meaning[i]],
-          wrote: about.wrote[id] ?? "not tried" };
+        const { name } = about.blocks[b];
+        return { block: name, b, number: number[i], id: `${name}/${number[i]}`, rate: rate[i],
+          reads: about.known ? reads[i] : null, draws: draws[i], meaning: about.labels[label[i]] };
       });
       byId = new Map(rows.map((row) => [row.id, row]));
       if (!about.known) at("sort").value = "rate";
@@ -107,7 +108,8 @@ function render({ model, el }) {
     const by = at("sort").value, of = at("block").value;
     const shown = (fits ? fits.map((id) => byId.get(id)) : rows).filter((row) => !of || row.block === of);
     const place = (row) => [row.b, row.number];
-    const less = { score: (a, b) => b.score - a.score, rate: (a, b) => b.rate - a.rate,
+    const drawn = ({ draws }) => Number.isNaN(draws) ? -Infinity : draws; // those that were not tried come last
+    const less = { reads: (a, b) => b.reads - a.reads, draws: (a, b) => (drawn(a) === drawn(b) ? 0 : drawn(b) - drawn(a)), rate: (a, b) => b.rate - a.rate,
       number: (a, b) => a.number - b.number || a.b - b.b, block: (a, b) => a.b - b.b || a.number - b.number }[by];
     order = less ? shown.sort((a, b) => less(a, b) || place(a)[0] - place(b)[0] || place(a)[1] - place(b)[1]) : shown;
     scroller.scrollTop = 0;
@@ -196,7 +198,7 @@ function render({ model, el }) {
       return;
     }
     searching = fits = null;
-    if (at("sort").value === "fit") at("sort").value = about.known ? "score" : "rate";
+    if (at("sort").value === "fit") at("sort").value = about.known ? "reads" : "rate";
     arrange();
   }
   function lookFor(id) { at("explorer-search").value = id; at("block").value = ""; search(); }

@@ -290,7 +290,7 @@ function render({ model, el }) {
     const block = layer.feature.split("/")[0];
     const cells = sideOf(layer);
     const where = layer.mask ? `${layer.mask.flat().filter(Boolean).length} cells of ${cells} × ${cells}` : "everywhere";
-    const parts = describe({ id: layer.feature, block, meaning: meanings[layer.feature] ?? "" }, blocks);
+    const parts = describe({ id: layer.feature, block, meaning: meanings[layer.feature] ?? "", reads: null }, blocks);
     parts[3].textContent = `×${layer.strength}, ${where}`;
     return make("li", { "data-testid": "layer", "data-feature": layer.feature },
       make("button", { class: "line", "aria-pressed": String(i === marked), onclick: () => { marked = i; update(); } }, ...parts),

@@ -1,7 +1,6 @@
 """SAEPaint without its widget: a painter draws edits, and writes the lines of code that draw the same pictures."""
 
 import logging
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -23,6 +22,7 @@ from sae_lib.features.feature import FeatureId, strength_unit
 from sae_lib.features.interventions import Intervention, add_features, during, intervene
 from sae_lib.models.blocks import PAPER_BLOCKS, select_blocks
 from sae_lib.paint.edits import Edit, Layer
+from sae_lib.pocket.captions import unlearnt_words
 
 _KEPT_PICTURES = 32
 OnStep = Callable[[int, int], None]
@@ -184,13 +184,10 @@ class Painter:
             sentences.append(
                 f"The prompt has {tokens:,} tokens and the model reads {room}: the last {tokens - room:,} were cut."
             )
-        if self.assets.known:
-            words = dict.fromkeys(re.findall(r"\w+|[^\w\s]", edit.prompt.lower()))
-            strange = [word for word in words if len(tokenizer.tokenize(word)) != 1 or not word.isascii()]
-            if strange:
-                shown = ", ".join(word[:20] for word in strange[:4])
-                more = f" and {len(strange) - 4} more" if len(strange) > 4 else ""
-                sentences.append(f"The pocket model never learnt these words: {shown}{more}.")
+        if self.assets.known and (strange := unlearnt_words(edit.prompt)):
+            shown = ", ".join(word[:20] for word in strange[:4])
+            more = f" and {len(strange) - 4} more" if len(strange) > 4 else ""
+            sentences.append(f"The pocket model never learnt these words: {shown}{more}.")
         return tuple(sentences)
 
     def read(self, edit: Edit) -> dict[str, Float[Tensor, "n_f height width"]]:

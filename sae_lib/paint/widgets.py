@@ -21,7 +21,6 @@ from sae_lib.assets import MODELS
 from sae_lib.companion.pictures import difference
 from sae_lib.companion.style import BLOCK_COLORS, BLOCK_MARKERS
 from sae_lib.features.feature import FeatureId
-from sae_lib.features.writing import Written
 from sae_lib.paint.catalogue import BETAS, TOP, Catalogue, Row, finest_grid
 from sae_lib.paint.edits import Edit
 
@@ -90,8 +89,8 @@ class LiveWidget(anywidget.AnyWidget):
 
     def described(self, row: Row) -> dict[str, Any]:
         """A feature as a line of a list."""
-        line = {"id": str(row.id), "block": row.id.block, "meaning": row.meaning, "score": round(row.score, 3)}
-        return line | {"wrote": in_words(self.catalogue.written.get(row.id))}
+        line = {"id": str(row.id), "block": row.id.block, "meaning": row.label, "clear": row.clear}
+        return line | {"reads": row.reads if row.meaning else None, "draws": row.draws}
 
     def fired(
         self, maps: Mapping[str, Float[Tensor, "n_f height width"]], cell: tuple[int, int] | None = None
@@ -147,17 +146,19 @@ class PainterWidget(LiveWidget):
         check()
         self._edit = asked
         pictures = [png(shown) for shown in (drawn.before, drawn.after, difference(drawn.before, drawn.after))]
-        meanings = {str(layer.feature): self.catalogue.row(layer.feature).meaning for layer in asked.layers}
+        meanings = {str(layer.feature): self.catalogue.row(layer.feature).label for layer in asked.layers}
         content = {"edit": asked.to_json(), "grids": self.painter.grids(asked.model)}
         content |= {"notes": list(drawn.notes), "meanings": meanings}
         self.tell("picture", number, pictures, code=self.painter.code(asked), **content)
 
     def on_search(self, number: str, check: Callable, text: str) -> None:
-        hits = [self.described(self.catalogue.row(feature)) for feature in self.catalogue.search(text)]
-        self.tell("features", number, found=hits)
+        features, weak, unlearnt = self.catalogue.search(text)
+        lines = [[self.described(self.catalogue.row(feature)) for feature in part] for part in (features, weak)]
+        self.tell("features", number, found=lines[0], weak=lines[1], unlearnt=unlearnt)
 
     def on_active(self, number: str, check: Callable, edit: dict[str, Any]) -> None:
-        self.tell("features", number, found=self.fired(self.painter.read(Edit.from_json(edit))))
+        found = self.fired(self.painter.read(Edit.from_json(edit)))
+        self.tell("features", number, found=found, weak=[], unlearnt=[])
 
 
 class ExplorerWidget(LiveWidget):
@@ -174,22 +175,23 @@ class ExplorerWidget(LiveWidget):
 
     def on_hello(self, number: str, check: Callable) -> None:
         rows = self.catalogue.rows
-        blocks, meanings = list(self.painter.assets.blocks), sorted({row.meaning for row in rows})
+        blocks, labels = list(self.painter.assets.blocks), sorted({row.label for row in rows})
         table = [
             np.array([blocks.index(row.id.block) for row in rows], np.float32),
             np.array([row.id.feature for row in rows], np.float32),
             np.array([row.firing_rate for row in rows], np.float32),
-            np.array([row.score for row in rows], np.float32),
-            np.array([meanings.index(row.meaning) for row in rows], np.float32),
+            np.array([row.reads for row in rows], np.float32),
+            np.array([np.nan if row.draws is None else row.draws for row in rows], np.float32),
+            np.array([labels.index(row.label) for row in rows], np.float32),
         ]
         start = self._start or self.catalogue.first_edit
-        content = {"meanings": meanings, "betas": BETAS, "top": TOP, "edit": start.to_json()}
-        content["wrote"] = {str(feature): in_words(written) for feature, written in self.catalogue.written.items()}
+        content = {"labels": labels, "betas": BETAS, "top": TOP, "edit": start.to_json()}
         self.welcome(number, check, buffers=[column.tobytes() for column in table], **content)
 
     def on_search(self, number: str, check: Callable, text: str) -> None:
-        hits = self.catalogue.search(text, len(self.catalogue.rows))
-        self.tell("found", number, found=[str(feature) for feature in hits])
+        features, weak, unlearnt = self.catalogue.search(text, len(self.catalogue.rows))
+        found = [[str(feature) for feature in part] for part in (features, weak)]
+        self.tell("found", number, found=found[0], weak=found[1], unlearnt=unlearnt)
 
     def on_panels(self, number: str, check: Callable, features: list[str]) -> None:
         for feature in features:
@@ -208,15 +210,6 @@ class ExplorerWidget(LiveWidget):
         drawn, maps = self.painter.draw(edit, check), self.painter.read(edit)
         content = {"found": self.fired(maps, tuple(cell) if cell else None), "grid": finest_grid(maps), "cell": cell}
         self.tell("read", number, [png(drawn.before)], notes=list(drawn.notes), **content)
-
-
-def in_words(written: Written | None) -> str:
-    """What a feature wrote when it was tried, for the end of its line."""
-    if written is None:
-        return "not tried"
-    if written.rise <= 0:
-        return "writes nothing"
-    return f"writes {written.gain:+.2f}" if written.gain > 0 else "writes but redraws"
 
 
 def png(picture: Float[Tensor, "3 height width"]) -> bytes:

@@ -91,14 +91,15 @@ function outline(pen, [row, column], side) {
   }
 }
 
-// How well a feature reads its meaning, and what it wrote when it was tried.
-const worth = ({ meaning, score, wrote }) => meaning && wrote ? `reads ${score.toFixed(2)}, ${wrote}` : "";
+// How well a feature reads its value, and how often this value appears when it is painted; empty where nothing knows the truth.
+const tried = (draws) => draws === null || Number.isNaN(draws) ? "not tried" : `draws ${draws.toFixed(2)}`;
+const worth = ({ reads, draws }) => reads === null ? "" : `reads ${reads.toFixed(2)}, ${tried(draws)}`;
 
-// A feature's line in a list: mark and number, meaning, worth.
+// A feature's line in a list: mark and number, meaning, worth; of one that is active also how much.
 function describe(each, blocks) {
   const block = blocks.find(({ name }) => name === each.block);
-  const numbers = each.strength !== undefined ? `×${each.strength.toFixed(1)} in ${Math.round(100 * each.share)} %`
-    : worth(each);
+  const active = each.strength === undefined ? [] : [`×${each.strength.toFixed(1)} in ${Math.round(100 * each.share)} %`];
+  const numbers = [...active, worth(each)].filter(Boolean).join(", ");
   return [
     make("span", { class: "mark", style: `color: ${block.color}`, "aria-hidden": "true" }, block.mark),
     make("span", { class: "id" }, each.id),

@@ -11,6 +11,7 @@ from .captions import (
     attribute_words as attribute_words,
     minimal_pairs as minimal_pairs,
     sample_captions as sample_captions,
+    unlearnt_words as unlearnt_words,
     write_caption as write_caption,
 )
 from .chosen import (

@@ -1,6 +1,7 @@
 """Captions of pocket scenes: several phrasings, each attribute stated or left open, and a record of what was stated."""
 
 import random
+import re
 from dataclasses import dataclass, replace
 
 from sae_lib.pocket.world import (
@@ -152,3 +153,13 @@ def vocabulary() -> list[str]:
         "a an and as of to the left right above below next cartoon pastel",
     ]
     return sorted((words | {word for phrase in phrases for word in phrase.split()}) - {"no"})
+
+
+def unlearnt_words(text: str) -> list[str]:
+    """The words of a text that no caption holds, so that no pocket model ever learnt them, in their order.
+
+    Upper and lower case are the same; ASCII punctuation is no word.
+    """
+    words = dict.fromkeys(re.findall(r"\w+|[^\w\s]", text.lower()))
+    learnt = set(vocabulary())
+    return [word for word in words if word not in learnt and (word[0].isalnum() or not word.isascii())]

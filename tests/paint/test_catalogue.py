@@ -5,9 +5,21 @@ from sae_lib.assets import Assets
 from sae_lib.features import reading
 from sae_lib.features.feature import FeatureId
 from sae_lib.features.writing import STRENGTHS, Written
-from sae_lib.paint.catalogue import BETAS, TOP, Catalogue, Row, contrast, in_order_of_use
+from sae_lib.paint.catalogue import (
+    BETAS,
+    CLEAR,
+    NEVER_FIRED,
+    NO_CLEAR_MEANING,
+    TOP,
+    Catalogue,
+    Hits,
+    Row,
+    contrast,
+    in_order_of_use,
+)
 from sae_lib.paint.edits import Edit
 from sae_lib.paint.painter import Painter
+from sae_lib.pocket.captions import unlearnt_words
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +35,13 @@ def catalogue(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def best(catalogue):
-    return max(catalogue.rows, key=lambda row: row.score)
+    return max(catalogue.rows, key=lambda row: row.reads)
 
 
 def test_each_feature_of_all_blocks_has_a_row(catalogue):
     saes = catalogue.assets.saes()
     assert [row.id for row in catalogue.rows] == [FeatureId(b, i) for b, sae in saes.items() for i in range(sae.n_f)]
-    assert all(0 <= row.firing_rate <= 1 and row.score <= 1 for row in catalogue.rows)
+    assert all(0 <= row.firing_rate <= 1 and row.reads <= 1 for row in catalogue.rows)
     assert all(bool(row.meaning) == (row.firing_rate > 0) for row in catalogue.rows)
 
 
@@ -84,16 +96,45 @@ def test_a_card_of_a_feature_that_never_fired_says_so(catalogue):
 
 
 def test_features_are_found_by_number_block_word_and_clip(catalogue, best):
-    assert catalogue.search(f" {best.id} ") == [best.id]
-    assert catalogue.search("17") == [FeatureId(block, 17) for block in catalogue.assets.blocks]
-    assert {each.block for each in catalogue.search("up.1.1", 30)} == {"up.1.1"}
+    assert catalogue.search(f" {best.id} ").features == [best.id]
+    assert catalogue.search("17").features == [FeatureId(block, 17) for block in catalogue.assets.blocks]
+    assert {each.block for each in catalogue.search("up.1.1", 30).features} == {"up.1.1"}
     value = best.meaning.split()[0]
-    of_value = [row for row in catalogue.rows if value in row.meaning]
-    ordered = [row.id for row in in_order_of_use(of_value, catalogue.written)]
-    assert catalogue.search(value.upper(), 3) == ordered[:3] and best.id in ordered
-    assert catalogue.search("") == [row.id for row in in_order_of_use(catalogue.rows, catalogue.written)[:40]]
-    assert 0 < len(catalogue.search("a purple heart on the left", 5)) <= 5  # no meaning has all these words
-    assert catalogue.search("сердце/99999") == []
+    of_value = in_order_of_use((row for row in catalogue.rows if value in row.meaning), catalogue.written)
+    found = catalogue.search(value.upper(), 99)
+    assert found.features == [row.id for row in of_value if row.clear] and best.id in found.features
+    assert found.weak[: len(of_value) - len(found.features)] == [row.id for row in of_value if not row.clear]
+    assert catalogue.search(value, 1) == Hits(found.features[:1], [], [])
+    assert catalogue.search("").features == [row.id for row in in_order_of_use(catalogue.rows, catalogue.written)[:40]]
+    assert 0 < len(catalogue.search("a heart next to a square", 5).weak) <= 5  # no meaning has all these words
+    assert catalogue.search(f"a {value} thing").features == found.features
+
+
+def test_words_that_the_model_never_learnt_are_named_and_find_nothing(catalogue, best):
+    assert catalogue.search("сердце/99999") == Hits([], [], []) and catalogue.search("сердце").unlearnt == ["сердце"]
+    assert catalogue.search("Cat, cats") == Hits([], [], ["cat", "cats"])
+    known = best.meaning.split()[0]
+    assert catalogue.search(f"cat {known}") == catalogue.search(known)._replace(unlearnt=["cat"])
+    assert catalogue.unlearnt("colour up.0.1 nig closed eye up.1") == []
+    assert catalogue.unlearnt("nug") == ["nug"] and unlearnt_words("colour, red!") == ["colour"]
+
+
+def test_a_feature_that_reads_no_value_well_is_called_after_none():
+    says = [
+        Row(FeatureId("up.1.2", 0), rate, meaning, reads).label
+        for rate, meaning, reads in (
+            (0.1, "red (colour)", CLEAR),
+            (0.1, "red (colour)", CLEAR - 0.01),
+            (0.0, "", 0.0),
+            (0.1, "", 0.0),
+        )
+    ]
+    assert says == ["red (colour)", NO_CLEAR_MEANING, NEVER_FIRED, ""]
+
+
+def test_how_well_a_feature_draws_is_the_judges_rise_minus_that_of_random_features(catalogue):
+    draws = {row.id: row.draws for row in catalogue.rows if row.draws is not None}
+    assert draws == {feature: written.rise for feature, written in catalogue.written.items()} != {}
 
 
 def test_those_that_write_come_first_then_the_untried_then_those_that_wrote_nothing_each_group_by_its_number():
@@ -137,7 +178,7 @@ def test_a_block_is_begun_with_one_of_its_best_read_features(catalogue):
     for block, row in catalogue.best.items():
         assert row in catalogue.live(block) and catalogue.strength(block) in STRENGTHS
         assert (
-            row.score >= sorted(each.score for each in catalogue.live(block))[-2]
+            row.reads >= sorted(each.reads for each in catalogue.live(block))[-2]
         )  # of the two that are tried at this scale
 
 
@@ -183,5 +224,5 @@ def test_without_a_judge_features_have_no_meaning(tmp_path, monkeypatch):
     monkeypatch.setenv("SAE_LIB_CACHE", str(tmp_path))
     monkeypatch.setitem(reading.PICTURES, "rehearsal", 2)
     catalogue = Catalogue(Painter(Assets("sdxl", "random/16")))
-    assert {(row.meaning, row.score) for row in catalogue.rows} == {("", 0.0)} and catalogue.written == {}
+    assert {(row.meaning, row.reads) for row in catalogue.rows} == {("", 0.0)} and catalogue.written == {}
     assert catalogue.panel(catalogue.first_edit.layers[0].feature).strip.shape[0] == len(BETAS)

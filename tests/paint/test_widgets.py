@@ -10,10 +10,10 @@ from sae_lib.activations.drawing import as_image
 from sae_lib.assets import Assets
 from sae_lib.companion.style import BLOCK_MARKERS
 from sae_lib.features import reading
-from sae_lib.features.writing import Written
+from sae_lib.features.feature import FeatureId
 from sae_lib.paint.catalogue import Catalogue
 from sae_lib.paint.painter import Painter
-from sae_lib.paint.widgets import _GLYPHS, ExplorerWidget, LiveWidget, PainterWidget, in_words
+from sae_lib.paint.widgets import _GLYPHS, ExplorerWidget, LiveWidget, PainterWidget
 from sae_lib.saes.checkpoints import load_statistics
 
 PROMPT = "a red heart at sea"
@@ -176,32 +176,24 @@ def test_two_painters_in_one_notebook_do_not_disturb_each_other(catalogue, monke
 def test_features_are_searched_and_read_from_the_picture(browser):
     told, _ = browser.wait(browser.ask("search", text="up.0.1/3"))
     assert [each["id"] for each in told["found"]] == ["up.0.1/3"]
-    written = browser.widget.catalogue.written
-    told, _ = browser.wait(browser.ask("search", text=""))
-    assert {each["id"]: each["wrote"] for each in told["found"]}.items() >= {
-        (str(each), in_words(found)) for each, found in written.items() if found.rise > 0
-    }
+    assert not told["weak"] and not told["unlearnt"]
+    told, _ = browser.wait(browser.ask("search", text="cat night"))
+    assert told["unlearnt"] == ["cat"] and all(each["clear"] for each in told["found"])
+    for each in told["found"] + told["weak"]:
+        row = browser.widget.catalogue.row(FeatureId.parse(each["id"]))
+        assert (each["meaning"], each["reads"], each["draws"]) == (row.label, row.reads, row.draws)
     told, _ = browser.wait(browser.ask("active", edit=edit()))
     assert told["found"] and all(each["strength"] > 0 for each in told["found"])
-
-
-def test_a_line_says_whether_a_feature_writes_what_it_reads():
-    tried = {
-        "writes +0.75": Written(1.0, 2.0, 0.75, 5.0),
-        "writes but redraws": Written(0.5, 8.0, -0.5, 5.0),
-        "writes nothing": Written(0.0, 0.0, 0.0, 5.0),
-    }
-    assert in_words(None) == "not tried" and [in_words(each) for each in tried.values()] == list(tried)
 
 
 def test_the_explorer_sends_its_table_and_the_cards_that_are_in_view(catalogue, monkeypatch):
     browser = Browser(ExplorerWidget(catalogue), monkeypatch)
     told, buffers = browser.wait(browser.ask("hello"))
-    block, number, rate, _, meaning = (np.frombuffer(each, np.float32) for each in buffers)
+    block, number, rate, reads, draws, label = (np.frombuffer(each, np.float32) for each in buffers)
     row = catalogue.rows[300]
     assert (told["blocks"][int(block[300])]["name"], number[300]) == row.id
-    assert told["wrote"] == {str(each): in_words(found) for each, found in catalogue.written.items()} != {}
-    assert rate[300] == pytest.approx(row.firing_rate) and told["meanings"][int(meaning[300])] == row.meaning
+    assert reads[300] == pytest.approx(row.reads) and np.isfinite(draws).sum() == len(catalogue.written) > 0
+    assert rate[300] == pytest.approx(row.firing_rate) and told["labels"][int(label[300])] == row.label
     ids = [str(next(each.id for each in catalogue.rows if bool(each.firing_rate) == fires)) for fires in (True, False)]
     asked = browser.ask("panels", features=ids)
     start = time.monotonic()
