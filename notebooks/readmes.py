@@ -1,7 +1,7 @@
 """The computed parts of the READMEs, from the records, the costs and the benchmarks; `make notebooks` writes them.
 
-README.md says what came out, `figures/README.md` lists the artefacts, `notebooks/README.md` the chapters and what they
-cost, `sae_lib/README.md` how fast the library is.
+README.md says what came out, `figures/README.md` lists the artefacts, `notebooks/README.md` the chapters, what they
+cost, and how fast the library is.
 """
 
 import json
@@ -141,8 +141,12 @@ def times_table() -> str:
 PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "README.md": {"results": results_list},
     "figures/README.md": {"artefacts": artefacts_table},
-    "notebooks/README.md": {"chapters": chapters_table, "times": times_table, "cards": cards_table},
-    "sae_lib/README.md": {"speed": speed_table},
+    "notebooks/README.md": {
+        "chapters": chapters_table,
+        "times": times_table,
+        "cards": cards_table,
+        "speed": speed_table,
+    },
 }
 """By file, the parts that are written into it."""
 

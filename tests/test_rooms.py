@@ -114,7 +114,7 @@ def test_notebooks_and_lessons_come_in_through_a_face(path):
 
 
 def test_the_readme_comes_in_through_a_face():
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "sae_lib/README.md").read_text(), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "notebooks/README.md").read_text(), re.MULTILINE | re.DOTALL)
     assert blocks and all(module.count(".") <= 1 for block in blocks for _, module, _ in imports_of(block))
 
 

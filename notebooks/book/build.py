@@ -30,7 +30,7 @@ from sae_lib.paint.catalogue import BETAS, TOP
 
 HERE = Path(__file__).parent
 INSTRUCTOR = "notebooks/workshop/INSTRUCTOR.md"
-REFERENCE = ("notebooks/README.md", "sae_lib/pocket/MODEL_CARD.md", "sae_lib/README.md", "CONTRIBUTING.md")
+REFERENCE = ("notebooks/README.md", "sae_lib/pocket/MODEL_CARD.md", "CONTRIBUTING.md")
 """Texts that are pages of their own, in this order."""
 THUMBNAIL = 480
 """Width of a figure's small picture, in pixels."""

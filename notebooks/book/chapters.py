@@ -41,8 +41,8 @@ def page_of(source: str) -> str:
 
     >>> page_of("notebooks/04_transfer.ipynb"), page_of("notebooks/workshop/1_saes_exercise.ipynb")
     ('04_transfer.html', 'workshop_1_saes_exercise.html')
-    >>> page_of("sae_lib/README.md"), page_of("CONTRIBUTING.md")
-    ('sae_lib.html', 'contributing.html')
+    >>> page_of("notebooks/README.md"), page_of("CONTRIBUTING.md")
+    ('notebooks.html', 'contributing.html')
     """
     parts = Path(source.removesuffix("/README.md")).with_suffix("").parts
     return "_".join(parts[1:] or parts).lower() + ".html"
