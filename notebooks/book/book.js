@@ -33,18 +33,18 @@ document.addEventListener("click", event => {
 });
 $("#contents [aria-current]")?.scrollIntoView({ block: "center" });
 
-/* Code */
-const showCode = shown => {
-  $$("details.code").forEach(code => { code.open = shown; });
-  $("#code").setAttribute("aria-pressed", !shown);
+/* Code is folded; whoever wants to see it all sees it on every page */
+const showCode = open => {
+  $$("details.code").forEach(code => { code.open = open; });
+  $("#code").setAttribute("aria-pressed", open);
 };
 if ($("#code")) {
   $("#code").addEventListener("click", () => {
-    const hide = $("#code").getAttribute("aria-pressed") === "false";
-    showCode(!hide);
-    remembered("book-code", hide ? "hidden" : "shown");
+    const open = $("#code").getAttribute("aria-pressed") === "false";
+    showCode(open);
+    remembered("book-code", open ? "shown" : "hidden");
   });
-  if (remembered("book-code") === "hidden") showCode(false);
+  if (remembered("book-code") === "shown") showCode(true);
 }
 
 /* The section that is being read; on narrow screens the list of sections starts closed */

@@ -26,6 +26,7 @@ from notebooks.book.links import Links
 from notebooks.book.pages import Page, Writer, in_bytes
 from notebooks.book.prose import render, slug, text_of
 from sae_lib.cache.artefact import ROOT, cache_root, write_whole
+from sae_lib.companion.verdicts import in_words
 from sae_lib.paint.catalogue import BETAS, TOP
 
 HERE = Path(__file__).parent
@@ -161,8 +162,14 @@ class Book:
         by_source = {chapter.source: chapter for chapter in self._chapters}
         content = {"opening": str(opening), "doors": doors, "statuses": dict(counts.most_common())}
         content |= {"chapters": [by_source[source] for source in self.notebooks]}
+        content["answers"] = {source: self._answer(Path(source).stem) for source in self.notebooks}
         content |= {"lessons": [by_source[source] for source in self.exercises]}
         writer.write("index", "index.html", self._title, total=len(self.findings), verdicts=self._counts, **content)
+
+    def _answer(self, notebook: str) -> tuple[str, str]:
+        """What a notebook answered, and how often each verdict was given in it, in words; empty where there is none."""
+        words = [finding.word for finding in self.findings if finding.figure.startswith(f"{notebook}/")]
+        return records.answer_of(self.root / "figures" / notebook), in_words(words)
 
     @property
     def _counts(self) -> dict[str, int]:
@@ -177,7 +184,9 @@ class Book:
             "addresses": addresses,
             "related": self._related(chapter),
         }
-        writer.write("chapter", chapter.page, chapter.title, code='class="code"' in chapter.html, **content)
+        writer.write(
+            "chapter", chapter.page, chapter.title, code='class="code"' in chapter.opening + chapter.html, **content
+        )
 
     def _related(self, chapter: Chapter) -> dict[str, str]:
         """An exercise's solution and the other way round."""

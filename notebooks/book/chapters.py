@@ -1,5 +1,6 @@
 """Executed notebooks as chapters."""
 
+import ast
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +30,10 @@ class Chapter:
     title: str
     claim: str
     """The sentence of the first cell that says what the page is about; may be empty."""
+    opening: str
+    """Its HTML up to the first section: the question, its answer and one figure, where a notebook has them."""
     html: str
+    """The rest."""
     sections: tuple[Section, ...]
     """The first is the page's own title."""
     figures: Mapping[str, str]
@@ -67,7 +71,10 @@ def make_chapter(
     """The chapter of a notebook; its figures' files are taken from, or written to, `book`."""
     pictures.take_out(notebook, Path(source).stem, book)
     exporter = HTMLExporter(template_name="cells", extra_template_basedirs=[str(TEMPLATES)], exclude_anchor_links=True)
+    exporter.register_filter("says", summary_of)
     soup = finish(exporter.from_notebook_node(notebook)[0], source, links)
+    for element in soup.select(".answer [style]"):
+        del element["style"]  # a notebook has no style sheet, the book has
     return chapter_of(soup, source, pictures.finish_figures(soup, book, titles))
 
 
@@ -79,7 +86,42 @@ def chapter_of(soup: BeautifulSoup, source: str, figures: Mapping[str, str] | No
     number, title = re.fullmatch(r"(\d\d)? ?(.*)", text_of(heading)).groups()
     claim, parts = claim_of(soup), tuple(sections(soup))
     heading.decompose()
-    return Chapter(page_of(source), source, number or "", title, claim, str(soup), parts, figures or {})
+    opening, rest = _cut(soup)
+    return Chapter(page_of(source), source, number or "", title, claim, opening, rest, parts, figures or {})
+
+
+def _cut(soup: BeautifulSoup) -> tuple[str, str]:
+    """A page's HTML up to its first section, and from there; all is rest where there is no section."""
+    first = soup.find("h2", recursive=False)
+    before = [] if first is None else [str(element) for element in first.previous_siblings][::-1]
+    return "".join(before), "".join(str(element) for element in [*soup.contents][len(before) :])
+
+
+def summary_of(cell: nbformat.NotebookNode) -> str:
+    """What a folded cell of code does, in one line.
+
+    >>> summary_of(nbformat.v4.new_code_cell("import torch"))
+    'Imports, 1 line'
+    >>> summary_of(nbformat.v4.new_code_cell("def level(curves):\\n    return curves.mean()"))
+    'Code: level, 2 lines'
+    """
+    lines = len(cell.source.splitlines())
+    return f"{_kind_of(cell)}, {lines} line{'s' if lines > 1 else ''}"
+
+
+def _kind_of(cell: nbformat.NotebookNode) -> str:
+    if "parameters" in cell.metadata.get("tags", []):
+        return "Parameters"
+    if names := pictures.SAVED.findall(cell.source):
+        return f"Figure {', '.join(names)}"
+    try:
+        parts = ast.parse(cell.source).body
+    except SyntaxError:  # an exercise that is not written yet
+        return "Code"
+    if parts and all(isinstance(part, ast.Import | ast.ImportFrom) for part in parts):
+        return "Imports"
+    names = [part.name for part in parts if isinstance(part, ast.FunctionDef | ast.ClassDef)]
+    return f"Code: {', '.join(names)}" if names else "Code"
 
 
 def claim_of(soup: BeautifulSoup) -> str:

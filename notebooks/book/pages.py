@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from notebooks.book.chapters import TEMPLATES
 from notebooks.book.prose import slug
+from sae_lib.companion.verdicts import in_words
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Writer:
         self._env = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
         self._env.trim_blocks = True
         self._env.filters |= {"slug": slug, "first_word": lambda text: text.split()[0]}
+        self._env.filters["counted"] = lambda word, count: in_words([word] * count)
         self._env.globals |= {"book": title, "parts": parts}
 
     def write(self, template: str, page: str, title: str, **content: Any) -> None:

@@ -3,16 +3,17 @@
 import base64
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import nbformat
 from bs4 import BeautifulSoup, Tag
+from bs4.element import PageElement
 from PIL import Image
 
 from notebooks.book.prose import shortened, text_of
 
-_SAVED = re.compile(r'save_figure\(\s*run,\s*\w+,\s*"(\w+)"')
+SAVED = re.compile(r'save_figure\(\s*run,\s*\w+,\s*"(\w+)"')
 _ALT_LENGTH = 320
 KINDS = {"png": "PNG", "pdf": "PDF", "json": "record"}
 """Files of a saved figure and what a reader calls them."""
@@ -26,9 +27,11 @@ def take_out(notebook: nbformat.NotebookNode, stem: str, book: Path) -> None:
     """
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for place, cell in enumerate(cells):
-        names = _SAVED.findall(cell.source) or [
-            n for later in cells[place + 1 : place + 2] for n in _SAVED.findall(later.source)
+        names = SAVED.findall(cell.source) or [
+            n for later in cells[place + 1 : place + 2] for n in SAVED.findall(later.source)
         ]
+        # A figure that is still open is shown at its cell's end, below what the cell says about it.
+        cell.outputs.sort(key=lambda output: "text/markdown" in output.get("data", {}))
         for number, output in enumerate(_pictures(cell)):
             name = names[number] if number < len(names) else ""
             file = f"figures/{stem}/{name}.png"
@@ -50,24 +53,42 @@ def _pictures(cell: nbformat.NotebookNode) -> Iterator[nbformat.NotebookNode]:
 def finish_figures(soup: BeautifulSoup, book: Path, titles: Mapping[str, str]) -> dict[str, str]:
     """Complete the marked figures: the picture with its alt text, a link that enlarges it, and links to its files.
 
+    A saved figure that prose shows gets the same; the words of its Markdown image are its alt text, and a paragraph
+    below it that begins in bold is its caption.
+
     titles: by figure ("04_transfer/figure3") its artefact's title in figures/index.json. Returns
     the alt texts by figure.
     """
-    alts = {}
-    for figure in soup.select("figure[data-file]"):
+    _mark_figures_of_prose(soup)
+    alts, marked = {}, soup.select("figure[data-file]")
+    last = {figure["data-name"]: figure for figure in marked}  # the address of a figure that is shown twice
+    for figure in marked:
         name, file = figure.attrs.pop("data-name"), Path(figure.attrs.pop("data-file"))
         saved = f"{file.parent.name}/{name}"
-        title = titles.get(saved, "")
-        alt = describe(figure, title)
+        title, says = titles.get(saved, ""), figure.p and figure.p.extract()
+        alt = figure.attrs.pop("data-alt", "") or describe(figure, title)
         width, height = Image.open(io.BytesIO((book / file).read_bytes())).size
         link = soup.new_tag("a", attrs={"class": "zoom", "href": str(file)})
-        look = {"src": str(file), "alt": alt, "width": width, "height": height, "loading": "lazy"}
+        look = {"src": str(file), "alt": alt, "width": width, "height": height}
+        look |= {"loading": "lazy"} if figure.find_previous("h2") else {}
         link.append(soup.new_tag("img", attrs=look))
         figure.append(link)
-        figure.append(_caption(soup, title, file, book))
-        if name:
+        figure.append(_caption(soup, says.contents if says else [title], file, book))
+        if name and last[name] is figure:
             figure["id"], alts[saved] = f"figure-{name}", alt
     return alts
+
+
+def _mark_figures_of_prose(soup: BeautifulSoup) -> None:
+    for image in soup.select("p > a.zoom > img[src^='figures/']"):
+        paragraph, file = image.find_parent("p"), Path(image["src"])
+        if text_of(paragraph):
+            continue
+        marks = {"data-name": file.stem, "data-file": str(file), "data-alt": image.get("alt", "")}
+        figure, after = soup.new_tag("figure", attrs=marks), paragraph.find_next_sibling()
+        if after is not None and after.name == "p" and after.contents and after.contents[0].name == "strong":
+            figure.append(after.extract())
+        paragraph.replace_with(figure)
 
 
 def describe(figure: Tag, title: str) -> str:
@@ -88,9 +109,9 @@ def _what_we_see(figure: Tag) -> str:
     return ""
 
 
-def _caption(soup: BeautifulSoup, title: str, file: Path, book: Path) -> Tag:
+def _caption(soup: BeautifulSoup, says: Sequence[PageElement | str], file: Path, book: Path) -> Tag:
     caption = soup.new_tag("figcaption")
-    caption.append(f"{title} " if title else "")
+    caption.extend([*says, " "])
     for kind, name in KINDS.items():
         if (book / file).with_suffix(f".{kind}").is_file():
             link = soup.new_tag("a", attrs={"href": str(file.with_suffix(f".{kind}"))})

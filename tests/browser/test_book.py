@@ -147,7 +147,7 @@ def test_a_page_works_where_nothing_can_be_remembered(reader):
     page = reader.open(CHAPTER)
     page.locator("#theme").click()
     page.locator("#code").click()
-    expect(page.locator("details.code[open]")).to_have_count(0)
+    expect(page.locator("details.code:not([open])")).to_have_count(0)
 
 
 def test_figures_are_enlarged_turned_and_left_by_keyboard(reader):
@@ -171,13 +171,29 @@ def test_white_figures_lie_on_white_paper_in_the_dark(new_page):
         assert zoom.evaluate("each => getComputedStyle(each).backgroundColor") == "rgb(255, 255, 255)"
 
 
-def test_code_is_hidden_on_every_chapter_once_it_is_hidden(reader):
+def test_code_is_folded_on_every_chapter_until_somebody_shows_it_all(reader):
     page = reader.open(CHAPTER)
-    assert page.locator("details.code[open]").count() == page.locator("details.code").count() > 10
+    everything = page.locator("details.code").count()
+    assert everything > 10 and page.locator("details.code[open]").count() == 0
     page.locator("#code").click()
+    expect(page.locator("details.code[open]")).to_have_count(everything)
     page = reader.open("05_which_blocks_matter.html")
-    expect(page.locator("details.code[open]")).to_have_count(0)
+    expect(page.locator("details.code:not([open])")).to_have_count(0)
     expect(page.locator("#code")).to_have_attribute("aria-pressed", "true")
+    page.locator("#code").click()
+    expect(reader.open(CHAPTER).locator("details.code[open]")).to_have_count(0)
+
+
+@pytest.mark.parametrize("size", [{"width": 1366, "height": 768}, PHONE], ids=["laptop", "phone"])
+def test_a_chapter_shows_question_answer_and_figure_without_scrolling(reader, size):
+    """On a phone the answer is what must be seen."""
+    for chapter in sorted(BOOK.glob("[0-9]*.html")):
+        page = reader.open(chapter.name, size)
+        if page.locator(".answer .verdicts").count():
+            bottom = page.locator(".answer").bounding_box()
+            assert bottom["y"] + bottom["height"] <= size["height"], chapter.name
+            top = page.locator(".opening figure img").first.bounding_box()["y"]
+            assert size == PHONE or top < size["height"] - 100, chapter.name
 
 
 def test_arrow_keys_turn_pages_but_not_while_somebody_types(reader):

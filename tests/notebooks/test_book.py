@@ -43,6 +43,7 @@ VERDICT = {
 INDEX = [
     {"id": "Figure 1", "title": "A curve", "version": "v5", "source": "digitised", "files": ["01_first/curve"]},
     {"id": "Plot", "title": "The same", "version": "", "source": "", "files": ["01_first/curve"]},
+    {"id": "Lines", "title": "Of the third", "version": "", "source": "", "files": ["03_third/lines"]},
     {"id": "Figure 2", "title": "", "version": "v5", "source": "", "files": [], "status": "not identified"},
 ]
 
@@ -53,6 +54,25 @@ def picture():
 
 def printed(text):
     return new_output("stream", text=text)
+
+
+def with_an_answer():
+    """The cells of a notebook that opens with its answer."""
+    chips = '<div class="answer"><p><strong>Answer.</strong> Yes, by 2.</p><ul class="verdicts" style="padding: 0">'
+    chips += '<li><span class="chip holds" style="color: white">holds</span> C1: it rises</li></ul></div>'
+    answer = code('show_answer("03_third")', new_output("display_data", {"text/html": chips}))
+    answer.metadata.tags = ["answer"]
+    parameters = code("scale: str = 'pocket'  # the scale")
+    parameters.metadata.tags = ["parameters"]
+    seen = new_output("display_data", {"text/markdown": "**What we see.** It *rises* by 2."})
+    return [
+        new_markdown_cell("# 03 The third\n\n**Question.** Does it rise?"),
+        answer,
+        new_markdown_cell("![Lines](../figures/03_third/lines.png)\n\n**Figure 3.** Of `x`.\n\n## 3.0 About\n\nIt."),
+        parameters,
+        code('fig = 1\nsave_figure(run, fig, "lines", {})\nwe_see(run, "")', seen, picture()),
+        new_markdown_cell("**How to read it.** From left to right."),
+    ]
 
 
 def write(path, *cells):
@@ -87,6 +107,13 @@ def made(tmp_path_factory):
     write(root / "notebooks/01_first.ipynb", *first, new_markdown_cell(LAST))
     second = (new_markdown_cell("# 02 The second\n\nNo claim here."), code("plot()", picture(), printed("a < b\n")))
     write(root / "notebooks/02_second.ipynb", *second, new_markdown_cell("## The end\n\nDone."))
+    write(root / "notebooks/03_third.ipynb", *with_an_answer())
+    answered = root / "figures/03_third"
+    answered.mkdir()
+    Image.new("RGB", (40, 20)).save(answered / "lines.png")
+    (answered / "lines.pdf").write_bytes(b"%PDF")
+    (answered / "lines.json").write_text(json.dumps({"result": {"verdicts": verdicts}}))
+    (answered / "answer.json").write_text(json.dumps({"result": {"answer": "Yes, by 2.", "verdicts": []}}))
     lesson = "# Lesson 1: Add\n\nAdd it.\n\n<details><summary>Hint</summary>\n\nTry *plus*.\n\n</details>"
     write(root / "notebooks/workshop/1_add_exercise.ipynb", new_markdown_cell(lesson), code("1 +", count=None))
     write(root / "notebooks/workshop/1_add_solution.ipynb", new_markdown_cell(lesson), code("1 + 1", printed("2")))
@@ -140,14 +167,52 @@ def test_the_first_page_takes_its_words_from_the_readme_and_the_notebooks(book):
     assert soup.h1.get_text() == "A companion" and soup.find("img", alt="A sheet")
     assert "no" not in [p.get_text() for p in soup.select("main p")]
     told = [line.get_text("|") for line in soup.select(".chapters a")]
-    assert told[0] == "01|The first|One is less than two (paper: Fig. 3, A)." and told[1].startswith("02|The second")
+    assert told[0] == "01|The first|One is less than two (paper: Fig. 3, A).|Tests: 1 holds, 1 fails, 1 undecided"
+    assert told[1].startswith("02|The second")
+    assert told[2] == "03|The third|Does it rise?|Yes, by 2.|Tests: 1 holds, 1 fails, 1 undecided"
+
+
+def test_a_chapter_opens_with_question_answer_and_figure_before_tools_and_contents(book):
+    soup = page(book, "03_third.html")
+    opening = soup.select_one(".opening")
+    assert [child.name for child in opening.find_all(recursive=False)] == ["p", "div", "figure"]
+    assert opening.p.get_text() == "Question. Does it rise?" and not opening.select("details, [style], .toc, .tools")
+    assert [chip["class"] for chip in opening.select(".answer .chip")] == [["chip", "holds"]]
+    assert opening.find_next_sibling()["class"] == ["tools"]
+
+
+def test_the_figure_of_the_opening_is_a_figure_like_others_and_has_no_address_of_its_own(book):
+    first, saved = page(book, "03_third.html").select("figure")
+    assert first.img["alt"] == "Lines" and (first.img["width"], first.img["height"]) == ("40", "20")
+    assert "Figure 3. Of x." in first.figcaption.get_text()
+    assert [link.get_text() for link in first.figcaption.select("a")] == ["PNG", "PDF", "record"]
+    assert first.select_one("a.zoom")["href"] == "figures/03_third/lines.png" and "loading" not in first.img.attrs
+    assert "id" not in first.attrs and saved["id"] == "figure-lines"
+
+
+def test_what_a_cell_says_about_its_figure_stands_below_it_and_is_its_alt_text(book):
+    saved = page(book, "03_third.html").select("figure")[1]
+    assert saved.img["alt"] == "Lines: Of the third. It rises by 2."
+    assert saved.find_next("p").get_text() == "What we see. It rises by 2."
+
+
+def test_the_code_of_the_answer_is_never_shown_and_other_code_says_in_a_line_what_it_is(book):
+    folded = page(book, "03_third.html").select("details.code")
+    assert [each.summary.get_text() for each in folded] == ["Parameters, 1 line", "Figure lines, 3 lines"]
+    assert not [each for each in folded if each.has_attr("open")]
+
+
+def test_a_damaged_answer_is_told_of(root, tmp_path):
+    (root / "figures/03_third/answer.json").write_text("{}")
+    with pytest.raises(ValueError, match="figures/03_third/answer.json is damaged"):
+        build(root, tmp_path / "book")
 
 
 def test_verdicts_are_counted_once_a_figure_and_misses_like_successes(book):
     counts = [each.get_text(" ", strip=True) for each in page(book, "index.html").select(".counts a")]
-    assert counts == ["1 holds", "1 fails", "1 undecided"]
+    assert counts == ["2 hold", "2 fail", "2 undecided"]
     rows = page(book, "artefacts.html").select(".verdicts li")
-    assert [row["data-word"] for row in rows] == ["holds", "fails", "undecided"]
+    assert [row["data-word"] for row in rows] == ["holds", "fails", "undecided"] * 2
     told = " ".join(rows[1].get_text(" ").split())
     assert "fails on the pocket model it rises C1 0.5" in told and "0.25 to 0.75" in told and "0.4 (digitised)" in told
 
@@ -250,20 +315,20 @@ def test_a_damaged_record_is_told_of(root, tmp_path):
 
 
 def test_a_notebook_that_was_never_executed_is_refused(root, tmp_path):
-    write(root / "notebooks/03_third.ipynb", new_markdown_cell("# 03 Third"), code("1", count=None))
-    with pytest.raises(ValueError, match="03_third.ipynb was never executed, it has no outputs: run make notebooks"):
+    write(root / "notebooks/04_fourth.ipynb", new_markdown_cell("# 04 Fourth"), code("1", count=None))
+    with pytest.raises(ValueError, match="04_fourth.ipynb was never executed, it has no outputs: run make notebooks"):
         build(root, tmp_path / "book")
 
 
 def test_a_file_that_is_no_notebook_is_refused(root, tmp_path):
-    (root / "notebooks/03_third.ipynb").write_text("<html>")
-    with pytest.raises(ValueError, match="03_third.ipynb is no notebook"):
+    (root / "notebooks/04_fourth.ipynb").write_text("<html>")
+    with pytest.raises(ValueError, match="04_fourth.ipynb is no notebook"):
         build(root, tmp_path / "book")
 
 
 def test_a_link_to_nothing_is_refused(root, tmp_path):
-    write(root / "notebooks/03_third.ipynb", new_markdown_cell("# 03 Third\n\n[four](04_fourth.ipynb)"))
-    with pytest.raises(ValueError, match="notebooks/03_third.ipynb: its link '04_fourth.ipynb' leads to no file"):
+    write(root / "notebooks/04_fourth.ipynb", new_markdown_cell("# 04 Fourth\n\n[five](05_fifth.ipynb)"))
+    with pytest.raises(ValueError, match="notebooks/04_fourth.ipynb: its link '05_fifth.ipynb' leads to no file"):
         build(root, tmp_path / "book")
 
 
@@ -348,7 +413,7 @@ def test_contrast_is_that_of_the_standards_examples():
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_can_be_read_on_its_ground_in_both_themes(theme):
     pairs = {
-        "paper": ("ink", "quiet", "accent", "holds", "fails", "undecided"),
+        "paper": ("ink", "quiet", "accent", "holds", "fails", "part", "undecided"),  # and the other way round: chips
         "side": ("ink", "quiet", "accent"),
         "code": ("ink", "keyword", "string", "number", "comment", "name"),
     }
