@@ -1,22 +1,40 @@
 # %% [markdown]
 # # 10 RIEBench: how an edit is made
 #
-# **What this shows.** RIEBench edits a generated picture by *transport*: the prompt of the edit is drawn as well, its
-# features in the edited region are put into the other pass, and that pass's own are taken out (paper: Fig. 4, eqs 8 and
-# 9). This notebook takes one edit apart, step by step, then shows one of each of the nine kinds by every method.
-# Notebook 11 counts.
+# **Question.** Can a few SAE features carry an edit, such as another pose, from one picture into another and leave the
+# rest as it was?
+
+# %% tags=["answer"]
+from sae_lib.companion import show_answer
+
+show_answer("10_riebench")
+
+# %% [markdown]
+# ![One edit step by step: two pictures, their masks, the features in the masks, and the edited picture at three strengths](../figures/10_riebench/figure4.png)
+#
+# **One edit, step by step.** First column: above, the picture of the edit prompt; below, the picture that is edited.
+# Then the region where each prompt's phrase is found, and how active the chosen features are there (brighter is more).
+# The three pictures on the right are the result at three strengths: above with the new features added, below with the
+# old ones taken off too. An edit works if the lower left picture becomes like the upper left one.
+#
+# ## 10.0 About this notebook
+#
+# RIEBench edits a generated picture by *transport* (paper: Fig. 4, eqs 8 and 9). The prompt of the edit is drawn as
+# well. Its features in the edited region are added to the other picture's pass, and that pass's own features are taken
+# off. This notebook takes one edit apart, then shows one edit of each of nine kinds by every method. It tests no claim:
+# notebook 11 counts many edits.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
 # | needs | shipped weights, SAEs and CLIP | shipped weights, SAEs and CLIP | SDXL Turbo, the published SAEs (k = 160), RIEBench's JSON, GroundingDINO, SAM 2.1, CLIP ViT-L/14 |
 # | makes | the same, marked as smoke | `figure4` `selection` `grid` | the same |
-# | cost | 20 s, one core | some 1 min, two cores | not run |
+# | cost | 20 s, one core | some 1 min, two cores | not run; a rehearsal with random weights took 26 GB of a GPU (measured) |
 #
 # | symbol | code | meaning |
 # |---|---|---|
 # | source, target | `ready.source` `ready.target` | the pass of the edit prompt, whose features are taken; of the original prompt, which is edited |
 # | mask 1, mask 2 | `ready.masks` | the cells of a block's grid where the edit's phrase is found, in the edited and in the original picture |
-# | μ_ρ | | mean of feature ρ over the mask, at the first of four steps |
+# | μ_ρ | | mean activation of feature ρ over the mask, at the first of four steps |
 # | score_ρ | `scores` | μ_ρ of the source as a share of all features, minus the same of the target (eq. 8) |
 # | k | `units` | units added (highest scores), and as many taken off (lowest) |
 # | m | `strength` | factor on all that is added or taken off |
@@ -40,8 +58,9 @@ clip_source: str = ""  # sdxl: folder or Hub id of a CLIP; empty for ViT-L/14
 import matplotlib.pyplot as plt
 import torch
 
+# %%
 from sae_lib import save_figure, show_picture, start_run
-from sae_lib.companion import BLOCK_COLORS, TEXT_WIDTH
+from sae_lib.companion import BLOCK_COLORS, TEXT_WIDTH, save_answer, we_see
 from sae_lib.editing import (
     CATEGORIES,
     PAPER_EXAMPLES,
@@ -54,6 +73,7 @@ from sae_lib.editing import (
     pocket_cases,
     prepare,
     read_cases,
+    score_pictures,
     scores,
     select_units,
     settings_of,
@@ -76,9 +96,9 @@ print(", ".join(f"{block}: {assets.grid(block)} x {assets.grid(block)} cells" fo
 # %% [markdown]
 # ## 10.2 Nine kinds of edit
 #
-# An edit has two prompts, alike but for what is edited, and for each picture a phrase that names what its mask should
-# show. The pocket cases are written from held-out scenes: 50 of each kind, seeded. The first case of each kind is
-# printed below.
+# An edit has two prompts that differ only in what is edited. For each picture a phrase names what its mask should show.
+# The pocket cases are written from held-out scenes: 50 of each kind, drawn with a fixed seed. The first case of each
+# kind is printed below.
 
 # %%
 for number, name in CATEGORIES.items():
@@ -91,10 +111,10 @@ for number, name in CATEGORIES.items():
 # ## 10.3 Two passes and two masks
 #
 # The edit taken apart is the first change of a pose; section 10.6 shows the other kinds. Both prompts are drawn from
-# the same noise. In each picture what the phrase names is found (pocket: by the dense judge; sdxl: boxes by
-# GroundingDINO, outlines by SAM 2.1). Its outline, widened by half a cell as the authors do, is put on each block's
-# own grid. Blocks of one edit may have different grids: the same outline then covers four times as many cells of the
-# finer one.
+# the same noise. A finder outlines what the phrase names in each picture. At pocket scale it is the judge, which says
+# of each pixel what it shows; at sdxl scale GroundingDINO draws boxes and SAM 2.1 outlines. The outline is widened by
+# half a cell, as the authors do, and put on each block's own grid. The blocks of one edit may have different grids: on
+# a grid twice as fine the same outline covers four times as many cells.
 
 
 # %%
@@ -146,24 +166,43 @@ for block in editor.blocks:
 fig.legend(loc="outside upper center", ncols=4)
 result = {"case": shown_case.id, "k": k, "added": [names[u] for u in order[:k]], "blocks": editor.blocks, "seed": seed}
 save_figure(run, fig, "selection", result | {"scores": [score[0, u].item() for u in order[:k]]})
+most, last = order[0], order[k - 1]
+used = len({ids[unit][0] for unit in order[:k]})
+we_see(
+    run,
+    f"The first of the {k} features added, {names[most]}, scores {score[0, most] / score[0, last]:.1f} times as high as "
+    f"the last. They come from {used} of the {len(editor.blocks)} blocks, and {k} features are "
+    f"{k / len(order):.1%} of all.",
+)
 
 # %% [markdown]
-# **What we see.** Colours are blocks. Where the bars soon grow short, a few features carry most of the difference;
-# where they stay long to the bottom, k features are not all of it.
+# **How to read it.** A bar is a feature: long to the right if the edit's region has much more of it than the original's
+# region, long to the left if it has much less. Colours are blocks. Where the bars soon grow short, a few features carry
+# most of the difference.
 #
 # ## 10.5 Figure 4: transport, step by step
 #
-# The change is made once, from the two stored passes, and added at every step of the target's pass: the chosen source
-# features in mask 1, minus the chosen target features in mask 2. The upper row of results leaves the second half out,
-# as the results of v3 and v4 did because of an error in the code. First comes a test: a strength of zero changes
-# nothing, bit for bit.
+# The change is computed once, from the two stored passes: the chosen source features in mask 1, minus the chosen target
+# features in mask 2. It is added at every step of the target's pass. The upper row of results takes nothing off, as the
+# paper's versions 3 and 4 did because of an error in the code. First comes a test: a strength of zero changes nothing,
+# bit for bit.
 
 # %%
 strengths = (1.0, 2.0, 4.0)
-tried = [Setting(name, k, m) for name in ("SAE, add only", "SAE") for m in (0.0, *strengths)]
+TRIED = ("SAE, add only", "SAE")
+tried = [Setting(name, k, m) for name in TRIED for m in (0.0, *strengths)]
 edited = dict(edit_all(editor, ready, tried))
 assert torch.equal(edited[Setting("SAE", k, 0.0)].pictures, ready.target.pictures)
 print("strength 0 leaves the picture as it was, bit for bit")
+
+
+# %%
+def seen(passes, pictures):
+    """Whether the edit is seen in the first case's picture: by the judge or, without one, nearer by CLIP."""
+    score = score_pictures(editor, passes, pictures)
+    if editor.judge is not None:
+        return bool(score["success"][0])
+    return bool(score["text edited"][0] > score_pictures(editor, passes, passes.target.pictures)["text edited"][0])
 
 
 def total(units, chosen, which):
@@ -203,20 +242,25 @@ axes[0, 4].set_xlabel("added only", fontsize=8)
 axes[1, 4].set_xlabel("added, and taken off", fontsize=8)
 result = {"case": shown_case.id, "prompts": [shown_case.original_prompt, shown_case.editing_prompt], "k": k}
 save_figure(run, fig, "figure4", result | {"strengths": strengths, "seed": seed})
+at = {method: [m for m in strengths if seen(ready, edited[Setting(method, k, m)].pictures)] for method in TRIED}
+sees = "The judge sees the edit" if editor.judge is not None else "CLIP finds the picture nearer to the edit prompt"
+only, both = (f"at {' and '.join(f'm = {m:g}' for m in at[method]) or 'no strength'}" for method in TRIED)
+we_see(run, f"{sees} {only} when features are only added, and {both} when others are taken off as well.")
 
 # %% [markdown]
-# **What we see.** From left to right: the two pictures of one noise; their masks on the finest grid, with the rest
-# darkened; the sum of the chosen features' activations in these masks (brighter is more); and the edited picture at
-# three strengths. The question is whether what the prompt asks for appears before the rest falls apart.
+# **How to read it.** The masks are shown on the finest grid, with the rest of the picture darkened. The third column is
+# the sum of the chosen features' activations in the mask. *Seen*: whether the judge sees in a picture what the edit
+# asks for; at sdxl scale, where there is no judge, whether CLIP finds the picture nearer to the edit prompt than the
+# original picture. The rest that changed is the share of the picture's other attributes.
 #
 # ## 10.6 One of each kind, by every method
 #
-# The paper's supplementary grids: from the original to the edit prompt's own picture, and between them the same edit
-# by SAE features, by neurons and by *all updates* (steering: these blocks' whole updates, nothing selected). *Tokens*
-# shows what these blocks could do at most: they read the edit prompt's tokens, everywhere and unmasked, while the
-# other blocks read the original's. Counts and strengths are those of notebook 11. With RIEBench's file the rows are
-# the authors' twelve examples; otherwise they are the first case of each kind that has masks. No picture was looked
-# at before.
+# This has the form of the paper's supplementary grids. The first column is the original, the last is the edit prompt's
+# own picture. Between them the same edit is made by SAE features, by neurons and by *all updates*, which moves these
+# blocks' whole updates and selects nothing (the paper calls it steering). *Tokens* shows what these blocks could do at
+# most: they read the edit prompt everywhere, while the other blocks read the original prompt. The numbers of units and
+# the strengths are those of notebook 11. The rows are the first case of each kind that has masks, or with RIEBench's
+# file the authors' twelve examples. No picture was looked at before they were chosen.
 
 # %%
 of_scale = settings_of(assets)
@@ -230,6 +274,7 @@ for passes in ready_ones:
     pictures = [drawn.pictures[0] for _, drawn in edit_all(editor, passes, columns)]
     pictures += [draw_injected_edit(editor, passes.cases)[0], passes.source.pictures[0]]
     lines.append((passes.cases[0], [passes.target.pictures[0], *pictures]))
+done = [[seen(p, drawn[None]) for drawn in pictures] for p, (_, pictures) in zip(ready_ones, lines, strict=True)]
 
 # %%
 titles = [
@@ -248,19 +293,30 @@ for ax, title in zip(axes[0], titles, strict=True):
     ax.set_title(title, fontsize=7, pad=2)
 result = {"cases": [edit.id for edit, _ in lines], "columns": [str(setting) for setting in columns], "seed": seed}
 save_figure(run, fig, "grid", result | {"blocks": editor.blocks})
+counted = dict(zip(("original", *columns, "tokens", "edit prompt"), map(sum, zip(*done, strict=True)), strict=True))
+
+
+def most_of(method):
+    """In how many rows the edit is seen, at the method's best setting of those drawn."""
+    return max(count for column, count in counted.items() if isinstance(column, Setting) and column.method == method)
+
+
+made = f"By {'the judge' if editor.judge is not None else 'CLIP'}, SAE features make {most_of('SAE')} of the grid's "
+made += f"{len(lines)} edits, neurons {most_of('neurons, corrected')}, all updates {most_of('steering')} "
+made += f"and the edit prompt's tokens {counted['tokens']}"
+we_see(run, f"{made}. Features and neurons are counted at their best setting.")
 
 # %% [markdown]
-# **What we see.** A row is an edit; above each column the units added, times the strength. The last column is what the
-# edit prompt draws by itself. A good edit has the change that is asked for and keeps everything else of the first
-# column. A row in which "tokens" and "all updates" show no change is an edit that these blocks cannot make, whatever is
-# selected; notebook 11 counts these.
+# **How to read it.** A row is an edit. Above each column stands how many units are added and their strength. A good edit
+# makes the change that is asked for and keeps everything else of the first column. Where neither "tokens" nor "all
+# updates" changes the picture, these blocks cannot make the edit, whatever is selected; notebook 11 counts these.
 #
 # ## 10.7 Neurons, and a sum that cancels
 #
-# Equation 8 divides by the sum of all means. Features are never below zero; neurons are, as often as not. Their sum
-# nearly cancels, and where it falls below zero, dividing by it turns the order round: the neurons *least* like the edit
-# are added. We read this off the authors' code; how often it happens in SDXL we cannot say. So notebook 11 judges two
-# baselines: *neurons* as published, and *neurons, corrected*, which divides by the sum of absolute values. The next
+# Equation 8 divides by the sum of all means. Features are never below zero, but about half of the neurons are, so their
+# sum nearly cancels. Where it falls below zero, dividing by it turns the order round, and the neurons *least* like the
+# edit are added. We read this off the authors' code; how often it happens in SDXL we cannot say. So notebook 11 judges
+# two baselines: *neurons* as published, and *neurons, corrected*, which divides by the sum of absolute values. The next
 # cell prints the sum as a share of the sum of absolute values.
 
 # %%
@@ -278,8 +334,8 @@ print(f"below zero in {turned} of {len(ready_ones)} cases")
 # %% [markdown]
 # ## 10.8 When nothing is found
 #
-# A phrase that names nothing in its picture makes a case fail, for all methods, with its reason; notebook 11
-# counts these.
+# If a phrase names nothing that is found in its picture, the case counts as failed for all methods. The reason is kept,
+# and notebook 11 counts these cases.
 
 # %%
 try:
@@ -297,6 +353,17 @@ print(shown_case.id, "mask cells", {side: [int(mask.sum()) for mask in both] for
 print("features added:", *(names[unit] for unit in order[:3]))
 changes = [(edited[Setting("SAE", k, m)].pictures - ready.target.pictures).abs().mean() for m in strengths]
 print("pixel change:", *(f"{255 * change:.2f}" for change in changes), "of 255")
+
+# %%
+one = f"moving {k} of {len(order):,} features from one picture to the other"
+if at["SAE"]:
+    one = f"Yes, in this example: {one} makes the edit"
+    rest = score_pictures(editor, ready, edited[Setting("SAE", k, at["SAE"][0])].pictures).get("rest")
+    if rest is not None:
+        one += f" and changes {f'{rest[0]:.0%} of the other attributes' if rest[0] else 'nothing else that the judge checks'}"
+else:
+    one = f"Not in this example: {one} does not make the edit"
+save_answer(run, f"{one}. {made}.")
 
 # %% [markdown]
 # ## 10.10 Limits

@@ -34,6 +34,7 @@ from .plots import (
     draw_blocks as draw_blocks,
     draw_curve as draw_curve,
     draw_dot as draw_dot,
+    draw_envelopes as draw_envelopes,
     draw_rows as draw_rows,
     draw_table as draw_table,
     look_of as look_of,

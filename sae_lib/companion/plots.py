@@ -16,6 +16,8 @@ from torch import Tensor
 
 from sae_lib.companion.pictures import show_lines, show_picture
 from sae_lib.companion.style import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
+from sae_lib.editing.frontiers import envelope
+from sae_lib.editing.sweep import Sweep
 from sae_lib.features.reading import Reading
 from sae_lib.features.writing import Trials
 from sae_lib.intervals import Interval, interval_of
@@ -79,6 +81,30 @@ def draw_band(ax: Axes, x: Sequence[float], numbers: Sequence[Interval], alpha: 
     (line,) = ax.plot(x, [number.value for number in numbers], **look)
     lows, highs = zip(*(number[1:] for number in numbers), strict=True)
     ax.fill_between(x, lows, highs, color=line.get_color(), alpha=alpha, lw=0)
+
+
+def draw_envelopes(
+    ax: Axes,
+    sweep: Sweep,
+    reading: str,
+    looks: Mapping[str, Mapping[str, Any]],
+    ceiling: Float[Tensor, " cases"] | None = None,
+    rows: Bool[Tensor, " cases"] | None = None,
+) -> None:
+    """What methods of RIEBench reach at what cost: a marker per setting, a line along the best of them (`envelope`).
+
+    reading: one of `READINGS`. looks: by method the colour and marker; lines of grey controls are dotted. ceiling: the
+    gain of each case at the ceiling, drawn as a dashed line at its mean. rows: the cases; all of them if None.
+    """
+    cases = slice(None) if rows is None else rows
+    for method, look in looks.items():
+        x, y = sweep.points(sweep.of_method(method), reading)[cases].mean(0).T
+        ax.plot(x[1:], y[1:], linestyle="", label=method, markersize=4, **look)
+        line = ":" if look["color"] == CONTROL_COLOR else "-"
+        ax.plot(*envelope(x, y), color=look["color"], linewidth=1, linestyle=line)
+    ax.axhline(0, color="black", linewidth=0.6)
+    if ceiling is not None:
+        ax.axhline(ceiling[cases].mean().item(), color="black", linewidth=0.8, linestyle="--")
 
 
 def add_legend(

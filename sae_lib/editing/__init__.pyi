@@ -19,6 +19,7 @@ from .edit import (
     encode_passes as encode_passes,
     load_editor as load_editor,
     prepare as prepare,
+    score_pictures as score_pictures,
 )
 from .frontiers import (
     Columns as Columns,
