@@ -75,6 +75,7 @@ def make_chapter(
     soup = finish(exporter.from_notebook_node(notebook)[0], source, links)
     for element in soup.select(".answer [style]"):
         del element["style"]  # a notebook has no style sheet, the book has
+    pictures.take_out_attached(soup, Path(source).stem, book)
     return chapter_of(soup, source, pictures.finish_figures(soup, book, titles))
 
 

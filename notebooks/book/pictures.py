@@ -50,6 +50,15 @@ def _pictures(cell: nbformat.NotebookNode) -> Iterator[nbformat.NotebookNode]:
     return (output for output in cell.outputs if "image/png" in output.get("data", {}))
 
 
+def take_out_attached(soup: BeautifulSoup, stem: str, book: Path) -> None:
+    """Write the pictures that are attached to a notebook's texts as files below `book`, and show those."""
+    for number, image in enumerate(soup.select('img[src^="data:image/png;base64,"]')):
+        file = f"pictures/{stem}_attached_{number}.png"
+        (book / file).parent.mkdir(exist_ok=True)
+        (book / file).write_bytes(base64.b64decode(image["src"].split(",")[1]))
+        image["src"] = image.parent["href"] = file
+
+
 def finish_figures(soup: BeautifulSoup, book: Path, titles: Mapping[str, str]) -> dict[str, str]:
     """Complete the marked figures: the picture with its alt text, a link that enlarges it, and links to its files.
 

@@ -115,7 +115,10 @@ def made(tmp_path_factory):
     (answered / "lines.json").write_text(json.dumps({"result": {"verdicts": verdicts}}))
     (answered / "answer.json").write_text(json.dumps({"result": {"answer": "Yes, by 2.", "verdicts": []}}))
     lesson = "# Lesson 1: Add\n\nAdd it.\n\n<details><summary>Hint</summary>\n\nTry *plus*.\n\n</details>"
-    write(root / "notebooks/workshop/1_add_exercise.ipynb", new_markdown_cell(lesson), code("1 +", count=None))
+    came_out = "<details><summary>What came out</summary>\n\n![Two](attachment:two.png)\n\n</details>"
+    attached = new_markdown_cell(came_out, attachments={"two.png": {"image/png": PNG}})
+    exercise = (new_markdown_cell(lesson), code("1 +", count=None), attached)
+    write(root / "notebooks/workshop/1_add_exercise.ipynb", *exercise)
     write(root / "notebooks/workshop/1_add_solution.ipynb", new_markdown_cell(lesson), code("1 + 1", printed("2")))
     (root / "notebooks/workshop/INSTRUCTOR.md").write_text(
         "# Instructor notes\n\nSee [1](1_add_exercise.ipynb), [all](../src/).\n"
@@ -239,6 +242,11 @@ def test_a_figure_that_a_later_cell_finishes_is_shown_as_saved_with_what_we_see_
 def test_a_picture_that_nobody_saved_is_a_file_and_is_named_by_its_section(book):
     (image,) = page(book, "02_second.html").select("figure img")
     assert (book / image["src"]).is_file() and image["alt"] == "Figure of section 02 The second."
+
+
+def test_a_picture_that_is_attached_to_a_text_is_a_file(book):
+    (image,) = page(book, "workshop_1_add_exercise.html").select("main img")
+    assert (book / image["src"]).is_file() and image.parent["href"] == image["src"] and image["alt"] == "Two"
 
 
 def test_no_page_asks_for_anything_from_elsewhere(book):
