@@ -293,6 +293,8 @@ for ax, title in zip(axes[0], titles, strict=True):
     ax.set_title(title, fontsize=7, pad=2)
 result = {"cases": [edit.id for edit, _ in lines], "columns": [str(setting) for setting in columns], "seed": seed}
 save_figure(run, fig, "grid", result | {"blocks": editor.blocks})
+
+# %%
 counted = dict(zip(("original", *columns, "tokens", "edit prompt"), map(sum, zip(*done, strict=True)), strict=True))
 
 

@@ -243,10 +243,9 @@ pd.DataFrame(table)
 if judged:
     most = ", ".join(f"{values.mean():.0%} with {what}" for what, values in ceilings(sweep).items())
     text = f"Of the edits these blocks make {most}; a few SAE features {cross_fitted(sweep, 'SAE').mean():.0%}."
-    theirs = (
-        f" The other blocks make {contrasted.scores[INJECTION]['success'].mean():.0%} with tokens." if other else ""
-    )
-    we_see(run, text + theirs)
+    if contrasted and contrasted.ids:
+        text += f" The other blocks make {contrasted.scores[INJECTION]['success'].mean():.0%} with tokens."
+    we_see(run, text)
 
 # %% [markdown]
 # **How to read it.** Percent of the cases in which the judge sees the edit, with 95 % intervals. The columns of
@@ -385,9 +384,8 @@ pd.DataFrame(table)
 
 # %%
 edited = {name: [cross_fitted(sweep, name), cross_fitted(sweep, name, "rest")] for name in METHODS}
-if judged:
-    references = (INJECTION, EDIT_PROMPT)
-    edited |= {each.method: [sweep.scores[each][score] for score in ("success", "rest")] for each in references}
+for each in (INJECTION, EDIT_PROMPT) if judged else ():
+    edited[each.method] = [sweep.scores[each][score] for score in ("success", "rest")]
 table = {name: by_kind(values) for name, (values, _) in edited.items()}
 for name, (values, rest) in edited.items() if judged else ():
     table[name] |= {"with a ceiling": percent(values[has_ceiling]), "side effects": percent(rest)}
@@ -551,8 +549,8 @@ first, of_control = ({n: assets.blocks[each[of_kind[n]].mean(0).argmax()] for n 
 kinds = {block: [CATEGORIES[n] for n in used if first[n] == block] for block in assets.blocks}
 most = "; ".join(f"{block} in {', '.join(names)}" for block, names in kinds.items() if names)
 same, starred = (sum(first[n] == other.get(n) for n in used) for other in (of_control, writers))
-text = f"Most features come from {most}. With untrained SAEs it is the same block in {same} of {len(used)} kinds"
-we_see(run, text + f"; the block with the star has most in {starred}." * bool(writers))
+text = f"; the block with the star has most in {starred}" * bool(writers)
+we_see(run, f"Most come from {most}. With untrained SAEs it is the same block in {same} of {len(used)} kinds{text}.")
 
 # %% [markdown]
 # **How to read it.** The bars of a panel add up to all features selected. If the blocks had no roles, all panels would

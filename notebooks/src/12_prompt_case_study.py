@@ -1,16 +1,32 @@
 # %% [markdown]
 # # 12 A prompt case study
 #
-# **What this shows.** For one prompt and one block it shows the features that are most active in the picture: where
-# they are active, what scaling them up and down does to this very picture, and what each draws alone. The authors'
-# example notebook makes these three grids for "a professor sloth wearing a tuxedo at a BBQ party" in down.2.1, and
-# prints the ten features [code]; the case studies of the paper's appendix have this form. At sdxl scale the prompt is
-# theirs, and it is checked how many of the ten are found again. At pocket scale a rule chooses the prompt, and beside
-# each feature stands the value that it reads (C1).
+# **Question.** Which features of a block are most active in the picture of one prompt, and do they stand for what is in
+# that picture?
+
+# %% tags=["answer"]
+from sae_lib.companion import show_answer
+
+show_answer("12_prompt_case_study")
+
+# %% [markdown]
+# ![The picture of one prompt, six times, each time under the activation map of one of its most active features](../figures/12_prompt_case_study/top_features.png)
+#
+# **The six most active features.** Yellow marks where a feature is active in the same picture. A feature of a thing
+# should lie on the thing, a feature of the place around it. Under the number stands the value that the feature reads in
+# *other* pictures, with its score: 0 is chance, 1 is perfect, and a label with a score near 0 says nothing.
+#
+# ## 12.0 About this notebook
+#
+# The authors' example notebook makes three grids for "a professor sloth wearing a tuxedo at a BBQ party" in down.2.1 and
+# prints the ten most active features [code]. The case studies of the paper's appendix have this form. Here the same
+# grids show where features are active, what scaling them up and down does to the picture, and what each draws alone. At
+# sdxl scale the prompt is the authors', and it is checked how many of their ten features are found again. At pocket
+# scale a rule chooses the prompt, and beside each feature stands the value that it reads (C1).
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
-# | needs | shipped weights and SAEs | shipped weights and SAEs | SDXL Turbo and the published SAEs (a GPU of 12 GB) |
+# | needs | shipped weights and SAEs | shipped weights and SAEs | SDXL Turbo and the published SAEs, a GPU |
 # | makes | the same, marked as smoke | `top_features` `modulation` `icons` | the same; what features read is not known |
 # | cost | 10 s, one core | some 1 min, one core; less after notebooks 07 and 08 | not run |
 #
@@ -18,8 +34,8 @@
 # |---|---|---|
 # | S^ρ | `study.maps` | where and how strongly feature ρ is active in the picture, at the block's grid |
 # | f_ρ, μ_ρ | | the feature's direction, of unit length; its mean non-zero activation |
-# | β | `BETAS` | modulation: β S^ρ f_ρ is added to the block's output; the authors' columns call it "Strength" |
-# | γ | `GAMMAS` | icon: with an empty prompt the block gives out its input and γ k μ_ρ f_ρ, nothing else; "Strength" as well |
+# | β | `BETAS` | modulation: β S^ρ f_ρ is added to the block's output; the grid's columns call it "Strength", as the authors' do |
+# | γ | `GAMMAS` | icon: with an empty prompt, γ k μ_ρ f_ρ takes the place of what the block adds; "Strength" as well |
 
 # %% [markdown]
 # ## 12.1 Parameters and set-up
@@ -44,9 +60,20 @@ sae_folder: str = ""  # sdxl: a folder with the authors' checkpoints; empty for 
 import torch
 
 from sae_lib import Claim, Reading, attribute_values, bootstrap_interval, load_pocket_captions, save_figure, start_run
-from sae_lib.companion import PRINTED, SLOTH, draw_alone, draw_modulated, show_features, show_maps, study_prompt
+from sae_lib.companion import (
+    PRINTED,
+    SLOTH,
+    draw_alone,
+    draw_modulated,
+    save_answer,
+    show_features,
+    show_maps,
+    study_prompt,
+    we_see,
+)
 from sae_lib.features import random_features
 
+# %%
 run = start_run("12_prompt_case_study", globals())
 of_scale = run.assets()
 assets = of_scale if block in ("", *of_scale.blocks) else of_scale.with_blocks([block])
@@ -62,11 +89,11 @@ print(f"{block}, noise {seed}: “{prompt}”")
 # %% [markdown]
 # ## 12.2 The claim, as a rule
 #
-# At sdxl scale, with the authors' prompt, block, noise and SAE: of the ten features that their notebook prints at least
-# nine are among ours. One may differ, since the tenth and the eleventh may change places when the model computes in
-# another precision. The number is a count and not a sample, so it has no interval. The control is the same count for
-# other captions' ten features: some features are active in every picture. At pocket scale there is nothing published to
-# find again.
+# The rule applies at sdxl scale, with the authors' prompt, block, noise and SAE. It holds if at least nine of the ten
+# features that their notebook prints are among our ten. One may differ, since the tenth and the eleventh may change
+# places when the model computes in another precision. The number is a count and not a sample, so it has no interval.
+# The control is the same count for other captions, since some features are active in every picture. At pocket scale
+# there is nothing published to find again.
 
 # %%
 text = "The ten features that the authors' notebook prints for its prompt are among our ten"
@@ -75,8 +102,7 @@ found_again = Claim(text, 9, published=10.0, tolerance=1.0, source="code", contr
 # %% [markdown]
 # ## 12.3 Which features?
 #
-# Beside each feature stands the value that it reads, with the reading score in brackets (0 is chance, 1 perfect;
-# notebook 07). A label with a score near 0 says nothing.
+# Beside each feature stands the value that it reads, with its reading score in brackets (notebook 07).
 
 # %%
 study = study_prompt(assets, block, prompt, seed)
@@ -122,18 +148,28 @@ result = {"prompt": prompt, "block": block, "features": numbers, "reads": list(l
 result |= {"mean activation": study.maps.mean((1, 2)), "found": measured, "found again": again, "seed": seed}
 save_figure(run, fig, "top_features", result, later.make(), verdicts)
 
+active = [(name.feature, 100 * (m > 0).float().mean().item()) for name, m in zip(shown.ids, shown.maps, strict=True)]
+widest, narrowest = (ends(active, key=lambda each: each[1]) for ends in (max, min))
+text = (
+    f"Feature {widest[0]} is active in {widest[1]:.0f} % of the cells, feature {narrowest[0]} in {narrowest[1]:.0f} %."
+)
+if assets.known:
+    text += (
+        f" Over {len(later)} other captions, {own.mean():.0%} of the values that top features read are in the picture"
+    )
+    text += f"; in the picture of another caption, {other.mean():.0%} are."
+we_see(run, text)
+
 # %% [markdown]
-# **What we see.** The same picture six times, each time under one feature's map: yellow where the feature is active. A
-# feature of a thing should lie on the thing, a feature of the place around it. Above each panel stand the feature's
-# number and, at pocket scale, the value that it reads in *other* pictures, with its score. The numbers printed above
-# show over many captions what six panels cannot: how often a top feature's value is in the picture, and, beside it, how
-# often it is in the picture of another caption, which often has the same values by luck.
+# **How to read it.** The figure stands at the top of this notebook. Six panels are an example. The numbers printed
+# above count over many captions how often a top feature's value is in the picture, and how often it is in the picture of
+# another caption, which may have the same values by luck.
 #
 # ## 12.4 Modulated
 #
-# There is a row per feature and a column per β. Each feature's own map is scaled by β and added: β = −1 would take the
-# feature away, lower β goes on beyond that, and β > 0 adds more of it. The control is printed below: a random live
-# feature, added where the row's feature is active and as strongly.
+# There is a row per feature and a column per β. Each feature's own map is scaled by β and added: β = −1 takes the
+# feature away, a lower β goes beyond that, and β > 0 adds more of it. The control is printed below: a random feature
+# that fires, added where the row's feature is active and as strongly.
 
 # %%
 modulated = draw_modulated(assets, shown, BETAS)
@@ -148,15 +184,24 @@ print("pixel change of 255; in brackets a random feature's in the same place\nbe
 for name, row, other in zip(shown.ids, moved, by_control, strict=True):
     print(f"{name!s:12}", *(f"{a:6.2f} ({b:5.2f})" for a, b in zip(row.tolist(), other.tolist(), strict=True)))
 
+by_feature = moved.mean(1)
+strongest = shown.ids[by_feature.argmax()]
+we_see(
+    run,
+    f"Feature {strongest.feature}{f', {labels[strongest]},' * bool(labels)} changes the picture most: by "
+    f"{by_feature.max():.0f} of 255 on average, where random features change it by {by_control.mean():.0f}. "
+    f"In {(moved > by_control).sum()} of {moved.numel()} pictures the feature changes more than its random feature.",
+)
+
 # %% [markdown]
-# **What we see.** The unedited picture is the one under the maps above. In a row the thing that the feature stands for
-# should fade to the left and grow to the right, and the rest should stay. Rows that look alike say that the push
-# matters and the feature does not; so do numbers like those in brackets. Rows without any change belong to features
-# that the block reads and does not write with.
+# **How to read it.** The unedited picture is the one under the maps above. What the feature stands for should fade to
+# the left and grow to the right, and the rest should stay. If a row looks like the others, or its numbers are like
+# those in brackets, any push would have done the same. A row without any change belongs to a feature that the block
+# reads and does not write with.
 #
 # ## 12.5 Alone
 #
-# The icons are drawn without a prompt, and the block adds nothing but the feature, at every position.
+# The icons are drawn without a prompt. The block adds nothing but the feature, at every position.
 
 # %%
 icons = draw_alone(assets, shown, GAMMAS)
@@ -169,10 +214,12 @@ apart = (
 result = {"prompt": "", "features": numbers[:SHOWN], "gammas": GAMMAS, "seed": seed}
 save_figure(run, fig, "icons", result | {"pixel change from icon to icon": apart})
 
+we_see(run, f"At strength {GAMMAS[1]:g} the pictures of two features differ by {apart:.0f} of 255 on average.")
+
 # %% [markdown]
-# **What we see.** A row per feature, stronger to the right. In SDXL an icon shows the thing itself, many times over.
-# Without a prompt, the pocket model's pictures depend on the noise, which all of them share: what differs from row to
-# row is what the feature adds.
+# **How to read it.** A row is a feature, stronger to the right. In SDXL an icon shows the thing itself, many times over.
+# The pocket model's pictures without a prompt depend on the noise, which all of them share: what differs from row to row
+# is what the feature adds.
 #
 # ## 12.6 Headline numbers
 #
@@ -184,6 +231,22 @@ print(
     "pixel change, mean over features:", *(f"beta {b:+g}: {x:.2f}" for b, x in zip(BETAS, moved.mean(0), strict=True))
 )
 print(f"from icon to icon: {apart:.2f}")
+
+# %%
+ratio = moved.mean() / by_control.mean()
+scaling = f"Scaling them changes the picture {ratio:.1f} times as much as scaling random features does"
+if verdicts:
+    answer = (
+        f"{verdicts[0].yes_or_no}: {again} of the ten features that the authors print are among our ten. {scaling}."
+    )
+elif assets.known:
+    difference = measured["difference"]
+    word = "Yes" if difference.low > 0 else "No" if difference.high < 0 else "Undecided"
+    answer = f"{word}: what the most active features stand for is in the picture in {own.mean():.0%} of the cases, "
+    answer += f"and in another prompt's picture in {other.mean():.0%}. {scaling} in this example."
+else:
+    answer = f"What these features stand for is not known here. {scaling}."
+save_answer(run, answer)
 
 # %% [markdown]
 # ## 12.7 Limits

@@ -1,11 +1,26 @@
 # %% [markdown]
 # # 90 Speed
 #
-# **Question.** How long does the paper's training take, and why not less? The authors' way to four SAEs stores 15.7 TB,
-# runs the whole pipeline for every picture and trains with sparse products in coordinate form. Here the U-Net runs only
-# as far as the last block that is asked for, vectors go straight into training, and one training step has one dense
-# product. This notebook states the floor of each part from its sizes, and how far above it we are, from measurements
-# that are made by three commands and stored. It runs nothing heavy itself.
+# **Question.** How long does the paper's training take, and why not less?
+
+# %% tags=["answer"]
+from sae_lib.companion import show_answer
+
+show_answer("90_speed")
+
+# %% [markdown]
+# ![Seconds and memory of one training step: ours, the authors' method, two libraries, and the encoder's product alone](../figures/90_speed/sae_step.png)
+#
+# **One training step.** A dot is one round; further left is faster. The dashed line is the time of the one product that
+# no method can leave out. Right: the memory of the whole process.
+#
+# ## 90.0 About this notebook
+#
+# The authors' way to four SAEs stores 15.7 TB, runs the whole pipeline for every picture and trains with sparse products
+# in coordinate form. Here the U-Net runs only as far as the last block that is asked for, vectors go straight into
+# training, and one training step has one dense product. This notebook states the least time that each part can take,
+# from its sizes, and how far above it we are. The measurements are made by three commands and stored; nothing heavy runs
+# here.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
@@ -21,8 +36,8 @@
 # %% [markdown]
 # ## 90.1 Parameters and set-up
 #
-# Machines differ and are noisy, so only ratios are compared, each from one process in which the methods took turns.
-# Absolute seconds belong to the machine that the record names. What has not been run says so.
+# Machines differ and are noisy. So only ratios are compared, each from one process in which the methods took turns.
+# Seconds belong to the machine that the record names.
 
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"; the stored measurements are the same
@@ -37,7 +52,7 @@ import matplotlib.pyplot as plt
 
 from sae_lib import ROOT, SAEConfig, save_figure, start_run
 from sae_lib.activations import BUFFER
-from sae_lib.companion import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
+from sae_lib.companion import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH, save_answer, we_see
 from sae_lib.models import PARAMETERS
 
 # %%
@@ -51,11 +66,11 @@ for record in (step, harvest, scaling, precision):
 # %% [markdown]
 # ## 90.2 The floor of a training step
 #
-# Every vector must meet every feature once: 2 · batch · d_model · n_f operations. All else touches only the k kept
-# activations of a vector, or is a pass over the parameters: with k = 10 of 5,120 the decoder and both gradients are
-# five hundred times smaller than the product. A dense step has six such products (forward and backward of both layers),
-# so a method that leaves them out can be some six times faster at best where products dominate. Adam reads and writes
-# parameters, gradients and two moments: seven passes over 4 · 2 · d_model · n_f bytes.
+# Every vector must be multiplied with every feature once: 2 · batch · d_model · n_f operations. All else touches only
+# the k kept activations of a vector, or is a pass over the parameters. With k = 10 of 5,120 the decoder and both
+# gradients are five hundred times smaller than the product. A dense step has six such products (forward and backward of
+# both layers), so a method with one of them is at best some six times faster. Adam reads and writes parameters,
+# gradients and two moments: seven passes over 4 · 2 · d_model · n_f bytes.
 
 # %%
 config = step["result"]["config"]
@@ -82,19 +97,23 @@ axes[0].set_yticklabels(order)
 axes[1].set(xlabel="peak memory (GB)")
 save_figure(run, fig, "sae_step", {"seconds": seconds, "memory": step["result"]["peak_memory_gb"], "config": config})
 
+times = step["result"]["times_ours"]
+others = [f"{name} {times[name]:.1f} times" for name in reversed(order) if times[name] > 1]
+over = step["result"]["ours_over_floor"]
+we_see(run, f"Our step takes {over:.2f} times as long as the product alone. Compared with ours: {', '.join(others)}.")
+
 # %% [markdown]
-# **What we see.** One dot per round; the dashed line is the product alone. What lies between it and our dots is TopK,
-# the passes over the parameters (Adam, unit columns) and the sparse products. Memory is that of a whole process with
-# its libraries, so small differences say little. sae-lens and eai-sparsify minimise their own losses, without our
-# auxiliary term's mean and, in sae-lens, with another normalisation: what is compared is one step of each method as
-# it is.
+# **How to read it.** Between the dashed line and our dots lie TopK, the passes over the parameters (Adam, unit columns)
+# and the sparse products. Memory is that of a whole process with its libraries, so small differences say little.
+# sae-lens and eai-sparsify minimise their own losses, without our auxiliary term's mean and, in sae-lens, with another
+# normalisation: one step of each method is compared as it is.
 #
 # ## 90.3 Many SAEs on one stream
 #
-# On a CPU one SAE's products are spread over all cores, and its smaller operations are not. Several SAEs are therefore
-# trained at once, one per core. At the paper's size the product fills every core anyway, so twelve steps cost about
-# twelve times one; what a shared stream saves there is everything before the step. The second panel of the figure shows
-# it: harvest and training together.
+# On a CPU one SAE's products are spread over all cores, but its smaller operations are not. So several SAEs are trained
+# at once, one per core. At the paper's size the product fills every core anyway, so twelve steps cost about twelve times
+# one. A shared stream then saves everything that comes before the step. The second panel of the figure shows harvest and
+# training together.
 
 # %%
 many = step["result"]["many"]
@@ -123,11 +142,22 @@ for ax, (what, label) in zip(axes, panels.items(), strict=True):
 axes[0].set_ylabel("seconds")
 save_figure(run, fig, "scaling", scaling["result"])
 
+by_prompts, by_processes = (
+    {int(n): s for n, s in scaling["result"][what].items()} for what in ("prompts", "processes")
+)
+fewest, most = min(by_prompts), max(by_prompts)
+we_see(
+    run,
+    f"{most / fewest:.0f} times the prompts take {by_prompts[most] / by_prompts[fewest]:.1f} times as long, {max(by_saes)} "
+    f"SAEs {by_saes[max(by_saes)] / by_saes[1]:.1f} times as long as one, and {max(by_processes)} processes "
+    f"{by_processes[max(by_processes)] / by_processes[1]:.2f} times as long as one.",
+)
+
 # %% [markdown]
-# **What we see.** Pocket models, one pass, from an empty folder; one run per point. A straight line through the origin
-# on the left says that time is proportional to the prompts; in the middle, a line that rises slower than the number of
-# SAEs says that they share the harvest. On the right each process has one thread, and the time is that of the whole
-# command, so two processes can at best halve the part that does not belong to starting up.
+# **How to read it.** Pocket models, one pass, from an empty folder; one run per point. Left, a straight line through the
+# origin says that time is proportional to the prompts. In the middle, a line that rises more slowly than the number of
+# SAEs says that they share the harvest. On the right each process has one thread. The time is that of the whole command,
+# and the start cannot be shared.
 #
 # ## 90.4 Harvest
 #
@@ -147,15 +177,19 @@ ax.set_yticklabels(rates)
 ax.set_ylim(len(rates) - 0.5, -0.5)
 save_figure(run, fig, "harvest", {"rates": rates, "gains": gains, "settings": harvest["result"]["settings"]})
 
+_, *steps = gains.items()
+parts = ", then ".join(f"{name} {gain:.1f}" for name, gain in steps)
+we_see(run, f"Times as many pictures per second as the whole call: {parts}.")
+
 # %% [markdown]
-# **What we see.** From top to bottom the gain is split into its steps: first the pictures are no longer decoded, then
-# the U-Net stops behind the last block as well. The number beside the dots is the median ratio to the whole call.
+# **How to read it.** From top to bottom: first the pictures are no longer decoded, then the U-Net stops behind the last
+# block as well. The number beside the dots is the median ratio to the whole call.
 #
 # ## 90.5 What 16 bit cost
 #
 # A 16-bit U-Net is twice as fast on a GPU and a 16-bit store half as large. What does that cost? We ask twice: how well
-# does an SAE explain 16-bit vectors, and how well does an SAE *trained* on them explain float32 ones? The yardstick is
-# another seed: what the vectors' order and the first weights change anyway. The figure shows explained variance on
+# does an SAE explain 16-bit vectors, and how well does an SAE *trained* on them explain float32 ones? For comparison
+# there is another seed, which changes the vectors' order and the first weights. The figure shows explained variance on
 # held-out prompts, minus that in float32.
 
 # %%
@@ -175,18 +209,35 @@ fig.supxlabel("change of explained variance (thousandths)", size=9)
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
 save_figure(run, fig, "precision", precision["result"])
 
+
+# %%
+def largest(rows, names):
+    """The largest change of explained variance from float32, in thousandths."""
+    return 1e3 * max(abs(rows[name][block] - rows["float32"][block]) for name in names for block in rows["float32"])
+
+
+halves = [name for name in names if "16" in name]
+by_seed = largest(learnt, [name for name in names if name not in halves])
+changes = f"by at most {largest(explained, halves):.2f} thousandths in vectors that one SAE explains"
+we_see(
+    run,
+    f"16 bit changes explained variance {changes}, and by {largest(learnt, halves):.1f} in SAEs that are trained "
+    f"on them. Another seed changes it by up to {by_seed:.1f}.",
+)
+
 # %% [markdown]
-# **What we see.** Each marker is a block; to the right of the line 16 bit is better, to the left worse; mind that the
-# two panels have different scales, and that another seed exists in the right one only. Where the 16-bit markers lie
-# nearer to the line than those of another seed, 16 bit costs nothing that could be noticed. float16 overflows beyond
-# 65,504, which `harvest` and training refuse; the pocket models stay far below it; whether SDXL does, we cannot say.
+# **How to read it.** A marker is a block. Right of the line 16 bit is better, left of it worse. The two panels have
+# different scales, and there is another seed in the right one only. float16 overflows beyond 65,504, which `harvest` and
+# training refuse. The pocket models stay far below that; whether SDXL does, we cannot say.
 #
 # ## 90.6 The paper's training in hours, and on which card
 #
-# hours = prompts / (pictures per second) / 3600 for a harvest that hides the training. The rehearsal that measures it
-# (full width, random weights, one GPU) is one command; where its record is missing, it has not been run, and nothing is
-# claimed. Memory is computed from shapes: 16-bit weights of one pipeline, per trained SAE four float32 copies (weights,
-# gradients, two moments), and the vectors being mixed, twice. What activations take is not in it: leave some gigabytes.
+# hours = prompts / (pictures per second) / 3600. One command measures it in a rehearsal: full width, random weights, one
+# GPU. Without its record nothing is claimed. Memory is computed from shapes: 16-bit weights of one pipeline, per trained
+# SAE four float32 copies (weights, gradients, two moments), and the vectors being mixed, twice.
+#
+# Activations are not in it, and they can take more than all the rest: rehearsals of the notebooks with random weights
+# took, at the scale's own batch, between 12 GB (03, 06) and 43 GB (01) of a GPU. A smaller `batch` takes less.
 
 # %%
 gpu = stored.get("gpu")
@@ -233,10 +284,19 @@ fig.legend(loc="outside upper center", ncols=3)
 result = {"memory_gb": memory, "cards": cards, "hours": gpu and gpu["result"]["hours for 1.5 million prompts"]}
 save_figure(run, fig, "cards", result)
 
+
+# %%
+needs = {way: sum(parts.values()) for way, parts in memory.items()}
+we_see(
+    run,
+    f"Without activations, published SAEs need {needs['published']:.1f} GB and training {needs['trained']:.1f} GB, "
+    f"of which the buffer takes {memory['trained']['buffer']:.1f}.",
+)
+
 # %% [markdown]
-# **What we see.** Notebooks 03 and 04 hold one pipeline at a time. With the published SAEs they fit wherever the
-# pipeline and some activations do; a smaller `batch` takes fewer pictures at a time and changes no noise. Training
-# wants a buffer to mix vectors in; a smaller one mixes fewer pictures at a time.
+# **How to read it.** The bars are weights and vectors; activations come on top. A smaller `batch` takes fewer pictures
+# at a time and changes no noise. Training wants a buffer to mix vectors in; a smaller one mixes fewer pictures at a
+# time.
 
 # %% [markdown]
 # ## 90.7 Headline numbers
@@ -246,6 +306,18 @@ for name, ratio in step["result"]["times_ours"].items():
     print(f"{name:24} {ratio:5.2f} times our step")
 print(f"our step is {step['result']['ours_over_floor']:.2f} times the encoder's product alone")
 print(f"harvest: {gains['ours: the U-Net cut too']:.2f} times the pictures per second of the pipeline call")
+
+# %%
+took = "has not been timed: it needs a GPU"
+if gpu:
+    hours = gpu["result"]["hours for 1.5 million prompts"]["harvest and training"]
+    took = f"takes about {hours:.1f} hours on one {gpu['run']['device']} (a rehearsal with random weights)"
+theirs = over * times["authors' method (COO)"]
+save_answer(
+    run,
+    f"Training on the paper's 1.5 million prompts {took}. One training step takes {over:.1f} times as long as the one "
+    f"product that no method can leave out; with the authors' method it takes {theirs:.1f} times as long.",
+)
 
 # %% [markdown]
 # ## 90.8 Limits
