@@ -137,6 +137,7 @@ class Catalogue:
     def __init__(self, painter: Painter):
         self.painter, self.assets = painter, painter.assets
         self._panels: OrderedDict[FeatureId, Panel] = OrderedDict()
+        self._folder: Path | None = None
 
     @cached_property
     def reading(self) -> Reading:
@@ -151,8 +152,14 @@ class Catalogue:
 
     def prepare(self, on_picture: OnStep | None = None) -> Path:
         """Reads the pictures, unless the cache has them; returns the artefact's folder."""
-        with self.assets.lock:
-            return self.reading.make(on_picture)
+        if self._folder is None:  # else nobody waits for a model that is drawing
+            with self.assets.lock:
+                self._folder = self.reading.make(on_picture)
+        return self._folder
+
+    def get_ready(self) -> None:
+        """Makes what the first search needs, which would keep it waiting."""
+        self._like("", 1)
 
     @cached_property
     def pictures(self) -> Float[Tensor, "pictures 3 height width"]:
@@ -191,6 +198,11 @@ class Catalogue:
         """A block's features that have a card: active in one of the pictures, and with a unit of strength."""
         units = self.assets.statistics()[block].mean
         return [row for row in self.rows if row.id.block == block and row.firing_rate > 0 and units[row.id.feature] > 0]
+
+    @cached_property
+    def _units(self) -> dict[str, Float[Tensor, " n_f"]]:
+        """By block, the features' units of strength; asking the assets waits for a model that is drawing."""
+        return {block: statistics.mean for block, statistics in self.assets.statistics().items()}
 
     @cached_property
     def _top(self) -> dict[str, tuple[Float[Tensor, "top n_f"], Int[Tensor, "top n_f"]]]:
@@ -334,7 +346,7 @@ class Catalogue:
         if cell and not all(0 <= at < finest for at in cell):
             raise ValueError(f"there is no cell {cell}: the finest grid is {finest} x {finest}")
         for block, maps in read.items():
-            units, flat = self.assets.statistics()[block].mean, maps.flatten(1)
+            units, flat = self._units[block], maps.flatten(1)
             row, column = (at * maps.shape[-1] // finest for at in cell or (0, 0))
             peak = (maps[:, row, column] if cell else flat.amax(1)) / units
             rank, share = peak if cell else flat.mean(1) / units, (flat > 0).float().mean(1)

@@ -28,6 +28,7 @@ const TEMPLATE = `
   </select></label>
   <span data-testid="status" role="status" data-revision="0">connecting to the kernel …</span>
 </div>
+<div class="bar answer" hidden><span data-testid="unlearnt" role="status"></span><button data-testid="weak" aria-pressed="false" hidden></button></div>
 <div data-testid="alert" role="alert" class="alert"></div>
 <div class="cards" tabindex="0" role="region" aria-label="Cards of the features, to scroll"><div class="space"></div></div>`;
 
@@ -42,8 +43,10 @@ function render({ model, el }) {
   const canvas = at("position-image"), pen = canvas.getContext("2d"), status = at("status");
 
   let about = null, rows = [], order = [], byId = new Map();
-  let fits = null; // ids that a search found, best first; null for all features
-  let searching = null, reading = null, asking = null, grid = 0, cell = null, cursor = null;
+  let fits = null; // what a search found: ids of features and of weak hits, best first; null for all features
+  let waiting = false, searching = null; // whether a search was begun, and the number of the one whose answer is shown
+  let reading = null, asking = null, grid = 0, cell = null, cursor = null;
+  let asked = [], seen = true; // the cards whose pictures the kernel was asked for last; whether the cards are on the screen
   const panels = new Map(), cards = new Map();
 
   const wire = connect(model, root, {
@@ -66,9 +69,9 @@ function render({ model, el }) {
     progress({ done, count }) {
       if (!about) status.textContent = `reading ${count} pictures, once: ${done} done`;
     },
-    found({ number, found }) {
-      if (number !== searching) return;
-      fits = found;
+    found({ number, found, weak, unlearnt }) {
+      if (number !== searching) return; // of a search before the last
+      [fits, waiting] = [{ found, weak, unlearnt }, false];
       arrange();
     },
     panel({ feature, sentence, top }, blobs) {
@@ -84,6 +87,7 @@ function render({ model, el }) {
     async read(message, [blob]) {
       if (message.number !== reading) return;
       await show(at("picture"), blob);
+      if (message.number !== reading) return; // meanwhile another position was asked for
       if (cursor && grid) cursor = moved(cursor, grid, message.grid);
       ({ grid, cell } = message);
       wire.say(message.notes.join(" "));
@@ -92,38 +96,54 @@ function render({ model, el }) {
         { class: "line", "data-feature": each.id, title: "Show its card", onclick: () => lookFor(each.id) }, ...describe(each, about.blocks)))));
       if (!message.found.length) at("fires-here").append(make("li", { class: "none" }, "none"));
       paint();
+      reading = null;
       idle();
     },
-    refused({ sentence }) { wire.say(sentence); if (about) idle(); else status.textContent = "stopped"; },
-    lost() { status.textContent = "no kernel"; },
+    refused({ number, sentence }) {
+      wire.say(sentence);
+      if (number === reading) { reading = null; at("where").textContent = ""; }
+      if (number === searching) waiting = false;
+      if (about) idle(); else status.textContent = "stopped";
+    },
+    lost() { [reading, waiting, status.textContent] = [null, false, "no kernel"]; },
   });
 
   function idle() {
+    if (waiting || reading !== null) return;
     status.textContent = `${order.length.toLocaleString("en")} features`;
     status.dataset.revision = Number(status.dataset.revision) + 1;
   }
 
   // Which cards, in which order.
   function arrange() {
-    const by = at("sort").value, of = at("block").value;
-    const shown = (fits ? fits.map((id) => byId.get(id)) : rows).filter((row) => !of || row.block === of);
+    const by = at("sort").value, of = at("block").value, unfolded = at("weak").getAttribute("aria-pressed") === "true";
+    const hits = fits && [...fits.found, ...(unfolded ? fits.weak : [])];
+    const shown = (hits ? hits.map((id) => byId.get(id)) : rows).filter((row) => !of || row.block === of);
+    at("unlearnt").textContent = !fits ? "" : fits.unlearnt.length ? `the pocket model never learnt: ${fits.unlearnt.join(", ")}`
+      : fits.found.length ? "" : "no feature is called so";
+    at("weak").hidden = !fits?.weak.length;
+    at("weak").textContent = `${unfolded ? "Hide" : "Show"} ${fits?.weak.length} weak hits`;
+    root.querySelector(".answer").hidden = !at("unlearnt").textContent && at("weak").hidden;
     const place = (row) => [row.b, row.number];
     const drawn = ({ draws }) => Number.isNaN(draws) ? -Infinity : draws; // those that were not tried come last
     const less = { reads: (a, b) => b.reads - a.reads, draws: (a, b) => (drawn(a) === drawn(b) ? 0 : drawn(b) - drawn(a)), rate: (a, b) => b.rate - a.rate,
       number: (a, b) => a.number - b.number || a.b - b.b, block: (a, b) => a.b - b.b || a.number - b.number }[by];
     order = less ? shown.sort((a, b) => less(a, b) || place(a)[0] - place(b)[0] || place(a)[1] - place(b)[1]) : shown;
+    clear();
+    placeCards();
+    idle();
+  }
+  function clear() {
     scroller.scrollTop = 0;
     for (const card of cards.values()) card.remove();
     cards.clear();
-    placeCards();
-    if (reading === null || status.textContent.endsWith("features")) idle();
   }
   function placeCards() {
-    if (!about) return;
+    if (!about || waiting) return;
     const across = Math.max(1, Math.floor(scroller.clientWidth / WIDTH)), width = scroller.clientWidth / across;
     const lines = Math.ceil(order.length / across);
-    const from = Math.max(0, Math.floor(scroller.scrollTop / HEIGHT) - AHEAD);
-    const to = Math.min(lines, Math.ceil((scroller.scrollTop + scroller.clientHeight) / HEIGHT) + AHEAD);
+    const first = Math.floor(scroller.scrollTop / HEIGHT), last = Math.ceil((scroller.scrollTop + scroller.clientHeight) / HEIGHT);
+    const from = Math.max(0, first - AHEAD), to = Math.min(lines, last + AHEAD);
     space.style.height = `${lines * HEIGHT}px`;
     const wanted = new Map(order.slice(from * across, to * across).map((row, i) => [row.id, [row, from * across + i]]));
     for (const [id, card] of cards) if (!wanted.has(id)) { card.remove(); cards.delete(id); }
@@ -133,18 +153,25 @@ function render({ model, el }) {
       style.width = `${width - 8}px`;
       style.transform = `translate(${(i % across) * width}px, ${Math.floor(i / across) * HEIGHT}px)`;
     }
+    need(order.slice(first * across, last * across).map(({ id }) => id));
+  }
+  // Asks for the pictures of the cards in view once the scrolling rests; those that left the view are not drawn any more.
+  function need(inView) {
+    const pending = (ids) => ids.filter((id) => !panels.has(id)), wanted = seen ? pending(inView) : [];
+    if (pending(asked).some((id) => !wanted.includes(id))) {
+      wire.ask("cancel", { of: "panels" });
+      asked = [];
+    }
     clearTimeout(asking);
-    asking = setTimeout(() => { // once the scrolling rests
-      const features = [...wanted.keys()].filter((id) => !panels.has(id));
-      if (features.length) wire.ask("panels", { features });
-    }, 120);
+    if (wanted.some((id) => !asked.includes(id))) asking = setTimeout(() => { asked = wanted; wire.ask("panels", { features: wanted }); }, 120);
   }
   function blank(row) {
     const { color, mark } = about.blocks[row.b];
     return make("article", { class: "card", "data-testid": "card", "data-feature": row.id },
       make("header", {}, make("span", { class: "mark", style: `color: ${color}`, "aria-hidden": "true" }, mark),
-        make("span", { class: "id" }, row.id), make("span", { class: "numbers" }, `fires at ${(100 * row.rate).toPrecision(2)} %`)),
-      make("div", { class: "says" }, make("span", { class: "meaning" }, row.meaning || (about.known ? "never fired" : "")), make("span", { class: "numbers" }, worth(row))),
+        make("span", { class: "id" }, row.id), make("span", { class: "numbers" }, `fires at ${(100 * row.rate).toPrecision(2)} %`),
+        make("button", { class: "small", "data-testid": "paint", title: "Paint with this feature", "aria-label": `Paint with ${row.id}`, onclick: () => paintWith(row) }, "Paint")),
+      make("div", { class: "says" }, make("span", { class: "meaning" }, row.meaning), make("span", { class: "numbers" }, worth(row))),
       make("div", { class: "panel" }, make("p", { class: "none" }, "…")));
   }
   function fill(card, id) {
@@ -161,10 +188,20 @@ function render({ model, el }) {
         make("figcaption", {}, ...about.betas.map((beta) => make("span", {}, `β ${beta > 0 ? "+" : "−"}${Math.abs(beta)}`)))));
   }
 
+  // To the painter on this page, which calls `back` when its reader wants to return.
+  function paintWith({ id, block, meaning }) {
+    const back = () => { root.scrollIntoView({ block: "start" }); cards.get(id)?.querySelector("button").focus({ preventScroll: true }); };
+    const event = new CustomEvent("sae-paint", { cancelable: true, detail: { feature: { id, block, meaning }, back } });
+    if (document.dispatchEvent(event)) wire.say("There is no painter on this page: run the painter's cell first.");
+  }
+
   // The prompt's picture, and what fires where.
   function read(where) {
-    const asked = wire.ask("read", { prompt: at("prompt").value, seed: Math.trunc(Number(at("seed").value)) || 0, cell: where });
-    if (asked !== null) [reading, status.textContent] = [asked, "reading …"];
+    const number = wire.ask("read", { prompt: at("prompt").value, seed: Math.trunc(Number(at("seed").value)) || 0, cell: where });
+    if (number === null) return;
+    reading = number;
+    at("where").textContent = status.textContent = "reading …";
+    at("fires-here").replaceChildren();
   }
   function paint() {
     if (!grid) return; // nothing was read yet
@@ -190,27 +227,44 @@ function render({ model, el }) {
   for (const name of ["prompt", "seed"]) at(name).addEventListener("change", () => read(null));
 
   let typing = null;
+  function wait() { // in place of what was found before
+    [searching, waiting, status.textContent] = [null, true, "searching …"];
+    at("weak").setAttribute("aria-pressed", "false");
+    root.querySelector(".answer").hidden = true;
+    clear();
+    space.style.height = 0;
+    need([]);
+  }
   function search() {
     const text = at("explorer-search").value.trim();
+    clearTimeout(typing);
     if (text) {
       at("sort").value = "fit";
+      wait();
       searching = wire.ask("search", { text });
       return;
     }
-    searching = fits = null;
+    [searching, fits, waiting] = [null, null, false];
     if (at("sort").value === "fit") at("sort").value = about.known ? "reads" : "rate";
     arrange();
   }
   function lookFor(id) { at("explorer-search").value = id; at("block").value = ""; search(); }
-  at("explorer-search").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(search, 150); });
+  at("explorer-search").addEventListener("input", () => { if (!about) return; wait(); clearTimeout(typing); typing = setTimeout(search, 150); });
+  at("weak").addEventListener("click", () => {
+    at("weak").setAttribute("aria-pressed", String(at("weak").getAttribute("aria-pressed") !== "true"));
+    arrange();
+  });
   for (const name of ["sort", "block"]) at(name).addEventListener("change", () => about && arrange());
   scroller.addEventListener("scroll", () => requestAnimationFrame(placeCards));
   const resized = new ResizeObserver(() => placeCards());
   resized.observe(scroller);
+  const watched = new IntersectionObserver((entries) => { seen = entries.at(-1).isIntersecting; placeCards(); });
+  watched.observe(scroller);
 
   wire.ask("hello");
   return () => {
     resized.disconnect();
+    watched.disconnect();
     wire.close();
     for (const { urls } of panels.values()) urls.forEach((url) => URL.revokeObjectURL(url));
   };

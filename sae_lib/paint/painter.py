@@ -196,7 +196,7 @@ class Painter:
         name, settings = self.assets.call(edit.model, edit.seed, 1)
         saes, maps = self.assets.saes(), {}
         pipe = self.assets.pipe(name)
-        with self.assets.lock, self._guarded(), capture_updates(pipe, saes) as updates:
+        with self._ahead(), self.assets.lock, self._guarded(), capture_updates(pipe, saes) as updates:
             draw_pictures(pipe, [edit.prompt], settings)
             for block, sae in saes.items():
                 update = updates[block][:, 0].to(sae.pre_bias)

@@ -23,6 +23,7 @@ from sae_lib.companion.style import BLOCK_COLORS, BLOCK_MARKERS
 from sae_lib.features.feature import FeatureId
 from sae_lib.paint.catalogue import BETAS, TOP, Catalogue, Row, finest_grid
 from sae_lib.paint.edits import Edit
+from sae_lib.paint.painter import Drawn
 
 _GLYPHS = {"v": "▼", "<": "◀", ">": "▶", "^": "▲", "o": "●", "s": "■", "D": "◆", "P": "✚", "X": "✖", "*": "★", "h": "⬢"}
 """Characters that look like Matplotlib's markers."""
@@ -37,10 +38,10 @@ class Stale(Exception):
 
 
 class LiveWidget(anywidget.AnyWidget):
-    """Answers the browser's messages `{"kind", "number", ...}` by the method `on_<kind>`, in a thread of its own.
+    """Answers the browser's messages `{"kind", "number", ...}` by the method `on_<kind>`, in a thread per kind.
 
-    So the kernel can receive the next message, above all "cancel", while a picture is drawn. Only the last message of a
-    kind counts. What a method raises is sent as one sentence.
+    So the kernel can receive the next message, above all "cancel", while a picture is drawn, and a search does not wait
+    for cards. Only the last message of a kind counts. What a method raises is sent as one sentence.
     """
 
     _css = _file("style.css")
@@ -48,7 +49,7 @@ class LiveWidget(anywidget.AnyWidget):
     def __init__(self, catalogue: Catalogue):
         super().__init__()
         self.catalogue, self.painter = catalogue, catalogue.painter
-        self._thread = ThreadPoolExecutor(1, "sae_lib widget")
+        self._threads: dict[str, ThreadPoolExecutor] = {}
         self._last: dict[str, str] = {}
         self._sending = threading.Lock()
         self.on_msg(self._receive)
@@ -64,7 +65,9 @@ class LiveWidget(anywidget.AnyWidget):
             self._last.pop(message["of"], None)
         else:
             self._last[kind] = number
-            self._thread.submit(self._answer, kind, number, message)
+            if kind not in self._threads:
+                self._threads[kind] = ThreadPoolExecutor(1, f"sae_lib widget {kind}")
+            self._threads[kind].submit(self._answer, kind, number, message)
 
     def _answer(self, kind: str, number: str, message: Mapping[str, Any]) -> None:
         def check(done: int = 0, count: int = 0) -> None:
@@ -172,6 +175,7 @@ class ExplorerWidget(LiveWidget):
     def __init__(self, catalogue: Catalogue, start: Edit | None = None):
         super().__init__(catalogue)
         self._start = start
+        self._read: tuple[Edit, Drawn, dict[str, Tensor]] | None = None
 
     def on_hello(self, number: str, check: Callable) -> None:
         rows = self.catalogue.rows
@@ -187,6 +191,7 @@ class ExplorerWidget(LiveWidget):
         start = self._start or self.catalogue.first_edit
         content = {"labels": labels, "betas": BETAS, "top": TOP, "edit": start.to_json()}
         self.welcome(number, check, buffers=[column.tobytes() for column in table], **content)
+        self.catalogue.get_ready()
 
     def on_search(self, number: str, check: Callable, text: str) -> None:
         features, weak, unlearnt = self.catalogue.search(text, len(self.catalogue.rows))
@@ -207,7 +212,9 @@ class ExplorerWidget(LiveWidget):
 
     def on_read(self, number: str, check: Callable, prompt: str, seed: int, cell: list[int] | None) -> None:
         edit = Edit(prompt, int(seed))
-        drawn, maps = self.painter.draw(edit, check), self.painter.read(edit)
+        if self._read is None or self._read[0] != edit:  # another position of the same picture costs no drawing
+            self._read = edit, self.painter.draw(edit, check), self.painter.read(edit)
+        _, drawn, maps = self._read
         content = {"found": self.fired(maps, tuple(cell) if cell else None), "grid": finest_grid(maps), "cell": cell}
         self.tell("read", number, [png(drawn.before)], notes=list(drawn.notes), **content)
 

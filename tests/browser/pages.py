@@ -40,6 +40,13 @@ READ_PIXELS = """async image => {
     });
 }"""
 
+# How many of the explorer's cards that can be seen have no pictures yet.
+UNDRAWN = """cards => {
+    const seen = cards.getBoundingClientRect(), shows = ({top, bottom}) => bottom > seen.top + 1 && top < seen.bottom - 1;
+    const inView = [...cards.querySelectorAll(".card")].filter(card => shows(card.getBoundingClientRect()));
+    return inView.length ? inView.filter(card => !card.querySelector("img")).length : -1;
+}"""
+
 
 def write_copy(source: Path, target: Path, scale: str = "smoke", painters: int = 1, whole: bool = True) -> None:
     """The notebook of a source, not executed; its cell that shows a painter as often as told, and
@@ -250,6 +257,15 @@ class Explorer(Widget):
         yield
         expect(self.part("status")).not_to_have_attribute("data-revision", str(before), timeout=DRAW_SECONDS * 1000)
         expect(self.part("status")).to_have_text(re.compile("^[0-9,]+ features$"), timeout=DRAW_SECONDS * 1000)
+
+    def undrawn(self) -> int:
+        """How many of the cards in view have no pictures yet."""
+        return self.root.locator(".cards").evaluate(UNDRAWN)
+
+    def wait_until_drawn(self) -> None:
+        """Until all cards in view have their pictures."""
+        scroller = self.root.locator(".cards").element_handle()
+        self.page.wait_for_function(f"cards => ({UNDRAWN})(cards) === 0", arg=scroller, timeout=DRAW_SECONDS * 1000)
 
     def cards(self) -> list[str]:
         """The features of the cards in the page, from the first."""

@@ -35,7 +35,7 @@ def explorer(page):
             explorer.part("explorer-search").fill("")
     with explorer.renewed():
         explorer.part("block").select_option("")
-        explorer.part("sort").select_option("score")
+        explorer.part("sort").select_option("reads")
     yield explorer
     assert page.quiet.complaints == []
 
@@ -63,7 +63,11 @@ def test_a_card_shows_an_icon_top_pictures_and_the_modulation(explorer):
 
 
 def test_the_cards_are_sorted_by_what_is_asked(explorer):
-    for sort, pattern in {"score": r"reads (-?[\d.]+)", "rate": r"fires at ([\d.]+) %"}.items():
+    for sort, pattern in {
+        "reads": r"reads (-?[\d.]+)",
+        "draws": r"draws (-?[\d.]+)",
+        "rate": r"fires at ([\d.]+) %",
+    }.items():
         with explorer.renewed():
             explorer.part("sort").select_option(sort)
         found = numbers(explorer, pattern)
@@ -84,6 +88,64 @@ def test_search_finds_cards_by_meaning_and_by_number(explorer):
     with explorer.renewed():
         explorer.part("explorer-search").fill(f"{FIRST}/9999")
     assert explorer.cards() == [] and explorer.found() == 0
+
+
+def test_words_that_the_model_never_learnt_are_named_and_weak_hits_folded(explorer):
+    with explorer.renewed():
+        explorer.part("explorer-search").fill("cat")
+    expect(explorer.part("unlearnt")).to_have_text("the pocket model never learnt: cat")
+    assert explorer.found() == 0
+    with explorer.renewed():
+        explorer.part("explorer-search").fill("cat star")
+    clear = explorer.found()
+    assert explorer.part("unlearnt").inner_text().endswith("cat")
+    weak = int(re.search(r"Show (\d+) weak hits", explorer.part("weak").inner_text())[1])
+    with explorer.renewed():
+        explorer.part("weak").click()
+    assert weak > 0 and explorer.found() == clear + weak
+
+
+def test_while_a_search_runs_the_old_cards_are_gone_and_a_late_answer_does_not_come_back(explorer):
+    explorer.part("explorer-search").fill("star")
+    expect(explorer.part("status")).to_have_text("searching …")
+    assert explorer.cards() == []
+    with explorer.renewed():
+        explorer.part("explorer-search").fill(f"{FIRST}/3")
+    explorer.page.wait_for_timeout(500)  # in which an answer to the first search would come
+    assert explorer.cards() == [f"{FIRST}/3"]
+
+
+def test_a_click_is_answered_before_the_cards_in_view_are_drawn(explorer):
+    with explorer.renewed():
+        explorer.part("whole").click()
+    explorer.root.locator(".cards").evaluate("cards => cards.scrollTo(0, cards.scrollHeight * 0.7)")
+    explorer.part("card").locator("img").first.wait_for(timeout=DRAW_SECONDS * 1000)  # the first was drawn
+    with explorer.renewed():
+        explorer.part("position-image").click(position={"x": 20, "y": 20})
+    assert explorer.undrawn() > 0
+    explorer.wait_until_drawn()
+
+
+def test_cards_that_left_the_view_are_not_drawn(explorer):
+    scroll = "(cards, part) => cards.scrollTo(0, cards.scrollHeight * part)"
+    scroller = explorer.root.locator(".cards")
+    scroller.evaluate(scroll, 0.4)
+    explorer.part("card").locator("img").first.wait_for(timeout=DRAW_SECONDS * 1000)  # the first was drawn
+    scroller.evaluate(scroll, 0.9)
+    explorer.wait_until_drawn()
+    scroller.evaluate(scroll, 0.4)
+    assert explorer.undrawn() > 0
+
+
+def test_a_card_leads_to_the_painter_and_back(explorer):
+    card = explorer.part("card").first
+    feature = card.get_attribute("data-feature")
+    painter = explorer.page.locator(".sae-painter")
+    card.get_by_test_id("paint").click()
+    expect(painter.get_by_test_id("layer").first).to_have_attribute("data-feature", feature)
+    expect(painter.get_by_test_id("brush")).to_be_in_viewport()
+    painter.get_by_test_id("back").click()
+    expect(explorer.part("card").first).to_be_in_viewport()
 
 
 def test_cards_are_filtered_by_block(explorer):

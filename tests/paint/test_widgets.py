@@ -212,6 +212,30 @@ def test_the_explorer_says_what_fires_at_a_position(catalogue, monkeypatch):
     assert "there is no cell (16, 0)" in told["sentence"]
 
 
+def test_searches_and_positions_are_answered_while_cards_wait_to_be_drawn(catalogue, monkeypatch):
+    browser = Browser(ExplorerWidget(catalogue), monkeypatch)
+    browser.wait(browser.ask("hello"))
+    browser.wait(browser.ask("read", prompt=PROMPT, seed=0, cell=None))
+    drawing, go_on, drawn = threading.Event(), threading.Event(), []
+
+    def panel(feature):
+        drawn.append(str(feature))
+        drawing.set()
+        with catalogue.assets.lock:  # as a model that draws
+            assert go_on.wait(60)
+        raise ValueError("drawn")
+
+    monkeypatch.setattr(catalogue, "panel", panel)
+    panels = browser.ask("panels", features=[FIRST, FINE])
+    assert drawing.wait(60)
+    answers = [browser.ask("search", text="cat red star"), browser.ask("read", prompt=PROMPT, seed=0, cell=[3, 4])]
+    assert [browser.wait(number)[0]["kind"] for number in answers] == ["found", "read"]
+    assert not any(told["number"] == panels for told, _ in browser.heard)
+    browser.ask("cancel", of="panels")
+    go_on.set()
+    assert browser.wait(panels, "stale") and drawn == [FIRST]
+
+
 def test_a_widget_says_of_itself_what_a_reader_without_a_kernel_must_know(catalogue):
     assert repr(PainterWidget(catalogue)).startswith("PainterWidget: run this notebook to use it")
     assert not [name for name in LiveWidget(catalogue).keys if not name.startswith("_") and name not in KNOWN_TRAITS]
