@@ -47,9 +47,9 @@ modulated by these betas."""
 DEFAULT_STRENGTH = 10.0
 """The strength, in multiples of the mean activation, where none was chosen for a block; the authors paint with it."""
 
-CLEAR = 0.4
-"""The smallest reading score of a feature with a clear meaning. Random directions in the place of features, as many and
-as sparse, read some value that well too, but only one in twenty-five does (`Reading(control=1)`, pocket scale)."""
+CLEAR = 0.35
+"""The smallest reading score of a feature with a clear meaning. Of random directions in the place of features, as many
+and as sparse, about one in twenty reads some value that well (20 of 352; `Reading(control=1)` at pocket scale)."""
 
 NO_CLEAR_MEANING, NEVER_FIRED = "no clear meaning", "never fired"
 
@@ -122,7 +122,7 @@ class Hits(NamedTuple):
     features: list[FeatureId]
     """The best first."""
     weak: list[FeatureId]
-    """Features that may fit: called after nothing (`Row.clear`), or found by CLIP alone."""
+    """Features that may fit: those without a clear meaning (`Row.clear`), and those that CLIP alone finds."""
     unlearnt: list[str]
     """The words of the query that the pocket model never learnt; empty for a model whose words nobody knows."""
 

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from sae_lib.saes.checkpoints import load_saes
-from tests.browser.pages import DRAW_SECONDS, Explorer, Quiet, open_notebook, write_copy
+from tests.browser.pages import DRAW_SECONDS, Explorer, LonelyExplorer, Quiet, open_notebook, write_copy
 
 SAES = load_saes("panel", "smoke")
 FIRST = next(iter(SAES))
@@ -63,15 +63,16 @@ def test_a_card_shows_an_icon_top_pictures_and_the_modulation(explorer):
 
 
 def test_the_cards_are_sorted_by_what_is_asked(explorer):
-    for sort, pattern in {
-        "reads": r"reads (-?[\d.]+)",
-        "draws": r"draws (-?[\d.]+)",
-        "rate": r"fires at ([\d.]+) %",
-    }.items():
+    for sort, pattern in {"reads": r"reads (-?[\d.]+)", "rate": r"fires at ([\d.]+) %"}.items():
         with explorer.renewed():
             explorer.part("sort").select_option(sort)
         found = numbers(explorer, pattern)
         assert len(set(found)) > 1 and found == sorted(found, reverse=True), sort
+    with explorer.renewed():
+        explorer.part("sort").select_option("draws")
+    texts = explorer.part("card").all_inner_texts()
+    drawn = [float(match[1]) for text in texts if (match := re.search(r"draws (-?[\d.]+)", text))]
+    assert drawn and drawn == sorted(drawn, reverse=True) and "not tried" not in texts[0]
     with explorer.renewed():
         explorer.part("sort").select_option("block")
     assert explorer.cards()[:2] == [f"{FIRST}/0", f"{FIRST}/1"]
@@ -103,38 +104,6 @@ def test_words_that_the_model_never_learnt_are_named_and_weak_hits_folded(explor
     with explorer.renewed():
         explorer.part("weak").click()
     assert weak > 0 and explorer.found() == clear + weak
-
-
-def test_while_a_search_runs_the_old_cards_are_gone_and_a_late_answer_does_not_come_back(explorer):
-    explorer.part("explorer-search").fill("star")
-    expect(explorer.part("status")).to_have_text("searching …")
-    assert explorer.cards() == []
-    with explorer.renewed():
-        explorer.part("explorer-search").fill(f"{FIRST}/3")
-    explorer.page.wait_for_timeout(500)  # in which an answer to the first search would come
-    assert explorer.cards() == [f"{FIRST}/3"]
-
-
-def test_a_click_is_answered_before_the_cards_in_view_are_drawn(explorer):
-    with explorer.renewed():
-        explorer.part("whole").click()
-    explorer.root.locator(".cards").evaluate("cards => cards.scrollTo(0, cards.scrollHeight * 0.7)")
-    explorer.part("card").locator("img").first.wait_for(timeout=DRAW_SECONDS * 1000)  # the first was drawn
-    with explorer.renewed():
-        explorer.part("position-image").click(position={"x": 20, "y": 20})
-    assert explorer.undrawn() > 0
-    explorer.wait_until_drawn()
-
-
-def test_cards_that_left_the_view_are_not_drawn(explorer):
-    scroll = "(cards, part) => cards.scrollTo(0, cards.scrollHeight * part)"
-    scroller = explorer.root.locator(".cards")
-    scroller.evaluate(scroll, 0.4)
-    explorer.part("card").locator("img").first.wait_for(timeout=DRAW_SECONDS * 1000)  # the first was drawn
-    scroller.evaluate(scroll, 0.9)
-    explorer.wait_until_drawn()
-    scroller.evaluate(scroll, 0.4)
-    assert explorer.undrawn() > 0
 
 
 def test_a_card_leads_to_the_painter_and_back(explorer):
@@ -192,3 +161,47 @@ def test_another_prompt_is_drawn_and_read_and_a_bad_one_told_of(explorer):
             explorer.part("prompt").press("Tab")
         expect(explorer.part("alert")).to_contain_text(told)
         assert not np.array_equal(explorer.picture("picture"), before)
+
+
+@pytest.fixture
+def lonely(new_page):
+    """300 features without a kernel: the test answers."""
+    return LonelyExplorer(new_page(viewport={"width": 1366, "height": 900}), 300)
+
+
+def test_while_a_search_runs_nothing_old_is_shown_and_a_late_answer_never_replaces_a_newer_one(lonely):
+    lonely.part("explorer-search").fill("star")
+    expect(lonely.part("status")).to_have_text("searching …")
+    assert lonely.cards() == []
+    late = lonely.wait_for("search", 1)
+    lonely.part("explorer-search").fill("heart")
+    number = lonely.wait_for("search", 2)
+    lonely.tell("found", late, found=["up.1.2/7"], weak=[], unlearnt=[])
+    assert lonely.cards() == []
+    lonely.tell("found", number, found=["up.1.2/3"], weak=["up.1.2/5"], unlearnt=[])
+    lonely.tell("found", late, found=["up.1.2/7"], weak=[], unlearnt=[])
+    assert lonely.cards() == ["up.1.2/3"]
+
+
+def test_of_two_positions_the_last_is_shown_whichever_answer_comes_first(lonely):
+    lonely.wait_for("read", 1)
+    numbers = []
+    for count, name in ((2, "whole"), (3, "read")):
+        lonely.part(name).click()
+        numbers.append(lonely.wait_for("read", count))
+    assert lonely.part("where").inner_text() == "reading …"
+    for number, feature in ((numbers[1], "up.1.2/3"), (numbers[0], "up.1.2/7")):
+        lonely.tell_read(number, feature)
+    expect(lonely.part("fires-here").locator("button")).to_have_attribute("data-feature", "up.1.2/3")
+    assert "reads 0.50, draws 0.25" in lonely.part("fires-here").inner_text()
+
+
+def test_only_cards_in_view_are_asked_for_and_those_that_leave_it_are_cancelled(lonely):
+    lonely.wait_for("panels", 1)
+    (asked,) = lonely.sent("panels")
+    assert asked["features"] == lonely.in_view() != lonely.cards() and not lonely.sent("cancel")
+    lonely.root.locator(".cards").evaluate("cards => cards.scrollTo(0, cards.scrollHeight / 2)")
+    lonely.wait_for("panels", 2)
+    assert [message["of"] for message in lonely.sent("cancel")] == ["panels"]
+    again = lonely.sent("panels")[1]["features"]
+    assert again == lonely.in_view() and not set(again) & set(asked["features"])
