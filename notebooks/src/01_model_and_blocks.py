@@ -1,17 +1,32 @@
 # %% [markdown]
 # # 01 The model and its blocks
 #
-# **Claim checked.** The paper decomposes what four of the U-Net's cross-attention transformer blocks add to their
-# input while SDXL Turbo draws a picture in one step (Fig. 10 shows where these blocks sit). That rests on two things,
-# which this notebook looks at: the U-Net has the blocks that the paper counts, the four of them at its lowest
-# resolution; and one step of Turbo draws what a caption says about as well as the many steps of the base model that it
-# was distilled from.
+# **Question.** Does one step of Turbo draw what a caption says about as well as the many steps of the base model, and
+# where in the U-Net are the paper's four blocks?
+
+# %% tags=["answer"]
+from sae_lib.companion import show_answer
+
+show_answer("01_model_and_blocks")
+
+# %% [markdown]
+# ![Held-out captions, each drawn by the base model, by four steps of Turbo and by one](../figures/01_model_and_blocks/contact_sheet.png)
+#
+# **The same captions, drawn three ways.** A row is a caption whose scene no model was trained on. Its three pictures
+# start from the same noise. The line below a picture says how many of the caption's statements the judge finds in it.
+#
+# ## 1.0 About this notebook
+#
+# The paper decomposes what four of the U-Net's cross-attention transformer blocks add to their input while SDXL Turbo
+# draws a picture in one step (its Fig. 10 shows where these blocks are). That takes two things for granted, which are
+# checked here. The U-Net has the blocks that the paper counts, and the four are at its lowest resolution. One step of
+# Turbo draws a caption about as well as the many steps of the base model from which it was distilled.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
-# | needs | shipped weights | shipped weights | SDXL Turbo and SDXL base 1.0, or `source=random`; a GPU of 24 GB |
+# | needs | shipped weights | shipped weights | SDXL Turbo and SDXL base 1.0, or `source=random`; a GPU |
 # | makes | the same, marked as smoke | `contact_sheet` `agreement` `judge_by_eye` `unet` `update_sizes` | the same without `agreement` and `judge_by_eye` |
-# | cost | 20 s, one core | 45 s, two cores | some 5 min (estimated, not run) |
+# | cost | 20 s, one core | a minute, one core | 43 GB of GPU memory (measured in a rehearsal with random weights); some 5 min (estimated, not run) |
 #
 # | symbol | code | shape and meaning |
 # |---|---|---|
@@ -63,7 +78,7 @@ from sae_lib import (
     start_run,
     stream_updates,
 )
-from sae_lib.companion import ACCENT_COLORS, BLOCK_COLORS, CONTROL_COLOR, TEXT_WIDTH
+from sae_lib.companion import ACCENT_COLORS, BLOCK_COLORS, CONTROL_COLOR, TEXT_WIDTH, save_answer, we_see
 
 # %%
 run = start_run("01_model_and_blocks", globals())
@@ -123,9 +138,9 @@ print(f"|Turbo's weights - base's| / |base's| = {difference / length:.3f} (U-Net
 # %% [markdown]
 # ## 1.3 The same captions, drawn three ways
 #
-# Base draws with the settings of the paper's Fig. 3 (at pocket scale with a guidance of its own); Turbo in four steps
-# and in one. The captions are held out: no model was trained on their scenes. The noise of a picture belongs to its
-# prompt, not to the batch that it happens to be in: one generator per prompt. Where both models have latents of one
+# Base draws with the settings of the paper's Fig. 3 (at pocket scale with a guidance of its own). Turbo draws in four
+# steps and in one. The captions are held out: no model was trained on their scenes. Each prompt has a random generator
+# of its own, so its noise does not depend on the batch in which it is drawn. Where both models have latents of one
 # size, as at pocket scale, the three pictures of a row even start from the same noise, so that differences within a row
 # come from the model and the number of steps alone.
 
@@ -180,13 +195,15 @@ for i, row in enumerate(axes):
             ax.set_xlabel("{} of {} found".format(*per_caption[title][i].tolist()), fontsize=8, labelpad=2)
 found_and_stated = {title: counts_of[:rows] for title, counts_of in per_caption.items()}
 save_figure(run, fig, "contact_sheet", {"prompts": prompts[:rows], "found_and_stated": found_and_stated, "seed": seed})
+if found := {title: of_rows.sum(0).tolist() for title, of_rows in found_and_stated.items()}:
+    columns = ", ".join(f"{found[title][0]} ({title})" for title in pictures)
+    we_see(run, f"Of the {found[title][1]} statements of these {rows} captions the judge finds {columns}.")
 
 # %% [markdown]
-# **What we see.** Each row is one caption, each column one way to draw it; the count below a picture is the judge's.
-# Read along a row to see what fewer steps cost. Read a caption against its pictures to see what is lost first: a count
-# below the full number says that something stated is missing, or sits on the wrong object. A few pictures prove little,
-# so the next figure pools all captions, splits the count by attribute and puts the control beside it. The first group,
-# `all`, carries the intervals; the number in brackets says how often the attribute is stated.
+# **How to read it.** A row is a caption, a column is a way to draw it, and the count below a picture is the judge's.
+# Read along a row to see what fewer steps cost. A count below the full number says that something stated is missing or
+# is on the wrong object. A few pictures prove little. So the next figure pools all captions and puts the control beside
+# them. Its first group, `all`, has the intervals; the number in brackets says how often an attribute is stated.
 
 
 # %%
@@ -225,14 +242,19 @@ if agreement:
     ax.grid(False, axis="x")
     fig.legend(loc="outside upper center", ncols=2)
     result = {"found_and_stated": agreement, "all": shares, "turbo_1_step_minus": above, "captions": len(prompts)}
-    print(save_figure(run, fig, "agreement", result | {"seed": seed}, verdicts=verdicts))
+    save_figure(run, fig, "agreement", result | {"seed": seed}, verdicts=verdicts)
+    found = {title: {name: 100 * of[0] / of[1] for name, of in by.items()} for title, by in agreement.items()}
+    by_base, by_one, chance = (found[title] for title in (base_title, turbo_title, control))
+    most, least = max(names[1:], key=lambda name: abs(by_base[name] - by_one[name])), min(names[1:], key=by_base.get)
+    text = f"Of all statements the judge finds {by_base['all']:.0f} % when base draws, {by_one['all']:.0f} % after one "
+    text += f"step of Turbo, and {chance['all']:.0f} % with another caption. Base and one step differ most in {most} "
+    text += f"({by_base[most]:.0f} and {by_one[most]:.0f} %). Base itself is worst at {least} ({by_base[least]:.0f} %)."
+    we_see(run, text)
 
 # %% [markdown]
-# **What we see.** The distance between a model's marker and the control's is what the caption contributed; the
-# distance between base and one-step Turbo is what the one step costs, attribute by attribute. The table above the
-# figure says the same for all attributes together, with its intervals. Attributes that stay low in all three columns
-# are a limit of the pocket models and not of the number of steps. At sdxl scale no judge knows the truth, and this
-# section draws nothing.
+# **How to read it.** A marker's distance from the control is what the caption contributed. The distance between base
+# and one-step Turbo is what the one step costs. An attribute that is low in all three colours is a limit of the pocket
+# models and not of the number of steps. At sdxl scale no judge knows the truth, and this section draws nothing.
 #
 # ### Is the judge right about pictures that a model drew?
 #
@@ -282,12 +304,18 @@ if eye_shares:
     result = {f"{side}, {title}": by_name for (side, title), by_name in eye_shares.items()}
     result = {"shares": result, "pictures": len(labelled), "labelled": "by eye, once", "seed": seed}
     save_figure(run, fig, "judge_by_eye", result, verdicts=eye_verdicts)
+    named, none = (
+        tuple(eye_shares[side, of]["all"].value for of in ("all", "next picture's labels")) for side in asked
+    )
+    text = "Where the eye names a value, the judge names the same in {:.0%} of the cases (with the next picture's "
+    text += "labels in {:.0%}). Where the eye can name none, the judge abstains in {:.0%} (with the next picture's labels in "
+    we_see(run, (text + "{:.0%}); in all others it makes a value up.").format(*named, *none).replace("%", " %"))
 
 # %% [markdown]
-# **What we see.** Left: how often the judge names the value that the eye names; otherwise it names another value, or
-# abstains. Right: where the eye can name none, how often the judge abstains as well; otherwise it makes a value up. An
-# attribute without a marker had fewer than five cases. Both errors are in every rate that a judge measures in the other
-# notebooks. The controls there (random features, directions, other captions) share them.
+# **How to read it.** Left: how often the judge names the value that the eye names; otherwise it names another value or
+# abstains. Right: how often the judge abstains where the eye can name no value. An attribute without a marker had fewer
+# than five cases. Both kinds of error are in every rate that the judge measures in other notebooks. The controls there
+# (random features, directions, other captions) share them.
 #
 # ## 1.4 Where the blocks sit (paper: Fig. 10)
 #
@@ -359,18 +387,23 @@ boxes = [
 skip = ax.plot([], "--", color=CONTROL_COLOR, label="skip connections")
 fig.legend(handles=[*boxes, *skip], loc="outside lower center", ncols=4, columnspacing=1)
 save_figure(run, fig, "unet", {"shapes": shapes, "layers": layers, "counted": counted}, verdicts=count_verdicts)
+text = f"The loaded U-Net has {counted['attention']} attention blocks and {counted['ResNets']} ResNets at {len(sizes)} "
+text += f"resolutions; the lowest has {sizes[-1]} × {sizes[-1]} positions and vectors of {shapes['mid.0'][0]} numbers. "
+lie = "All" if lowest == len(PAPER_BLOCKS) else f"Only {lowest}"
+lie += " of the paper's four blocks are at the U-Net's lowest resolution."
+we_see(run, text + lie)
 
 # %% [markdown]
-# **What we see.** Left to right is the order of computation, top to bottom the resolution. White boxes are ResNets,
-# grey ones attention blocks, coloured ones the four attention blocks that the paper decomposes; `×` gives the
-# transformer layers inside a block. Dashed arrows are the skip connections, one per level; SDXL has one per ResNet. The
-# coloured blocks sit where the picture is smallest and the vectors are widest: each position there stands for a large
-# patch of the picture, which is why one can hope to read its vector as "what is here". `down.2.1` is the last block
-# before the bottom, `mid.0` the bottom itself, `up.0.0` and `up.0.1` the first two on the way up.
+# **How to read it.** Left to right is the order of computation, top to bottom the resolution. White boxes are ResNets,
+# grey ones are attention blocks, and coloured ones are the four that the paper decomposes; `×` gives the transformer
+# layers inside a block. Dashed arrows are the skip connections, drawn once per level; SDXL has one per ResNet. At a low
+# resolution each position stands for a large patch of the picture. That is why one can hope to read its vector as "what
+# is here". `down.2.1` is the last block before the bottom, `mid.0` is the bottom, and `up.0.0` and `up.0.1` are the
+# first two on the way up.
 #
-# These four names were found by ablating SDXL. Nothing says that the same names matter in another U-Net of the same
-# wiring. Notebook 05 therefore asks the pocket U-Net itself where its captions enter, and chooses blocks by a rule;
-# from notebook 02 on both sets are looked at.
+# These four were found by ablating SDXL. In another U-Net of the same wiring other blocks may matter. Notebook 05
+# therefore asks the pocket U-Net itself where its captions enter, and chooses blocks by a rule; from notebook 02 on
+# both sets are looked at.
 #
 # ## 1.5 What an update is
 #
@@ -446,13 +479,18 @@ left.invert_yaxis()
 right.set(xlabel=f"update / input, {len(prompts)} prompts", xlim=(0, None))
 fig.legend(loc="outside upper center", ncols=2)
 save_figure(run, fig, "update_sizes", {"rms_update_and_input": means, "ratio": ratios, "n": len(prompts), "seed": seed})
+low, *_, high = sorted(ratios, key=lambda block: ratios[block].value)
+widest = max(ratios, key=lambda block: ratios[block].high - ratios[block].low)
+text = f"Relative to its input, {high} adds most ({ratios[high].value:.2f}) and {low} least ({ratios[low].value:.2f}). "
+text += f"The widest interval, that of {widest}, reaches from {ratios[widest].low:.2f} to {ratios[widest].high:.2f}."
+we_see(run, text)
 
 # %% [markdown]
-# **What we see.** Top to bottom is the order of computation. On the left, the line between a full and a hollow marker
-# is the factor between update and input; on the right is the same factor as a ratio with its 95 % interval over
-# prompts. A block keeps its colour in all notebooks. Intervals that are narrow against the differences between blocks
-# say that the size is a property of the block more than of the prompt. Where a ratio is near one, the block rewrites
-# its input; where it is small, it makes a remark.
+# **How to read it.** Top to bottom is the order of computation. On the left, the line between a full and a hollow
+# marker is the factor between update and input. On the right is the same factor as a ratio, with its 95 % interval over
+# prompts. A block keeps its colour in all notebooks. Where intervals are narrow against the differences between blocks,
+# the size is a property of the block more than of the prompt. A block with a ratio near one rewrites its input; a
+# block with a small ratio adds a little to it.
 #
 # ## 1.6 Headline numbers
 #
@@ -478,6 +516,16 @@ for block in ATTENTION_BLOCKS:
 
 # %%
 print(*count_verdicts, *verdicts, *eye_verdicts, sep="\n")
+
+# %%
+answer = "At this scale no judge says how well a picture matches its caption."
+if shares:
+    drawn_by = (
+        f"{100 * shares[turbo_title].value:.0f} % after one step of Turbo, {100 * shares[base_title].value:.0f} %"
+    )
+    drawn_by += f" after {counts.base_steps} steps of base, and {100 * shares[control].value:.0f} % by chance"
+    answer = f"{verdicts[1].yes_or_no}: of what a caption states the judge finds {drawn_by}."
+save_answer(run, f"{answer} {lie}")
 
 # %% [markdown]
 # ## 1.8 Limits

@@ -1,19 +1,36 @@
 # %% [markdown]
 # # 02 One-step activations
 #
-# **Claim checked.** The paper treats every position of every picture as one training vector for an SAE: the update
-# that a block adds there while SDXL Turbo draws in one step (paper, section on training; its harvest gives some
-# hundreds of millions of vectors per block). That presumes that a position's update is a meaningful unit: that it says
-# something about *this place of this picture*. This notebook collects such vectors and looks at them as data, before
-# any SAE is trained: how long they are and where, how they are spread over their dimensions, how many directions they
-# use, and what neighbours have in common. It looks at the blocks that notebook 05 chooses for the model, and at the
-# paper's four.
+# **Question.** Does what a block adds at one position say something about that place of the picture, or only about the
+# picture as a whole?
+
+# %% tags=["answer"]
+from sae_lib.companion import show_answer
+
+show_answer("02_one_step_activations")
+
+# %% [markdown]
+# ![Pictures and the updates of each block in false colours, one colour per position](../figures/02_one_step_activations/components.png)
+#
+# **The vectors as colours.** A row is a picture; at pocket scale its objects are beside it in grey. The columns after
+# it show each block's vectors in the same forward pass, a colour per position. Positions of like colour have like
+# vectors. Where a map shows the objects, a vector says something about its place; where it has one colour, only about
+# the picture.
+#
+# ## 2.0 About this notebook
+#
+# The paper trains its SAEs on single vectors: the update that a block adds at one position of one picture, while SDXL
+# Turbo draws in one step (section on training; some hundreds of millions of vectors per block). That takes for granted
+# that a position's update is a meaningful unit. This notebook collects such vectors and looks at them as data, before
+# any SAE is trained. How long are they and where, how are they spread over their dimensions, how many directions do
+# they use, and what do neighbours have in common? It looks at the blocks that notebook 05 chooses for the model, and at
+# the paper's four.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
-# | needs | shipped weights | shipped weights | SDXL Turbo, or `source=random`; a GPU of 16 GB |
+# | needs | shipped weights | shipped weights | SDXL Turbo, or `source=random`; a GPU |
 # | makes | the same, marked as smoke | `norms` `dimensions` `spectrum` `neighbours` `components` | the same |
-# | cost | 15 s, one core | 40 s, two cores | some 3 min (estimated, not run) |
+# | cost | 15 s, one core | half a minute, one core | some 3 min (estimated, not run) |
 #
 # | symbol | code | shape and meaning |
 # |---|---|---|
@@ -28,10 +45,10 @@
 # the SAEs are trained on. The two claims below are ours: they put the premise, that a position is a meaningful unit,
 # into numbers with a control beside each. The first says that a position tells its surroundings from the rest of *its
 # own picture*: two positions an eighth of the picture apart correlate more, by at least a tenth, than two positions
-# that lie six eighths apart in the same picture. The control takes the second position from another picture, and is
-# subtracted. The second claim, which needs a judge that knows where the objects are, says that objects and background
-# differ more in their updates than any two areas of these shapes do: it explains at least a hundredth more of the
-# variance than the masks of another picture do.
+# that are six eighths apart in the same picture. The control takes the second position from another picture, and is
+# subtracted. The second claim needs a judge that knows where the objects are. It says that objects and background
+# differ more in their updates than any two areas of these shapes: the objects' masks explain at least a hundredth more
+# of the variance than the masks of another picture.
 #
 # The first rule was changed on 2026-11-26, before the run with the chosen blocks: it used to compare neighbours with
 # positions of another picture, which holds best where all positions of a picture are equal, so it tested the opposite
@@ -51,25 +68,10 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 
-from sae_lib import (
-    ATTENTION_BLOCKS,
-    PAPER_BLOCKS,
-    CallSettings,
-    Claim,
-    bootstrap_interval,
-    capture_updates,
-    draw_pictures,
-    save_figure,
-    show_picture,
-    start_run,
-    stream_updates,
-    to_maps,
-    to_vectors,
-    width_of,
-)
-from sae_lib.activations import permute_dimensions
-from sae_lib.companion import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH
-from sae_lib.models import prompt_generator
+from sae_lib import CallSettings, Claim, bootstrap_interval, save_figure, show_picture, start_run, to_maps, to_vectors
+from sae_lib.activations import capture_updates, draw_pictures, permute_dimensions, stream_updates
+from sae_lib.companion import BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, TEXT_WIDTH, save_answer, we_see
+from sae_lib.models import ATTENTION_BLOCKS, PAPER_BLOCKS, prompt_generator, width_of
 from sae_lib.saes import PCA
 
 # %%
@@ -194,10 +196,17 @@ fig.colorbar(image, ax=axes, label="length / the block's mean length", **bar)
 result = {"mean_maps": {block: map_.mean(0) for block, map_ in relative.items()}, "shares": shares_of_length}
 save_figure(run, fig, "norms", result | {"prompts": len(prompts), "seed": seed})
 
+# %%
+of_place, of_picture, of_both = (max(both, key=lambda block: shares_of_length[block][at]) for at in range(3))
+text = f"How long a vector is depends most on the place alone in {of_place} ({100 * shares_of_length[of_place][0]:.0f} "
+text += f"% of the lengths' variance), most on the picture as a whole in {of_picture} "
+text += f"({100 * shares_of_length[of_picture][1]:.0f} %), and most on this place in this picture in {of_both} "
+we_see(run, text + f"({100 * shares_of_length[of_both][2]:.0f} %).")
+
 # %% [markdown]
-# **What we see.** Compare a map with its picture: bright places are where the block writes more than its average.
-# Compare the rows of one column: what changes from row to row follows the picture, what stays belongs to the place, and
-# the last row shows the latter alone. The table above gives the same split in numbers; its last column is the part that
+# **How to read it.** Compare a map with its picture: bright places are where the block writes more than its average.
+# Compare the rows of a column: what changes from row to row follows the picture, and what stays belongs to the place.
+# The last row shows the latter alone. The table above gives the same split in numbers. Its last column is the part that
 # makes it worth having a vector for each position rather than one for each picture.
 #
 # ## 2.4 Dimension by dimension
@@ -235,13 +244,8 @@ for block in both:
     ranks = torch.linspace(0, 1, width[block])
     left.plot(ranks, (variance[block] / variance[block].median()).sort(descending=True).values, **look)
     right.plot(ranks, kurtosis[block].sort(descending=True).values, **look)
-right.plot(
-    torch.linspace(0, 1, len(normal)),
-    normal.sort(descending=True).values,
-    color=CONTROL_COLOR,
-    linestyle=":",
-    label="control: normal",
-)
+look = {"color": CONTROL_COLOR, "linestyle": ":", "label": "control: normal"}
+right.plot(torch.linspace(0, 1, len(normal)), normal.sort(descending=True).values, **look)
 for ax, label in ((left, "variance / median variance"), (right, "kurtosis")):
     ax.set(ylabel=label, yscale="log")
     ax.yaxis.set_major_locator(plt.LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7)))
@@ -253,12 +257,21 @@ ordered = {block: variance[block].sort(descending=True).values for block in both
 result = {"variance": ordered, "kurtosis": {block: kurtosis[block].sort().values for block in both}}
 save_figure(run, fig, "dimensions", result | {"constant": constant, "prompts": len(prompts), "seed": seed})
 
+# %%
+spreads = {block: (variance[block].max() / variance[block].median()).item() for block in both}
+tails = {block: kurtosis[block].median().item() for block in both}
+flat, uneven, heavy = min(spreads, key=spreads.get), max(spreads, key=spreads.get), max(tails, key=tails.get)
+text = f"The largest variance of a dimension is {spreads[uneven]:.1f} times the median in {uneven} and "
+text += f"{spreads[flat]:.1f} times in {flat}. The heaviest tails are in {heavy}: its median kurtosis is "
+text += f"{tails[heavy]:.1f}, the control's {normal.median():.1f}. The part that is the same everywhere is at most "
+we_see(run, text + f"{100 * max(constant.values()):.0f} % of a block's mean square.")
+
 # %% [markdown]
-# **What we see.** Left: a curve that starts far above 1 and falls steeply belongs to a block with a few dimensions of
-# large variance; a flat one shares the work. Right: curves above the dotted control have heavier tails than a normal
-# distribution, which is what one expects where a direction is used rarely but strongly. The table's last column is the
-# share of the vectors' mean square that is the same at every position of every picture. The SAE need not spend features
-# on that part: its bias `pre_bias` is subtracted before encoding and added back after decoding.
+# **How to read it.** Left: a curve that starts far above 1 and falls steeply belongs to a block with a few dimensions
+# of large variance; in a block with a flat curve all dimensions share the work. Right: a curve above the dotted control
+# has heavier tails than a normal distribution, as one expects where a direction is used rarely but strongly. The
+# table's last column is the share of the mean square that is the same at every position of every picture. The SAE needs
+# no features for that part: its bias `pre_bias` is subtracted before encoding and added back after decoding.
 #
 # ## 2.5 How many directions?
 #
@@ -310,12 +323,19 @@ fig.legend(loc="outside upper center", ncols=4)
 result = {"cumulated": cumulated, "participation": participation, "participation_of_control": by_chance}
 save_figure(run, fig, "spectrum", result | {"prompts": len(prompts), "seed": seed})
 
+# %%
+fewest, most = min(both, key=participation.get), max(both, key=participation.get)
+below = sum(participation[block] < by_chance[block] for block in both)
+text = f"By the participation ratio {fewest} uses the fewest directions ({participation[fewest]:.1f} of "
+text += f"{width[fewest]}) and {most} the most ({participation[most]:.1f} of {width[most]}). In {below} of {len(both)} blocks these are "
+we_see(run, text + "fewer than in the control with permuted dimensions.")
+
 # %% [markdown]
-# **What we see.** A solid curve shows how much of a block's variance so many directions keep; its dotted partner is
-# what the dimensions would keep if they had nothing to do with each other. The table gives the participation ratio of
-# both. A small ratio does not make an SAE superfluous: PCA uses the *same* few directions for every vector, an SAE
-# picks for each vector its own few out of many. Which of the two keeps more at an equal number of coefficients is
-# measured in notebook 04, where PCA is one of the controls.
+# **How to read it.** A solid curve shows how much of a block's variance so many directions keep. Its dotted partner
+# shows what they would keep if the dimensions had nothing to do with each other. A small participation ratio does not
+# make an SAE superfluous: PCA uses the *same* few directions for every vector, while an SAE picks for each vector its
+# own few out of many. Which of the two keeps more with equally many coefficients is measured in notebook 04, where PCA
+# is one of the controls.
 #
 # ## 2.6 What do neighbours have in common?
 #
@@ -398,14 +418,20 @@ lines = [*axes[0, 0].plot([], [], color="black"), *axes[0, 0].plot([], [], **gre
 fig.legend(lines, ["same picture", "control: another picture"], loc="outside upper center", ncols=2)
 result = {"curves": curves, "near_minus_far": local, "independent_vectors": independent, "n": len(prompts)}
 save_figure(run, fig, "neighbours", result | {"seed": seed}, verdicts=verdicts)
+falls, alike = {block: local[block].value for block in both}, {b: curves[f"{b} same"][-1].value for b in both}
+most, least, flat = max(falls, key=falls.get), min(falls, key=falls.get), max(alike, key=alike.get)
+chance = max(abs(point.value) for block in both for point in curves[f"{block} other"])
+text = f"From near to far the correlation falls most in {most} (by {falls[most]:.2f}) and least in {least} (by "
+text += f"{falls[least]:.2f}). In {flat} even far positions correlate by {alike[flat]:.2f}, so that a picture's "
+text += f"{side[flat] ** 2} vectors are worth {independent[flat]:.1f} independent ones. The control stays within "
+we_see(run, text + f"{chance:.2f} of zero.")
 
 # %% [markdown]
-# **What we see.** Look first at how far a coloured curve falls from left to right: the number in the panel says it,
-# less the control's fall. Where it falls, a vector speaks of its region; where it stays up at the far end, the vector
-# says the same all over the picture, however high it is, and a picture's many vectors are worth little more than one
-# (last column of the table). Where a curve starts low and stays level, most of a vector is neither its picture's nor
-# its neighbours': it belongs to the single cell, as a texture does, or to nothing, and only the test with objects
-# below can tell. A grey curve away from 0 is a pattern of places that every picture repeats. Bands are 95 % intervals
+# **How to read it.** The number in a panel says how far the coloured curve falls from near to far, less the control's
+# fall. Where a curve falls, a vector speaks of its region. Where it stays high, a vector says the same all over the
+# picture, and a picture's many vectors are worth little more than one (last column of the table). Where it is low and
+# level, most of a vector belongs to its single cell, as a texture does, or to nothing; the test with objects below can
+# tell these apart. A grey curve away from 0 is a pattern of places that every picture repeats. Bands are 95 % intervals
 # over prompts.
 #
 # ### A picture of the vectors
@@ -488,16 +514,24 @@ for index, row in enumerate(axes):
 for ax, title in zip(axes[0], titles, strict=True):
     ax.set_title(title, fontsize=7, color=BLOCK_COLORS.get(title, "black"))
 three_share = {block: cumulated[block][2].item() for block in both}
-print("three colours, share of the variance:", {block: f"{share:.2f}" for block, share in three_share.items()})
 result = {"prompts": prompts[:shown], "share_of_variance": three_share, "objects_stand_out": gains, "seed": seed}
 save_figure(run, fig, "components", result, verdicts=object_verdicts)
 
+# %%
+low, *_, high = sorted(both, key=three_share.get)
+text = f"The three colours hold from {100 * three_share[low]:.0f} % ({low}) to {100 * three_share[high]:.0f} % "
+text += f"({high}) of a block's variance."
+if gains:
+    low, *_, high = sorted(both, key=lambda block: gains[block].value)
+    text += f" In all dimensions objects stand out most in {high}, where they explain {100 * gains[high].value:z.1f} % "
+    text += f"more of the variance than another picture's masks, and least in {low} ({100 * gains[low].value:z.1f} %)."
+we_see(run, text)
+
 # %% [markdown]
-# **What we see.** Where a map's colours follow the outline of an object, the block's strongest directions tell this
+# **How to read it.** Where a map's colours follow the outline of an object, the block's strongest directions tell this
 # object from its surroundings; where they follow its halves or its rim, they tell parts; where a whole map has one
-# colour, they tell pictures apart. The line printed with it says how much of each block's variance the three colours
-# show. The lines above the figure say how far objects stand out in all dimensions, beyond what the same masks find in
-# another picture.
+# colour, they tell pictures apart. The lines above the figure say how far objects stand out in all dimensions, beyond
+# what the same masks find in another picture.
 
 # %% [markdown]
 # ## 2.7 What does a harvest cost?
@@ -549,14 +583,33 @@ print(f"paper's harvest: {harvests['paper, output and update in 32 bit'][0] / 1e
 # %% [markdown]
 # ## 2.9 Scorecard
 #
-# The claims of section 2.1, block by block. Both are premises of ours; the paper states no number for them, so on its
-# own models the word is *not published* and the numbers stand for themselves. A claim that fails here for a block says
-# that the block's vectors are a poor description of single places: its features speak of whole pictures, and its many
+# The claims of section 2.1, block by block. Both are premises of ours, and the paper states no number for them. So at
+# sdxl scale the word is *not published*, and only the numbers are given. A claim that fails here for a block says that
+# the block's vectors are a poor description of single places: its features speak of whole pictures, and its many
 # training vectors are worth little more than its pictures. Such a block needs more prompts, not more positions
 # (notebook 03).
 
 # %%
 print(*verdicts, *object_verdicts, sep="\n")
+
+# %%
+tests = dict(zip(("near_far", "objects"), (verdicts, object_verdicts), strict=True))
+words = {verdict.yes_or_no for of in tests.values() for verdict in of}
+passed = {
+    name: [block for block, verdict in zip(both, of, strict=True) if verdict.yes_or_no == "Yes"]
+    for name, of in tests.items()
+    if of
+}
+some = {0: "in none of the blocks", len(both): f"in all {len(both)} blocks"}
+counted = {
+    name: some.get(len(of), f"in {len(of)} of {len(both)} blocks ({', '.join(of)})") for name, of in passed.items()
+}
+first_word = words.pop() if len(words) == 1 else "In part" if "Yes" in words else "Undecided"
+text = f"{first_word}: {counted['near_far']} a vector resembles the vectors around it clearly more than those at the "
+text += "far side of its own picture"
+if gains:
+    text += f", and {counted['objects']} objects differ from their background by more than chance would give"
+save_answer(run, f"{text}.")
 
 # %% [markdown]
 # ## 2.10 Limits

@@ -1,17 +1,35 @@
 # %% [markdown]
 # # 03 Train SAEs
 #
-# **Claim checked.** A k-sparse autoencoder (SAE) trained on the updates that a block adds while SDXL Turbo draws in one
-# step explains most of their variance with a few features of an overcomplete dictionary, more of it the larger k is
-# (paper: Fig. 2, of which two points are measured here), and hardly any feature dies (the released SAEs' statistics).
-# What the features mean is looked at below, in pictures chosen by a rule; whether they cause what they show is for
-# later notebooks. SAEs are trained on the blocks that notebook 05 chooses for the model and on the paper's four.
+# **Question.** Does a sparse autoencoder (SAE) put nearly all of its features to use, and do a few of them explain most
+# of what a block adds?
+
+# %% tags=["answer"]
+from sae_lib.companion import show_answer
+
+show_answer("03_train_saes")
+
+# %% [markdown]
+# ![Explained variance of trained SAEs and of their controls, block by block](../figures/03_train_saes/explained_variance.png)
+#
+# **How much is explained, block by block.** Higher is better, and 1 is everything. Orange are the SAEs trained here,
+# blue the shipped ones; hollow markers are small SAEs (*panel*), full ones larger SAEs (*transfer*). Grey are the
+# controls: random features (*untrained*), the same few directions for every vector (*PCA*), and an SAE of vectors whose
+# dimensions were shuffled (*permuted*).
+#
+# ## 3.0 About this notebook
+#
+# The paper's claims: a k-sparse autoencoder trained on the updates of one step of SDXL Turbo explains most of their
+# variance with a few features of an overcomplete dictionary, and more of it the larger k is (Fig. 2; two of its points
+# are measured here). Hardly any feature dies (statistics of the released SAEs). Section 3.7 shows what features respond
+# to, in pictures chosen by a rule; whether they cause what they show is a question for later notebooks. SAEs are
+# trained on the blocks that notebook 05 chooses for the model and on the paper's four.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
-# | needs | shipped weights | shipped weights | SDXL Turbo and the published SAEs (a GPU of 12 GB), or `saes=trained`: 1.5 million prompts, a GPU of 40 GB |
+# | needs | shipped weights | shipped weights | SDXL Turbo and the published SAEs, or `saes=trained`: 1.5 million prompts; a GPU |
 # | makes | the same, marked as smoke | two SAEs per block with controls, and the figures `training_curves` `learning_rate` `explained_variance` `firing` `survival` `top_pictures` | the same, without `survival` unless `compare_with` is given, without `training_curves` for published SAEs |
-# | cost | 25 s, one core | some 9 min, one core | days (estimated, not run) |
+# | cost | 25 s, one core | some 8 min, one core | published SAEs: 12 GB of GPU memory (measured in a rehearsal with random weights); trained: see the README |
 #
 # | symbol | code | shape and meaning |
 # |---|---|---|
@@ -89,7 +107,9 @@ from sae_lib.companion import (
     CONTROL_COLOR,
     PRIMARY,
     TEXT_WIDTH,
+    save_answer,
     share_that_never_fires,
+    we_see,
 )
 from sae_lib.saes import KINDS, explained_samples, share_of_rest
 from sae_lib.training import TrainingRun
@@ -149,12 +169,7 @@ for block in both:
 logs = {config: trained.log(config) for config in trained.saes if trained.folder}
 
 # %%
-quantities = {
-    "loss": "loss",
-    "explained_variance": "explained variance",
-    "l0": "L0",
-    "dead_share": "dead features",
-}
+quantities = {"loss": "loss", "explained_variance": "explained variance", "l0": "L0", "dead_share": "dead features"}
 drawn = {c.folder_name: {key: [row[key] for row in log] for key in ("step", *quantities)} for c, log in logs.items()}
 
 # %%
@@ -181,12 +196,21 @@ else:
     plt.close(fig)
     print("published SAEs come without a training log")
 
+# %%
+if logs:
+    ends = {config: log[-1] for config, log in logs.items()}
+    halves = {config: next(row for row in log if row["step"] >= log[-1]["step"] / 2) for config, log in logs.items()}
+    rises = {c: ends[c]["explained_variance"] - halves[c]["explained_variance"] for c in logs}
+    slow, deadest = max(rises, key=rises.get), max(ends, key=lambda config: ends[config]["dead_share"])
+    text = f"In the second half of the steps the explained variance rises by at most {rises[slow]:.3f} ({slow.block}). "
+    text += f"At the end at most {100 * ends[deadest]['dead_share']:.1f} % of an SAE's features are dead "
+    we_see(run, text + f"({deadest.block}, {deadest.n_f} features).")
+
 # %% [markdown]
-# **What we see.** One line per SAE, full lines for the transfer SAEs, one batch per point, no average over batches.
-# Blocks of the finer grid give four times as many vectors, so their lines run longer (the axis is logarithmic). Curves
-# that have flattened say that the run is long enough for this number of vectors; an L0 below k says that some of the
-# kept pre-activations were negative and ReLU dropped them. Where dead features appear and go again, the auxiliary term
-# is at work.
+# **How to read it.** There is one line per SAE, and each point is one batch. Full lines are transfer SAEs. Blocks of
+# the finer grid give four times as many vectors, so their lines are longer (the axis is logarithmic). Where a curve has
+# flattened, the run is long enough for this number of vectors. An L0 below k says that some of the kept pre-activations
+# were negative, and ReLU dropped them. Where dead features appear and go again, the auxiliary term is at work.
 #
 # ### Which learning rate?
 #
@@ -212,13 +236,18 @@ for ax, label in ((left, "explained variance, held out"), (right, "share of dead
     ax.minorticks_off()
 fig.legend(loc="outside upper center", ncols=4)
 save_figure(run, fig, "learning_rate", swept)
+at, by_block = rates.index(swept["chosen"]), swept["blocks"].values()
+behind = max(max(of["explained_variance"]) - of["explained_variance"][at] for of in by_block)
+died = [f"{100 * sum(of['dead_share'][i] for of in by_block) / len(by_block):.1f} %" for i in range(len(rates))]
+text = f"At the chosen rate, {swept['chosen']:g}, a block explains at most {behind:.3f} less than at its best rate. On "
+text += f"average {died[at]} of the features are dead there, {died[0]} at {rates[0]:g} and {died[-1]} at {rates[-1]:g}."
+we_see(run, text)
 
 # %% [markdown]
-# **What we see.** Each marker is one training run of the pocket models' SAEs; the dashed line marks the rate that
-# `SAEConfig.pocket` uses. Read the left panel for where the curves are highest, the right one for the rate at which
-# features begin to die: of rates that explain about equally much, the one that keeps more features alive is
-# preferable. Where a curve still rises at the largest rate, the sweep ends too early for that block: the best rate may
-# lie beyond it.
+# **How to read it.** Each marker is one training run of the pocket models' SAEs; the dashed line marks the rate that
+# `SAEConfig.pocket` uses. On the left look for where the curves are highest, on the right for where features begin to
+# die. Of rates that explain about equally much, the one that keeps more features alive is better. Where a curve still
+# rises at the largest rate, the best rate for that block may be larger still.
 #
 # ## 3.4 How much do they explain?
 #
@@ -294,13 +323,24 @@ result = {"explained_variance": table, "share_of_rest": share, "gain_of_larger":
 verdicts = [learnt_verdict, larger_verdict]
 save_figure(run, fig, "explained_variance", result | {"seed": seed}, measured_folder, verdicts)
 
+# %%
+percent = {name: 100 * sum(interval.value for interval in row.values()) / len(both) for name, row in table.items()}
+grey = [name for name in table if name.endswith("transfer") and name.split(", ")[0] not in colors]
+best = sum(table["SAE, transfer"][block].value > max(table[name][block].value for name in grey) for block in both)
+text = f"On average over the blocks the transfer SAEs explain {percent['SAE, transfer']:.0f} % of the variance and the "
+text += f"panel SAEs {percent['SAE, panel']:.0f} %. Untrained SAEs of these sizes explain {percent['untrained, transfer']:.0f} and "
+text += f"{percent['untrained, panel']:.0f} %, and PCA {percent['PCA, transfer']:.0f} %. In {best} of {len(both)} "
+text += "blocks the transfer SAE is above all of its controls."
+if shipped:
+    text += f" The shipped transfer SAEs, from another seed, explain {percent['shipped, transfer']:.0f} %."
+we_see(run, text)
+
 # %% [markdown]
-# **What we see.** Hollow markers are panel SAEs, full ones transfer SAEs; vertical bars are the intervals over the
-# held-out prompts named above the table, most of them shorter than the marker. The distance from an SAE to the grey
-# markers is what its learnt features are worth: to the *untrained* SAE of its size, what training brought at all; to
-# the *permuted* SAE, what is gained by knowing directions and not only sizes; to *PCA*, what is gained, or lost, by
-# choosing other directions for every vector, at the same count of numbers. The shipped SAEs should lie where ours do,
-# or a little above since they saw more prompts: what that changes for single features is in section 3.6.
+# **How to read it.** Hollow markers are panel SAEs, full ones transfer SAEs. Vertical bars are the intervals over the
+# held-out prompts; most are shorter than the marker. The distance from an SAE to a grey marker says what its learnt
+# features are worth. Above the *untrained* SAE of its size is what training brought at all. Above the *permuted* SAE is
+# what is gained by knowing directions and not only sizes. Above *PCA* is what is gained by choosing other directions
+# for every vector, with as many numbers. The shipped SAEs also saw more prompts.
 #
 # ## 3.5 How often do features fire?
 #
@@ -355,11 +395,18 @@ by_name = [{c.folder_name: value for c, value in measured.items()} for measured 
 result = dict(zip(("share_of_positions", "l0", "never_fires"), by_name, strict=True))
 save_figure(run, fig, "firing", result | {"never": never, "prompts": len(held_out)}, trained.folder, [dead_verdict])
 
+# %%
+most_silent = max(configs["transfer"].values(), key=silent.get)
+busiest = max(often, key=lambda config: often[config][0])
+text = f"In these pictures {100 * never.value:.1f} % of the panel SAEs' features never fire; of a transfer SAE at most "
+text += f"{100 * silent[most_silent]:.1f} % ({most_silent.block}). No feature fires at more than "
+we_see(run, text + f"{100 * often[busiest][0]:.0f} % of the positions ({busiest.block}).")
+
 # %% [markdown]
-# **What we see.** Features from left to right, the most frequent first; a dashed line is where all would lie if all
-# fired equally often (k / n_f, which depends on a block's width). A curve that starts far above it has features that
-# are on almost everywhere: they code what most positions have in common rather than something particular. A curve that
-# ends before 100 % shows the features that never fired here.
+# **How to read it.** Features stand from left to right, the most frequent first. The dashed line is where all features
+# would be if they fired equally often (k / n_f, which depends on a block's width). Features far above it are on almost
+# everywhere: they code what most positions have in common rather than something particular. A curve that ends before
+# 100 % shows that the remaining features never fired here.
 #
 # ## 3.6 Which features survive another seed?
 #
@@ -370,9 +417,9 @@ save_figure(run, fig, "firing", result | {"never": never, "prompts": len(held_ou
 # control asks the same of an untrained SAE's features: how close a random direction comes.
 #
 # How much is a matter of training data? Positions of one picture resemble each other, in some blocks so much that a
-# picture's 64 vectors are worth little more than one (notebook 02), so what counts there is the number of *prompts*.
-# For three blocks the panel SAE is therefore trained on fewer prompts too, each seen more often, so that the number of
-# steps is the same: of each width the first of the chosen blocks, and down.2.1, where the positions are nearly alike.
+# picture's vectors are worth little more than one (notebook 02). There the number of *prompts* counts. So for some
+# blocks the panel SAE is trained on fewer prompts too, each seen more often, so that the number of steps is the same.
+# These are the first of the chosen blocks of each width, and down.2.1, where the positions are nearly alike.
 
 # %%
 closest = {}
@@ -432,25 +479,33 @@ if shipped:
     result = {"found_again": survival, "at_least": above, "by_prompts": by_prompts, "seed": seed}
     save_figure(run, fig, "survival", result, trained.folder)
 
+# %%
+if shipped:
+    panel = sorted((survival[f"{block}, panel"], block) for block in both)
+    text = f"Most panel features are found again in {panel[-1][1]} ({100 * panel[-1][0]:.0f} %), the fewest in "
+    text += f"{panel[0][1]} ({100 * panel[0][0]:.0f} %); of random directions at most "
+    text += f"{100 * max(share for name, share in survival.items() if name.endswith('control')):.0f} %. From {numbers[0]:,} "
+    shares = (f"{100 * by_prompts[numbers[0]][b]:.0f} to {100 * by_prompts[numbers[-1]][b]:.0f} % in {b}" for b in few)
+    we_see(run, text + f"to {numbers[-1]:,} training prompts the share goes from {', from '.join(shares)}.")
+
 # %% [markdown]
-# **What we see.** Left and middle: the share of features at least that near to a shipped one. A curve that stays high
-# until the dashed line has features that come back from another seed; a curve that falls early belongs to a dictionary
-# that is one of many equally good ones. The dotted controls fall where random directions lie. Right: the same share at
-# the dashed line, after training on fewer prompts. Where a line rises, prompts are what is missing, not steps; where it
-# stays low although prompts are added, the directions are not determined by the data. Explained variance hardly differs
-# between seeds (section 3.4): two SAEs can explain the same with different features. So a feature is a property of a
-# checkpoint, and what later notebooks say about single features they say about the shipped ones.
+# **How to read it.** Left and middle: the share of features that are at least so near to a shipped one. Features whose
+# curve stays high up to the dashed line come back from another seed. A curve that falls early belongs to a dictionary
+# that is one of many equally good ones. The dotted curves are random directions. Right: the same share at the dashed
+# line, after training on fewer prompts. Where a line rises, more prompts would help; where it stays low, the data do
+# not determine the directions. Two SAEs can explain equally much with different features (compare ours and the shipped
+# ones in section 3.4). So a feature is a property of a checkpoint. What later notebooks say about single features is
+# about the shipped ones.
 #
 # ## 3.7 What excites a feature?
 #
-# Features are chosen by a rule and not by eye. They are those of the panel SAEs that later notebooks use, in the first
-# four of the chosen blocks. At pocket scale a feature has a *reading score*: how well its activation map predicts the
-# map of an attribute value in pictures that had no part in choosing the value, by the judge that knows the truth
-# (notebook 07 explains it). Of each block the features that fire are ordered by it, and the best, the median one and
-# the worst are shown. At sdxl scale nothing knows the truth, and the order is that of the number of pictures in which
-# they fire. A feature's pictures are those with its highest mean activation over the positions, as in the authors'
-# code. Beside each picture it is shown again, lit where the feature is active: brightness follows the activation, from
-# dark (zero) to full (that picture's maximum).
+# The features shown here are chosen by a rule and not by eye, from the panel SAEs that later notebooks use, in the
+# first four of the chosen blocks. At pocket scale a feature has a *reading score*: how well its activation map predicts
+# the map of an attribute value in pictures that had no part in choosing the value (notebook 07 explains it). In each
+# block the features that fire are ordered by it, and the best, the median and the worst are shown. At sdxl scale there
+# is no judge that knows the truth, and features are ordered by the number of pictures in which they fire. A feature's
+# pictures are those with its highest mean activation over the positions, as in the authors' code. Each picture is shown
+# twice, the second time lit where the feature is active, from dark (zero) to full (that picture's maximum).
 
 # %%
 reading = Reading(chosen)
@@ -497,13 +552,18 @@ save_figure(run, fig, "top_pictures", result, reading.make())
 # %%
 for feature, captions in texts.items():
     print(f"{feature:14}", " | ".join(captions[:2]))
+if chosen.known and rows:
+    best_rows, worst = {row[0]: row for row in rows[::-1]}, {row[0]: row[3] for row in rows}
+    read = ", ".join(f"{best_rows[b][2]} in {b} (score {best_rows[b][3]:.2f})" for b in reversed(best_rows))
+    we_see(
+        run, f"The blocks' best features read {read}. Their worst features score at most {max(worst.values()):z.2f}."
+    )
 
 # %% [markdown]
-# **What we see.** A row is a feature, three rows are a block: its best, its median and its worst reader, with the value
-# that it reads best and the score. Pictures stand from left to right by the strength of the response; below the figure
-# are the captions of the first two. A feature one would call interpretable lights the same kind of thing in every
-# picture of its row, and little else; the worst rows show that not every feature is one. Looking is not measuring.
-# Notebook 07 does it with a judge that knows the truth.
+# **How to read it.** A row is a feature, and three rows are a block: its best, its median and its worst reader, with
+# the value that it reads best and the score. Pictures are ordered from left to right by the strength of the response;
+# below the figure are the captions of the first two. A feature that one would call interpretable lights the same kind
+# of thing in every picture of its row, and little else. Looking is not measuring: notebook 07 measures it.
 #
 # ## 3.8 Headline numbers
 #
@@ -524,6 +584,12 @@ for config in trained.saes:
 
 # %%
 print(learnt_verdict, larger_verdict, dead_verdict, sep="\n")
+
+# %%
+most_used = max(config.k for config in configs["transfer"].values())
+text = f"{dead_verdict.yes_or_no}: {100 * never.value:.1f} % of the small SAEs' features never fire. With at most "
+text += f"{most_used} features per vector the larger SAEs explain {percent['SAE, transfer']:.0f} % of the variance of new updates; "
+save_answer(run, text + f"without training they would explain {percent['untrained, transfer']:.0f} %.")
 
 # %% [markdown]
 # ## 3.10 Limits

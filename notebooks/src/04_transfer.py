@@ -5,28 +5,30 @@
 # base model, without more training?
 
 # %% tags=["answer"]
-from sae_lib.companion import show_answer
+from sae_lib.companion import add_legend, draw_band, save_answer, save_figure, share_of_ceiling, show_answer, we_see
 
 show_answer("04_transfer")
 
 # %% [markdown]
-# ![Explained variance, overlap of features and IoU of active sets over denoising, here and as published](../figures/04_transfer/figure3.png)
+# ![Explained variance, overlap of features and shared active features over the denoising steps, here and as published](../figures/04_transfer/figure3.png)
 #
-# **Figure 3.** From left to right: how much the one-step SAEs explain, how much the active features of adjacent steps
-# overlap, and how many active features adjacent steps share. Above: pocket models, a colour per block, full lines for
-# Turbo and dashed ones for base. Below: the paper's SDXL models. Compare shapes, not heights: these are other models.
+# **Figure 3.** From left to right: how much of the updates the one-step SAEs explain, how much the active features of
+# adjacent steps overlap, and how many active features adjacent steps share. Above are the pocket models, below the
+# paper's SDXL models. Each colour is a block; full lines are Turbo, dashed ones base. Compare shapes and not heights:
+# these are different models.
 #
 # ## 4.0 About this notebook
 #
 # The paper's claim (Fig. 3): explained variance stays high over the steps and declines slowly, and the features active
-# at adjacent steps overlap, in the base model most in the middle of the trajectory and less at its end. "Without more
-# training" needs something to compare with, so there are controls.
+# at adjacent steps overlap. In the base model they overlap most in the middle of the trajectory and less at its end.
+# "Without more training" says nothing unless it is compared with training and with SAEs that know nothing of the block.
+# Both are measured here.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
-# | needs | shipped weights | shipped weights | both SDXL models and the published SAEs (a GPU of 12 GB), or `saes=trained`: 1.5 million prompts, a GPU of 40 GB |
+# | needs | shipped weights | shipped weights | both SDXL models and the published SAEs, or `saes=trained`: 1.5 million prompts; a GPU |
 # | makes | the same, marked as smoke | two more SAEs per block, and `figure3` `figure3_paper_blocks` `two_definitions` `controls` `similarity` `halves` | the same without `figure3_paper_blocks`; beside published SAEs without ceiling and permuted control |
-# | cost | 40 s, one core | some 8 min after 03, one core | days (estimated, not run) |
+# | cost | 40 s, one core | some 8 min after 03, one core | published SAEs: 17 GB of GPU memory (measured in a rehearsal with random weights); days with training (estimated, not run) |
 #
 # | symbol | code | meaning |
 # |---|---|---|
@@ -64,37 +66,11 @@ import matplotlib.pyplot as plt
 import torch
 
 # %%
-from sae_lib import (
-    ATTENTION_BLOCKS,
-    PAPER_BLOCKS,
-    ROOT,
-    CallSettings,
-    Claim,
-    cached_tensors,
-    interval_of,
-    one_step_saes,
-    save_figure,
-    start_run,
-    untrained,
-)
-
-# %%
+from sae_lib import ATTENTION_BLOCKS, PAPER_BLOCKS, ROOT, CallSettings, Claim, cached_tensors, interval_of, start_run
 from sae_lib.activations import positions_per_step
-from sae_lib.companion import (
-    ABOVE_ZERO,
-    BLOCK_COLORS,
-    BLOCK_MARKERS,
-    CONTROL_COLOR,
-    MODEL_LINES,
-    PRIMARY,
-    TEXT_WIDTH,
-    add_legend,
-    draw_band,
-    save_answer,
-    share_of_ceiling,
-)
-from sae_lib.saes import RawUpdates, measure_halves
-from sae_lib.training import train_in_setting, trains_saes
+from sae_lib.companion import ABOVE_ZERO, BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, MODEL_LINES, PRIMARY, TEXT_WIDTH
+from sae_lib.saes import RawUpdates, measure_halves, untrained
+from sae_lib.training import one_step_saes, train_in_setting, trains_saes
 
 # %%
 run = start_run("04_transfer", globals())
@@ -106,11 +82,11 @@ print(f"chosen: {', '.join(OURS)}; the paper's: {', '.join(PAPER_BLOCKS)}")
 # %% [markdown]
 # ## 4.2 The claims, as rules
 #
-# At sdxl scale this run's numbers are compared with the published curves, as they are. On the pocket models each
-# claim becomes one number and a rule, and from every number is subtracted what an SAE that knows nothing of the
-# block reaches: most curves of Figure 3 are high, flat or rising for an untrained SAE too. The *floor* is the best
-# of three controls at each block and step: the one-step SAE of another block of that width, an untrained one, one
-# trained on permuted vectors.
+# At sdxl scale this run's numbers are compared with the published curves, as they are. On the pocket models each claim
+# becomes one number and a rule. Most curves of Figure 3 are high, flat or rising for an untrained SAE too, so what an
+# SAE that knows nothing of the block reaches is subtracted from every number. The *floor* is the best of three controls
+# at each block and step: the one-step SAE of another block of that width, an untrained one, one trained on permuted
+# vectors.
 #
 # - **No additional training**: of what an SAE trained on the target setting gains over the floor, the one-step SAE
 #   has at least 80 %.
@@ -252,12 +228,12 @@ print("other block:", ", ".join(f"{block} <- {other}" for block, other in follow
 # %% [markdown]
 # ## 4.4 Measuring
 #
-# Every step of every held-out prompt, with noise that no SAE was trained on; of the base model's guided calls the
-# conditional half, as in the paper, and for section 4.9 the unconditional one beside it. The prompts are really held
-# out, which the paper's may not be: the authors' script takes prompts 100 to 199 of a file that looks like the head of
-# the training stream (inferred). Explained variance pools all rows of a step, so its bootstrap pools again for each
-# sample of prompts; the same prompts are drawn for every curve, and differences between curves are taken sample by
-# sample. Kept are those samples: the first is the value itself.
+# Every step of every held-out prompt is measured, with noise that no SAE was trained on. Of the base model's guided
+# calls this is the half with the caption, as in the paper, and for section 4.9 the half without it too. The prompts are
+# really held out, which the paper's may not be: the authors' script takes prompts 100 to 199 of a file that looks like
+# the head of the training stream (inferred). Explained variance pools all rows of a step, so its bootstrap pools again
+# for each sample of prompts. The same prompts are drawn for every curve, and differences between curves are taken
+# sample by sample. All samples are stored; the first of them is the value itself, of all prompts.
 
 # %%
 held_out = assets.prompts(counts.transfer_prompts if scale == "sdxl" else min(counts.transfer_prompts, pictures))
@@ -342,12 +318,8 @@ def draw(ax, name, block, rows, **look):
 
 
 # %%
-titles = {
-    PUBLISHED_EV: "explained variance\n(as published)",
-    OVERLAP: "overlap of features\n(adjacent steps)",
-    IOU: "IoU of active sets\n(adjacent steps)",
-}
-here = "SDXL" if scale == "sdxl" else "pocket models"
+titles = {PUBLISHED_EV: "explained variance\n(as published)", OVERLAP: "overlap of features\n(adjacent steps)"}
+titles[IOU] = "IoU of active sets\n(adjacent steps)"
 labels = {"turbo": "Turbo, 4 steps", "base": f"base, {counts.base_steps} steps"}
 
 
@@ -366,7 +338,7 @@ def draw_figure3(blocks):
         column[0].set_title(title)
         column[1].set_xlabel("progress (%)")
     axes[0, 0].set_ylim(max(-0.6, min(0, axes[0, 0].get_ylim()[0])), 1.02)
-    axes[0, 0].set_ylabel(f"{here}\n{len(held_out)} prompts")
+    axes[0, 0].set_ylabel(f"{'SDXL' if scale == 'sdxl' else 'pocket models'}\n{len(held_out)} prompts")
     axes[1, 0].set_ylabel("published, digitised\n" + ("100 prompts" if scale == "sdxl" else "(SDXL, another model)"))
     signs = {block: ("-", BLOCK_COLORS[block]) for block in dict.fromkeys((*blocks, *PAPER_BLOCKS))}
     add_legend(fig, signs | {label: (MODEL_LINES[name], "black") for name, label in labels.items()}, ncols=4)
@@ -383,7 +355,12 @@ if OURS != PAPER_BLOCKS:
     fig, drawn = draw_figure3(PAPER_BLOCKS)
     save_figure(run, fig, "figure3_paper_blocks", {"curves": drawn} | facts, artefact)
 
+
 # %%
+def ends(rows):  # [blocks, steps, samples] -> first, middle and last value, mean of the blocks
+    return rows[:, 0, 0].nanmean(), middle(rows)[0], rows[:, -1, 0].nanmean()
+
+
 print(f"{'mean of the blocks':40} {'first':>7} {'middle':>7} {'last':>7}")
 for quantity in titles:
     for name in settings:
@@ -391,16 +368,22 @@ for quantity in titles:
         parts |= {"the paper's blocks": curves(name, quantity, blocks=PAPER_BLOCKS)}
         parts |= {f"{what}, chosen blocks": curves(name, quantity, what) for what in ("untrained", "raw updates")}
         for what, rows in parts.items():
-            ends = rows[:, 0, 0].nanmean(), middle(rows)[0], rows[:, -1, 0].nanmean()
-            print(f"{quantity[:18]:18} {name:5} {what:24}", *(f"{value:7.3f}" for value in ends))
+            print(f"{quantity[:18]:18} {name:5} {what:24}", *(f"{value:7.3f}" for value in ends(rows)))
+
+# %%
+ends_of = {name: ends(curves(name, PUBLISHED_EV)) for name in settings}
+text = " and ".join(f"from {of[0]:.2f} to {of[-1]:.2f} in {labels[name]}" for name, of in ends_of.items())
+kinds = ("one-step SAE", "untrained", "raw updates")
+over = [", ".join(f"{value:.2f}" for value in ends(curves("base", OVERLAP, what))) for what in kinds]
+text = f"From the first step to the last the explained variance as published goes {text} (mean of the blocks). At the "
+text += f"first, middle and last pairs of base's steps the features overlap by {over[0]}, an untrained SAE's by "
+we_see(run, text + f"{over[1]}, and the raw updates by {over[2]}.")
 
 # %% [markdown]
-# **What we see.** Full lines with markers are Turbo's four steps, dashed lines the base model's; colours are blocks,
-# bands the 95 % intervals over held-out prompts. Denoising runs from left (noise) to right (picture). Turbo's steps are
-# far apart, so what is active changes much from one to the next; the base model's are close together. Gaps in the lower
-# row are points that could not be read. The table gives the curves' first, middle and last values, the controls' beside
-# them: a curve that rises in the middle says something about the SAE only as far as it rises more than an untrained
-# SAE's and the raw updates' own.
+# **How to read it.** Full lines with markers are Turbo's four steps, dashed lines the base model's. Colours are blocks,
+# and bands are 95 % intervals over held-out prompts. Denoising goes from left (noise) to right (picture). Turbo's steps
+# are far apart, and the base model's are close together. Gaps in the lower row are points that could not be read. Only
+# as far as a curve rises more than the untrained SAE's and the raw updates' own does it say something about the SAE.
 #
 # ## 4.6 One name, two definitions
 #
@@ -425,30 +408,30 @@ signs |= {"corrected": ("-", "black"), "as published": (":", "black")}
 add_legend(fig, signs, ncols=6, columnspacing=1, handlelength=1.5)
 save_figure(run, fig, "two_definitions", {"curves": drawn, "prompts": len(held_out), "seed": seed}, artefact)
 
+# %%
+gaps = {name: (curves(name, EV) - curves(name, PUBLISHED_EV))[..., 0] for name in settings}
+every, wide = torch.cat([of.flatten() for of in gaps.values()]), max(gaps, key=lambda name: gaps[name].max().item())
+block, step = divmod(gaps[wide].argmax().item(), gaps[wide].shape[1])
+text = f"The published definition gives the smaller value at {(every > 0).sum()} of {len(every)} points, on average by "
+text += f"{every.mean():.2f}. The two differ most in {OURS[block]} at step {step + 1} of {labels[wide]}, by {every.max():.2f}."
+we_see(run, text)
+
 # %% [markdown]
-# **What we see.** The dotted curve lies below the full one of its colour, and the further the lower both lie. The order
-# of the blocks and the shape over the steps are much the same: what the swap changes is the value that is read off,
-# most where the reconstruction is worst.
+# **How to read it.** Each colour has two curves, full for the correct definition and dotted for the published one. By
+# the formula the swap lowers the value more the worse the reconstruction is.
 #
 # ## 4.7 How much would training on the target bring?
 #
 # A high explained variance alone does not show that the *features* transfer: a good dictionary of anything may explain
-# much. What one wants to know lies between two lines. Above, the ceiling: what training on this very setting would have
-# reached. Below, what is reached without knowing the block's own directions: another block's SAE, random features,
-# features of permuted vectors. PCA is not a lower bound but another answer: as many numbers per vector, chosen once for
-# all vectors. Here are all blocks that have a ceiling, in the order of the forward pass.
+# much. So it is compared with two lines. The upper one is the ceiling: what training on this very setting would have
+# reached. The lower one is what is reached without knowing the block's own directions, by another block's SAE, by
+# random features or by features of permuted vectors. PCA is not a lower bound but another answer: as many numbers per
+# vector, chosen once for all vectors. The figure has all blocks with a ceiling, in the order of the forward pass.
 
 # %%
-looks = {
-    "ceiling": {"color": "black"},
-    "one-step SAE": {},
-    "PCA": {"linestyle": "--"},
-    "other block": {},
-    "permuted": {"linestyle": "-."},
-    "untrained": {"linestyle": ":"},
-}
-there = {what for named in reconstructors["base"].values() for what in named}
-looks = {what: look for what, look in looks.items() if what in there}
+looks = {"ceiling": {"color": "black"}, "one-step SAE": {}, "PCA": {"linestyle": "--"}, "other block": {}}
+looks |= {"permuted": {"linestyle": "-."}, "untrained": {"linestyle": ":"}}
+looks = {what: look for what, look in looks.items() if any(what in of for of in reconstructors["base"].values())}
 
 
 # %%
@@ -482,50 +465,61 @@ fig, drawn = draw_by_block(EV, looks, "explained variance")
 save_figure(run, fig, "controls", {"curves": drawn, "prompts": len(held_out), "seed": seed}, artefact)
 
 # %%
-print(f"explained variance, mean over steps{'':6}", *(f"{what:>12}" for what in looks), "  ceiling minus one-step SAE")
+print(f"explained variance, mean over steps{'':6}", *(f"{what:>12}" for what in looks))
 for name in settings:
     for block in measured.blocks:
         keys = [f"{EV}/{name}/{block}/{what}" for what in looks]
         values = [f"{samples[key][:, 0].mean():12.3f}" if key in samples else f"{'-':>12}" for key in keys]
-        print(f"{labels[name]:18} {block:22}", *values, end="")
-        if ceilings:
-            of_block = (curves(name, EV, what, [block])[0] for what in ("ceiling", "one-step SAE"))
-            gap = interval_of(torch.sub(*of_block).mean(0))
-            print(f"   {gap.value:.3f} ({gap.low:.3f}-{gap.high:.3f})", end="")
-        print()
+        print(f"{labels[name]:18} {block:22}", *values)
 
 # %%
 for name, trained in ceilings.items():
-    ends = [trained.log(config)[-1][EV] for config in trained.saes]
+    last = [trained.log(config)[-1][EV] for config in trained.saes]
     on_held_out = curves(name, EV, "ceiling", measured.blocks)[..., 0].mean()
     print(f"ceiling of {labels[name]}: mean of the blocks", end=" ")
-    print(f"{sum(ends) / len(ends):.3f} on its last training batch, {on_held_out:.3f} on held-out prompts")
+    print(f"{sum(last) / len(last):.3f} on its last training batch, {on_held_out:.3f} on held-out prompts")
+
+# %%
+lines, kinds = [], [what for what in ("one-step SAE", "ceiling", "PCA") if what in looks]
+for name in settings:
+    parts = {what: curves(name, EV, what, measured.blocks) for what in kinds}
+    parts["best other control"] = floor(name, EV, blocks=measured.blocks)
+    line = f"{labels[name]}: " + ", ".join(f"{what} {rows[..., 0].mean():.2f}" for what, rows in parts.items())
+    if ceilings:
+        gaps = (parts["ceiling"] - parts["one-step SAE"]).mean(1)
+        gap = interval_of(gaps[at := gaps[:, 0].argmax()])
+        line += f"; largest gap to the ceiling {gap.value:.2f} ({gap.low:.2f}–{gap.high:.2f}) in {measured.blocks[at]}"
+    lines.append(line)
+we_see(run, f"Explained variance, mean of blocks and steps. {'. '.join(lines)}.")
 
 # %% [markdown]
-# **What we see.** The coloured curve is the transferred SAE. Its distance to the black one is the price of not training
-# on the target; its distance to the grey ones is what it brought along. Read both at each step, since an average hides
-# where along the trajectory the SAE stops fitting: the first step resembles what it was trained on, later ones may not.
-# The last two printed lines compare the ceilings on vectors they were trained on with held-out ones: a ceiling that has
-# learnt its few prompts by heart would be too low a ceiling, and the gap too small.
+# **How to read it.** The coloured curve is the transferred SAE. Its distance to the black one is the price of not
+# training on the target; its distance to the grey ones is what it knows of the block. Look at each step too: the first
+# resembles what the SAE was trained on, and later ones may not. The last two printed lines compare the ceilings on
+# their own training vectors with held-out ones. A ceiling that had learnt its few prompts by heart would be too low on
+# new prompts, and the gap too small.
 #
 # ## 4.8 Overlap, and that of the raw updates
 #
-# Features that overlap at adjacent steps show that the code is stable over time, or only that the updates hardly
-# change. So beside the cosine of the activations stands the cosine of the raw update vectors themselves, the control
-# that the authors' code computes too, and the cosine of an untrained SAE's activations: any sparse code of slowly
-# changing vectors changes slowly.
+# Features that overlap at adjacent steps may show that the code is stable over time, or only that the updates hardly
+# change. So there are two controls: the cosine of the raw update vectors themselves, which the authors' code computes
+# too, and the cosine of an untrained SAE's activations, since any sparse code of slowly changing vectors changes
+# slowly.
 
 # %%
 controls = {"raw updates": {"color": "black"}, "untrained": {"linestyle": ":"}}
 fig, drawn = draw_by_block(OVERLAP, {"one-step SAE": {}} | controls, "cosine")
 save_figure(run, fig, "similarity", {"curves": drawn, "prompts": len(held_out), "seed": seed}, artefact)
+kinds, every = ("one-step SAE", *controls), measured.blocks
+ours, raw, random = (torch.stack([curves(n, OVERLAP, w, every)[..., 0].mean(1) for n in settings]) for w in kinds)
+text = f"Averaged over the steps, the trained features overlap more than untrained ones in {(ours > random).sum()} of "
+we_see(run, text + f"{ours.numel()} panels, and less than the raw updates in {(ours < raw).sum()}.")
 
 # %% [markdown]
-# **What we see.** Where the dotted line of an untrained SAE runs as the coloured one does, rising and falling with it,
-# the shape is that of the updates and owes nothing to training. Where the coloured curve follows the black one, the
-# stability of the features is that of the updates: the code adds no drift, and no stability either. Where it lies
-# below, small changes of the update switch features on and off. Values are not comparable across the two lines without
-# care, since the raw cosine includes what all updates of a block have in common (b_pre), which the SAE takes off first.
+# **How to read it.** Where the dotted curve of an untrained SAE rises and falls with the coloured one, the shape is
+# that of the updates and owes nothing to training. Where the coloured curve is below the black one, small changes of
+# the update switch features on and off. Compare heights with care: the raw cosine includes what all updates of a block
+# have in common (b_pre), which the SAE subtracts first.
 #
 # ## 4.9 Both halves of a guided call
 #
@@ -561,16 +555,17 @@ if noise["base"].guided:
     fig.supxlabel(f"denoising progress of base (%); {len(held_out)} prompts", size=9)
     add_legend(fig, signs)
     save_figure(run, fig, "halves", {"curves": drawn, "prompts": len(held_out), "seed": seed}, artefact)
-    for half in ("base", "base unconditional"):
-        values = {block: curves(half, EV, blocks=[block]).mean(1)[0, 0] for block in OURS}
-        print(f"{half:20} explained variance", *(f"{block} {value:.3f}" for block, value in values.items()))
+    given, without = (curves(half, PUBLISHED_EV)[..., 0].mean(1) for half in ("base", "base unconditional"))
+    at = (given - without).abs().argmax()
+    text = f"Averaged over blocks and steps, the explained variance as published is {given.mean():.2f} with the "
+    text += f"caption and {without.mean():.2f} without it. They differ most in {OURS[at]}: {given[at]:.2f} and {without[at]:.2f}."
+    we_see(run, text)
 
 # %% [markdown]
-# **What we see.** Upper row: the half with the caption; lower row: without. On the left a colour is a block as in
-# Figure 3; in the other panels the coloured full line is the overlap of features, dotted the IoU, black the raw
-# updates. Where the rows look alike, the SAEs fit what the block writes without a caption as well; a difference at the
-# first steps says that the two halves part early, as long as the picture is still noise and only the caption tells what
-# it will be.
+# **How to read it.** Upper row: the half with the caption; lower row: the half without. On the left a colour is a block
+# as in Figure 3. In the other panels the coloured full line is the overlap of features, the dotted one the IoU, and the
+# black one the raw updates. Where the two rows look alike, the SAEs fit what the block writes without a caption as
+# well. At the first steps the picture is still noise, and only the caption says what it will be.
 #
 # ## 4.10 Headline numbers
 #
@@ -598,14 +593,17 @@ print(*verdicts, sep="\n")
 
 # %%
 judged = {verdict.claim: verdict for verdict in verdicts}
-carried_over = {name: judged[claim.text] for name, claim in carried_claims.items() if claim.text in judged}
-explained = {name: curves(name, EV)[..., 0].mean().item() for name in settings}
-ev = " and ".join(f"{explained[name]:.2f} in {labels[name]}" for name in settings)
-share = "; ".join(
-    f"{verdict.yes_or_no} in {labels[name]}: they have {100 * verdict.value:.0f} % of what training there would gain"
-    for name, verdict in carried_over.items()
-)
-save_answer(run, f"{share or 'Not compared with SAEs trained there'}. They explain {ev} of the variance.")
+base, fast = (judged.get(carried_claims[name].text) for name in ("base", "turbo"))
+many, few = (f"the base model's {counts.base_steps} steps", f"Turbo's {steps['turbo'][0]} steps")
+if base and fast:
+    text = f"{base.yes_or_no} for {many}, {fast.yes_or_no.lower()} for {few}: without more training the SAEs reach "
+    text += f"{100 * base.value:.0f} % and {100 * fast.value:.0f} % of what training on those very steps would gain "
+    text += f"(wanted: at least {100 * carried.at_least:.0f} %)."
+else:
+    base, fast = (100 * curves(name, EV)[..., 0].mean() for name in ("base", "turbo"))
+    text = "Not compared with training on those steps: without it the SAEs explain "
+    text += f"{base:.0f} % of the variance in {many} and {fast:.0f} % in {few}."
+save_answer(run, text)
 
 # %% [markdown]
 # ## 4.12 Limits

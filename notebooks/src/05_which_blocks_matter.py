@@ -1,17 +1,34 @@
 # %% [markdown]
 # # 05 Which blocks matter?
 #
-# **Claim checked.** The paper decomposes four of the U-Net's eleven cross-attention transformer blocks, because only
-# these four change the picture strongly when they are ablated (claim C5; a figure of ablated pictures, number unknown,
-# and Table 1, which gives the perceptual distance for all 28 blocks: 17 ResNets and the 11). This notebook asks first
-# **which block writes what**: a block alone is given the words of another caption. From that a rule chooses the blocks
-# of *this* U-Net. Then each block is ablated, as the paper did, in pictures and in numbers.
+# **Question.** Do the paper's four blocks matter more to a picture than the U-Net's other seven attention blocks, and
+# which blocks matter most?
+
+# %% tags=["answer"]
+from sae_lib.companion import color_blocks, draw_curve, draw_dot, draw_table, save_answer, show_answer, sign_of, we_see
+
+show_answer("05_which_blocks_matter")
+
+# %% [markdown]
+# ![Pictures of the whole U-Net and of the U-Net without each of its eleven attention blocks](../figures/05_which_blocks_matter/ablations.png)
+#
+# **Pictures without one block.** A row is a caption; all its pictures start from the same noise. The left column is the
+# whole U-Net, and each other column leaves one block out. The paper's four are bold. If they mattered most, the bold
+# columns would differ from the left one, and the others would hardly differ.
+#
+# ## 5.0 About this notebook
+#
+# The paper decomposes four of the U-Net's eleven cross-attention transformer blocks, because only these four change the
+# picture strongly when they are ablated (claim C5). It shows ablated pictures in a figure of unknown number, and Table
+# 1 gives the perceptual distance for all 28 blocks: 17 ResNets and the 11. This notebook first asks **which block
+# writes what**: one block alone is given the words of another caption. From that a rule chooses the blocks of *this*
+# U-Net. Then each block is ablated, as in the paper, in pictures and in numbers.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
-# | needs | shipped weights | shipped weights | SDXL Turbo (a GPU of 12 GB), the extra `.[sdxl]` for LPIPS |
+# | needs | shipped weights | shipped weights | SDXL Turbo, a GPU, the extra `.[sdxl]` for LPIPS |
 # | makes | the same, marked as smoke | `where_the_caption_enters` `estimates` `chosen_blocks` `ablations` `table1` (also as CSV and LaTeX) `size_and_effect` `what_changes` | the same without `chosen_blocks` and `what_changes`, which need a judge |
-# | cost | 20 s, one core | some 5 min, one core | some 4 min (estimated, not run) |
+# | cost | 15 s, one core | some 4 min, one core | some 4 min (estimated, not run) |
 #
 # | symbol | code | meaning |
 # |---|---|---|
@@ -24,13 +41,13 @@
 # ## 5.1 Parameters and set-up
 #
 # The authors' values exist for the ResNets alone. They come from a table in their code [code]; that they equal the
-# printed Table 1 is inferred. Of the attention blocks nothing was found, so the paper's sentence has to be tested as it
-# stands. It becomes two rules, a mild and a strict one: the four blocks' mean distance is above the other seven's mean,
-# and the least of the four is above the greatest of the seven. The interval resamples prompts. The register says when
-# each rule was written; the mild one is the primary test. A third, entered on 2026-11-26 after these ablations were
-# known, asks the mild one of the blocks of this run. Since 2026-11-27 a difference of exactly zero, which a dead model
-# has, does not hold. At sdxl scale each ResNet's value is compared with the authors' within two standard errors of
-# theirs.
+# printed Table 1 is inferred. For the attention blocks no values were found, so the paper's sentence is tested as it is
+# written. It becomes two rules, a mild and a strict one. By the mild one, which is the primary test, the four blocks'
+# mean distance is above the other seven's. By the strict one the least of the four is above the greatest of the seven.
+# The interval resamples prompts. The register says when each rule was written. A third rule, entered on 2026-11-26
+# after these ablations were known, asks the mild one of the blocks of this run. Since 2026-11-27 a difference of
+# exactly zero, which a dead model has, does not hold. At sdxl scale each ResNet's value is compared with the authors'
+# within two standard errors of theirs.
 
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
@@ -52,40 +69,8 @@ from scipy.stats import spearmanr
 # %%
 from sae_lib import ROOT, Claim, Interval, bootstrap, bootstrap_interval, cached_tensors, interval_of, start_run
 from sae_lib.activations import CallSettings, draw_pictures
-from sae_lib.companion import (
-    ABOVE_ZERO,
-    ACCENT_COLORS,
-    CONTROL_COLOR,
-    PRIMARY,
-    TEXT_WIDTH,
-    add_legend,
-    color_blocks,
-    draw_curve,
-    draw_dot,
-    draw_table,
-    first_over_rest,
-    name_points,
-    picture_axes,
-    save_figure,
-    save_table,
-    short,
-    show_columns,
-    sign_of,
-    with_interval,
-)
-
-# %%
-from sae_lib.features import (
-    PROMPT_PAIRS,
-    by_reader,
-    draw_changed,
-    draw_injected,
-    encode_tokens,
-    estimate_injected,
-    share_carried,
-    share_of_way,
-    skip_block,
-)
+from sae_lib.companion import ABOVE_ZERO, ACCENT_COLORS, CONTROL_COLOR, PRIMARY, TEXT_WIDTH, add_legend, first_over_rest
+from sae_lib.features import PROMPT_PAIRS, by_reader, draw_changed, draw_injected, encode_tokens, estimate_injected
 from sae_lib.models import ATTENTION_BLOCKS, BLOCKS, PAPER_BLOCKS, load_pipeline, load_pocket_captions, with_random_unet
 from sae_lib.pocket import FAMILIES, MOST, WANTED_LEAST, WANTED_MEAN, count_statements, load_choice, minimal_pairs
 
@@ -94,19 +79,21 @@ run = start_run("05_which_blocks_matter", globals())
 assets = run.assets()
 counts, mild = assets.counts, PRIMARY["C5"]
 sampling = {"resamples": counts.bootstrap, "seed": seed}
-strict = "Each of the four changes pictures more than each of the seven (min minus max)"
-strict = replace(mild, text=strict, primary=False)
+strict = replace(
+    mild, text="Each of the four changes pictures more than each of the seven (min minus max)", primary=False
+)
 ours = "The blocks of this run change pictures more than the rest (mean minus mean)"
 ours = Claim(ours, at_least=ABOVE_ZERO, id="C5", control="the attention blocks that are not among them")
 others, unchosen = (tuple(b for b in ATTENTION_BLOCKS if b not in own) for own in (PAPER_BLOCKS, assets.blocks))
 resnets = tuple(block for block in BLOCKS if block not in ATTENTION_BLOCKS)
 
 # %%
+from sae_lib.companion import name_points, picture_axes, save_figure, save_table, short, show_columns, with_interval
+from sae_lib.features import share_carried, share_of_way, skip_block
+
 published = json.loads((ROOT / "figures" / "results" / "table1_published.json").read_text())
 theirs = {block: row["lpips_mean"] for block, row in published["resnets"].items()}
 their_error = {block: 2 * row["lpips_std"] / 20**0.5 for block, row in published["resnets"].items()}
-print(f"{len(theirs)} ResNet values [{published['source']}]; attention blocks: {published['attention_blocks']}", end="")
-print(f"; equality with the printed Table 1: {published['equality_with_the_printed_table_1']}")
 
 # %% [markdown]
 # ## 5.2 Where the caption enters
@@ -114,10 +101,10 @@ print(f"; equality with the printed Table 1: {published['equality_with_the_print
 # The paper chose its blocks by ablation. That says where something breaks, not what a block writes. So first a more
 # direct question (LocoGen, arXiv:2405.01008; B-LoRA, arXiv:2403.14572, asks it of SDXL). A picture is drawn from
 # caption A, and **one block alone** reads the tokens of another caption B. The other blocks, the noise and the pooled
-# embedding, which reaches the ResNets, stay A's. What the picture then shows of B, this block has written. The *share*
-# of a family of statements is 0 where B is found no better than in A's own picture (what chance gives), and 1 where it
-# is found as well as when all eleven blocks read B. At pocket scale the judge finds the statements; at sdxl scale it is
-# CLIP's similarity to B, on pairs of prompts that differ in one thing.
+# embedding, which reaches the ResNets, stay A's. What the picture then shows of B was written by this block. The
+# *share* of a family of statements is 0 where B is found no better than in A's own picture (what chance gives), and 1
+# where it is found as well as when all eleven blocks read B. At pocket scale the judge finds the statements; at sdxl
+# scale it is CLIP's similarity to B, on pairs of prompts that differ in one thing.
 #
 # Controls: B's pooled embedding alone, with A's tokens in all blocks; all blocks but one; the paper's four together.
 
@@ -226,18 +213,24 @@ save_figure(run, fig, "where_the_caption_enters", result, exchange_folder)
 print(*(f"{i + 1}  A {texts[i]}\n   B {other_texts[i]}" for i in range(rows)), sep="\n")
 print(f"\n{len(texts)} pairs, 95 % intervals; share that is carried, mean over kinds of statements")
 for name, interval in mean_share.items():
-    print(f"{name:16} {interval.value:5.2f} ({interval.low:5.2f} to {interval.high:5.2f})", end="  ")
-    strong = [f"{kind} {of.value:.2f}" for kind, of in zip(kinds, by_kind[name], strict=True) if of.low > 0.1]
-    print("" if name in ("nothing", "all") else ", ".join(strong) if len(strong) < 6 else f"{len(strong)} kinds")
+    print(f"{name:16} {interval.value:5.2f} ({interval.low:5.2f} to {interval.high:5.2f})")
+
+# %%
+best = {kind: max(alone, key=lambda block, at=at: by_kind[block][at].value) for at, kind in enumerate(kinds)}
+most, four = max(alone, key=lambda block: mean_share[block].value), "the paper's four"
+written = ", ".join(f"{kind} {best[kind]} ({by_kind[best[kind]][at].value:.2f})" for at, kind in enumerate(kinds))
+text = f"By itself {most} carries more of the caption than any other block ({mean_share[most].value:.2f} of it); the "
+text += f"paper's four together carry {mean_share[four].value:.2f}. The block that carries most of each kind of statement: {written}."
+we_see(run, text)
 
 # %% [markdown]
-# **What we see.** Above, a row is a pair of captions (printed below the figure). On the left the picture of A; on the
-# right the same noise with B's tokens in all eleven blocks. Between them one block alone reads B: a column that looks
-# like the left one writes nothing of the caption, and a column that differs shows what its block writes. Below, under
-# the same columns, the share of each kind of statement that the block carries by itself (*content* is the eye in the
+# **How to read it.** Above, a row is a pair of captions (printed below the figure): on the left the picture of A, on
+# the right the same noise with B's tokens in all eleven blocks. Between them one block alone reads B. A column that
+# looks like the left one writes nothing of the caption; a column that differs shows what its block writes. Below, under
+# the same columns, is the share of each kind of statement that the block carries by itself (*content* is the eye in the
 # object). A bright cell in a dark row is a block with a task of its own. The shares of single blocks need not add up to
-# 1: some statements are written by several blocks together. The printed lines name the kinds whose share is surely
-# above 0.1, and show the controls.
+# 1, since some statements are written by several blocks together. The printed lines are means over kinds; the last ones
+# are the controls.
 #
 # ## 5.3 The same without a judge
 #
@@ -268,19 +261,23 @@ fig, ax = plt.subplots(figsize=(TEXT_WIDTH, 0.24 * len(pairs) + 1.1))
 fig.colorbar(draw_shares(ax, table, pairs, list(alone)), label=f"share of the way,\n{len(first)} pairs", pad=0.02)
 result = {"kinds": list(pairs), "share": estimates, "pairs": {kind: len(rows) for kind, rows in of_kind.items()}}
 save_figure(run, fig, "estimates", result | {"seed": seed}, travel_folder)
+moved = {kind: list(alone)[row.argmax()] for kind, row in zip(pairs, table, strict=True)}
+same = [best[kind] == block for kind, block in moved.items() if kind in best]
+text = f"For {sum(same)} of {len(same)} kinds this table and the one above agree on the block that writes most of it. "
+we_see(run, text + f"That block goes {table.amax(1).min():.2f} to {table.amax(1).max():.2f} of the way.")
 
 # %% [markdown]
-# **What we see.** The same columns as above, a row for each kind of pair; no judge and no decoder takes part. Where
-# both tables name the same block, the assignment does not hang on what the judge can read. This one counts a change of
-# every pixel alike, so that a small thing such as an eye weighs little outside its own row.
+# **How to read it.** The columns are those above, with a row for each kind of pair; no judge and no decoder takes part.
+# Where both tables name the same block, the result does not depend on what the judge can read. This table counts a
+# change of every pixel alike, so that a small thing such as an eye weighs little outside its own row.
 #
 # ## 5.4 Which blocks to decompose
 #
-# A rule of ours, fixed before it was applied to these weights. On pairs of *training* captions blocks are ordered
-# greedily: begin with none, and each time add the block that raises the share which the set carries together most.
-# *Chosen* is the shortest prefix that carries at least 0.8 on average and at least 0.4 of every kind of statement, of
-# at most seven blocks. The order is stored beside the weights (`sae_lib/pocket/chosen_blocks.json`) and belongs to
-# them; here it is tried on held-out captions. At sdxl scale nothing was chosen: the paper's four blocks are used.
+# The rule is ours, and it was fixed before it was applied to these weights. Blocks are ordered on pairs of *training*
+# captions. Each step adds the block that most raises the share which the blocks carry together. The chosen blocks are
+# the first ones that together carry at least 0.8 on average and at least 0.4 of every kind of statement; at most seven
+# are taken. The order is stored beside the weights (`sae_lib/pocket/chosen_blocks.json`) and belongs to them. Here it
+# is tried on held-out captions. At sdxl scale nothing was chosen, and the paper's four blocks are used.
 
 # %%
 if scale != "sdxl" and not cut:
@@ -300,17 +297,21 @@ if scale != "sdxl" and not cut:
     add_legend(fig)
     result = {"path": path, "held_out": held_out, "least": least, "papers_four": fours, "pairs": len(texts)}
     save_figure(run, fig, "chosen_blocks", result | {"seed": seed}, exchange_folder)
-    print("chosen:", *load_choice()["chosen"])
+    picked = load_choice()["chosen"]
+    text = f"On held-out captions the {len(picked)} chosen blocks ({', '.join(picked)}) together carry "
+    text += f"{held_out[len(picked) - 1].value:.2f} on average and {least[len(picked) - 1]:.2f} of the least kind; the "
+    we_see(run, text + f"paper's four carry {fours.value:.2f} ({fours.low:.2f} to {fours.high:.2f}).")
 
 # %% [markdown]
-# **What we see.** From left to right a block more reads the other caption. Dotted lines are the two bars of the rule;
-# the grey band is what the paper's four blocks carry of *this* U-Net's captions. They were chosen in another network,
-# by what it loses without them. Where one of them carries nothing here, no feature of it can write anything: so the
-# notebooks from 02 on study the chosen blocks, and take the paper's four with `blocks="paper"`.
+# **How to read it.** At each step from left to right one block more reads the other caption. Dotted lines are the two
+# bars of the rule. The grey band is what the paper's four blocks carry of *this* U-Net's captions; they were chosen in
+# another network, by what it loses without them. Where one of them carries nothing here, none of its features can write
+# anything. So the notebooks from 02 on study the chosen blocks, and take the paper's four with `blocks="paper"`.
 #
 # ## 5.5 Ablating each block
 #
-# One step of Turbo, 20 prompts: at sdxl scale the authors' own, at pocket scale held-out captions. Each picture is
+# Pictures of 20 prompts are drawn with one step of Turbo; at sdxl scale the prompts are the authors', at pocket scale
+# they are held-out captions. Each picture is
 # compared with the one that the whole U-Net draws from the same prompt and the same noise. Three controls say what a
 # distance is worth. *Nothing ablated*: all 28 blocks are hooked and give their output back; the distance must be 0. *A
 # tiny change*: all 28 updates at once are scaled by 0.99. *Other noise*: the same prompts drawn from another seed,
@@ -369,13 +370,20 @@ save_figure(run, fig, "ablations", {"prompts": prompts[:rows], "seed": seed}, ar
 
 # %%
 print(*(f"{i + 1} {prompt}" for i, prompt in enumerate(prompts[:rows])), sep="\n")
+effects, parts = {block: distances[block].mean().item() for block in BLOCKS}, []
+for whose, own in (("the paper's four", PAPER_BLOCKS), ("the other seven", others)):
+    weak, *_, strong = sorted(own, key=effects.get)
+    parts.append(
+        f"of {whose} {strong} changes them most ({effects[strong]:.2g}) and {weak} least ({effects[weak]:.2g})"
+    )
+we_see(run, f"By the mean perceptual distance of all {len(prompts)} prompts' pictures, {', and '.join(parts)}.")
 
 # %% [markdown]
-# **What we see.** A row is a caption (numbered below the figure), a column the block that gives out its input; the
-# names of the paper's four blocks are bold. The left column is the picture of the whole U-Net. Read along a row: the
-# paper's claim says that the bold columns differ from the left one and the others hardly do. Two kinds of change are to
-# be told apart. A picture may stay a good picture of something else, or it may fall to pieces: the first says that the
-# block decides on content, the second may only say that the layers behind it have never seen such inputs.
+# **How to read it.** A row is a caption (numbered below the figure), and a column is the block that gives out its
+# input. The names of the paper's four blocks are bold. The left column is the picture of the whole U-Net. By the
+# paper's claim the bold columns differ from the left one and the others hardly do. There are two kinds of change. A
+# picture may stay a good picture of something else: then the block decides on content. Or it may fall to pieces: that
+# may only mean that the layers behind the block have never seen such inputs.
 #
 # ## 5.7 Table 1
 #
@@ -390,11 +398,6 @@ def row_of(values):
 
 
 table = {name: row_of(values) for name, values in distances.items()}
-heads = ("mean", "low", "high", "std", "median", *(["authors"] if scale == "sdxl" else []))
-print(f"{len(prompts):2} prompts ", *(f"{head:>9}" for head in heads), "  (low to high: 95 % interval of the mean)")
-for name, row in table.items():
-    line = row | {"authors": theirs.get(name, torch.nan)}
-    print(f"{name:11}", *(f"{line[head]:9.5f}" for head in heads))
 
 
 # %%
@@ -414,9 +417,7 @@ for block in theirs if run.compared_with == "published" else ():
     number = {"published": theirs[block], "tolerance": their_error[block], "source": published["source"]}
     mean, *interval = list(table[block].values())[:3]
     verdicts.append(Claim(text, at_least=0, **number).judge(run, mean, tuple(interval)))
-print(*verdicts[: len(tests)], sep="\n")
 falling = sorted(ATTENTION_BLOCKS, key=lambda block: -table[block]["mean"])
-print("attention blocks, most effect first:", *(f"{block}{'*' * (block in PAPER_BLOCKS)}" for block in falling))
 
 
 # %%
@@ -441,7 +442,7 @@ result = {"distance": table, "prompts": prompts, "seed": seed, "published": publ
 save_figure(run, fig, "table1", result, artefact, verdicts)
 
 # %% [markdown]
-# The same as a table, as CSV and as LaTeX.
+# The same numbers follow as a table, which is also saved as CSV and as LaTeX.
 
 # %%
 called = {"nothing": "nothing ablated", "tiny": "all updates times 0.99", "noise": "other noise"}
@@ -455,27 +456,34 @@ for name, row in table.items():
     rows_of_table.append(cells | authors)
 save_table(run, "table1", rows_of_table)
 
+# %%
+four, seven = (sum(effects[block] for block in own) / len(own) for own in (PAPER_BLOCKS, others))
+noisy, tiny = table["noise"]["mean"], table["tiny"]["mean"]
+strong, weak = ([b for b in BLOCKS if keep(effects[b])] for keep in (lambda d: d > noisy, lambda d: d < tiny))
+text = f"The paper's four change pictures by {four:.2f} on average and the other seven by {seven:.2f}. Of all blocks "
+text += f"{len(strong)} change them more than other noise does ({', '.join(strong) or 'none'}), and {len(weak)} less "
+we_see(run, text + f"than the tiny change of all updates ({', '.join(weak) or 'none'}).")
+
 # %% [markdown]
-# **What we see.** Blocks in the order in which the U-Net runs them; the axis is logarithmic, bars are 95 % intervals
-# over the prompts. The dashed line is the distance between two pictures of one prompt with different noise, the dotted
-# one what a change of every update by a hundredth does: a block left of it is hardly missed. Filled markers are the
-# blocks of this run, bold names the paper's four. The claim asks that the bold ones lie to the right of all other
-# attention blocks. Where they do not, it fails on this model, and the lines under the table say by how much; the last
-# of them asks the same of the blocks of this run. In the authors' values three ResNets at the two ends of the U-Net
-# stand out, and with them their text score falls to half, so that little of a picture can be left (inferred). Look
-# whether the crosses here do the same.
+# **How to read it.** Blocks are in the order in which the U-Net runs them. The axis is logarithmic, and bars are 95 %
+# intervals over the prompts. The dashed line is the distance between two pictures of one prompt with different noise.
+# The dotted line is what a change of every update by a hundredth does: a block left of it is hardly missed. Filled
+# markers are the blocks of this run, bold names the paper's four. By the strict claim all bold ones are right of all
+# other attention blocks. In the authors' values three ResNets at the two ends of the U-Net stand out. With them their
+# text score falls to half, so that little of a picture can be left (inferred). Look whether the crosses here do the
+# same.
 #
 # ## 5.8 Does size predict effect?
 #
-# A block that adds much may matter much; or it may add the same to every picture, which later layers expect and would
-# miss whatever it says. So we compare the relative size of the update, ‖ΔD‖ / ‖D_in‖, with the distance that ablation
+# A block that adds much may matter much. Or it may add the same to every picture, and later layers miss it only because
+# they expect it. So we compare the relative size of the update, ‖ΔD‖ / ‖D_in‖, with the distance that ablation
 # makes, in Spearman's rank correlation. If the two agree, the cheap number, which needs no ablation, would do to choose
 # blocks. The interval resamples prompts; p asks how often chance alone would order the blocks as well. A second
 # comparison is with the authors: is our order of the 17 ResNets theirs? At pocket scale that is context: another model,
 # another metric.
 #
-# Both have the same control: an **untrained** U-Net of the same plan, with random weights. What it shows too is a
-# property of the plan (where a block sits, how wide it is, what is added to what) and nothing that was learnt.
+# Both have the same control: an **untrained** U-Net of the same plan, with random weights. Whatever it shows as well is
+# a property of the plan (where a block is, how wide it is, what is added to what), and nothing that was learnt.
 
 
 # %%
@@ -511,11 +519,6 @@ for model, numbers in {"trained": measured, "untrained": by_chance}.items():
     effect = of_each(resnets, "distance", numbers)
     their_row = torch.tensor([theirs.get(block, 0.0) for block in resnets]).expand(len(effect), -1)
     predicts[f"17 ResNets, {model}, effect and the authors'"] = correlate(effect, their_row)
-if scale != "sdxl":
-    print("the authors' values: context, another model and another metric")
-for name, rho in sorted(predicts.items(), key=lambda item: item[0].split(", ")[2]):
-    print(f"{name:46} Spearman {rho['value']:5.2f} ({rho['low']:5.2f} to {rho['high']:5.2f}),", end=" ")
-    print(f"p = {rho['p']:.1g}, {rho['prompts']} prompts")
 
 # %%
 fig, ax = plt.subplots(figsize=(TEXT_WIDTH, 3.3))
@@ -530,23 +533,25 @@ add_legend(fig, {kind: signs[block] for kind, block in legend.items()})
 name_points(ax, places, ATTENTION_BLOCKS)
 result = {"spearman": predicts, "size": sizes, "prompts": len(prompts), "seed": seed}
 save_figure(run, fig, "size_and_effect", result, artefact)
+chance = predicts["all 28 blocks, untrained, size and effect"]
+text = f"Over all blocks size and effect have a rank correlation of {rho['value']:.2f} ({rho['low']:.2f} to "
+we_see(run, text + f"{rho['high']:.2f}), and in the untrained U-Net one of {chance['value']:.2f}.")
 
 # %% [markdown]
-# **What we see.** One marker per block; the distance's axis is logarithmic. If size told effect, the markers would lie
-# along a rising line. Markers far above the trend are blocks of small updates on which the rest depends; far below it
-# are updates that are large and can be spared. Of the printed correlations, read each beside its untrained twin: where
-# the two are near one another the U-Net's plan explains the order, and training has little to do with it. That holds
-# for the agreement with the authors' ResNets too.
+# **How to read it.** There is one marker per block, and the distance's axis is logarithmic. If size predicted effect,
+# the markers would be along a rising line. Markers far above it are blocks of small updates on which the rest depends;
+# far below it are large updates that can be spared. Where the correlation is near that of the untrained U-Net, the
+# U-Net's plan explains the order, and training has little to do with it. The headline numbers below have the same for
+# ResNets and attention blocks alone, and the agreement with the authors' order of the ResNets.
 #
 # ## 5.9 What changes?
 #
 # A distance does not say *what* is gone. At pocket scale the judge does: of everything that captions state, which share
 # is still found after an attention block is ablated? Statements are grouped in families: how many objects, each
 # object's shape, colour, material and so on, the background, the style. Two rows are the controls: the whole U-Net, and
-# its pictures judged by another caption, which is what chance gives. A statement about an object counts as lost when
-# the object is, so a picture that falls to pieces may lie below that row. Bold are the shares that differ from the
-# whole U-Net's. With so many cells each interval is widened (Bonferroni), so that at most one run in twenty has any
-# wrong interval.
+# its pictures judged by another caption, which is what chance gives. When an object is lost, all statements about it
+# are lost, so a picture that falls to pieces may be below that row. Shares that differ from the whole U-Net's are bold.
+# With so many cells each interval is widened (Bonferroni), so that at most one run in twenty has any wrong interval.
 
 
 # %%
@@ -603,15 +608,21 @@ for block, row in losses.items():
     total, part = (interval_of(row[family]) for family in ("all", worst))
     print(f"{block:9} loses {total.value:6.1%} ({total.low:.1%} to {total.high:.1%}) of all statements;", end=" ")
     print(f"most of {worst} {part.value:.1%} ({part.low:.1%} to {part.high:.1%}), in {steady:.0%} of the samples")
+if losses:
+    fewest = min(ATTENTION_BLOCKS, key=lambda block: share[block][-1])
+    block, at = min(((b, i) for b in losses for i in range(len(kinds))), key=lambda cell: share[cell[0]][cell[1]])
+    text = f"Least is found without {fewest}: {100 * share[fewest][-1]:.0f} % of all statements, against "
+    text += f"{100 * share['whole U-Net'][-1]:.0f} % with the whole U-Net. The lowest cell is {families[at]} without {block}: "
+    text += f"{100 * share[block][at]:.0f} %, where chance gives {100 * share['other caption'][at]:.0f} %. In "
+    we_see(run, text + f"{bold.sum()} of {cells} cells the difference from the whole U-Net is certain.")
 
 # %% [markdown]
-# **What we see.** A row is an ablated block, a column a family of statements, a number the share still found; bold
-# where it differs from the top row. A block that does everything would be dark throughout; one that has a task is dark
-# in a few columns and otherwise like the top row. The printed lines name for each block the family that suffers most,
-# and in how many bootstrap samples of the captions it is this family: a low share there says that the naming is
-# uncertain, and being picked as the largest makes its loss look somewhat too large. This is a first look at
-# specialisation, with the whole block taken away at once; notebook 09 asks it of single features, for reading and for
-# writing.
+# **How to read it.** A row is an ablated block, a column is a family of statements, and a number is the share still
+# found, bold where it differs from the top row. A block that does everything would be dark throughout; a block with a
+# task is dark in a few columns and otherwise like the top row. The printed lines name for each block the family that
+# suffers most, and in how many bootstrap samples of the captions it is this one. A low share there means that the
+# naming is uncertain; the loss of a family that was picked as the largest also looks somewhat too large. Here the whole
+# block is taken away at once; notebook 09 asks the same of single features, for reading and for writing.
 #
 # ## 5.10 Headline numbers
 #
@@ -640,6 +651,11 @@ for row in order:
 # %%
 print(*verdicts, sep="\n")
 
+# %%
+text = f"{verdicts[0].yes_or_no}: without one of the paper's four blocks a picture changes by {four:.2f} on average, "
+text += f"and without one of the other seven by {seven:.2f} (perceptual distance; other noise changes it by "
+save_answer(run, text + f"{noisy:.2f}). It changes most without {', '.join(falling[:3])} and {falling[3]}.")
+
 # %% [markdown]
 # ## 5.12 Limits
 #
@@ -654,8 +670,9 @@ print(*verdicts, sep="\n")
 #   there.
 # - The pocket distance is LPIPS's formula on another network, untuned to what people see. It grows with the number of
 #   attributes changed and with displacement (a test), but its values are not LPIPS's.
-# - The authors draw noise on a GPU with one seed, we on the CPU with one generator per prompt; at sdxl scale the prompts
-#   are theirs and the noise is not. Their CLIP scores are in the record of published values and are not measured here.
+# - The authors draw noise on a GPU with one seed, we on the CPU with one generator per prompt; at sdxl scale the
+#   prompts are theirs and the noise is not. Their CLIP scores are in the record of published values and are not
+#   measured here.
 # - Where a block hardly changes the picture when it is taken away, no intervention that stays within its usual updates
 #   can be expected to change much either.
 # - The judge errs too; its errors on held-out renders stand in the pocket model card. All rows of the heat map share
@@ -666,8 +683,8 @@ print(*verdicts, sep="\n")
 #
 # Each changes one value.
 # 1. In `shrink`, put 0.5 for 0.99, then -1: is the distance anywhere near proportional?
-# 2. In `ablate`, replace `skip_block` by a function that gives `block_input` plus the update's mean over the batch. Which
-#    blocks were needed for what they say to every picture alike?
+# 2. In `ablate`, replace `skip_block` by a function that gives `block_input` plus the update's mean over the batch.
+#    Which blocks were needed for what they say to every picture alike?
 # 3. In section 5.9, ablate the paper's four blocks at once: does the loss exceed the sum of the four?
 # 4. `judged = 20`: which bold cells remain?
 #
