@@ -523,8 +523,10 @@ text = f"The three colours hold from {100 * three_share[low]:.0f} % ({low}) to {
 text += f"({high}) of a block's variance."
 if gains:
     low, *_, high = sorted(both, key=lambda block: gains[block].value)
-    text += f" In all dimensions objects stand out most in {high}, where they explain {100 * gains[high].value:z.1f} % "
-    text += f"more of the variance than another picture's masks, and least in {low} ({100 * gains[low].value:z.1f} %)."
+    text += (
+        f" In all dimensions objects stand out most in {high}: their masks explain {100 * gains[high].value:z.1f} % of "
+    )
+    text += f"the variance more than another picture's. They do least in {low} ({100 * gains[low].value:z.1f} %)."
 we_see(run, text)
 
 # %% [markdown]
