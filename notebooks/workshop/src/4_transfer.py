@@ -279,7 +279,7 @@ show([these[0] for these in with_red.values()], ["red turned on"] * len(with_red
 #
 # 1. `turned_on(title, feature, amount, steps=[0])` acts at the first step only. When does a feature act: at the first
 #    step, or at the last?
-# 2. Give the base model a guidance of 1, which means none. Which line of the figure moves?
+# 2. Give the base model a guidance of 1, which means none. Does a line of the figure move?
 # 3. Put an untrained SAE, `sae_lib.TopKSAE(sae.d_model, sae.n_f, sae.k)`, into Exercise 4.1. How much of the explained
 #    variance is left?
 
