@@ -143,6 +143,7 @@ def exercise_version(lesson: Lesson, solution_executed: nbformat.NotebookNode) -
     It ends with what the executed solution printed and showed.
     """
     cells, solution = [], None
+    said = {cell.source: printed(cell) for cell in tagged(solution_executed.cells, "fast")}
     for cell in lesson.cells:
         if _is(cell, "mistake") or _is(cell, "instructor"):
             continue
@@ -155,7 +156,8 @@ def exercise_version(lesson: Lesson, solution_executed: nbformat.NotebookNode) -
         elif _is(cell, "hint"):
             cells.append(_folded("Hint", cell.source, "hint"))
         elif _is(cell, "fast"):
-            cells.append(_folded("Answer for the fast", f"```python\n{cell.source}\n```", "fast"))
+            answer = f"```python\n{cell.source}\n```\n\nIt prints:\n\n```text\n{said.get(cell.source, '')}\n```"
+            cells.append(_folded("Answer for the fast", answer, "fast"))
         else:
             cells.append(cell)
     return _notebook([*cells, _expected(solution_executed)])
@@ -165,7 +167,7 @@ def _expected(solution: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """What should have come out: what was printed, and the lesson's pictures, attached to the cell."""
     lines, attachments = [], {}
     for cell in solution.cells:
-        if cell.cell_type == "code" and printed(cell) and not _is(cell, "check"):
+        if cell.cell_type == "code" and printed(cell) and not (_is(cell, "check") or _is(cell, "fast")):
             lines.append(printed(cell))
     for picture in (picture for cell in tagged(solution.cells, "picture") for picture in pictures_of(cell)):
         attachments[f"expected_{len(attachments) + 1}.png"] = {"image/png": picture}

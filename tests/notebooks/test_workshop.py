@@ -130,6 +130,8 @@ def test_a_lesson_ends_with_what_should_have_come_out_and_answers_for_the_fast(l
     assert all(map(lessons.printed, code)) and all(f"{number}. " in tasks for number in (1, 2, 3))
     answers = " ".join(cell.source.splitlines()[0] for cell in code)
     assert all(f"{number}. " in answers for number in (1, 2, 3)), "an answer per task"
+    folded = "\n".join(cell.source for cell in lessons.tagged(exercise.cells, "fast"))
+    assert all(lessons.printed(cell) in folded for cell in code)
 
 
 def test_the_workshop_takes_three_hours_and_begins_with_the_painter():
