@@ -1,12 +1,30 @@
 # %% [markdown]
 # # 99 Scorecard
 #
-# **Question.** Which of the paper's claims did this companion test, by which rule, and what came out? Nothing is
-# measured here. Each test stands in the notebook that made it, with its rule and its control, and left a record beside
-# its figure. For each of the paper's claims one test is the **primary** one: it alone decides, and all primary tests
-# are judged together. The register says which of their rules were changed after a look at numbers. The other tests are
-# secondary: they say where a claim is strong and where it is not. A claim that fails on the pocket model is reported as
-# failing there.
+# **Question.** Which of the paper's claims hold up in this companion's tests?
+#
+# **Mind.** The paper's text was not at hand. Its claims are known here from its public code, an audit of it and public
+# summaries. At pocket scale every word is about one small model and not about SDXL.
+
+# %% tags=["answer"]
+from sae_lib.companion import show_answer
+
+show_answer("99_scorecard")
+
+# %% [markdown]
+# ![Each claim with its words, the word that its primary test gave, how clearly, and how many of its other tests hold](../figures/99_scorecard/scorecard.png)
+#
+# **The paper's claims, one per row.** The word is that of the claim's primary test. The mark beside it shows how far
+# that test lies from the limit of its rule, with its 95 % interval: right of the grey band the claim holds, left of it
+# the claim fails, inside it is undecided. The last column counts the claim's other tests: amber if only some of them
+# hold.
+#
+# ## 99.0 About this notebook
+#
+# Nothing is measured here. Each test stands in the notebook that made it, with its rule and its control, and left a
+# record beside its figure. For each of the paper's claims one test is the **primary** one: it alone decides, and all
+# primary tests are judged together. The register `notebooks/rules.json` says which of their rules were changed after
+# numbers had been seen. The other tests are secondary: they say where a claim is strong and where it is not.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
@@ -18,8 +36,8 @@
 # |---|---|
 # | claim | a statement of the paper, C1 to C14, with the tags of the sources from which we know it |
 # | test | a number of ours with its 95 % interval, and the word that its rule gave |
-# | rule | the bound that the number must keep; written into a dated register, `notebooks/rules.json` |
-# | margin | how far the number lies inside its rule, in half-widths of its interval: above 1 the test holds, below −1 it fails |
+# | rule | the bound that the number must keep, written into the dated register |
+# | margin | how far the number lies inside its rule, in half-widths of its 95 % interval; below zero it breaks the rule |
 
 # %% [markdown]
 # ## 99.1 Parameters and set-up
@@ -34,13 +52,15 @@ seed: int = 0  # not used here
 # %%
 import json
 from collections import Counter
+from statistics import NormalDist
+from textwrap import fill
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import pandas as pd
 
 from sae_lib import ROOT, save_figure, start_run
-from sae_lib.companion import decide, margin
+from sae_lib.companion import CONTROL_COLOR, TEXT_WIDTH, VERDICT_COLORS, decide, in_words, margin, save_answer, we_see
 
 run = start_run("99_scorecard", globals())
 ARTEFACTS = json.loads((ROOT / "figures" / "index.json").read_text())
@@ -49,10 +69,10 @@ STATUS = {artefact["id"]: artefact["status"] for artefact in ARTEFACTS}
 # %% [markdown]
 # ## 99.2 The claims
 #
-# As far as we know them: the paper itself was not at hand. *summary* and *secondary* are public summaries, *audit* a
-# public audit of the paper against its code, *code* and *riebench* the authors' repositories, *checkpoint* their
-# released statistics. What is marked *inferred* is our reading; what is marked *our test* is no statement of the paper
-# that we could verify, but a question that its readers will have.
+# Each claim names where we know it from, since the paper itself was not at hand. *Summary* and *secondary* are public
+# summaries, *audit* is a public audit of the paper against its code, *code* and *riebench* are the authors'
+# repositories, and *checkpoint* is their released statistics. *Inferred* marks our own reading. *Our test* marks a
+# question that readers will have, where we could not verify that the paper says so.
 
 
 # %%
@@ -70,18 +90,18 @@ CLAIMS = {
         "Features no better than random directions at predicting or changing an attribute",
     ),
     "C2": PaperClaim(
-        "They carry over to 4-step Turbo and the base model without more training",
+        "One-step SAEs carry over to four-step Turbo and the base model without more training",
         "summary, code",
         "SAEs trained on the target explaining much more, or edits that work in one step only",
     ),
     "C3": PaperClaim("Explained variance grows with k and with expansion", "summary", "A step up that explains less"),
-    "C4": PaperClaim("Near no feature is dead", "checkpoint", "Many features that never fire on more pictures"),
+    "C4": PaperClaim("Almost no feature is dead", "checkpoint", "Many features that never fire on more pictures"),
 }
 
 # %%
 CLAIMS |= {
     "C5": PaperClaim(
-        "Of the 11 attention blocks only the four change pictures strongly",
+        "Of the 11 attention blocks only the paper's four change pictures strongly",
         "summary",
         "Another block whose ablation changes as much",
     ),
@@ -114,7 +134,7 @@ CLAIMS |= {
 # %%
 CLAIMS |= {
     "C10": PaperClaim(
-        "Under guidance: add to the conditional half, subtract from the other",
+        "Under guidance it is best to add a feature to one half and subtract it from the other",
         "audit",
         "No larger intended effect than adding alone",
     ),
@@ -128,7 +148,7 @@ CLAIMS |= {
         "Interventions change pixels mostly inside the active area", "our test", "As much change outside"
     ),
     "C14": PaperClaim(
-        "Reconstructing one block preserves the picture; less so for smaller k and n_f",
+        "Reconstructing one block preserves the picture; less so with smaller k or fewer features",
         "audit, partly inferred",
         "Reconstruction no better than leaving the block out",
     ),
@@ -137,12 +157,12 @@ CLAIMS |= {
 # %% [markdown]
 # ## 99.3 From tests to a word
 #
-# On the pocket model a claim has the word of its primary test. Where several questions are asked, some answers are
-# lucky. So the primary tests of all claims are judged together (Holm's procedure at 5 %, with a normal error read
-# off each 95 % interval). That asks more of each test than its own interval does. A claim without a primary test is
-# *not run*. Secondary tests change no word; they are counted beside it. At sdxl scale the tests' own words are
-# counted: *reproduced*, *close*, *not reproduced*, *not published*. Smoke and rehearsal conclude nothing, whatever
-# lies on the disk.
+# On the pocket model a claim has the word of its primary test. When many tests are made, some come out well by luck. So
+# the primary tests of all claims are judged together (Holm's procedure at 5 %, with a normal error read off each 95 %
+# interval). That asks more of each test than its own interval does, and a test that holds or fails in its own notebook
+# may be undecided here. A claim without a primary test is *not run*. Secondary tests change no word; they are counted
+# beside it. At sdxl scale the tests' own words are counted: *reproduced*, *close*, *not reproduced*, *not published*.
+# Smoke and rehearsal conclude nothing, whatever records there are.
 
 # %%
 COLUMNS = ["id", "claim", "word", "value", "interval", "published", "at_least", "at_most", "primary", "control"]
@@ -150,7 +170,7 @@ tests = []
 if run.compared_with is not None:
     pattern = "[0-9][0-9]_*/sdxl/*.json" if scale == "sdxl" else "[0-9][0-9]_*/*.json"
     root = ROOT / "figures"
-    for path in sorted(root.glob(pattern)):
+    for path in sorted(path for path in root.glob(pattern) if path.stem != "answer"):
         record = json.loads(path.read_text())
         where = path.relative_to(root).parts[0]
         n = record["result"].get("prompts")
@@ -190,86 +210,109 @@ def word_of(name, claim):
     return decided.get(name, "not run")
 
 
-def secondary_of(name):
-    """ "5 hold, 1 fails, 2 undecided" of the claim's other tests."""
-    others = of_claims[(of_claims["id"] == name) & ~of_claims["primary"].astype(bool)]
-    words = Counter(word.split()[0] for word in others["word"])
-    verbs = {"holds": ("holds", "hold"), "fails": ("fails", "fail"), "undecided": ("undecided", "undecided")}
-    return ", ".join(f"{words[word]} {verbs[word][words[word] > 1]}" for word in verbs if words[word])
+def others_of(name):
+    """The words of the claim's other tests."""
+    return list(of_claims.loc[(of_claims["id"] == name) & ~of_claims["primary"].astype(bool), "word"])
 
 
 # %%
-rows = [(name, c.statement, c.sources, word_of(name, c), secondary_of(name)) for name, c in CLAIMS.items()]
+rows = [(name, c.statement, c.sources, word_of(name, c), in_words(others_of(name))) for name, c in CLAIMS.items()]
 card = pd.DataFrame(rows, columns=["claim", "statement", "known from", "word", "secondary tests"]).set_index("claim")
 pd.set_option("display.max_colwidth", None)
 card
 
 # %%
-LOOK = {"holds": ("#0072B2", "o"), "undecided": ("#767676", "s"), "fails": ("#D55E00", "X")}
-WIDTH, WIDEST = 8.5, 6.0  # inches, for whole sentences; margins beyond are drawn at the edge
-lines, groups = [], []
-for name in CLAIMS:
-    mine = of_claims[of_claims["id"] == name].sort_values("primary", ascending=False, kind="stable")
-    groups.append((name, len(lines), max(1, len(mine))))
-    lines += [*mine.itertuples(), *([None] if mine.empty else [])]
+MARKERS = {"holds": "o", "undecided": "s", "fails": "X"}
+ROW, WIDEST, LEFT, ACROSS = 0.37, 6.0, 3.3, 1.25  # inches; margins beyond WIDEST are drawn at the edge
+height = ROW * len(CLAIMS) + 1.2
+fig = plt.figure(figsize=(TEXT_WIDTH, height))
+fig.set_layout_engine("none")  # words left and right of one narrow panel
+ax = fig.add_axes((LEFT / TEXT_WIDTH, 0.6 / height, ACROSS / TEXT_WIDTH, ROW * len(CLAIMS) / height))
 
 
-def short(text, length):
-    """The sentence without what stands in brackets, cut where it is too long."""
-    text = text.partition(" (")[0]
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+def write(x, y, text, **look):
+    """Text in a row of the figure, x inches from its left edge."""
+    look = {"va": "center", "size": 7, "transform": ax.get_yaxis_transform(), **look}
+    return ax.text((x - LEFT) / ACROSS, y, text, **look)
+
+
+def draw_margin(y, placed, color, marker):
+    """A primary test: how far inside its rule, with its interval; what lies beyond the edge is drawn there."""
+    at, low, high = (min(max(value, -WIDEST), WIDEST) for value in placed)
+    ax.hlines(y, low, high, color=color, linewidth=2, clip_on=False)
+    ax.plot(at, y, marker, color=color, markersize=7, zorder=3, clip_on=False)
 
 
 # %%
-height = 1 + 0.145 * len(lines)
-fig = plt.figure(figsize=(WIDTH, height))
-fig.set_layout_engine("none")  # names left and right of one narrow panel
-ax = fig.add_axes((1.15 / WIDTH, 0.6 / height, 1.35 / WIDTH, 1 - 1.0 / height))
-for y, test in enumerate(lines):
-    if test is None or scale == "sdxl":
-        continue
-    at, low, high = (min(max(value, -WIDEST), WIDEST) for value in margins[test.Index])
-    color, marker = LOOK[decided[test.id] if test.primary else test.word.split()[0]]
-    ax.hlines(y, low, high, color=color, linewidth=2.2 if test.primary else 0.9, clip_on=False)
-    look = {"mfc": color if test.primary else "white", "markersize": 6 if test.primary else 3.5, "clip_on": False}
-    ax.plot(at, y, marker, color=color, zorder=3, **look)
-    weight = "bold" if test.primary else "normal"
-    ax.text(WIDEST + 0.7, y, short(test.claim, 90 if test.primary else 105), va="center", size=7, weight=weight)
-for name, start, count in groups:
-    ax.axhline(start - 0.5, color="#DDDDDD", linewidth=0.6)
-    text = f"{name}  {card.loc[name, 'word']}" if not CLAIMS[name].waits else f"{name}  not run"
-    ax.text(-WIDEST - 0.7, start + (count - 1) / 2, text, ha="right", va="center", size=8, weight="bold")
+for y, (name, claim) in enumerate(CLAIMS.items()):
+    word, others = card.loc[name, "word"].partition(":")[0], [each.split()[0] for each in others_of(name)]
+    color = VERDICT_COLORS.get(word, CONTROL_COLOR)
+    ax.axhline(y + 0.5, xmin=-LEFT / ACROSS, xmax=(TEXT_WIDTH - LEFT) / ACROSS, color="#DDDDDD", lw=0.6, clip_on=False)
+    write(0.05, y, name, size=8, weight="bold")
+    write(0.38, y, fill(claim.statement, 34), linespacing=1.05)
+    if word in MARKERS:
+        ax.plot(
+            (2.48 - LEFT) / ACROSS, y, MARKERS[word], color=color, transform=ax.get_yaxis_transform(), clip_on=False
+        )
+        draw_margin(y, margins[primaries[name]], color, MARKERS[word])
+    write(2.57, y, fill(word, 12), size=7.5, weight="bold", color=color)
+    held = sum(each in ("holds", "reproduced") for each in others)
+    if others:
+        part = "in part" if held else "fails" if {"fails", "not"} & {*others} else "undecided"
+        part = "holds" if held == len(others) else part
+        box = {"facecolor": VERDICT_COLORS[part], "edgecolor": "none", "boxstyle": "round,pad=0.25"}
+        look = {"color": "black" if part == "in part" else "white", "bbox": box, "ha": "center"}
+        write(5.08, y, f"{held} of {len(others)}", weight="bold", **look)
+
+# %%
+undecided = max(1, sum(word == "undecided" for word in decided.values()))
+limit = NormalDist().inv_cdf(1 - 0.05 / (2 * undecided)) / NormalDist().inv_cdf(0.975)  # Holm's last step
+ax.axvspan(-limit, limit, color="#E8E8E8", zorder=0)
+ax.axvline(0, color="black", linewidth=0.8)
+ax.set(xlim=(-WIDEST, WIDEST), ylim=(len(CLAIMS) - 0.5, -0.5), yticks=[])
+ax.set_xticks([-6, -3, 0, 3, 6], ["≤−6", "−3", "0", "3", "≥6"], size=7)
+ax.set_xlabel("distance from the rule's limit, in\nhalf-widths of the 95 % interval", size=7)
+ax.grid(False)
+ax.spines["left"].set_visible(False)
 plt.close(fig)  # shown when it is complete
 
 # %%
-ax.axvline(0, color="black", linewidth=1)
-ax.axvspan(-1, 1, color="#F0F0F0", zorder=0)
-ax.set(xlim=(-WIDEST, WIDEST), ylim=(len(lines) - 0.5, -0.8), yticks=[])
-ax.set_xlabel(
-    "breaks its rule  ←    → keeps it\n(margin, half-widths of the 95 % interval; at the edge: 6 or more)", size=8
+heads = {0.38: "the paper's claim", 2.43: "primary test", 3.42: "fails  undecided  holds", 4.68: "other tests hold"}
+for x, text in heads.items():
+    write(x, -0.75, text, color="#444444")
+counts = in_words(decided.values() if decided else of_claims["word"]) or "no conclusion at this scale"
+counts += f", {len(CLAIMS) - len(decided)} not run" if decided else ""
+title = f"{len(CLAIMS)} claims on the pocket model" if decided else f"Tests of {len(CLAIMS)} claims"
+write(
+    0.05,
+    len(CLAIMS) + 0.3,
+    "The paper's text was not at hand: its claims are known\nfrom its code, an audit and public summaries.",
 )
-ax.grid(False)
-ax.spines["left"].set_visible(False)
-for word, (color, marker) in LOOK.items():
-    ax.plot([], [], marker, color=color, label=word)
-ax.plot([], [], "o", color="black", markersize=6, label="primary test")
-ax.plot([], [], "o", color="black", mfc="white", markersize=3.5, label="secondary")
-fig.legend(loc="upper center", ncols=5, columnspacing=1)
+write(0.05, -1.4, f"{title}: {counts}", size=9, weight="bold")
 result = {"claims": card.to_dict("index")}
 result |= {"margins": {str(of_claims.loc[i, "claim"]): placed for i, placed in margins.items()}}
 save_figure(run, fig, "scorecard", result | {"tests": len(tests), "primaries": len(primaries)})
 
+# %%
+if decided:
+    groups = {word: ", ".join(n for n in CLAIMS if decided.get(n) == word) or "none" for word in MARKERS}
+    words = {name: {word.split()[0] for word in others_of(name)} for name in CLAIMS}
+    full, part = (
+        ", ".join(n for n in CLAIMS if "holds" in words[n] and (len(words[n]) > 1) == more) for more in (0, 1)
+    )
+    seen = f"Hold: {groups['holds']}. Fail: {groups['fails']}. Undecided: {groups['undecided']}."
+    we_see(run, f"{seen} All other tests hold of {full or 'no claim'}; only some of them of {part or 'none'}.")
+
 # %% [markdown]
-# **What we see.** A line is a test, with its 95 % interval; what lies right of the black line keeps its rule, what lies
-# left of it breaks it, and an interval that reaches over the black line decides nothing by itself: its dot is then in
-# the grey band. Filled markers and bold words are the primary tests, which give the claims on the left their word;
-# hollow ones are secondary. Margins beyond the edge are drawn at the edge. All of it is about the pocket model, one
-# model of one training: it says what the method finds in a world whose truth is known, and not what SDXL does.
+# **How to read it.** One small model of one training gave all words at pocket scale. They say what the method finds in
+# a world whose truth is known, and not what SDXL does. A claim has several parts; the primary test asks for the part
+# that matters most, and the other tests show the rest. The grey band is as wide as the joint judgement of all primary
+# tests makes it.
 #
 # ## 99.5 Every test
 #
-# The number, its 95 % interval, the rule's word, its control, the published number where there is one, and where
-# to look.
+# For each test: the word that its rule gave, the number with its 95 % interval, the published number where there is one,
+# its control, and the notebook and figure where it stands.
 
 # %%
 shown = of_claims.copy()
@@ -286,7 +329,7 @@ for test in shown.itertuples():
 # %% [markdown]
 # ## 99.6 What would change our mind
 #
-# For each claim that was tested, the observation that would speak against it.
+# For each claim: the observation that would speak against it.
 
 # %%
 for name, claim in CLAIMS.items():
@@ -303,13 +346,34 @@ of_the_paper = [status for name, status in STATUS.items() if not name.startswith
 for status, count in Counter(of_the_paper).most_common():
     print(f"{status:26} {count:3d} of {len(of_the_paper)}")
 
+# %%
+TELLING = {  # what one would say of a claim that holds, and of one that fails
+    "C14": (
+        "pictures survive when an SAE reconstructs one block",
+        "pictures suffer when an SAE reconstructs one block",
+    ),
+    "C2": (
+        "the SAEs serve the base model without more training",
+        "on the base model the SAEs fall short of ones trained there",
+    ),
+    "C5": ("the paper's four blocks change pictures most", "the paper's four blocks do not change pictures most"),
+    "C7": ("SAE features edit better than neurons", "SAE features do not edit better than neurons"),
+}
+phrases = []
+for name, (positive, negative) in TELLING.items():
+    said = {"holds": positive, "fails": negative, "undecided": f"it is undecided whether {positive}"}
+    phrases += [said[decided[name]]] if name in decided else []
+findings = "; ".join(phrases)
+of_what = "tests of the paper's claims" if scale == "sdxl" else f"{len(CLAIMS)} claims on the pocket model"
+save_answer(run, f"Of the {of_what}: {counts}." + f" {findings[:1].upper()}{findings[1:]}." * bool(findings))
+
 # %% [markdown]
 # ## 99.8 Limits
 #
-# - One pocket model and one training of it: no interval covers that. Words hold for it alone.
+# - There is one pocket model, from one training. No interval covers that, and the words are about this model alone.
 # - Rules have thresholds, and thresholds are choices. They stand in the notebooks, and `notebooks/rules.json` says when
 #   each was written and whether its numbers had been seen before. Many were changed after a look at other blocks, and
-#   some after a look at their own numbers: those words deserve less trust.
+#   some after a look at their own numbers. Trust those words less.
 # - Which test is primary is a choice too. A claim of several parts has one primary test, for the part that
 #   matters most.
 # - Tests are not independent, and their errors are not quite normal: Holm's procedure needs no independence, the

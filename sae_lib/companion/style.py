@@ -32,8 +32,9 @@ CONTROL_COLOR = "#767676"
 """Grey of every control and baseline, told apart by line style and label."""
 ACCENT_COLORS = ("#D55E00", "#56B4E9", "#000000", "#F0E442")
 """The rest of the palette, for what is not a block."""
-VERDICT_COLORS = {"holds": "#0072B2", "fails": "#C04F00", "undecided": "#6B6B6B"}
-"""Colours of the verdicts' words; the word itself is always written too."""
+VERDICT_COLORS = {"holds": "#0072B2", "in part": "#F0B429", "fails": "#C04F00", "undecided": "#6B6B6B"}
+"""Colours of the verdicts' words; the word itself is always written too. On "in part" (some of a claim's tests hold)
+letters are black."""
 
 STYLE = {
     "figure.figsize": (COLUMN_WIDTH, 2.4),
