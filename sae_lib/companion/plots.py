@@ -261,7 +261,7 @@ def show_written(
 ) -> tuple[Figure, list[list[str]], list[list[list[str]]]]:
     """What `writing.draw_lines` drew as a figure; its lines in words (feature, what it reads, prompt), and its signs.
 
-    The signs under the pictures say whether the judge sees what the feature reads; none where nothing knows the truth.
+    The signs under the pictures say whether the judge sees what the feature reads; there are none without a judge.
     models: the words above the models' pictures.
     """
     prompts = [later.prompts[row] for row in trials.rows.tolist()]

@@ -126,7 +126,7 @@ def best_of_other_half(values: Float[Tensor, "cases settings"]) -> Int[Tensor, "
 def cross_fitted(sweep: Sweep, method: str, score: str = "success") -> Float[Tensor, " cases"]:
     """A score of each case at that setting of the method which is best on the other half of the cases.
 
-    Best is the edit minus what else changed; where no judge knows the truth, the similarity gained, which is then
+    Best is the edit minus what else changed; without a judge, the similarity gained, which is then
     given in place of `success` as well.
     """
     settings, judged = sweep.of_method(method), "success" in sweep.scores[ORIGINAL]

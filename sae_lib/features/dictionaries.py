@@ -67,10 +67,10 @@ Units = Callable[[Int[Tensor, " rows"]], Float[Tensor, "rows cells units"]]
 
 
 class Dictionaries:
-    """The SAEs of three seeds for each of the assets' blocks and, where something knows the truth, the
+    """The SAEs of three seeds for each of the assets' blocks and, if there is a judge, the
     dictionaries of NAMES.
 
-    reading: the pictures in which they are read, None where nothing knows the truth. prompts, passes: how much they are
+    reading: the pictures in which they are read, None without a judge. prompts, passes: how much they are
     trained on, by default what the scale says. Everything is made when it is first asked for and kept in the cache.
     """
 

@@ -78,11 +78,11 @@ class Target(NamedTuple):
 
     id: FeatureId
     value: int
-    """Its number among `attribute_values`; -1 where nothing knows the truth."""
+    """Its number among `attribute_values`; -1 without a judge."""
     score: float
     """How well the feature reads the value, in pictures that had no part in finding it."""
     name: str = ""
-    """What the feature is called where nothing knows the truth."""
+    """What the feature is called without a judge."""
 
     @property
     def label(self) -> str:
@@ -178,7 +178,7 @@ def well_read(reading: Reading, per_block: int) -> list[Target]:
 def named_features(reading: Reading, per_block: int = 2) -> list[Target]:
     """Per block, the features of NAMED, and up to `per_block` those whose mean activation varies most over pictures.
 
-    For models of whose pictures nothing knows the truth.
+    For models without a judge.
     """
     targets = []
     for block, sae in reading.assets.saes().items():
@@ -216,7 +216,7 @@ def find_trials(
 
     showing: pictures that do show the value and in which the feature is active, so that it can be turned off. among:
     only these rows. A value that nearly all pictures show, or nearly none, leaves its target with few trials or none.
-    Where nothing knows the truth, the targets take the rows one after the other.
+    Without a judge, the targets take the rows one after the other.
     """
     which, rows = [], []
     allowed = torch.arange(len(later)) if among is None else torch.tensor(list(among))
@@ -434,7 +434,7 @@ def places_to_write(later: Reading, trials: Trials, model: str = MODELS[0]) -> l
     """Per trial, the mask at the block's grid in which the feature is turned on.
 
     It is that of `cells_to_write`, by the objects that the judge sees in the model's own unedited picture. None is the
-    whole picture, also where nothing knows the truth.
+    whole picture, also without a judge.
     """
     if not later.assets.known:
         return [None] * len(trials.rows)
@@ -488,7 +488,7 @@ def draw_written(
 def ease_of_captions(later: Reading, sure: float = SURE) -> list[int]:
     """How well each caption suits a figure: 1 if it names one object and the judge is sure of its unedited picture.
 
-    2 if that object is also easy to see in print, neither small nor pastel. Else 0, as where nothing knows the truth.
+    2 if that object is also easy to see in print, neither small nor pastel. Else 0, also without a judge.
     """
     if not later.assets.known:
         return [0] * len(later)
@@ -504,7 +504,7 @@ def ease_of_captions(later: Reading, sure: float = SURE) -> list[int]:
 def captions_for(targets: Sequence[Target], later: Reading, ease: Sequence[int]) -> Int[Tensor, " targets"]:
     """For each target the row of a caption of its own whose picture does not show its value, the easiest first.
 
-    ease: such as from `ease_of_captions`. Where nothing knows the truth, the first rows.
+    ease: such as from `ease_of_captions`. Without a judge, the first rows.
     """
     if not later.assets.known:
         return torch.arange(len(targets)) % len(later)
@@ -652,7 +652,7 @@ def samples_by_family(
 
 
 def _seen(later: Reading, pictures: Float[Tensor, "pictures 3 height width"]) -> Float[Tensor, "pictures values"]:
-    """`see_values`, nan where nothing knows the truth."""
+    """`see_values`, nan without a judge."""
     if not later.assets.known:
         return torch.full((len(pictures), len(attribute_values())), torch.nan)
     return see_values(later.assets.judge, pictures)

@@ -65,7 +65,7 @@ class Truth(NamedTuple):
 def load_judge(scale: str = "pocket", device: str | torch.device = "cpu") -> nn.Module:
     """The judge of a scale: at pocket and smoke scale the dense attribute judge, for `judge_images`.
 
-    Raises ValueError at sdxl scale, where nothing knows the truth.
+    Raises ValueError at sdxl scale, where there is no judge.
     """
     if scale not in ("pocket", "smoke"):
         raise ValueError(f"there is no judge at scale {scale!r}: only the pocket world has ground truth")

@@ -99,9 +99,9 @@ def measure_transfer(
     """Runs a setting over the prompts and each block's reconstructors over its updates, in float32.
 
     reconstructors: `{block: {name: reconstructor}}`, on the pipeline's device. Gives `{block: {name:
-    TransferStatistics}}`. At any time the updates of one pipeline call are in memory. Kept are 4 d_model float64
-    numbers per prompt, step, block and reconstructor (82 MB for 100 prompts, 20 steps and d_model 1280), and half as
-    many once per block.
+    TransferStatistics}}`. At any time the updates of one pipeline call are in memory. The statistics
+    keep 4 d_model float64 numbers per prompt, step, block and reconstructor (82 MB for 100 prompts, 20 steps and
+    d_model 1280), and half as many once per block.
 
     Of a guided call the conditional half is measured. Raises ValueError if there are no prompts, for an unknown block,
     for NaN in an update, and for an SAE of another width.
