@@ -57,7 +57,7 @@ NEARLY_BEST = 0.5
 """CLIP's hits below this share of the best hit's score are weak: with cosines that differ little, half as many of their
 top pictures fit the text (`search_features`)."""
 
-_SHOWN, _KEPT_PANELS = 128, 400
+_SHOWN, _KEPT_PANELS, _FITTING = 128, 400, 24
 
 
 class Row(NamedTuple):
@@ -309,7 +309,7 @@ class Catalogue:
         hits = dict.fromkeys(row.id for row in named if in_names or row.clear)
         weak = dict.fromkeys(row.id for row in named if row.id not in hits)
         if not in_names and len(hits) < limit:
-            close, far = self._like(" ".join(learnt), limit)
+            close, far = self._like(" ".join(learnt), min(limit, _FITTING))
             hits |= dict.fromkeys(close)
             weak = {feature: None for feature in [*weak, *far] if feature not in hits}
         return Hits([*hits][:limit], [*weak][: max(0, limit - len(hits))], unlearnt)

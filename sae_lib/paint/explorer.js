@@ -13,7 +13,7 @@ const TEMPLATE = `
         aria-label="Positions. Arrow keys move, Enter shows the features that fire there."></canvas></div></figure>
   <div class="fires">
     <div class="heading"><span><span data-testid="where"></span>
-      <small>multiples of the mean activation, share of the positions</small></span> <button data-testid="whole">Whole picture</button></div>
+      <small>first those with a clear meaning; multiples of the mean activation, share of the positions</small></span> <button data-testid="whole">Whole picture</button></div>
     <ul data-testid="fires-here" class="results" aria-label="Features that fire"></ul>
   </div>
 </div>
@@ -110,7 +110,7 @@ function render({ model, el }) {
 
   function idle() {
     if (waiting || reading !== null) return;
-    status.textContent = `${order.length.toLocaleString("en")} features`;
+    status.textContent = `${order.length.toLocaleString("en")} feature${order.length === 1 ? "" : "s"}`;
     status.dataset.revision = Number(status.dataset.revision) + 1;
   }
 
@@ -122,7 +122,7 @@ function render({ model, el }) {
     at("unlearnt").textContent = !fits ? "" : fits.unlearnt.length ? `the pocket model never learnt: ${fits.unlearnt.join(", ")}`
       : fits.found.length ? "" : "no feature is called so";
     at("weak").hidden = !fits?.weak.length;
-    at("weak").textContent = `${unfolded ? "Hide" : "Show"} ${fits?.weak.length} weak hits`;
+    at("weak").textContent = `${unfolded ? "Hide" : "Show"} ${fits?.weak.length} weak hit${fits?.weak.length === 1 ? "" : "s"}`;
     root.querySelector(".answer").hidden = !at("unlearnt").textContent && at("weak").hidden;
     const place = (row) => [row.b, row.number];
     const drawn = ({ draws }) => Number.isNaN(draws) ? -Infinity : draws; // those that were not tried come last

@@ -98,11 +98,15 @@ class LiveWidget(anywidget.AnyWidget):
     def fired(
         self, maps: Mapping[str, Float[Tensor, "n_f height width"]], cell: tuple[int, int] | None = None
     ) -> list[dict[str, Any]]:
-        """The features that are active in a picture, or at one of its cells. maps: from `Painter.read`."""
-        return [
+        """The features that are active in a picture, or at one of its cells, first those with a clear meaning.
+
+        maps: from `Painter.read`.
+        """
+        lines = [
             self.described(self.catalogue.row(firing.id)) | {"strength": firing.strength, "share": firing.share}
             for firing in self.catalogue.firing(maps, cell)
         ]
+        return sorted(lines, key=lambda line: not line["clear"])
 
     def welcome(self, number: str, check: Callable, buffers: list[bytes] | None = None, **content: Any) -> None:
         """Sends what the browser needs first."""

@@ -270,7 +270,7 @@ class Explorer(Widget):
         before = self.revision()
         yield
         expect(self.part("status")).not_to_have_attribute("data-revision", str(before), timeout=DRAW_SECONDS * 1000)
-        expect(self.part("status")).to_have_text(re.compile("^[0-9,]+ features$"), timeout=DRAW_SECONDS * 1000)
+        expect(self.part("status")).to_have_text(re.compile("^[0-9,]+ features?$"), timeout=DRAW_SECONDS * 1000)
 
     def cards(self) -> list[str]:
         """The features of the cards in the page, from the first."""
