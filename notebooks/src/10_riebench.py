@@ -304,8 +304,8 @@ def most_of(method):
 
 
 made = f"By {'the judge' if editor.judge is not None else 'CLIP'}, SAE features make {most_of('SAE')} of the grid's "
-made += f"{len(lines)} edits, neurons {most_of('neurons, corrected')}, all updates {most_of('steering')} "
-made += f"and the edit prompt's tokens {counted['tokens']}"
+made += f"{len(lines)} edits, neurons {most_of('neurons, corrected')}, the blocks' whole updates {most_of('steering')} "
+made += f"and the same blocks reading the edit prompt {counted['tokens']}"
 we_see(run, f"{made}. Features and neurons are counted at their best setting.")
 
 # %% [markdown]
@@ -362,7 +362,8 @@ if at["SAE"]:
     one = f"Yes, in this example: {one} makes the edit"
     rest = score_pictures(editor, ready, edited[Setting("SAE", k, at["SAE"][0])].pictures).get("rest")
     if rest is not None:
-        one += f" and changes {f'{rest[0]:.0%} of the other attributes' if rest[0] else 'nothing else that the judge checks'}"
+        changed = f"{100 * rest[0]:.0f} % of the other attributes" if rest[0] else "nothing else that the judge checks"
+        one += f" and changes {changed}"
 else:
     one = f"Not in this example: {one} does not make the edit"
 save_answer(run, f"{one}. {made}.")

@@ -241,10 +241,10 @@ pd.DataFrame(table)
 
 # %%
 if judged:
-    most = ", ".join(f"{values.mean():.0%} with {what}" for what, values in ceilings(sweep).items())
-    text = f"Of the edits these blocks make {most}; a few SAE features {cross_fitted(sweep, 'SAE').mean():.0%}."
+    most = ", ".join(f"{100 * values.mean():.0f} % with {what}" for what, values in ceilings(sweep).items())
+    text = f"Of the edits these blocks make {most}; a few SAE features {100 * cross_fitted(sweep, 'SAE').mean():.0f} %."
     if contrasted and contrasted.ids:
-        text += f" The other blocks make {contrasted.scores[INJECTION]['success'].mean():.0%} with tokens."
+        text += f" The other blocks make {100 * contrasted.scores[INJECTION]['success'].mean():.0f} % with tokens."
     we_see(run, text)
 
 # %% [markdown]
@@ -394,9 +394,9 @@ pd.DataFrame(table)
 
 # %%
 if judged:
-    both = {name: [f"{values.mean():.0%}" for values in edited[name]] for name in ("SAE", "neurons", "steering")}
-    parts = [f"{name} {did} of the edits with {cost} side effects" for name, (did, cost) in both.items()]
-    we_see(run, f"Over all cases: {', '.join(parts)}.")
+    three = ("SAE", "neurons", "steering")
+    parts = ["{} {:.0f} % ({:.0f} %)".format(name, *(100 * each.mean() for each in edited[name])) for name in three]
+    we_see(run, f"Edits done over all cases, and side effects in brackets: {', '.join(parts)}.")
 
 # %% [markdown]
 # **How to read it.** A column is a method, a row a kind of edit. Read "all" together with "side effects": a picture
@@ -570,8 +570,7 @@ highest = {}
 for method in ("SAE", "steering", "neurons"):
     theirs = [(p["distance"], p["image edited"]) for p in published["points"] if p["method"] == method]
     axes[0].plot(*zip(*theirs, strict=True), label=method, linestyle="", **LOOKS[method])
-    scores = [sweep.scores[setting] for setting in sweep.of_method(method)]
-    ours = [[each[name].mean().item() for each in scores] for name in ("distance", "image edited")]
+    ours = [[sweep.scores[s][x].mean().item() for s in sweep.of_method(method)] for x in ("distance", "image edited")]
     axes[1].plot(*ours, linestyle="", **LOOKS[method])
     highest[method] = max(y for _, y in theirs), max(ours[1])
 axes[0].set(title="authors, May 2025 [digitised]", xlabel="LPIPS to the original")
@@ -606,15 +605,16 @@ print(*verdicts, *counted, *block_verdicts, sep="\n")
 
 # %%
 primary = {each.id: each for each in (*verdicts, *block_verdicts) if each.primary}
-answer, what = [], "edits in 100" if judged else "hundredths of CLIP similarity"
+verb, what = ("make", "edits in 100") if judged else ("gain", "hundredths of CLIP similarity")
+answer = []
 if gap := primary.get("C7"):
     ends = (100 * gap.value, *(100 * end for end in gap.interval))
     more, *range_ = (f"{abs(end):.{0 if judged else 1}f} {'more' if end >= 0 else 'fewer'}" for end in ends)
-    text = f"{gap.yes_or_no}: at equal {at_equal} SAE features make {more} {what} than neurons do"
+    text = f"{gap.yes_or_no}: at equal {at_equal} SAE features {verb} {more} {what} than neurons do"
     answer.append(f"{text} (95 % interval: {' to '.join(range_)}).")
 if roles := primary.get("C8"):
-    decides = {"Yes": "decides", "Nearly": "nearly decides", "No": "does not decide"}.get(roles.yes_or_no, "may decide")
-    answer.append(f"The kind of edit {decides} which blocks the features come from, beyond what untrained SAEs show.")
+    depends = {"Yes": "depends", "No": "does not depend"}.get(roles.yes_or_no, "may or may not depend")
+    answer.append(f"Which blocks the features come from {depends} more on the kind of edit than with untrained SAEs.")
 save_answer(run, " ".join(answer) or "Undecided: too few cases were edited.")
 
 # %% [markdown]

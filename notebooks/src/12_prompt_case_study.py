@@ -154,10 +154,9 @@ text = (
     f"Feature {widest[0]} is active in {widest[1]:.0f} % of the cells, feature {narrowest[0]} in {narrowest[1]:.0f} %."
 )
 if assets.known:
-    text += (
-        f" Over {len(later)} other captions, {own.mean():.0%} of the values that top features read are in the picture"
-    )
-    text += f"; in the picture of another caption, {other.mean():.0%} are."
+    here, elsewhere = 100 * own.mean(), 100 * other.mean()
+    text += f" Over {len(later)} other captions, {here:.0f} % of the values that top features read are in the picture"
+    text += f"; in the picture of another caption, {elsewhere:.0f} % are."
 we_see(run, text)
 
 # %% [markdown]
@@ -242,8 +241,8 @@ if verdicts:
 elif assets.known:
     difference = measured["difference"]
     word = "Yes" if difference.low > 0 else "No" if difference.high < 0 else "Undecided"
-    answer = f"{word}: what the most active features stand for is in the picture in {own.mean():.0%} of the cases, "
-    answer += f"and in another prompt's picture in {other.mean():.0%}. {scaling} in this example."
+    answer = f"{word}: what the most active features stand for is in the picture in {here:.0f} % of the cases, and in "
+    answer += f"another prompt's picture in {elsewhere:.0f} %. {scaling} in this example."
 else:
     answer = f"What these features stand for is not known here. {scaling}."
 save_answer(run, answer)

@@ -359,11 +359,9 @@ TELLING = {  # what one would say of a claim that holds, and of one that fails
     "C5": ("the paper's four blocks change pictures most", "the paper's four blocks do not change pictures most"),
     "C7": ("SAE features edit better than neurons", "SAE features do not edit better than neurons"),
 }
-phrases = []
-for name, (positive, negative) in TELLING.items():
-    said = {"holds": positive, "fails": negative, "undecided": f"it is undecided whether {positive}"}
-    phrases += [said[decided[name]]] if name in decided else []
-findings = "; ".join(phrases)
+sure = [TELLING[name][decided[name] == "fails"] for name in TELLING if decided.get(name) in ("holds", "fails")]
+unsure = ", ".join(f"whether {TELLING[name][0]}" for name in TELLING if decided.get(name) == "undecided")
+findings = "; ".join([*sure, *[f"it is undecided {unsure}"] * bool(unsure)])
 of_what = "tests of the paper's claims" if scale == "sdxl" else f"{len(CLAIMS)} claims on the pocket model"
 save_answer(run, f"Of the {of_what}: {counts}." + f" {findings[:1].upper()}{findings[1:]}." * bool(findings))
 
