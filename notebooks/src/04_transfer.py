@@ -371,8 +371,9 @@ for quantity in titles:
             print(f"{quantity[:18]:18} {name:5} {what:24}", *(f"{value:7.3f}" for value in ends(rows)))
 
 # %%
+names = {"turbo": "Turbo", "base": "base"}
 ends_of = {name: ends(curves(name, PUBLISHED_EV)) for name in settings}
-text = " and ".join(f"from {of[0]:.2f} to {of[-1]:.2f} in {labels[name]}" for name, of in ends_of.items())
+text = " and ".join(f"from {of[0]:.2f} to {of[-1]:.2f} in {names[name]}" for name, of in ends_of.items())
 kinds = ("one-step SAE", "untrained", "raw updates")
 over = [", ".join(f"{value:.2f}" for value in ends(curves("base", OVERLAP, what))) for what in kinds]
 text = f"From the first step to the last the explained variance as published goes {text} (mean of the blocks). At the "
@@ -484,7 +485,7 @@ lines, kinds = [], [what for what in ("one-step SAE", "ceiling", "PCA") if what 
 for name in settings:
     parts = {what: curves(name, EV, what, measured.blocks) for what in kinds}
     parts["best other control"] = floor(name, EV, blocks=measured.blocks)
-    line = f"{labels[name]}: " + ", ".join(f"{what} {rows[..., 0].mean():.2f}" for what, rows in parts.items())
+    line = f"In {labels[name]}: " + ", ".join(f"{what} {rows[..., 0].mean():.2f}" for what, rows in parts.items())
     if ceilings:
         gaps = (parts["ceiling"] - parts["one-step SAE"]).mean(1)
         gap = interval_of(gaps[at := gaps[:, 0].argmax()])
