@@ -28,7 +28,7 @@ show_answer("04_transfer")
 # |---|---|---|---|
 # | needs | shipped weights | shipped weights | both SDXL models and the published SAEs, or `saes=trained`: 1.5 million prompts; a GPU |
 # | makes | the same, marked as smoke | two more SAEs per block, and `figure3` `figure3_paper_blocks` `two_definitions` `controls` `similarity` `halves` | the same without `figure3_paper_blocks`; beside published SAEs without ceiling and permuted control |
-# | cost | 40 s, one core | some 8 min after 03, one core | published SAEs: 17 GB of GPU memory (measured in a rehearsal with random weights); days with training (estimated, not run) |
+# | cost | 40 s, one core | some 7 min after 03, one core | published SAEs: 17 GB of GPU memory (measured in a rehearsal with random weights); days with training (estimated, not run) |
 #
 # | symbol | code | meaning |
 # |---|---|---|
