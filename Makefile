@@ -62,7 +62,7 @@ lint: $(ENVIRONMENT)  ## ruff
 	@$(PYTHON) -m ruff check --quiet .
 
 lab: $(ENVIRONMENT)  ## open the notebooks in JupyterLab
-	@$(PYTHON) -m jupyter lab --allow-root --notebook-dir=notebooks
+	@$(PYTHON) -m jupyter lab --allow-root --notebook-dir=notebooks --LabApp.news_url=None
 
 app: $(ENVIRONMENT)  ## the painter alone in the browser, served by Voila to this machine only
 	@$(PYTHON) -m notebooks.app $(VOILA)

@@ -274,7 +274,7 @@ ARTEFACTS: tuple[Artefact, ...] = (
         "SAEPaint and the feature explorer: strokes, cards, what fires where",
         "",
         "",
-        _of("20_paint_and_explore", "strokes", "grids", "two_sets", "cards", "positions"),
+        _of("20_paint_and_explore", "try_this", "strokes", "grids", "two_sets", "cards", "positions"),
     ),
     Artefact(
         "Companion 90",

@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.provisioning import LocalProvisioner
 
 from notebooks.kernel import LAUNCHER, die_with
@@ -27,6 +28,10 @@ from sae_lib.cache.artefact import ROOT  # importing sae_lib silences transforme
 
 MAY_DIFFER = {"SAE_LIB_CACHE", "SAE_LIB_KEEPS_FIGURES", "JUPYTER_PATH", "JPY_PARENT_PID"}
 MAY_DIFFER |= {"PYTEST_CURRENT_TEST", "WARM_SERVER"}
+# Voila tells a kernel of its page in these.
+MAY_DIFFER |= {"SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "SERVER_SOFTWARE", "SERVER_PROTOCOL", "SERVER_PORT"}
+MAY_DIFFER |= {"SERVER_NAME", "VOILA_BASE_URL", "VOILA_SERVER_URL", "VOILA_REQUEST_URL", "VOILA_APP_PORT"}
+MAY_DIFFER |= {"VOILA_PREHEAT"}
 """Variables that no library reads when it is imported; a kernel's environment may differ from the server's in these."""
 SECONDS_TO_IMPORT = 300
 GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
@@ -41,6 +46,14 @@ class Provisioner(LocalProvisioner):
     several = False
     """Whether this process has started a kernel before."""
 
+    @classmethod
+    def begin(cls) -> None:
+        """Starts the server now, for kernels of this interpreter and environment: all of them will be forked."""
+        if _can_fork():
+            command = get_kernel_dict()["argv"]
+            options, env = command[: command.index(LAUNCHER)], os.environ | {"PYTHONPATH": str(ROOT)}
+            Provisioner.server, Provisioner.several = Server.start(options, env), True
+
     async def launch_kernel(self, cmd, **settings):
         process = self._fork(cmd, str(settings.get("cwd") or Path.cwd()), settings["env"]) if self.several else None
         Provisioner.several = True
@@ -52,15 +65,24 @@ class Provisioner(LocalProvisioner):
         return self.connection_info
 
     def _fork(self, command: list[str], cwd: str, env: dict[str, str]) -> "Process | None":
-        if LAUNCHER not in command or not hasattr(os, "pidfd_open") or any(Path(gpu).exists() for gpu in GPUS):
+        if LAUNCHER not in command or not _can_fork():
             return None
         try:
-            os.close(os.pidfd_open(os.getpid()))  # a kernel of Linux may lack or forbid it
             if Provisioner.server is None:
                 Provisioner.server = Server.start(command[: command.index(LAUNCHER)], env)
             return Provisioner.server.fork(command, cwd, env)
         except (OSError, ValueError):  # the server has died
             return None
+
+
+def _can_fork() -> bool:
+    if not hasattr(os, "pidfd_open") or any(Path(gpu).exists() for gpu in GPUS):
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))  # a kernel of Linux may lack or forbid it
+    except OSError:
+        return False
+    return True
 
 
 class Server:

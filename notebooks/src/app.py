@@ -1,8 +1,8 @@
 # %% [markdown]
 # # SAEPaint
 #
-# Brush a feature of a sparse autoencoder onto the picture and see what the model draws. `make app` serves this page;
-# notebook 20 explains it.
+# 1. Click a button beside **Try this**, and compare **Before** with **After**.
+# 2. Drag over **Before** to paint elsewhere, click another feature in the list, or move **Strength**. **Undo** goes back.
 
 # %%
 from sae_lib import Assets, Catalogue, Painter

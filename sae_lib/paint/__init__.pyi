@@ -12,10 +12,16 @@ from .catalogue import (
 from .edits import (
     Edit as Edit,
     Layer as Layer,
+    half_painted as half_painted,
+    whole_picture as whole_picture,
 )
 from .painter import (
     Drawn as Drawn,
     Painter as Painter,
+)
+from .suggestions import (
+    Suggestion as Suggestion,
+    load_suggestions as load_suggestions,
 )
 from .widgets import (
     ExplorerWidget as ExplorerWidget,

@@ -95,3 +95,20 @@ class Edit:
             return cls(str(edit["prompt"]), int(edit["seed"]), str(edit["model"]), layers)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no edit can be read from this: {error!r}") from error
+
+
+def half_painted(edit: Edit) -> Edit:
+    """An edit in the middle of its stroke: each layer only in the left half of the columns that it paints."""
+
+    def half(layer: Layer) -> Layer:
+        mask = torch.ones(2, 2) if layer.mask is None else layer.mask_tensor
+        columns = mask.any(0).nonzero().flatten()
+        mask[:, columns[(len(columns) + 1) // 2 :]] = 0
+        return replace(layer, mask=tuple(map(tuple, mask.tolist())))
+
+    return replace(edit, layers=tuple(map(half, edit.layers)))
+
+
+def whole_picture(edit: Edit) -> Edit:
+    """An edit with its layers everywhere."""
+    return replace(edit, layers=tuple(replace(layer, mask=None) for layer in edit.layers))

@@ -1,7 +1,10 @@
 // SAEPaint. An edit is `{prompt, seed, model, layers: [{feature, strength, mask, steps}]}`, as sae_lib.paint reads it.
 
 const TEMPLATE = `
-<div class="bar">
+<button data-testid="back" hidden>Back to the card</button>
+<div class="bar tries" role="group" aria-label="Try this" hidden><b>Try this</b></div>
+<div class="desk">
+<div class="bar prompts">
   <label class="grow">Prompt <input data-testid="prompt" type="text" spellcheck="false"></label>
   <label>Seed <input data-testid="seed" type="number" step="1"></label>
   <label>Model <select data-testid="model"></select></label>
@@ -13,43 +16,47 @@ const TEMPLATE = `
       <canvas data-testid="brush" class="brush" width="512" height="512" tabindex="0" role="application"
         aria-label="Brush. Arrow keys move, space paints, B brush, E eraser, U undo, R redo."></canvas></div>
   </figure>
-  <figure><figcaption><b>After</b></figcaption>
+  <figure><figcaption><b>After</b> <span data-testid="seen"></span></figcaption>
     <div class="frame"><img src="${EMPTY}" data-testid="after" alt="The picture after the edit"></div></figure>
-  <figure><figcaption><b>Difference</b> – dark: none</figcaption>
+  <figure class="minor"><figcaption><b>Difference</b> – dark: none</figcaption>
     <div class="frame"><img src="${EMPTY}" data-testid="difference" alt="Where the two pictures differ"></div></figure>
 </div>
-<div class="bar tools">
-  <span class="group" role="group" aria-label="Tool">
-    <button data-tool="brush" aria-pressed="true">Brush</button><button data-tool="eraser" aria-pressed="false">Eraser</button>
-  </span>
-  <label>Width <select data-testid="width"><option value="1">1 cell</option><option value="2">2 cells</option>
-    <option value="3">3 cells</option></select></label>
-  <button data-testid="everywhere">Everywhere</button><button data-testid="clear">Clear</button>
-  <span class="group"><button data-testid="undo">Undo</button><button data-testid="redo">Redo</button>
-    <button data-testid="reset">Reset</button></span>
-  <span data-testid="status" role="status" data-revision="0">connecting to the kernel …</span>
-  <progress data-testid="progress" max="1" value="0" aria-label="Denoising steps done"></progress>
-  <button data-testid="cancel" disabled>Cancel</button>
+<div class="finder">
+  <div class="bar">
+    <label class="grow">Feature <input data-testid="search" type="search" spellcheck="false"
+      placeholder="a word (red, star, night), or a number (up.1.2/17)"></label>
+    <label>Sort <select data-testid="sort"><option value="">best first</option><option value="reads">reads</option>
+      <option value="draws">draws</option></select></label>
+    <button data-testid="active">Active in this picture</button>
+  </div>
+  <div data-testid="found" role="status" class="found"></div>
+  <ul class="results" aria-label="Features found"></ul>
 </div>
-<div data-testid="alert" role="alert" class="alert"></div>
-<div class="halves">
-  <div class="half">
-    <div class="heading">Layers <small>features that are turned on; the brush paints the marked one</small></div>
-    <ul class="layers" aria-label="Layers"></ul>
-    <label class="slider">Strength <input data-testid="strength" type="range" min="-40" max="40" step="1">
+<div class="work">
+  <div class="bar tools">
+    <span class="group" role="group" aria-label="Tool">
+      <button data-tool="brush" aria-pressed="true">Brush</button><button data-tool="eraser" aria-pressed="false">Eraser</button>
+    </span>
+    <label>Width <select data-testid="width"><option value="1">1 cell</option><option value="2">2 cells</option>
+      <option value="3">3 cells</option></select></label>
+    <button data-testid="everywhere">Everywhere</button><button data-testid="clear">Clear</button>
+    <span class="group"><button data-testid="undo">Undo</button><button data-testid="redo">Redo</button>
+      <button data-testid="reset">Reset</button></span>
+    <span data-testid="status" role="status" data-revision="0">connecting to the kernel …</span>
+    <progress data-testid="progress" max="1" value="0" aria-label="Denoising steps done"></progress>
+    <button data-testid="cancel" disabled>Cancel</button>
+  </div>
+  <div data-testid="alert" role="alert" class="alert"></div>
+  <div class="heading">Layers <small>features that are turned on; the brush paints the marked one</small></div>
+  <ul class="layers" aria-label="Layers"></ul>
+  <div class="bar">
+    <label class="slider grow">Strength <input data-testid="strength" type="range" min="-40" max="40" step="1">
       <output></output></label>
-    <div class="bar steps">On from step <input data-testid="steps-start" type="number" min="0" aria-label="First step">
-      to <input data-testid="steps-end" type="number" min="0" aria-label="Last step"> <small></small></div>
-    <div class="bar"><button data-testid="save">Save picture</button> <button data-testid="copy-code">Copy code</button></div>
+    <span class="steps">On from step <input data-testid="steps-start" type="number" min="0" aria-label="First step">
+      to <input data-testid="steps-end" type="number" min="0" aria-label="Last step"> <small></small></span>
+    <button data-testid="save">Save picture</button> <button data-testid="copy-code">Copy code</button>
   </div>
-  <div class="half">
-    <div class="bar">
-      <label class="grow">Feature <input data-testid="search" type="search" spellcheck="false"
-        placeholder="a word (red, star, night), or a number (up.1.2/17)"></label>
-      <button data-testid="active">Active in this picture</button>
-    </div>
-    <ul class="results" aria-label="Features found"></ul>
-  </div>
+</div>
 </div>
 <details><summary>This edit as code</summary><textarea data-testid="code" readonly rows="12" spellcheck="false"
   aria-label="Python code that draws the same picture"></textarea></details>`;
@@ -67,28 +74,40 @@ function render({ model, el }) {
   let models = [], blocks = [], meanings = {}, grids = {}; // grids: cells along each side, by block
   let edit = null, first = null, shown = null, past = [], future = [];
   let marked = 0; // the layer that is painted
-  let tool = "brush", cursor = null, cursorSide = 8, stroke = null, drawing = null, strokeEnd = null, listed = null, after = null;
+  let tool = "brush", cursor = null, cursorSide = 8, stroke = null, drawing = null, strokeEnd = null, listed = null, found = null;
+  let tries = [], frames = null, seen = "", byHand = false; // the edits to try; the last pictures of a whole drawing, and how they were drawn
   let activeIn = null; // the picture whose active features are listed
 
   const wire = connect(model, root, {
     welcome(message) {
-      ({ models, blocks, grids } = message);
+      ({ models, blocks, grids, tries } = message);
       edit = first = message.edit;
       at("model").replaceChildren(...models.map(({ name }) => make("option", { value: name }, name)));
-      listed = wire.ask("search", { text: "" });
-      draw();
+      offer();
+      draw(); // before the list, which takes longer
+      look();
     },
     progress({ number, done, count }) {
-      if (!edit) status.textContent = `reading ${count} pictures, once: ${done} done`;
-      else if (number === drawing) status.textContent = `step ${done + 1} of ${count}`;
-      else return; // of a drawing that was cancelled
+      const reading = `reading ${count} pictures, once: ${done} done`;
+      if (!edit) status.textContent = reading;
+      else if (number === listed) at("found").textContent = reading;
+      else if (number === drawing) {
+        const steps = stepsOf(edit), pictures = count / steps, which = pictures > 1 ? `, picture ${Math.floor(done / steps) + 1} of ${pictures}` : "";
+        status.textContent = `step ${(done % steps) + 1} of ${steps}${which}`;
+      } else return; // of a drawing that was cancelled
       at("progress").value = done / count;
     },
     async picture(message, blobs) {
       if (message.number !== drawing) return;
-      await Promise.all(["before", "after", "difference"].map((name, i) => show(at(name), blobs[i])));
+      await display(blobs);
       if (message.number !== drawing) return;
-      after = blobs[1];
+      if (message.quick) { // the quick picture, until the one that was asked for is there
+        at("seen").textContent = `– in ${inSteps(message.steps)}; ${stepsOf(edit)} are being drawn`;
+        painted();
+        return;
+      }
+      frames = blobs;
+      seen = at("seen").textContent = `– in ${inSteps(message.steps)}`;
       edit = shown = message.edit;
       grids = message.grids;
       Object.assign(meanings, message.meanings);
@@ -97,19 +116,19 @@ function render({ model, el }) {
       idle();
       status.dataset.revision = Number(status.dataset.revision) + 1;
       if (activeIn !== null && activeIn !== unedited()) listActive();
-      if (strokeEnd !== null) {
-        const since = strokeEnd;
-        strokeEnd = null;
-        requestAnimationFrame(() => { root.dataset.latencyMs = (performance.now() - since).toFixed(1); });
-      }
+      painted();
     },
     refused({ number, sentence }) {
       wire.say(sentence);
       if (!edit) status.textContent = "stopped";
       else if (number === drawing || drawing === null) back(false);
     },
-    features({ number, found }) {
-      if (number === listed) list(found);
+    features(message) {
+      if (message.number !== listed) return;
+      found = message;
+      Object.assign(meanings, message.meanings);
+      list();
+      update();
     },
     lost() {
       if (edit) back(false);
@@ -118,6 +137,21 @@ function render({ model, el }) {
   });
 
   // Drawing, and the history of edits.
+  const stepsOf = ({ model }) => models.find(({ name }) => name === model).steps;
+  const inSteps = (count) => (count === 1 ? "one step" : `${count} steps`);
+  const display = (blobs) => Promise.all(["before", "after", "difference"].map((name, i) => show(at(name), blobs[i])));
+  function painted() { // the time from the end of a stroke to the first picture of it
+    if (strokeEnd === null) return;
+    const since = strokeEnd;
+    strokeEnd = null;
+    requestAnimationFrame(() => { root.dataset.latencyMs = (performance.now() - since).toFixed(1); });
+  }
+  function offer() {
+    const button = ({ words, count, edit: offered }) => make("button", { "data-testid": "try", title: `${offered.prompt}; worked in ${count}`,
+      onclick: () => { marked = 0; byHand = false; commit(copy(offered)); } }, words, make("small", {}, ` ${count}`));
+    root.querySelector(".tries").append(...tries.map(button));
+    root.querySelector(".tries").hidden = !tries.length;
+  }
   function draw() {
     drawing = wire.ask("draw", { edit });
     if (drawing === null) return;
@@ -155,6 +189,8 @@ function render({ model, el }) {
     }
     edit = shown ?? edit;
     strokeEnd = null;
+    if (frames) display(frames); // in place of a quick picture of what was given up
+    at("seen").textContent = seen;
     idle();
   }
   const undo = () => step(past, future), redo = () => step(future, past);
@@ -225,7 +261,7 @@ function render({ model, el }) {
       const { color } = blocks.find(({ name }) => layer.feature.startsWith(`${name}/`)) ?? { color: "#888" };
       for (let y = 0; y < cells; y++)
         for (let x = 0; x < cells; x++) if (mask[y]?.[x]) {
-          pen.globalAlpha = (i === marked ? 0.4 : 0.15) * mask[y][x];
+          pen.globalAlpha = (i === marked ? 0.25 : 0.12) * mask[y][x]; // the picture below stays to be seen
           pen.fillStyle = color;
           pen.fillRect(x * size, y * size, size, size);
           pen.globalAlpha = i === marked ? 1 : 0.5;
@@ -259,19 +295,29 @@ function render({ model, el }) {
   function listActive() {
     activeIn = unedited();
     at("search").value = "";
-    listed = wire.ask("active", { edit });
+    ask("active", { edit });
   }
-  function list(found) {
+  function ask(kind, content) { // an answer to an earlier question is not shown any more
+    listed = wire.ask(kind, content);
+    if (listed !== null) at("found").textContent = kind === "active" ? "reading the picture …" : "searching …";
+  }
+  const look = () => ask("search", { text: at("search").value });
+  function list() {
+    const by = at("sort").value, { unlearnt } = found;
+    const sorted = (features) => by ? [...features].sort((a, b) => (b[by] ?? -2) - (a[by] ?? -2)) : features;
     const line = (each) => make("li", {},
       make("button", { "data-testid": "result", "data-feature": each.id, class: "line", title: "Paint with this feature",
         onclick: () => use(each, false) }, ...describe(each, blocks)),
       make("button", { class: "small", "aria-label": `Add ${each.id} as another layer`, title: "Add as another layer",
         onclick: () => use(each, true) }, "+"));
-    const results = root.querySelector(".results");
-    results.replaceChildren(...(found.length ? found.map(line) : [make("li", { class: "none" }, "nothing found")]));
+    const results = root.querySelector(".results"), lines = sorted(found.found).map(line), weak = sorted(found.weak).map(line);
+    if (!lines.length) lines.push(make("li", { class: "none" }, weak.length ? "no feature means this" : "nothing found"));
+    if (weak.length) lines.push(make("li", {}, make("details", { "data-testid": "weak" }, make("summary", {}, `${weak.length} weak hits`), make("ul", {}, ...weak))));
+    results.replaceChildren(...lines);
     results.scrollTop = 0; // of the list before
+    at("found").textContent = unlearnt.length ? `the pocket model never learnt: ${unlearnt.join(", ")}` : "";
   }
-  const strengthOf = (block) => blocks.find(({ name }) => name === block)?.strength ?? 10; // what its features are turned on with at first
+  const strengthOf = (block) => found?.strengths[block] ?? 10; // what its features are turned on with at first
   function use(each, asAnother) {
     if (!edit) return;
     meanings[each.id] = each.meaning;
@@ -281,7 +327,7 @@ function render({ model, el }) {
       marked = next.layers.length - 1;
     } else {
       const layer = next.layers[marked];
-      if (layer.strength === strengthOf(layer.feature.split("/")[0])) layer.strength = strengthOf(each.block); // not moved by hand
+      if (!byHand) layer.strength = strengthOf(each.block);
       layer.feature = each.id;
     }
     commit(next);
@@ -309,7 +355,7 @@ function render({ model, el }) {
     marked = Math.max(0, Math.min(marked, edit.layers.length - 1));
     if (cursor) cursor = moved(cursor, cursorSide, side());
     cursorSide = side();
-    const layer = edit.layers[marked], { steps } = models.find(({ name }) => name === edit.model);
+    const layer = edit.layers[marked], steps = stepsOf(edit);
     at("prompt").value = edit.prompt;
     at("seed").value = edit.seed;
     at("model").value = edit.model;
@@ -328,7 +374,7 @@ function render({ model, el }) {
     at("reset").disabled = same(edit, first);
     at("undo").disabled = !past.length;
     at("redo").disabled = !future.length;
-    at("save").disabled = at("copy-code").disabled = !after;
+    at("save").disabled = at("copy-code").disabled = !frames;
     if (held >= 0) (buttons()[held] ?? buttons().at(-1) ?? canvas).focus();
     else if (focused?.disabled && root.contains(focused)) canvas.focus({ preventScroll: true }); // the notebook would hear the keys
     paint();
@@ -338,11 +384,11 @@ function render({ model, el }) {
   at("prompt").addEventListener("change", () => change({ prompt: at("prompt").value }));
   at("seed").addEventListener("change", () => change({ seed: Math.trunc(Number(at("seed").value)) || 0 }));
   at("model").addEventListener("change", () => {
-    const next = { ...copy(edit), model: at("model").value }, { steps } = models.find(({ name }) => name === next.model);
+    const next = { ...copy(edit), model: at("model").value }, steps = stepsOf(next);
     for (const layer of next.layers) if (layer.steps?.[1] > steps) layer.steps = null;
     commit(next);
   });
-  at("strength").addEventListener("input", label);
+  at("strength").addEventListener("input", () => { byHand = true; label(); });
   at("strength").addEventListener("change", () => changeLayer({ strength: Number(at("strength").value) }));
   for (const name of ["steps-start", "steps-end"]) at(name).addEventListener("change", () => {
     const { steps } = models.find(({ name: each }) => each === edit.model);
@@ -364,7 +410,7 @@ function render({ model, el }) {
     wire.say("Cancelled: this is the last picture that was drawn. Redo draws the other after all.");
   });
   at("save").addEventListener("click", () => {
-    const link = make("a", { href: URL.createObjectURL(after), download: `saepaint-seed-${edit.seed}.png` });
+    const link = make("a", { href: URL.createObjectURL(frames[1]), download: `saepaint-seed-${edit.seed}.png` });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   });
@@ -382,9 +428,11 @@ function render({ model, el }) {
   at("search").addEventListener("input", () => {
     clearTimeout(typing);
     activeIn = null;
-    typing = setTimeout(() => { listed = wire.ask("search", { text: at("search").value }); }, 150);
+    listed = null; // what was asked before is not waited for
+    typing = setTimeout(look, 150);
   });
-  at("active").addEventListener("click", () => { if (edit) listActive(); });
+  at("active").addEventListener("click", () => { clearTimeout(typing); if (edit) listActive(); });
+  at("sort").addEventListener("change", () => { if (found) list(); });
   root.addEventListener("keydown", (event) => {
     const writing = event.target.matches("textarea, input[type=text], input[type=search], input[type=number]");
     if (!(event.ctrlKey || event.metaKey) || writing) return;
@@ -395,8 +443,21 @@ function render({ model, el }) {
     event.preventDefault();
   });
 
+  const comeHere = ({ kind }) => { if (kind === "here") root.scrollIntoView({ block: "start" }); };
+  model.on("msg:custom", comeHere);
+  // A card of the explorer asks for its feature to be painted; a button leads back to it.
+  const fromCard = (event) => {
+    if (!edit || event.defaultPrevented) return; // another painter took it
+    event.preventDefault();
+    use(event.detail.feature, false);
+    at("back").hidden = false;
+    at("back").onclick = () => { at("back").hidden = true; event.detail.back(); };
+    root.scrollIntoView({ block: "start" });
+    canvas.focus({ preventScroll: true });
+  };
+  document.addEventListener("sae-paint", fromCard);
   wire.ask("hello");
-  return wire.close;
+  return () => { model.off("msg:custom", comeHere); document.removeEventListener("sae-paint", fromCard); wire.close(); };
 }
 
 export default { render };

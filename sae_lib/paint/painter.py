@@ -47,7 +47,7 @@ class Painter:
     def __init__(self, assets: Assets):
         self.assets = assets
         self._pictures: OrderedDict[Edit, Tensor] = OrderedDict()
-        self._recorded: tuple[Edit, Recording] | None = None
+        self._recorded: dict[str, tuple[Edit, Recording]] = {}  # by model, the last picture without layers
         self._asked, self._changed = 0, Condition()
 
     def grids(self, model: str) -> dict[str, int]:
@@ -88,6 +88,10 @@ class Painter:
             self._keep(pictures)
             return Drawn(*(pictures[one] for one in wanted), self.notes(edit))
 
+    def keeps(self, edit: Edit) -> bool:
+        """Whether an edit's picture is one of the last ones, so that drawing it costs nothing."""
+        return edit in self._pictures
+
     @contextmanager
     def _ahead(self) -> Iterator[None]:
         with self._changed:
@@ -120,7 +124,7 @@ class Painter:
             recording = stack.enter_context(self._replayed(edit, pipe))
             picture = draw_pictures(pipe, [edit.prompt], settings)[0]
         if recording:
-            self._recorded = edit, recording
+            self._recorded[edit.model] = edit, recording
         return picture
 
     def _replayed(self, edit: Edit, pipe: StableDiffusionXLPipeline) -> AbstractContextManager[Recording | None]:
@@ -133,9 +137,10 @@ class Painter:
             return nullcontext()
         if edit == plain:
             return record(pipe)
-        if self._recorded and self._recorded[0] == plain:
+        recorded, recording = self._recorded.get(edit.model, (None, None))
+        if recorded == plain:
             first = min(layer.steps[0] if layer.steps else 0 for layer in edit.layers)
-            return replay(pipe, self._recorded[1], [layer.feature.block for layer in edit.layers], first)
+            return replay(pipe, recording, [layer.feature.block for layer in edit.layers], first)
         return nullcontext()
 
     def _intervention(self, layer: Layer, name: str) -> Intervention:

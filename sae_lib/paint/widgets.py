@@ -5,8 +5,9 @@ Browser and kernel exchange messages, with pictures as PNG bytes; no state is ke
 
 import io
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from sae_lib.features.feature import FeatureId
 from sae_lib.paint.catalogue import BETAS, TOP, Catalogue, Row, finest_grid
 from sae_lib.paint.edits import Edit
 from sae_lib.paint.painter import Drawn
+from sae_lib.paint.suggestions import load_suggestions
 
 _GLYPHS = {"v": "▼", "<": "◀", ">": "▶", "^": "▲", "o": "●", "s": "■", "D": "◆", "P": "✚", "X": "✖", "*": "★", "h": "⬢"}
 """Characters that look like Matplotlib's markers."""
@@ -45,6 +47,8 @@ class LiveWidget(anywidget.AnyWidget):
     """
 
     _css = _file("style.css")
+    _at_once: frozenset[str] = frozenset()
+    """Kinds that are answered without the catalogue's reading, which takes a while."""
 
     def __init__(self, catalogue: Catalogue):
         super().__init__()
@@ -78,7 +82,8 @@ class LiveWidget(anywidget.AnyWidget):
 
         try:
             check()
-            self.catalogue.prepare(check)
+            if kind not in self._at_once:
+                self.catalogue.prepare(check)
             getattr(self, f"on_{kind}")(number, check, **message)
         except Stale:
             self.tell("stale", number)
@@ -112,60 +117,84 @@ class LiveWidget(anywidget.AnyWidget):
         """Sends what the browser needs first."""
         assets = self.painter.assets
         blocks = [
-            {
-                "name": name,
-                "color": BLOCK_COLORS[name],
-                "mark": _GLYPHS[BLOCK_MARKERS[name]],
-                "strength": self.catalogue.strength(name),
-            }
-            for name in assets.blocks
+            {"name": name, "color": BLOCK_COLORS[name], "mark": _GLYPHS[BLOCK_MARKERS[name]]} for name in assets.blocks
         ]
-        first = {"blocks": blocks, "known": assets.known, "features": len(self.catalogue.rows)}
-        self.tell("welcome", number, buffers, **first | content)
+        self.tell("welcome", number, buffers, blocks=blocks, known=assets.known, **content)
 
 
 class PainterWidget(LiveWidget):
     """SAEPaint: brush features onto a picture and see the model change its mind.
 
-    start: the edit that it opens with, by default `Catalogue.first_edit`.
+    start: the edit that it opens with, by default the first of `load_suggestions`, or else `Catalogue.first_edit`.
+
+    An edit in several steps of Turbo is shown in one step first, which takes a moment.
     """
 
     _esm = _file("wire.js") + _file("painter.js")
+    _at_once = frozenset({"hello", "draw"})
 
     def __init__(self, catalogue: Catalogue, start: Edit | None = None):
         super().__init__(catalogue)
+        self.suggestions = load_suggestions(self.painter.assets)
+        if start is None and self.suggestions:
+            start = self.suggestions[0].edit
         self._edit = start
+        self._listed = False
 
     @property
     def edit(self) -> Edit | None:
         """The edit that was drawn last; `widget.painter.draw(widget.edit)` gives its pictures."""
         return self._edit
 
+    def scroll_here(self) -> None:
+        """Scrolls the page to the painter, such as at the end of a notebook."""
+        self.send({"kind": "here"})
+
     def on_hello(self, number: str, check: Callable) -> None:
         models = [{"name": name, "steps": self.painter.assets.call(name)[1].steps} for name in MODELS]
-        self._edit = self._edit or self.catalogue.first_edit
-        grids = self.painter.grids(self._edit.model)
-        self.welcome(number, check, models=models, edit=self._edit.to_json(), grids=grids)
+        if self._edit is None:
+            self.catalogue.prepare(check)
+            self._edit = self.catalogue.first_edit
+        content = {"models": models, "edit": self._edit.to_json(), "grids": self.painter.grids(self._edit.model)}
+        tries = [{"words": one.words, "count": one.count, "edit": one.edit.to_json()} for one in self.suggestions]
+        self.welcome(number, check, tries=tries, **content)
 
     def on_draw(self, number: str, check: Callable, edit: dict[str, Any]) -> None:
         asked = self.painter.fitted(Edit.from_json(edit))
+        if asked.model == MODELS[1] and not self.painter.keeps(asked) and not any(each.steps for each in asked.layers):
+            quick = replace(asked, model=MODELS[0])
+            drawn = self.painter.draw(quick, lambda *_: check())
+            check()
+            self._show(number, quick, drawn, quick=True)
         drawn = self.painter.draw(asked, check)
         check()
         self._edit = asked
+        self._show(number, asked, drawn)
+
+    def _show(self, number: str, edit: Edit, drawn: Drawn, quick: bool = False) -> None:
         pictures = [png(shown) for shown in (drawn.before, drawn.after, difference(drawn.before, drawn.after))]
-        meanings = {str(layer.feature): self.catalogue.row(layer.feature).label for layer in asked.layers}
-        content = {"edit": asked.to_json(), "grids": self.painter.grids(asked.model)}
-        content |= {"notes": list(drawn.notes), "meanings": meanings}
-        self.tell("picture", number, pictures, code=self.painter.code(asked), **content)
+        content = {"edit": edit.to_json(), "grids": self.painter.grids(edit.model), "code": self.painter.code(edit)}
+        content |= {"steps": self.painter.assets.call(edit.model)[1].steps, "notes": list(drawn.notes)}
+        self.tell("picture", number, pictures, meanings=self._meanings(edit), quick=quick, **content)
+
+    def _meanings(self, edit: Edit | None) -> dict[str, str]:
+        """What the layers' features read; empty before the first list, since the catalogue takes a while."""
+        layers = edit.layers if edit and self._listed else ()
+        return {str(layer.feature): self.catalogue.row(layer.feature).label for layer in layers}
+
+    def _list(self, number: str, found: list[dict], weak: Sequence[dict] = (), unlearnt: Sequence[str] = ()) -> None:
+        self._listed = True
+        content = {"strengths": {block: self.catalogue.strength(block) for block in self.painter.assets.blocks}}
+        content |= {"meanings": self._meanings(self._edit), "unlearnt": list(unlearnt), "weak": list(weak)}
+        self.tell("features", number, found=found, **content)
 
     def on_search(self, number: str, check: Callable, text: str) -> None:
         features, weak, unlearnt = self.catalogue.search(text)
         lines = [[self.described(self.catalogue.row(feature)) for feature in part] for part in (features, weak)]
-        self.tell("features", number, found=lines[0], weak=lines[1], unlearnt=unlearnt)
+        self._list(number, *lines, unlearnt)
 
     def on_active(self, number: str, check: Callable, edit: dict[str, Any]) -> None:
-        found = self.fired(self.painter.read(Edit.from_json(edit)))
-        self.tell("features", number, found=found, weak=[], unlearnt=[])
+        self._list(number, self.fired(self.painter.read(Edit.from_json(edit))))
 
 
 class ExplorerWidget(LiveWidget):

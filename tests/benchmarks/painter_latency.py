@@ -31,7 +31,7 @@ def measure(strokes: int, scale: str) -> tuple[list[float], str]:
         page = browser.new_page(viewport={"width": 1366, "height": 768})
         open_notebook(page, address, "painter.ipynb")
         painter = Painter(page.locator(".sae-painter").first)
-        painter.wait_until_drawn(1)
+        painter.start_again()
         found = []
         for number in range(strokes + 1):
             row, length = number % 8, 2 + number // 8 % 6  # each another mask: a picture that was drawn before is kept

@@ -68,7 +68,7 @@ def write_copy(source: Path, target: Path, scale: str = "smoke", painters: int =
     notebook = run.read_source(source)
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
     parameters.source += f'\nscale = "{scale}"'
-    (place,) = [at for at, cell in enumerate(notebook.cells) if cell.source == "PainterWidget(catalogue)"]
+    (place,) = [at for at, cell in enumerate(notebook.cells) if "PainterWidget(catalogue)" in cell.source]
     more = [nbformat.v4.new_code_cell("PainterWidget(catalogue)") for _ in range(painters - 1)]
     notebook.cells[place + 1 :] = more + (notebook.cells[place + 1 :] if whole else [])
     nbformat.write(notebook, target)
@@ -223,13 +223,18 @@ class Painter(Widget):
             self.part(name).press("Tab")
 
     def start_again(self) -> None:
-        """Whatever was done, as it was when it was new."""
+        """Whatever was done: the edit that it opens with, but in one step and with nothing painted."""
         self.wait_until_drawn(1)
         if self.part("reset").is_enabled():
             self.press("reset")
+        if self.part("model").input_value() != "Turbo, 1 step":
+            with self.redrawn():
+                self.part("model").select_option("Turbo, 1 step")
+        if not re.search(r"\b0 cells of", self.part("layer").inner_text()):
+            self.press("clear")
 
     def begin(self) -> None:
-        """Remember the feature that the painter opens with: by rule (`Catalogue.first_edit`) one whose stroke shows."""
+        """Remember the feature that the painter opens with: one whose stroke shows (`load_suggestions`)."""
         self.wait_until_drawn(1)
         self.strong = self.part("layer").get_attribute("data-feature")
 

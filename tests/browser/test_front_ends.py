@@ -1,7 +1,10 @@
 """The same notebook in Notebook 7, by touch on a tablet, and the painter alone in the Voila app."""
 
 import http.client
+import json
+import tempfile
 from contextlib import closing
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -158,11 +161,13 @@ def test_the_app_listens_on_loopback_only(served):
 
 
 def kernels_of(page):
-    """The processes of the kernel of a page of the app."""
+    """The process of the kernel of a page of the app, which listens on a port of the kernel's connection file."""
     number = page.evaluate("JSON.parse(document.getElementById('jupyter-config-data').textContent).kernelId")
-    processes = [each for each in psutil.process_iter(["cmdline"]) if number in " ".join(each.info["cmdline"] or ())]
-    assert processes
-    return processes
+    (file,) = Path(tempfile.gettempdir()).glob(f"voila_*/kernel-{number}.json")
+    port = json.loads(file.read_text())["shell_port"]
+    listening = {each.pid for each in psutil.net_connections("inet") if each.laddr.port == port and each.pid}
+    assert listening
+    return [psutil.Process(pid) for pid in listening]
 
 
 def test_each_page_of_the_app_has_a_kernel_that_ends_when_it_is_closed(app, browser, served):

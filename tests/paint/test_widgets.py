@@ -12,7 +12,9 @@ from sae_lib.companion.style import BLOCK_MARKERS
 from sae_lib.features import reading
 from sae_lib.features.feature import FeatureId
 from sae_lib.paint.catalogue import Catalogue
+from sae_lib.paint.edits import Edit
 from sae_lib.paint.painter import Painter
+from sae_lib.paint.suggestions import load_suggestions
 from sae_lib.paint.widgets import _GLYPHS, ExplorerWidget, LiveWidget, PainterWidget
 from sae_lib.saes.checkpoints import load_statistics
 
@@ -48,9 +50,10 @@ class Browser:
         return f"v-{self.count}"
 
     def wait(self, number, *kinds):
-        """The first answer to a message that is of one of the kinds, by default of any but progress."""
+        """The first answer to a message that is of one of the kinds, by default of any but progress and quick ones."""
         wanted = lambda told: (
-            told["number"] == number and (told["kind"] in kinds or not kinds and told["kind"] != "progress")
+            told["number"] == number
+            and (told["kind"] in kinds or not kinds and told["kind"] != "progress" and not told.get("quick"))
         )
         with self._more:
             assert self._more.wait_for(lambda: any(wanted(told) for told, _ in self.heard), 60)
@@ -99,6 +102,29 @@ def test_a_stroke_is_carried_over_to_the_grid_of_another_blocks_feature(browser)
     assert [list(row) for row in told["edit"]["layers"][0]["mask"]] == LEFT
 
 
+def test_four_steps_are_preceded_by_the_same_edit_in_one_step_which_is_said_to_be_quick(browser):
+    asked = edit(model="Turbo, 4 steps", seed=6)
+    number = browser.ask("draw", edit=asked)
+    final, buffers = browser.wait(number)
+    (quick, soon), _ = [each for each in browser.heard if (each[0]["number"], each[0]["kind"]) == (number, "picture")]
+    assert (quick["quick"], quick["steps"], final["quick"], final["steps"]) == (True, 1, False, 4)
+    painter = Painter(Assets("smoke"))
+    for sent, model in ((soon, "Turbo, 1 step"), (buffers, "Turbo, 4 steps")):
+        drawn = painter.draw(Edit.from_json(final["edit"] | {"model": model}))
+        assert (pixels(sent[1]) == np.asarray(as_image(drawn.after))).all()
+    assert browser.widget.edit.model == "Turbo, 4 steps"
+    again = browser.ask("draw", edit=asked)
+    assert browser.wait(again, "picture")[0]["quick"] is False
+
+
+def test_the_first_picture_does_not_wait_for_the_catalogue(monkeypatch):
+    catalogue = Catalogue(Painter(Assets("smoke")))
+    monkeypatch.setattr(Catalogue, "prepare", lambda *_: pytest.fail("the catalogue was asked for"))
+    browser = Browser(PainterWidget(catalogue, Edit(PROMPT)), monkeypatch)
+    told, _ = browser.wait(browser.ask("hello"))
+    assert browser.wait(browser.ask("draw", edit=told["edit"]))[0]["kind"] == "picture"
+
+
 def test_marks_and_colours_of_the_blocks_are_those_of_the_figures(browser):
     blocks = browser.wait(browser.ask("hello"))[0]["blocks"]
     assert [each["name"] for each in blocks] == list(browser.widget.painter.assets.blocks)
@@ -106,11 +132,11 @@ def test_marks_and_colours_of_the_blocks_are_those_of_the_figures(browser):
     assert {BLOCK_MARKERS[name] for name in BLOCK_MARKERS} <= set(_GLYPHS)
 
 
-def test_the_browser_is_welcomed_with_the_last_edit(browser):
+def test_the_browser_is_welcomed_with_the_edits_to_try_and_the_last_edit(browser):
     told, _ = browser.wait(browser.ask("hello"))
-    layer = told["edit"]["layers"][0]
-    side = told["grids"][layer["feature"].split("/")[0]]
-    assert told["kind"] == "welcome" and layer["mask"] == ((0.0,) * side,) * side
+    offered = load_suggestions(browser.widget.painter.assets)
+    assert told["kind"] == "welcome" and [each["words"] for each in told["tries"]] == [one.words for one in offered]
+    assert told["edit"] == offered[0].edit.to_json() and told["grids"]["up.1.2"] == 16
     browser.wait(browser.ask("draw", edit=edit(seed=5)))
     assert browser.wait(browser.ask("hello"))[0]["edit"]["seed"] == 5
     assert [each["steps"] for each in told["models"]] == [1, 4, 4]
