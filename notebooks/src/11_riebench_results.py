@@ -368,8 +368,8 @@ table = {}
 for which, gap in by_category.items():
     kind, second = which.split(" / ")
     table.setdefault(f"minus {second}", {})[kind] = "{:.0f} ({:.0f} to {:.0f})".format(*(100 * end for end in gap))
-sure = {which: gap.low > 0 for which, gap in by_category.items() if gap.low > 0 or gap.high < 0}
-more, fewer = (", ".join(which.replace(" /", " than") for which in sure if sure[which] == up) for up in (True, False))
+sure = {w.replace(" / ", " (against ") + ")": gap.low > 0 for w, gap in by_category.items() if gap.low * gap.high > 0}
+more, fewer = (", ".join(which for which in sure if sure[which] == up) for up in (True, False))
 we_see(run, f"SAE features clearly do more in {more or 'no kind of edit'}; clearly less in {fewer or 'none'}.")
 print("SAE's envelope minus another's, hundredths (95 % interval)")
 pd.DataFrame(table)
@@ -480,8 +480,9 @@ result |= {"neurons": neurons, "features": features, "cases": n_edited, "prompts
 save_figure(run, fig, "units", result, folder, counted)
 
 for name, (effect, mine, theirs, times) in needed.items():
-    text = f"{theirs.value:.0f} {name} or {mine.value:.0f} SAE features make the same effect ({effect:.2f}): "
-    we_see(run, text + f"{times.value:.1f} times as many (95 % {times.low:.1f} to {times.high:.1f}).")
+    text = f"{theirs.value:.0f} {' '.join(reversed(name.split(', ')))} or {mine.value:.0f} SAE features make the same "
+    text += f"effect ({effect:.2f}): {times.value:.1f} times as many (95 % {times.low:.1f} to {times.high:.1f})."
+    we_see(run, text)
 
 # %% [markdown]
 # **How to read it.** Left, how often the edit really happened; right, how much else it changed, which the paper could
@@ -604,9 +605,8 @@ for each in (*settings[:: max(1, len(settings) // 8)], INJECTION):
 print(*verdicts, *counted, *block_verdicts, sep="\n")
 
 # %%
-primary = {each.id: each for each in (*verdicts, *block_verdicts) if each.primary}
+primary, answer = {each.id: each for each in (*verdicts, *block_verdicts) if each.primary}, []
 verb, what = ("make", "edits in 100") if judged else ("gain", "hundredths of CLIP similarity")
-answer = []
 if gap := primary.get("C7"):
     ends = (100 * gap.value, *(100 * end for end in gap.interval))
     more, *range_ = (f"{abs(end):.{0 if judged else 1}f} {'more' if end >= 0 else 'fewer'}" for end in ends)

@@ -87,7 +87,8 @@ def record_tries(suggestions: Sequence[Any], painter: Painter) -> list[Try]:
         drawn, edit = painter.draw(suggestion.edit), suggestion.edit
         features = ", ".join(str(layer.feature) for layer in edit.layers)
         pictures = (_as_base64(picture) for picture in (drawn.before, drawn.after))
-        tries.append(Try(suggestion.words, edit.prompt, features, suggestion.count, *pictures))
+        count = f"worked in {suggestion.worked} of {len(suggestion.seeds)} seeds"
+        tries.append(Try(suggestion.words, edit.prompt, features, count, *pictures))
     return tries
 
 
