@@ -1,35 +1,53 @@
 # %% [markdown]
 # # 06 Reconstruction
 #
-# **Claims checked.** The variance that an SAE explains grows with k, the number of features kept per vector, and with
-# the expansion factor, the number of features over the width of the vectors (paper: Fig. 2). A block's update may be
-# replaced by its SAE's reconstruction and the picture stays much the same (paper: Table 5 and Fig. 18), less so for a
-# smaller k and for fewer features (inferred from what the table compares). Explained variance is a number about
-# vectors; the pictures say what the unexplained rest was worth. Four blocks are reconstructed: the first of those that
-# notebook 05 chooses for the model. In two of the paper's four names the pocket model writes nothing, so nothing can be
-# lost there; they stand beside.
+# **Question.** Does a picture survive when what one block adds is rebuilt from the few features that its SAE keeps, and
+# is more kept when the SAE is larger?
+
+# %% tags=["answer"]
+from sae_lib.companion import show_answer
+
+show_answer("06_reconstruction")
+
+# %% [markdown]
+# ![Five captions, drawn as they are, with one block's update rebuilt by an SAE, and with that block skipped](../figures/06_reconstruction/figure18.png)
+#
+# **Figure 18.** A row is a caption, a colour is a block. On the left is the original picture. For each block follow
+# three others: its update rebuilt from 10 features of a wide SAE (10, ×4), from 5 of a narrow one (5, ×½), and left out
+# (skipped). What the skipped picture has lost is what a reconstruction must keep.
+#
+# ## 6.0 About this notebook
+#
+# Two claims of the paper are checked. An SAE explains more of the variance when it keeps more features per vector (k),
+# and when it has more features to choose from (the expansion factor; Fig. 2). And a block's update can be replaced by
+# its reconstruction while the picture stays much the same (Table 5 and Fig. 18). That it stays less so with a smaller k
+# and with fewer features is what the table seems to compare (inferred). Explained variance is a number about vectors;
+# the pictures say what the unexplained rest was worth.
+#
+# Four blocks are reconstructed: the first of those that notebook 05 chooses for the model. The paper's four names stand
+# beside them. In two of those the pocket model writes nothing, so nothing can be lost there.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
-# | needs | shipped weights | shipped weights; `figures/results/sae_sweep.json` is drawn beside | SDXL Turbo and the published SAEs (a GPU of 12 GB), or `saes=trained`: 1.5 million prompts, a GPU of 40 GB |
+# | needs | shipped weights | shipped weights; `figures/results/sae_sweep.json` is drawn beside | SDXL Turbo and the published SAEs, or `saes=trained` with 1.5 million prompts |
 # | makes | the same, marked as smoke | forty SAEs with controls, `figure2` `table5` (also as CSV and LaTeX) `statements` `figure18` | the same without `statements`; of Fig. 2 the published points only |
-# | cost | 20 s, one core | some 4 min after 03, one core | an hour (estimated, not run) |
+# | cost | 20 s, one core (measured) | 4 min after 03, one core (measured) | not run; a rehearsal with random weights took 12 GB of a GPU (measured) |
 #
 # | symbol | code | meaning |
 # |---|---|---|
 # | k | `k` | activations kept per vector |
-# | n_f / d_model | `factor` | expansion factor: features over dimensions |
+# | n_f / d_model | `factor` | expansion factor: features per dimension |
 # | EV | `explained_variance` | mean over dimensions of 1 − var(x − x') / var(x), over all prompts and positions |
 # | Manhattan distance | `MANHATTAN` | sum over the three channels of the absolute difference, in 0 to 255 per channel, averaged over a picture's pixels |
-# | perceptual distance | `PERCEPTUAL` | sdxl: AlexNet LPIPS; pocket: LPIPS's formula on the autoencoder's encoder. Values of the two are not comparable |
+# | perceptual distance | `PERCEPTUAL` | sdxl: AlexNet LPIPS; pocket: LPIPS's formula on the autoencoder's encoder. Values of the two cannot be compared |
 
 # %% [markdown]
 # ## 6.1 Parameters and set-up
 #
-# Published SAEs exist for k of 5, 10 and 20 at expansion factors 1/2 and 4, the 24 rows of Table 5, and for k = 160 at
-# 4. At pocket scale, and with `saes=trained`, the two lines of Fig. 2 are trained here as well: k at expansion 4, and
-# the expansion factor at k = 10. What the paper's Fig. 2 has on its axes could not be read; the lines are the
-# companion's.
+# Published SAEs exist for k of 5, 10 and 20 at expansion factors 1/2 and 4 (the 24 rows of Table 5), and for k = 160 at
+# 4. At pocket scale, and with `saes=trained`, the two lines of Fig. 2 are trained here as well: one over k at expansion
+# 4, and one over the expansion factor at k = 10. The axes of the paper's Fig. 2 could not be read, so these lines are
+# our choice.
 
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
@@ -55,30 +73,12 @@ import pandas as pd
 import torch
 
 # %%
-from sae_lib import PAPER_BLOCKS, ROOT, CallSettings, Interval, bootstrap_interval, cached_tensors, interval_of
-from sae_lib.companion import (
-    BLOCK_COLORS,
-    CONTROL_COLOR,
-    PRIMARY,
-    TEXT_WIDTH,
-    Claim,
-    add_legend,
-    distance_left,
-    draw_curve,
-    draw_dot,
-    growth_with_expansion,
-    growth_with_k,
-    picture_axes,
-    save_figure,
-    save_table,
-    show_row,
-    sign_of,
-    start_run,
-    with_interval,
-)
+from sae_lib import PAPER_BLOCKS, ROOT, CallSettings, Claim, cached_tensors, companion, save_figure, start_run
+from sae_lib.companion import BLOCK_COLORS, CONTROL_COLOR, PRIMARY, TEXT_WIDTH, sign_of, we_see, with_interval
 
 # %%
 from sae_lib.features import draw_changed, reconstruct, skip_block
+from sae_lib.intervals import Interval, bootstrap_interval, interval_of
 from sae_lib.pocket import fulfilled
 from sae_lib.saes import PCA, TopKSAE, explained_samples, load_saes, share_of_rest, untrained
 from sae_lib.training import SAEConfig, TrainingRun, one_step_saes, train_side_by_side
@@ -102,18 +102,19 @@ factor_line = [(k, factor) for k, factor in pairs if k == 10]
 # %% [markdown]
 # ## 6.2 The claims, as rules
 #
-# **Explained variance.** It grows with k for an untrained SAE as well, and with n_f too. So what must grow is the share
-# that an SAE explains *of what an untrained one of the same k and n_f leaves over* (0: nothing was learnt; 1: nothing
-# is left). A line grows if it grows at each of its steps: the number that decides is the smallest step, the blocks
-# averaged, in every bootstrap sample. k is judged on this run's line. Expansion is judged on the stored grid (three
-# seeds, longer training), at small k (10 and less) and at large k (20 and more), with a bootstrap over blocks and
-# seeds; that grid is of the paper's four blocks.
+# **Explained variance.** It grows with k and with n_f for an untrained SAE as well. So what must grow is the share that
+# an SAE explains *of what an untrained one of the same k and n_f leaves over* (0: nothing was learnt; 1: nothing is
+# left). A line grows if it grows at each of its steps. The smallest step decides, averaged over the blocks in every
+# bootstrap sample. k is judged on this run's line. Expansion is judged on the stored grid of the paper's four blocks
+# (three seeds, longer training), at small k (10 and less) and at large k (20 and more), with a bootstrap over blocks
+# and seeds.
 #
-# **Pictures.** "Preserves the image" needs a yardstick: the nearer of two replacements that know nothing, skipping the
-# block and an untrained SAE of the same size. The trained SAE's picture must be at most half as far from the original,
-# at the paper's main setting of k = 10 and expansion 4, in perceptual distance. PCA with as many numbers is a second
-# control. Where the picture keeps 99 % of its statements although the block is skipped there is *nothing to lose*: such
-# a block cannot test the claim, and is left out of its average. "Worse" is a larger perceptual distance.
+# **Pictures.** "Preserves the image" needs a yardstick: two replacements that know nothing of the block, which are
+# skipping it and an untrained SAE of the same size. The trained SAE's picture must be at most half as far from the
+# original as the nearer of these two, at the paper's main setting of k = 10 and expansion 4, in perceptual distance.
+# PCA with as many numbers is a second control. If the picture keeps 99 % of its statements without the block, there is
+# *nothing to lose*: such a block cannot test the claim and is left out of the average. "Worse" is a larger perceptual
+# distance.
 #
 # The rules on explained variance and the yardstick were changed on 2026-11-26, before the run with the chosen blocks:
 # before, an untrained SAE and PCA passed them.
@@ -137,12 +138,14 @@ picture_claims = {
 # ## 6.3 The SAEs of the grid
 #
 # One stream of one-step updates trains all SAEs side by side, so that they differ in nothing but block, k, n_f and
-# their first weights. To keep this notebook short they see fewer prompts than those of notebook 03, and at pocket scale
-# no block has more vectors than the coarsest grid gives, so that none trains for longer: compare them with each other,
-# not with those. `make sweep` trains the full grid with three seeds, on more prompts, and stores what it finds. The
-# controls come from the same vectors: *PCA* with k components, and *untrained* SAEs of the same size, whose features
-# are random. Beside them stands the *panel* SAE of each block, whose features later notebooks look at and paint with:
-# it is the one that notebook 03 trained, for the chosen blocks and the paper's four.
+# their first weights. They see fewer prompts than the SAEs of notebook 03, which keeps this notebook short. At pocket
+# scale every block has as many vectors as the coarsest grid gives, so that none trains for longer. So compare them with
+# each other, not with those of notebook 03. `make sweep` trains the full grid with three seeds on more prompts and
+# stores its results.
+#
+# The controls come from the same vectors: *PCA* with k components, and *untrained* SAEs of the same size, whose
+# features are random. The *panel* SAE of each block stands beside them. Later notebooks look at its features and paint
+# with them; notebook 03 trained it.
 
 # %%
 turbo, one_step = assets.pipe(), one_step_saes(assets, seed, saes)
@@ -178,10 +181,10 @@ print(*(f"panel SAE of {block:8} k = {panel[block].k}, n_f = {panel[block].n_f}"
 # %% [markdown]
 # ## 6.4 Explained variance
 #
-# On held-out prompts, with noise that no SAE was trained on; all vectors of a block are pooled. The bootstrap draws
-# prompts and pools again, the same prompts for every SAE and every control. For the stored grid, which has no controls
-# of its own, untrained SAEs of all its sizes are measured on the same prompts, with the mean of the block's training
-# vectors as b_pre.
+# It is measured on held-out prompts, with noise that no SAE was trained on. All vectors of a block are pooled. The
+# bootstrap draws prompts and pools again, the same prompts for every SAE and every control. The stored grid has no
+# controls of its own. For it, untrained SAEs of all its sizes are measured on the same prompts, with the mean of the
+# block's training vectors as b_pre.
 
 # %%
 held_out = assets.prompts(min(pictures, 2) if run.rehearsal or scale == "smoke" else pictures)
@@ -235,7 +238,7 @@ def learnt(k, factor):
 
 # %%
 along_k = [torch.stack([explained(f"{of} {k} {factor:g}") for k, factor in k_line]) for of in ("SAE", "untrained")]
-growth = {"k": growth_with_k(*along_k)}
+growth = {"k": companion.growth_with_k(*along_k)}
 if scale == "sdxl":
     growth["factor"] = interval_of(torch.stack([learnt(*pair) for pair in factor_line]).diff(dim=0).min(0).values)
 else:
@@ -244,10 +247,7 @@ else:
     chance = torch.tensor(chance, dtype=torch.float64).unflatten(1, stored.shape[1:3])
     ks = torch.tensor(sweep["ks"])
     for of, rows in {"small k": ks <= 10, "large k": ks > 10}.items():
-        growth[of] = growth_with_expansion(stored[:, rows], chance[:, rows], **sampling)
-        plain = growth_with_expansion(stored[:, rows], torch.zeros_like(chance[:, rows]), **sampling)
-        print(f"expansion, {of} {ks[rows].tolist()}: smallest step {growth[of].value:+.4f};", end=" ")
-        print(f"nothing subtracted {plain.value:+.4f} (95 % {plain.low:+.4f} to {plain.high:+.4f})")
+        growth[of] = companion.growth_with_expansion(stored[:, rows], chance[:, rows], **sampling)
 growth_verdicts = [claim.judge(run, growth[of].value, growth[of][1:]) for of, claim in growth_claims.items()]
 
 # %%
@@ -262,9 +262,9 @@ for k, factor in pairs:
 # %% [markdown]
 # ## 6.5 Figure 2
 #
-# The upper row is this run, in the first four of the chosen blocks. In the lower row is the full grid, where it was
-# trained (pocket scale; `make sweep`): three seeds, each of the noise, the order and the first weights at once, the
-# blocks averaged. It was made before blocks were chosen, on the paper's four, with more prompts and more passes.
+# The upper row is this run, in the first four of the chosen blocks. The lower row is the stored grid (pocket scale;
+# `make sweep`), averaged over blocks, with three seeds; a seed sets the noise, the order and the first weights at once.
+# The grid was made before blocks were chosen, on the paper's four, with more prompts and more passes.
 
 # %%
 panels = {"k (expansion 4)": (k_line, 0), "expansion (k = 10)": (factor_line, 1)}
@@ -277,7 +277,7 @@ def draw_lines(ax, line, xs):
     drawn = {}
     for i, block in enumerate(OURS):
         drawn[block] = [interval_of(explained(f"SAE {k} {factor:g}")[i]) for k, factor in line]
-        draw_curve(ax, xs, drawn[block], sign_of(block)[0] + "-", BLOCK_COLORS[block])
+        companion.draw_curve(ax, xs, drawn[block], sign_of(block)[0] + "-", BLOCK_COLORS[block])
     for of, dashes, name in (("untrained", ":", "untrained {} {:g}"), ("PCA", "--", "PCA {}")):
         there = [(x, name.format(*pair)) for x, pair in zip(xs, line, strict=True) if of != "PCA" or pair[0] in pca_ks]
         drawn[of] = [explained(control)[:, 0].mean().item() for _, control in there]
@@ -291,7 +291,7 @@ def draw_grid(ax, xs, by_line, labels):
     for i, (line, label) in enumerate(zip(by_line, labels, strict=True)):
         color = plt.get_cmap("viridis")(torch.linspace(0.8, 0, len(labels)).tolist()[i])
         seeds = [Interval(*of) for of in torch.stack([line.mean(-1), line.amin(-1), line.amax(-1)], 1).tolist()]
-        draw_curve(ax, xs, seeds, "osv^D"[i] + "-", color, markersize=3, label=label)
+        companion.draw_curve(ax, xs, seeds, "osv^D"[i] + "-", color, markersize=3, label=label)
     ax.legend(loc="lower right", ncols=3, columnspacing=0.8, handlelength=1.2, handletextpad=0.4)
 
 
@@ -300,7 +300,7 @@ for ax, (title, (line, at)) in zip(axes[0], panels.items(), strict=True):
     xs = [pair[at] for pair in line]
     drawn[title] = {"x": xs} | draw_lines(ax, line, xs)
 signs = {block: (sign_of(block)[0] + "-", BLOCK_COLORS[block]) for block in OURS}
-add_legend(fig, signs | {"PCA, k components": ("--", CONTROL_COLOR), "untrained SAE": (":", CONTROL_COLOR)})
+companion.add_legend(fig, signs | {"PCA, k components": ("--", CONTROL_COLOR), "untrained SAE": (":", CONTROL_COLOR)})
 result = {"lines": drawn, "prompts": len(held_out), "seed": seed, "smallest_step": growth}
 if sweep:
     ev = torch.tensor([sweep["explained_variance"][block] for block in PAPER_BLOCKS]).mean(0)  # [k, factor, seed]
@@ -326,23 +326,38 @@ for ax, title in zip(axes.flat, titles, strict=True):
     ax.set_title(title, fontsize=8)
 save_figure(run, fig, "figure2", result, variance_folder, growth_verdicts)
 
+# %%
+mean = {pair: explained("SAE {} {:g}".format(*pair))[:, 0].mean().item() for pair in pairs}
+(narrow, wide), (first, last) = (factor_line[0], factor_line[-1]), (k_line[0], k_line[-1])
+ahead = [k for k, _ in k_line if k in pca_ks and explained(f"PCA {k}")[:, 0].mean() > mean[k, 4]]
+seen = f"From k = {first[0]} to {last[0]} the SAEs' explained variance goes from {mean[first]:.2f} to {mean[last]:.2f} "
+seen += f"(mean of the blocks). PCA of as many numbers explains more at {f'k = {ahead}' if ahead else 'no k'}. "
+seen += f"From expansion {narrow[1]:g} to {wide[1]:g}, at k = 10, it changes by {mean[wide] - mean[narrow]:+.2f}"
+if sweep:
+    widened = zip(sweep["ks"], (ev[:, -1] - ev[:, 0]).mean(-1).tolist(), strict=True)
+    seen += ", and in the stored grid by " + ", ".join(f"{x:+.3f} at k = {k}" for k, x in widened)
+we_see(run, seen + ".")
+
 # %% [markdown]
-# **What we see.** A colour and marker is a block; bars are intervals over the prompts named above the panels, mostly
-# shorter than the marker; k and expansion are logarithmic, so that equal steps are doublings; what lies below the
-# panels is in the table above. Grey lines are controls, averaged over the blocks: how far a line lies above *untrained*
-# is what learning the features brought, and *PCA* is what as many numbers per vector buy with the same directions for
-# all vectors. Left, look for lines that rise at every step; right, whether they rise at all, and whether a wider
-# dictionary is worth more than a larger k. In the lower row bars reach from the lowest to the highest seed: a step that
-# is smaller than these bars may be the seed's.
+# **How to read it.** Above, a colour and marker is a block; bars are intervals over prompts, mostly shorter than the
+# marker. Both axes of k and expansion are logarithmic. Grey lines are controls, averaged over the blocks; what lies
+# below the panels is in the table above. *Untrained* shows what any SAE of that size explains, *PCA* what as many
+# numbers per vector explain with the same directions for all vectors. Below, bars reach from the lowest to the highest
+# seed: a step smaller than its bar may come from the seed.
 #
 # ## 6.6 Replacing the update by its reconstruction
 #
 # One block at a time gives out its input plus the SAE's reconstruction of its update, and the picture is finished as
 # usual: D_out = D_in + DEC(ENC(ΔD)), one step, with the noise of the original. Four controls tell what a distance
-# means. The block *skipped*: its input is its output, so the whole update is lost. The *untrained* SAE. *PCA* with k
-# components: as many numbers per vector. *Another caption's* picture: the next prompt's original, with its own noise,
-# the distance of pictures that have nothing to do with each other. At pocket scale a judge that took no part in any
-# training also says how many of the statements of a caption that the original fulfils are still there.
+# means:
+#
+# - the block **skipped**: its output is its input, so the whole update is lost;
+# - the **untrained** SAE;
+# - **PCA** with k components: as many numbers per vector;
+# - **another caption's** picture: the next prompt's original with its own noise, as far as two unrelated pictures are.
+#
+# At pocket scale a judge that took no part in any training says how many of the statements of a caption that the
+# original fulfils are still there.
 
 
 # %%
@@ -409,18 +424,16 @@ def interval(key, column):
 
 
 nothing_to_lose = [block for block in both if judge and interval(f"{block}/skipped", STILL).value >= 0.99]
-print("nothing to lose in:", ", ".join(nothing_to_lose) or "no block", "" if judge else "(no judge)")
 
 
 # %% [markdown]
 # ## 6.7 Table 5
 #
-# Manhattan distance: sum over red, green and blue of the absolute difference of a pixel, in 0 to 255 per channel (so 0
-# to 765), averaged over a picture's pixels; then mean (with its interval) and median over the prompts. The paper's own
-# averaging could not be read, and no value of its table is known: not published. Explained variance is that of section
-# 6.4, in per cent; a skipped block explains nothing. The 24 rows of the paper's form come first, then the controls, the
-# panel SAEs and what there is to lose in every block that this companion studies. The table is also saved as CSV and as
-# LaTeX.
+# The Manhattan distance of two pictures runs from 0 to 765. The table gives its mean (with an interval) and its median
+# over the prompts. How the paper averages could not be read, and no value of its table is known: not published.
+# Explained variance is that of section 6.4, in per cent; a skipped block explains nothing. The 24 rows of the paper's
+# form come first. Then follow the controls, and for every block the panel SAE and the block skipped, which is what
+# there is to lose. The table is also saved as CSV and as LaTeX.
 
 
 # %%
@@ -444,7 +457,7 @@ pd.DataFrame(table5).set_index(["block", "update"])
 # %%
 controls = [row(block, name) for block in OURS for name in CONTROLS]
 controls += [row(block, name) for block in both for name in ("panel", "skipped")] + [row("", "another caption")]
-print(save_table(run, "table5", [*table5, *controls]))
+print(companion.save_table(run, "table5", [*table5, *controls]))
 pd.DataFrame(controls).set_index(["block", "update"])
 
 # %%
@@ -456,28 +469,16 @@ def perceptual(*names):
     return torch.stack([torch.stack([measured[f"{b}/{n}"][:, PERCEPTUAL] for b in matters], 1) for n in names], 2)
 
 
-def nearer_than_pca(mean):
-    return ((mean[..., 3] - mean[..., 0]) / mean[..., 1].clamp(min=1e-9)).mean(-1)
-
-
 # %%
 four = perceptual("SAE 10 4", "skipped", "untrained 10 4", "PCA 10")
 by_size = perceptual(*SAE_ROWS).unflatten(2, (2, 3))  # [prompts, blocks, expansion 4 and 1/2, k 20, 10 and 5]
 numbers = {
-    "preserved": distance_left(four[..., :3], **sampling),
-    "PCA": bootstrap_interval(four, nearer_than_pca, **sampling),
+    "preserved": companion.distance_left(four[..., :3], **sampling),
+    "PCA": bootstrap_interval(four, lambda m: ((m[..., 3] - m[..., 0]) / m[..., 1].clamp(1e-9)).mean(-1), **sampling),
     "smaller k": bootstrap_interval(by_size.mean((1, 2)), lambda k: k.diff(dim=1).min(1).values, **sampling),
     "smaller n_f": bootstrap_interval(by_size.mean((1, 3)).diff(dim=1)[:, 0], **sampling),
 }
 picture_verdicts = [claim.judge(run, numbers[of].value, numbers[of][1:]) for of, claim in picture_claims.items()]
-
-# %%
-print("perceptual distance over that of skipping the block, k = 10 (95 % interval)")
-print(f"{'':9}", *(f"{name:>22}" for name in ("SAE, expansion 4", "untrained", "PCA", "over the yardstick")))
-for i, block in enumerate(matters):
-    parts = [bootstrap_interval(four[:, i], lambda mean, j=j: mean[:, j] / mean[:, 1], **sampling) for j in (0, 2, 3)]
-    parts.append(distance_left(four[:, [i], :3], **sampling))
-    print(f"{block:9}", *(f"{with_interval(part, 3):>22}" for part in parts))
 
 # %%
 labels = {name: "SAE k = {}, ×{}".format(*name.split()[1:]) for name in SAE_ROWS}
@@ -487,20 +488,13 @@ labels |= {"skipped": "block skipped", "another caption": "another caption"}
 
 def draw_dots(ax, number_of):
     """A row per way, in it a dot with its interval per block; number_of: of a key of `measured`, None for a gap."""
-    drawn = {}
-    for y, name in enumerate(labels):
-        keys = [f"{block}/{name}" for block in both if name in ways[block]] or [name]
-        for i, key in enumerate(keys):
-            if (number := number_of(key)) is not None:
-                drawn[key] = number
-                place = y + 0.7 / len(keys) * (i - (len(keys) - 1) / 2)
-                draw_dot(ax, number, place, *sign_of(key.split("/")[0])[:2], bar=1, markersize=3.5)
+    keys = {name: [f"{block}/{name}" for block in both if name in ways[block]] or [name] for name in labels}
+    drawn = {key: number_of(key) for of in keys.values() for key in of}
+    rows = {labels[name]: {key.split("/")[0]: drawn[key] for key in of} for name, of in keys.items()}
+    companion.draw_rows_of_blocks(ax, rows)
     for edge in (2.5, 5.5, 7.5):
         ax.axhline(edge, color="#DDDDDD", linewidth=0.8)
-    ax.set(ylim=(len(labels) - 0.4, -0.6))
-    ax.set_yticks(range(len(labels)), labels.values())
-    ax.grid(False, axis="y")
-    return drawn
+    return {key: number for key, number in drawn.items() if number is not None}
 
 
 # %%
@@ -515,24 +509,31 @@ for ax, (title, number_of) in zip(axes, panels.items(), strict=True):
     drawn[title.replace("\n", " ")] = draw_dots(ax, number_of)
     ax.set(xlabel=title, xscale="linear" if "variance" in title else "log")
 signs = {f"{block} (nothing to lose)" if block in nothing_to_lose else block: sign_of(block)[:2] for block in both}
-add_legend(fig, signs, title=f"{len(held_out)} held-out prompts, 1 step")
+companion.add_legend(fig, signs, title=f"{len(held_out)} held-out prompts, 1 step")
 result = {"table": drawn, "numbers": numbers, "nothing_to_lose": sorted(nothing_to_lose), "prompts": len(held_out)}
 save_figure(run, fig, "table5", result | {"seed": seed}, picture_folder, picture_verdicts)
 
+# %%
+parts = four.mean(0)[:, [0, 2, 3]] / four.mean(0)[:, [1]]  # over skipping the block: [blocks, (SAE, untrained, PCA)]
+spans = [f"{100 * low:.0f} to {100 * high:.0f} %" for low, high in zip(parts.amin(0), parts.amax(0), strict=True)]
+seen = f"Beside skipping a block, its SAE (k = 10, ×4) moves the picture {spans[0]} as far in perceptual distance, an "
+seen += f"untrained SAE {spans[1]} and PCA {spans[2]}. "
+we_see(run, seen + f"By the judge there is nothing to lose in {', '.join(nothing_to_lose) or 'no block'}.")
+
 # %% [markdown]
-# **What we see.** Each row is a way to replace one block's update, each dot a block, bars are intervals over prompts.
-# The rows *panel SAE* and *block skipped* have all blocks, the others the four that are studied here. The two distances
-# have logarithmic axes: compare a block's dot in an SAE's row with its own dot at *block skipped*, which is what there
-# was to lose, and not with another block's, since blocks matter to a different degree. *Another caption* is as far as
-# pictures get. The right panel is explained variance (0 for a skipped block, not drawn): where an SAE has more of it
-# than PCA and its picture is not nearer, the variance that it gained was not what the picture hangs on, and the other
-# way round.
+# **How to read it.** Each row is a way to replace one block's update, each dot a block; bars are intervals over
+# prompts. The rows *panel SAE* and *block skipped* have all blocks, the others the four that are studied here. The two
+# distances have logarithmic axes. Compare a block's dot with its own dot at *block skipped*, not with another block's,
+# because blocks matter to a different degree. *Another caption* is as far as pictures get. On the right is explained
+# variance (0 for a skipped block, not drawn). A way that explains more but leaves the picture no nearer has explained
+# what the picture does not depend on.
 #
 # ## 6.8 What the judge says
 #
 # Pixels and LPIPS do not know what a caption asks for. The judge reads shape, colour, material, size, pose, eye, place,
 # background and style off each picture. Of the statements that the original fulfils we count those that the changed
-# picture still does. The judge's own errors count against a reconstruction; *another caption* is what chance fulfils.
+# picture still does. The judge's own errors count against a reconstruction. *Another caption* shows how many statements
+# an unrelated picture fulfils by chance.
 
 # %%
 if judge:
@@ -545,29 +546,38 @@ if judge:
         ax.text(0.02, len(labels) - 1, "← " + with_interval(chance, 2), **place)
     ax.set_xlabel(f"share of the statements kept\n({statements} in {len(held_out)} pictures)")
     ax.axvline(0.99, color=CONTROL_COLOR, linestyle=":", linewidth=1, zorder=0)
-    add_legend(fig, {block: sign_of(block)[:2] for block in both}, ncols=5, columnspacing=0.8, handletextpad=0.2)
+    companion.add_legend(fig, {b: sign_of(b)[:2] for b in both}, ncols=5, columnspacing=0.8, handletextpad=0.2)
     result = {"kept": kept, "statements": statements, "prompts": len(held_out), "seed": seed}
     save_figure(run, fig, "statements", result, picture_folder)
 
+# %%
+if judge:
+    share = {(block, way): kept[f"{block}/{way}"].value for block in OURS for way in ("SAE 10 4", *CONTROLS, "skipped")}
+    least = min(OURS, key=lambda block: share[block, "SAE 10 4"])
+    more_than = {way: sum(share[b, "SAE 10 4"] > share[b, way] for b in OURS) for way in ("skipped", *CONTROLS)}
+    seen = f"With its SAE (k = 10, ×4) {least} keeps least of the statements, {share[least, 'SAE 10 4']:.1%}, and "
+    seen += f"skipped {share[least, 'skipped']:.1%}. Of {len(OURS)} blocks the SAE keeps more than skipping in "
+    we_see(run, seen + "{}, more than an untrained SAE in {} and more than PCA in {}.".format(*more_than.values()))
+
 # %% [markdown]
-# **What we see.** The further right, the more of what the caption says is still in the picture. A reconstruction that
-# changes pixels but not this share has lost detail and not content (an arrow gives a value left of the panel); where it
-# lies no further right than *block skipped*, either the reconstruction saved nothing or the block had nothing to say on
-# what captions state. Blocks right of the dotted line in the row *block skipped* have nothing to lose.
+# **How to read it.** The further right, the more of what the caption says is still in the picture (an arrow gives a
+# value left of the panel). A reconstruction that changes pixels but not this share has lost detail and no content. One
+# that lies no further right than *block skipped* has saved nothing, or the block had nothing to say on what captions
+# state. Right of the dotted line in the row *block skipped* are blocks with nothing to lose.
 #
 # ## 6.9 Figure 18
 #
-# The first held-out captions, whatever they show. Beside each original the same noise and caption with one block's
-# update reconstructed, by the largest common setting (k = 10, expansion 4) and by the smallest (k = 5, expansion 1/2),
-# and with the block skipped, which is what there was to lose.
+# These are the first held-out captions, whatever they show. Beside each original stand pictures of the same noise and
+# caption: with one block's update reconstructed by the largest common setting (k = 10, expansion 4), by the smallest (k
+# = 5, expansion 1/2), and with the block skipped.
 
 # %%
 texts = held_out[: len(measured["shown/original"])]
 height = TEXT_WIDTH / len(columns) * len(texts) + 0.45
-fig, axes = picture_axes(len(texts), len(columns), (TEXT_WIDTH, height), dpi=100)
+fig, axes = companion.picture_axes(len(texts), len(columns), (TEXT_WIDTH, height), dpi=100)
 for column, key in zip(axes.T, columns, strict=True):
     block, _, way = key.partition("/")
-    show_row(column, measured[f"shown/{key}"] / 255)
+    companion.show_row(column, measured[f"shown/{key}"] / 255)
     short = way if way in ("", "skipped") else "{}, ×{}".format(*way.split()[1:]).replace("0.5", "½")
     title = f"{block if way == SHOWN[1] else ''}\n{short}" if way else "original"
     column[0].set_title(title, fontsize=7, color=BLOCK_COLORS.get(block, "black"))
@@ -576,10 +586,17 @@ save_figure(run, fig, "figure18", {"prompts": texts, "columns": columns, "seed":
 # %%
 print(*texts, sep="\n")
 
+# %%
+moved = {(b, w): measured[f"{b}/{w}"][: len(texts), MANHATTAN].mean().item() for b in OURS for w in SHOWN}
+most, least = (choose(OURS, key=lambda block: moved[block, "skipped"]) for choose in (max, min))
+seen = f"In these pictures skipping {most} changes most ({moved[most, 'skipped']:.1f} of 765 per pixel), {least} least "
+seen += f"({moved[least, 'skipped']:.1f}). With {most} rebuilt they change by {moved[most, SHOWN[0]]:.1f} (10 "
+we_see(run, seen + f"features of the wide SAE) and {moved[most, SHOWN[1]]:.1f} (5 of the narrow one).")
+
 # %% [markdown]
-# **What we see.** A row is a caption (printed above, from the top), a colour a block; titles give k and the expansion
-# factor. Compare each picture with the leftmost, and with the one where the block was skipped: what that one has lost,
-# a reconstruction must have kept. Where even skipping changes nothing, no reconstruction can be seen to fail.
+# **How to read it.** A row is a caption (printed above, from the top), a colour a block; titles give k and the
+# expansion factor. Compare each picture with the leftmost, and with the one where the block was skipped. Where even
+# skipping changes nothing, no reconstruction can be seen to fail.
 #
 # ## 6.10 Headline numbers
 #
@@ -601,6 +618,15 @@ for name in (*SAE_ROWS, *CONTROLS, "panel", "skipped"):
 
 # %%
 print(*growth_verdicts, *picture_verdicts, sep="\n")
+
+# %%
+preserved, larger = picture_verdicts[0], all(number.low > 0 for of, number in growth.items() if of != "k")
+more = "explains more" if growth["k"].low > 0 else "does not surely explain more"
+answer = f"{preserved.yes_or_no}: with one block rebuilt from ten features per position, the picture strays "
+answer += f"{preserved.value:.0%} as far from the original as with the better of two blind replacements (no block, or "
+answer += f"random features). Keeping more features {more} ({mean[first]:.0%} of the variance with {first[0]} and "
+answer += f"{mean[last]:.0%} with {last[0]}); a larger dictionary {'does so too' if larger else 'does not surely'}."
+companion.save_answer(run, answer)
 
 # %% [markdown]
 # ## 6.12 Limits

@@ -1,18 +1,37 @@
 # %% [markdown]
 # # 07 Reading features
 #
-# **Claims checked.** Features of the one-step SAEs look interpretable: the pictures that excite one most have
-# something in common, and turned up or alone it draws what they share (paper: feature panels; C1). One block is that
-# of textures (C6: up.0.1 in SDXL), and what a caption says of a feature predicts where it is active (C12). Panels
-# and galleries show; version 1 of the paper also measured. Its formulas could not be verified, so the definitions
-# below are **ours**, in its spirit. At pocket scale a feature's caption comes from a judge that knows the truth, not
-# from a language model that guesses.
+# **Question.** Can one say in words what a feature stands for, and do these words tell in which pictures it will be
+# active?
+
+# %% tags=["answer"]
+from sae_lib.companion import show_answer
+
+show_answer("07_reading_features")
+
+# %% [markdown]
+# ![For each block the best, the median and the worst feature, with the three pictures that excite each most](../figures/07_reading_features/gallery.png)
+#
+# **Gallery.** A row is a block. On the left is its feature with the highest score, then the median one and the worst.
+# Each is shown by the three pictures that excite it most. The cells in which it is active are tinted and have a yellow
+# border. Below stand the feature, the word for what it reads, and its score: 1 is a perfect detector of that word, 0 is
+# chance. The order of the scores, not the eye, has chosen what is shown.
+#
+# ## 7.0 About this notebook
+#
+# Three claims of the paper are checked. Features look interpretable: the pictures that excite one most have something
+# in common, and turned up or alone it draws what they share (feature panels; C1). One block is that of textures (C6:
+# up.0.1 in SDXL). And a caption that names what a feature reads predicts where it is active (C12).
+#
+# Version 1 of the paper measured this. Its formulas could not be verified, so the definitions below are **ours**, in
+# its spirit. At pocket scale a feature's caption comes from a judge that knows the truth, not from a language model
+# that guesses.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
-# | needs | shipped weights, SAEs and CLIP | shipped weights, SAEs and CLIP | SDXL Turbo, the published SAEs, CLIP ViT-B/32 (a GPU of 12 GB) |
+# | needs | shipped weights, SAEs and CLIP | shipped weights, SAEs and CLIP | SDXL Turbo, the published SAEs, CLIP ViT-B/32 |
 # | makes | the same, marked as smoke | `panels` `gallery` `metrics` (also as CSV and LaTeX) `search` | the same; captions from `caption_file`, else without what needs them |
-# | cost | 20 s, one core | some 2 min, one core | not run |
+# | cost | 20 s, one core (measured) | 90 s, one core (measured) | not run |
 #
 # | symbol | code | meaning |
 # |---|---|---|
@@ -20,15 +39,15 @@
 # | top pictures | `top` | the pictures with the highest mean of S^ρ over positions (authors' rule) |
 # | μ_ρ | `strength_unit` | mean non-zero activation of ρ |
 # | β | `BETAS` | modulation: β S^ρ f_ρ is added to the block's output |
-# | γ | `GAMMAS` | icon: with an empty prompt the block gives out its input and γ k μ_ρ f_ρ, nothing else |
+# | γ | `GAMMAS` | icon: with an empty prompt the block gives out its input plus γ k μ_ρ f_ρ |
 # | reading score | `reading.meaning` | how well S^ρ predicts in which cells a value shows; 0 is chance, 1 perfect (notebook 09) |
 # | cosine | `clip` | of two CLIP embeddings, −1 to 1 |
 
 # %% [markdown]
 # ## 7.1 Parameters and set-up
 #
-# `feature` asks for the panel of any feature, "up.1.2/23"; empty shows one per block, chosen by a rule. The pocket CLIP
-# was trained on rendered scenes and their captions only: it shares no weight with the diffusion models.
+# `feature` asks for the panel of one feature, such as "up.1.2/23"; empty shows one per block, chosen by a rule. The
+# pocket CLIP was trained on rendered scenes and their captions only. It shares no weight with the diffusion models.
 
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
@@ -49,42 +68,12 @@ import matplotlib.pyplot as plt
 import torch
 
 # %%
-from sae_lib import (
-    Claim,
-    FeatureId,
-    Reading,
-    attribute_values,
-    bootstrap,
-    draw_pictures,
-    interval_of,
-    intervene,
-    lay_over,
-    modulate,
-    save_figure,
-    save_table,
-    start_run,
-    strength_unit,
-)
+from sae_lib import Claim, FeatureId, Reading, attribute_values, companion, features, save_figure, start_run
+from sae_lib.activations import draw_pictures
 from sae_lib.assets import MODELS
-
-# %%
-from sae_lib.companion import (
-    ABOVE_ZERO,
-    BLOCK_COLORS,
-    BLOCK_MARKERS,
-    CONTROL_COLOR,
-    PRIMARY,
-    TEXT_WIDTH,
-    add_legend,
-    caption_gain_over_random,
-    caption_gains,
-    draw_dot,
-    picture_axes,
-    show_row,
-    with_interval,
-    write_under,
-)
+from sae_lib.companion import ABOVE_ZERO, BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, PRIMARY, TEXT_WIDTH, we_see
 from sae_lib.features import NOISE_SEED, alikeness, colour_spread, draw_icons, match_rates, search_features
+from sae_lib.intervals import bootstrap, interval_of
 from sae_lib.pocket import attribute_words
 
 # %%
@@ -101,10 +90,10 @@ generator = torch.Generator().manual_seed(seed)
 # %% [markdown]
 # ## 7.2 The claims, as rules
 #
-# Each is a difference from a control that could have passed: **random directions**. They are as many as the features,
-# TopK keeps as many of them per position, and they read the same updates. Whatever sorts pictures by a few directions
-# of a block's update finds pictures that are alike; what counts is by how much features do better. Each feature has a
-# partner among the random directions, the one that fires about as often (`match_rates`).
+# Each is a difference from a control that could have passed: **random directions**. There are as many of them as
+# features, TopK keeps as many per position, and they read the same updates. Any few directions of a block's update sort
+# pictures so that those on top are alike. What counts is by how much features do better. Each feature has a partner
+# among the random directions: the one that fires about as often (`match_rates`).
 #
 # All three rules were changed on 2026-11-26, before the run with the chosen blocks. Specificity was compared with
 # random *pictures*, which any direction beats. Texture had no control subtracted, though a random push changes icons
@@ -123,10 +112,10 @@ claims |= {"texture": Claim(textured, ABOVE_ZERO, id="C6", control=norms)}
 # %% [markdown]
 # ## 7.3 What was read
 #
-# `Reading` draws the held-out captions once, in one step, keeps the sparse codes of all blocks, and is shared with
-# notebooks 08 and 09 and the explorer. `control` reads the same pictures with random directions. Blocks differ in width
-# and grid: a map has the grid of its block. What follows looks only at features that are active in at least 5 % of the
-# pictures. A rehearsal has no trained SAEs: there both columns are random.
+# `Reading` draws the held-out captions once, in one step, and keeps the sparse codes of all blocks. Notebooks 08 and 09
+# and the explorer use the same one. `control` reads the same pictures with random directions. Blocks differ in width
+# and grid; a map has the grid of its block. Only features that are active in at least 5 % of the pictures are looked
+# at. A rehearsal has no trained SAEs: there both columns are random.
 
 # %%
 reading, control = Reading(assets), Reading(assets, control=seed + 1)
@@ -148,11 +137,13 @@ for block in assets.blocks:
 # %% [markdown]
 # ## 7.4 What decides which features are shown
 #
-# Where a judge knows what is true of a picture, the **reading score** does: the attribute value that a feature's maps
-# predict best is looked for in one half of the pictures and scored in the other. This value, in words, is the feature's
-# caption ("a star", "at night"). SDXL has no such judge: there **specificity** decides, the mean cosine between pairs
-# of 10 pictures drawn by lot from the 5 % in which the feature is most active; captions come from `caption_file` (the
-# paper had them written by a language model). The order of the score, not the eye, chooses what is shown below.
+# In the pocket world a judge knows what is true of a picture, and the **reading score** decides. Half of the pictures
+# say which attribute value a feature's maps predict best; the other half says how well. This value, in words, is the
+# feature's caption ("a star", "at night").
+#
+# SDXL has no such judge. There **specificity** decides: the mean cosine between pairs of 10 pictures, drawn by lot from
+# the 5 % in which the feature is most active. Captions come from `caption_file` (the paper had them written by a
+# language model).
 
 
 # %%
@@ -204,22 +195,22 @@ for block in assets.blocks:
 # %% [markdown]
 # ## 7.5 Feature panels
 #
-# The feature with the highest score of each of the first four blocks, or the one asked for. Upper row: its top pictures
-# with the activation map laid over them. Lower row: the first of them again, unedited, modulated by β, and the
-# feature's icons. Differs from the authors' figures, whose maps are jet and equally opaque everywhere: these can be
-# read by everybody, and the picture shows through.
+# Of each of the first four blocks the feature with the highest score is shown, or else the one asked for. Upper row:
+# its top pictures with the activation map laid over them. Lower row: the first of them again, unedited and modulated by
+# β, and the feature's icons. Differs from the authors' figures, whose maps have the colours of jet and are equally
+# opaque everywhere: here the picture shows through, and the colours suit every eye.
 
 
 # %%
 def amount(each):
     """k times the feature's mean activation, what an icon with gamma 1 is made of; refuses a dead feature."""
-    return reading.saes[each.block].k * strength_unit(assets.statistics()[each.block], each.feature)
+    return reading.saes[each.block].k * features.strength_unit(assets.statistics()[each.block], each.feature)
 
 
 def strip(each, row):
     """A picture unedited and modulated, and the feature's icons."""
     sae, betas = reading.saes[each.block], torch.tensor([0.0, *BETAS])
-    with intervene(turbo, {each.block: modulate(sae, each.feature, betas)}):
+    with features.intervene(turbo, {each.block: features.modulate(sae, each.feature, betas)}):
         modulated = draw_pictures(turbo, [prompts[row]] * len(betas), call, reading.noise([row] * len(betas)))
     return [*modulated, *draw_icons(assets, [each] * 3, [gamma * amount(each) for gamma in GAMMAS])]
 
@@ -228,7 +219,7 @@ def strip(each, row):
 def overlaid(each, count):
     """The feature's top pictures with its maps laid over them."""
     rows = top["features", each.block][each.feature][:count].tolist()
-    return [lay_over(pictures[r], reading.maps(each.block, each.feature, [r])[0]) for r in rows]
+    return [companion.lay_over(pictures[r], reading.maps(each.block, each.feature, [r])[0]) for r in rows]
 
 
 def refuse(each):
@@ -246,70 +237,79 @@ panels = []
 for each in asked:
     refuse(each)
     panels.append((each, overlaid(each, 8), strip(each, top["features", each.block][each.feature, 0].item())))
-print("pixel change of 255 by beta -10 and +10, and from the first feature's icon of gamma 1 to its own:")
-for each, _, below in panels:
-    pairs = (below[0], below[1]), (below[0], below[4]), (panels[0][2][6], below[6])
-    print(f"{each!s:12}", *(f"{(a - b).abs().mean() * 255:6.2f}" for a, b in pairs))
 
 # %%
-fig, axes = picture_axes(2 * len(panels), 8, (TEXT_WIDTH, 1.8 * len(panels)), dpi=90)
+fig, axes = companion.picture_axes(2 * len(panels), 8, (TEXT_WIDTH, 1.8 * len(panels)), dpi=90)
 under = ["unedited", *(f"β {b:+g}" for b in BETAS), *(f"icon, γ {g:g}" for g in GAMMAS)]
 for upper, lower, (each, above, below) in zip(axes[::2], axes[1::2], panels, strict=True):
-    show_row(upper, above)
-    show_row(lower, below, under)
-    write_under(upper[0], f"{describe(each)}: top pictures", color=BLOCK_COLORS[each.block])
+    companion.show_row(upper, above)
+    companion.show_row(lower, below, under)
+    companion.write_under(upper[0], f"{describe(each)}: top pictures", color=BLOCK_COLORS[each.block])
 result = {"features": [[str(each), describe(each)] for each in asked], "pictures": len(pictures), "seed": seed}
 save_figure(run, fig, "panels", result | {"units of an icon": [amount(each) for each in asked]}, reading.make())
 
+# %%
+moved = [(str(each), *(255 * (below[0] - below[at]).abs().mean() for at in (1, 4))) for each, _, below in panels]
+by_feature = "; ".join("{} {:.0f} and {:.0f}".format(*of) for of in moved)
+seen = f"With β = {BETAS[0]:g} and with β = {BETAS[-1]:+g} a pixel changes on average, of 255, by: {by_feature}. "
+we_see(run, seen + "Where both numbers are small, the feature reads here without writing.")
+
 # %% [markdown]
-# **What we see.** Two rows per feature. Upper row, from the left: the pictures in which the feature is most active,
-# yellow where it is. If they share a thing and the bright cells lie on it, the feature reads that thing. Lower row: β <
-# 0 should take it away, β > 0 should put more of it, and the icons show what the feature says when nothing else does. A
-# map of 16 × 16 cells follows an outline, one of 8 × 8 only says where a thing is. Where the numbers printed above are
-# small, the strip repeats one picture: the block reads there without writing. Section 7.7 asks that of many features
+# **How to read it.** There are two rows per feature. Upper row: the pictures in which it is most active, yellow where
+# it is. If they share a thing and the bright cells lie on it, the feature reads that thing. Lower row: β < 0 should
+# take it away, β > 0 should put more of it, and the icons show what the feature says when nothing else does. A map of
+# 16 × 16 cells follows an outline, one of 8 × 8 only says where a thing is. Section 7.7 asks the same of many features
 # (causality), against controls.
 #
 # ## 7.6 Gallery: the best, the middle, the worst
 #
-# No cherry-picking. Of each block the rule takes the features with the highest, the median and the lowest score among
-# those active in enough pictures; three top pictures each.
+# To rule out cherry-picking, the rule takes from each block the features with the highest, the median and the lowest
+# score among those active in enough pictures, with three top pictures each.
 
 # %%
 places = {"best": 0.0, "median": 0.5, "worst": 1.0}
 gallery = {b: [ordered[b][round(at * (len(ordered[b]) - 1))] for at in places.values()] for b in assets.blocks}
 gaps = [1, 1, 1, 0.15, 1, 1, 1, 0.15, 1, 1, 1]
-fig, axes = picture_axes(len(gallery), 11, (TEXT_WIDTH, 0.78 * len(gallery) + 0.2), width_ratios=gaps, dpi=110)
+size = (TEXT_WIDTH, 0.78 * len(gallery) + 0.2)
+fig, axes = companion.picture_axes(len(gallery), 11, size, width_ratios=gaps, dpi=110)
 fig.get_layout_engine().set(w_pad=0.008)
 for line, (block, chosen_ones) in zip(axes, gallery.items(), strict=True):
     for place, each in enumerate(chosen_ones):
-        show_row(line[4 * place : 4 * place + 4], overlaid(each, 3))
-        write_under(line[4 * place], brief(each), color=BLOCK_COLORS[block])
+        companion.show_row(line[4 * place : 4 * place + 4], overlaid(each, 3))
+        companion.write_under(line[4 * place], brief(each), color=BLOCK_COLORS[block])
 for place, name in enumerate(places):
     axes[0, 4 * place + 1].set_title(name, fontsize=9, pad=3)
 result = {block: [[str(each), score[each]] for each in chosen_ones] for block, chosen_ones in gallery.items()}
 save_figure(run, fig, "gallery", result | {"rule": score_name, "pictures": len(pictures)}, reading.make())
 
+# %%
+ends = []
+for place, ids in zip(places, zip(*gallery.values(), strict=True), strict=True):
+    low, high = (choose(ids, key=score.get) for choose in (min, max))
+    ends.append(f"of the {place} feature {score[low]:.2f} ({low.block}) to {score[high]:.2f} ({high.block})")
+we_see(run, f"From the lowest to the highest block, the {score_name} is: {'; '.join(ends)}.")
+
 # %% [markdown]
-# **What we see.** Under each three pictures the feature, what it reads and its score. From left to right the bright
-# cells should have less and less to do with the word. Where the worst still share something that the eye finds, the
-# score misses it: it knows the 31 values of this world and nothing else.
+# **How to read it.** Under each three pictures stand the feature, what it reads and its score. From left to right the
+# bright cells should have less and less to do with the word. Where the worst still share something that the eye finds,
+# the score misses it: it knows the 31 values of this world and nothing else.
 #
 # ## 7.7 Version 1's metrics, as we define them
 #
-# All are measured on the same features, up to 64 per block drawn by lot, and on their partners among the
-# random directions.
+# All are measured on the same features, up to 64 per block drawn by lot, and on their partners among the random
+# directions.
 #
 # - **Specificity**: as in 7.4. By chance: 10 random pictures.
-# - **Texture**: cosine between the icon (γ = 1) and the word "texture"; in the pocket world, which has no such word,
+# - **Texture**: cosine between the icon (γ = 1) and the word "texture". The pocket world has no such word; there it is
 #   the mean over "striped" and "dotted". Partners' icons have the same norm.
-# - **Colour**: S^ρ-weighted mean distance (sum over three channels, 0 to 765) of pixels to their S^ρ-weighted mean
-#   colour, over ten top pictures. Small: one colour. By chance: the same maps laid on ten other pictures.
-# - **Sensitivity**: of the pictures whose *caption* holds the feature's words, the share in which it is active on
-#   more than 0, 10 and 30 % of the positions (sdxl: of the 5 % of captions nearest to the feature's). Only
-#   pictures that had no part in finding the words. By chance: another feature of the block that fires about as
-#   often, in the same pictures.
+# - **Colour**: how far pixels are from their mean colour (sum over three channels, 0 to 765). Both means are weighted
+#   with S^ρ and taken over ten top pictures. Small: one colour. By chance: the same maps laid on ten other pictures.
+# - **Sensitivity**: of the pictures whose *caption* holds the feature's words, the share in which it is active on more
+#   than 0, 10 and 30 % of the positions (sdxl: of the 5 % of captions nearest to the feature's). Only pictures that had
+#   no part in finding the words count. By chance: another feature of the block that fires about as often, in the same
+#   pictures.
 # - **Causality**: cosine between the icon and the feature's words. By chance: the same words and the icons of features
-#   with other words. Beside it a picture drawn from the words alone: as close as a picture can be expected to come.
+#   with other words. A picture drawn from the words alone stands beside it: no picture is expected to come closer.
 #
 # Locality is measured in notebook 08.
 
@@ -398,11 +398,11 @@ for (kind, block), numbers in chosen.items():
         keep(f"sensitivity {area:.0%}", kind, block, *part.T)
 
 # %% [markdown]
-# The verdicts. Specificity: feature minus partner, mean over all features of all blocks. Texture: the same
-# difference by block; for the claim up.0.1's minus the highest of the other blocks', the highest taken anew in every
-# bootstrap sample. Sensitivity: the mean gain over a feature of equal firing rate, minus that of random directions
-# with captions of their own. An untrained SAE would pass none of them. Colour and causality are printed in the same
-# way and have no rule.
+# Now the verdicts. Specificity is the mean of feature minus partner, over all features of all blocks. Texture is the
+# same difference by block. The claim takes that of up.0.1 minus the highest of the other blocks, which is looked for
+# anew in every bootstrap sample. Sensitivity is the mean gain over a feature of equal firing rate, minus the gain of
+# random directions with captions of their own. An untrained SAE would pass none of them. Colour and causality are
+# printed in the same way and have no rule.
 
 
 # %%
@@ -442,15 +442,14 @@ report("colour: features - partners", interval(beside("colour")))
 # %%
 if {own for *_, own in trials} == {True, False}:
     pair, row, gain, own = map(torch.tensor, zip(*trials, strict=True))
-    gains = caption_gains(gain, own, pair, row, **sampling)
+    gains = companion.caption_gains(gain, own, pair, row, **sampling)
     for kind, samples in zip(kinds, gains.T, strict=True):
         report(f"sensitivity: {kind} - equal rate", interval_of(samples))
-    report("sensitivity: the first minus the second", caption_gain_over_random(gains), "sensitivity")
+    report("sensitivity: the first minus the second", companion.caption_gain_over_random(gains), "sensitivity")
     report("causality above other words: features - partners", interval(beside("causality", above_chance=True)))
 if rows_of:
     drawn = clip.embed_images(draw_pictures(turbo, list(rows_of), call))
     report("causality: a picture drawn from the words", interval((drawn * clip.embed_texts(list(rows_of))).sum(1)))
-print(*verdicts, sep="\n")
 
 # %%
 titles = {"specificity": "specificity\n(cosine)", "texture": "texture\n(cosine)", "colour": "colour\n(0–765)"}
@@ -463,7 +462,7 @@ for (name, kind, block), values in measured.items():
     if name in panel_of and value is not None:
         color, shift = (BLOCK_COLORS[block], -0.15) if kind == "features" else (CONTROL_COLOR, 0.15)
         y = assets.blocks.index(block) + shift
-        draw_dot(panel_of[name], value, y, BLOCK_MARKERS[block], color, markersize=5)
+        companion.draw_dot(panel_of[name], value, y, BLOCK_MARKERS[block], color, markersize=5)
         panel_of[name].plot(chance, y, "|", color="black", markersize=6)
 for ax, title in zip(axes, titles.values(), strict=True):
     ax.set_title(title, fontsize=8)
@@ -475,7 +474,7 @@ plt.close(fig)  # shown when it is complete
 axes[0].set_yticks(range(len(assets.blocks)), assets.blocks, fontsize=8)
 axes[0].invert_yaxis()
 signs = {"features (colour of the block)": ("o", "black"), "random directions": ("o", CONTROL_COLOR)}
-add_legend(fig, signs | {"by chance": ("|", "black")})
+companion.add_legend(fig, signs | {"by chance": ("|", "black")})
 published = {"source": "reported", "specificity of down.2.1": 0.71, "random": 0.5, "texture of up.0.1": 0.2}
 result = {"summary": summary, "published": published, "pictures": len(pictures), "seed": seed}
 result |= {"pairs": {block: len(chosen["features", block]) for block in assets.blocks}}
@@ -490,24 +489,31 @@ for (name, kind, block), values in measured.items():
     value, chance = summary[f"{name} / {kind} / {block}"]
     digits = 1 if name == "colour" else 3
     cells = {"metric": name, "block": block, "of": kind, "n": str(int((~values[:, 0].isnan()).sum()))}
-    cells["mean (95 % interval)"] = "–" if value is None else with_interval(value, digits)
+    cells["mean (95 % interval)"] = "–" if value is None else companion.with_interval(value, digits)
     table.append(cells | {"by chance": "–" if chance is None else f"{chance:.{digits}f}"})
-save_table(run, "metrics", sorted(table, key=lambda cells: cells["metric"]))
+companion.save_table(run, "metrics", sorted(table, key=lambda cells: cells["metric"]))
+
+# %%
+means = {key: values[:, 0].nanmean().item() for key, values in measured.items()}
+more = {name: sum(means[name, "features", b] > means[name, [*kinds][1], b] for b in assets.blocks) for name in titles}
+by_metric = ", ".join(f"{name.replace('10%', 'at 10 %')} in {count}" for name, count in more.items())
+we_see(run, f"Features lie right of their random directions in so many of {len(assets.blocks)} blocks: {by_metric}.")
 
 # %% [markdown]
-# **What we see.** Per block its features in colour and, in grey, random directions that fire as often; bars are 95 %
-# intervals over features, black ticks what chance gives. A metric says something about features only as far as colour
-# and grey are apart. Reported for SDXL by version 1: specificity of down.2.1 0.71 against 0.50 of random pictures, and
-# up.0.1's texture of 0.20 as the highest [reported]; another CLIP, another model, so only the order can be compared.
-# The way from black to grey is what any sparse code of that block gives, and from grey to colour what training added.
-# The pocket U-Net may write surfaces in another block than SDXL (notebook 05 shows where materials enter): the lines
-# above say for each block how far its icons are beyond random ones.
+# **How to read it.** Each block has its features in colour and, in grey, random directions that fire as often. Bars are
+# 95 % intervals over features, black ticks what chance gives. A metric says something about features only where colour
+# and grey are apart. From black to grey is what any sparse code of that block gives; from grey to colour is what
+# training added.
+#
+# For SDXL version 1 reported a specificity of 0.71 in down.2.1, against 0.50 of random pictures, and 0.20 as the
+# highest texture, in up.0.1 [reported]. That is another CLIP and another model, so only the order can be compared. The
+# pocket U-Net may write surfaces in another block than SDXL (notebook 05 shows where materials enter).
 #
 # ## 7.8 "Red" is found
 #
-# For one value: the feature of each block that predicts its cells best on one half of the pictures, with its score on
-# the other half. Beside it the best of equally sparse random directions, found and scored in the same way. In the
-# paper's four block names "red" was sought in vain, because in this U-Net the colours of a caption enter elsewhere.
+# One value as an example. Half of the pictures say which feature of each block predicts its cells best, the other half
+# how well. Beside it stands the best of equally sparse random directions, found and scored in the same way. In the
+# paper's four block names "red" was sought in vain: in this U-Net the colours of a caption enter elsewhere.
 
 # %%
 red, found_red = VALUES.index(("colour", "red")), {}
@@ -515,22 +521,26 @@ for block in assets.blocks if assets.known else ():
     for kind, read in kinds.items():
         matched, scored = (each[live[kind, block], red] for each in read.scores[block])
         found_red[block, kind] = [f"{block}/{live[kind, block][matched.argmax()]}", scored[matched.argmax()].item()]
-for block in sorted({block for block, _ in found_red}, key=lambda b: (-found_red[b, "features"][1], b)):
+red_blocks = sorted({b for b, _ in found_red}, key=lambda b: (-found_red[b, "features"][1], b))
+for block in red_blocks:
     (name, own), (_, chance) = (found_red[block, kind] for kind in kinds)
     print(f"red: {name:11} score {own:.2f}; the best random direction of {block} {chance:.2f}")
+if found_red:
+    two = [f"{b} ({found_red[b, 'features'][1]:.2f}; random {found_red[b, kind][1]:.2f})" for b in red_blocks[:2]]
+    we_see(run, f"Of the blocks studied, red is read best in {', then in '.join(two)}.")
 
 # %% [markdown]
-# **What we see.** The first line is the block that reads the colour best. A score near the random directions' says that
-# the block's updates hold little of it, or that its SAE gave it no feature of its own. Whether turning such features on
-# *paints* what they read is asked in notebook 08.
+# **How to read it.** A score near the random directions' says that the block's updates hold little of the colour, or
+# that its SAE gave it no feature of its own. Whether such a feature, turned on, *paints* what it reads is asked in
+# notebook 08.
 #
 # ## 7.9 Searching features by text
 #
-# The authors' search: CLIP embeds a text, the nearest of all features' top pictures are found, and a feature's score
+# This is the authors' search. CLIP embeds a text and finds the nearest of all features' top pictures. A feature's score
 # is the mean cosine of its hits times the share of its top pictures among them. Here each query is an attribute in
-# words; **precision** is the share of the top pictures of the five features found in which the judge sees that
-# attribute. Controls: all features (as if drawn by lot), which shows how common the attribute is, and the same
-# search among random directions.
+# words. **Precision** is the share of the top pictures of the five features found in which the judge sees that
+# attribute. There are two controls: all features, which shows how common the attribute is, and the same search among
+# random directions.
 
 # %%
 ids = {kind: [FeatureId(b, i) for b in assets.blocks for i in live[kind, b].tolist()] for kind in kinds}
@@ -562,8 +572,8 @@ for line, text in zip(axes, shown_texts, strict=True):
     line[0].set_title(" ", fontsize=8, pad=2)  # keeps the room above the row
     line[0].text(0, 1.05, f"“{text}”{right}", transform=line[0].transAxes, fontsize=8, in_layout=False)
     for part, each in zip((line[:5], line[5:]), found_features[text], strict=False):
-        show_row(part, pictures[top["features", each.block][each.feature][:4]])
-        write_under(part[0], brief(each), color=BLOCK_COLORS[each.block])
+        companion.show_row(part, pictures[top["features", each.block][each.feature][:4]])
+        companion.write_under(part[0], brief(each), color=BLOCK_COLORS[each.block])
 plt.close(fig)  # shown when it is complete
 
 # %%
@@ -576,7 +586,7 @@ if precision:
         ax.plot([precision[text][place] for text in order], marker, color=color, label=name)
     ax.set_xticks(range(len(order)), order, rotation=90, fontsize=7)
     ax.set(ylabel="precision", ylim=(-0.05, 1.05))
-    add_legend(lower)
+    companion.add_legend(lower)
 result = {"found": {text: list(map(str, ids)) for text, ids in found_features.items()}, "seed": seed}
 result |= {"precision": precision, "red": {" / ".join(key): value for key, value in found_red.items()}}
 save_figure(run, fig, "search", result | {"shown": shown_texts}, reading.make())
@@ -587,11 +597,18 @@ for text in order if precision else ():
 for name, values in zip(marks if precision else (), zip(*precision.values(), strict=True), strict=True):
     report(f"mean over {len(order)} queries, {name}", interval(torch.tensor(values)))
 
+# %%
+if precision:
+    over = [sum(of[0] > of[at] for of in precision.values()) for at in (1, 2)]
+    by_text, by_random, by_lot = (sum(column) / len(precision) for column in zip(*precision.values(), strict=True))
+    seen = f"Of the top pictures of what a text finds, {by_text:.0%} show the attribute, against {by_random:.0%} among "
+    seen += f"random directions and {by_lot:.0%} of all features. Found features are better than random directions in "
+    we_see(run, seen + f"{over[0]} of {len(precision)} queries, and better than all features in {over[1]}.")
+
 # %% [markdown]
-# **What we see.** Above, the features found first and what excites them. Below, per query: black dots far above the
-# dashes mean that the search finds features of that attribute; crosses as high as the dots mean that random directions
-# would have served. Attributes of a small part of the picture, an eye or a pose, are the hardest: CLIP embeds the
-# picture as a whole.
+# **How to read it.** Above are the features found first and what excites them. Below, each query has a black dot, a
+# cross and a dash. A dot far above its dash means that the search finds features of that attribute. A cross as high as
+# the dot means that random directions would have served as well.
 #
 # ## 7.10 Headline numbers
 #
@@ -610,6 +627,16 @@ for block in assets.blocks:
 
 # %%
 print(*verdicts, sep="\n")
+
+# %%
+answer = "Not measured for captions, because none were given. "
+for verdict in (verdict for verdict in verdicts if verdict.primary):
+    own, random = (100 * summary[f"sensitivity: {kind} - equal rate"].value for kind in kinds)
+    answer = f"{verdict.yes_or_no}: where a caption names what a feature reads, it is active in {own:.0f} more of 100 "
+    answer += f"pictures than a feature that is active as often; random directions gain {random:.0f} in the same way. "
+alike = summary["specificity: features - partners"].low > 0
+answer += f"The pictures that excite a feature are {'' if alike else 'not surely '}more alike than a random one's."
+companion.save_answer(run, answer)
 
 # %% [markdown]
 # ## 7.12 Limits

@@ -1,18 +1,40 @@
 # %% [markdown]
 # # 08 Writing with features
 #
-# **Claims checked.** A feature of the one-step SAE does not only read what a block says, it can also write: turned on,
-# it changes the picture, in one step of Turbo, in four, and in the base model (paper: Fig. 1; C1, C2). Interventions
-# from the start of the trajectory change much, late ones little, and the late ones work best in up.0.1 (C9). Under
-# classifier-free guidance a feature is added to the conditional and subtracted from the unconditional half (C10). And,
-# as our own test, a change stays mostly where the feature is active (C13). At pocket scale a judge that knows the truth
-# says whether what appears in the picture is what the feature stands for.
+# **Question.** Does a feature, when it is turned on, draw into the picture what it reads there?
+
+# %% tags=["answer"]
+from sae_lib.companion import show_answer
+
+show_answer("08_writing_with_features")
+
+# %% [markdown]
+# ![One feature per block turned on, beside the unedited picture and a random feature, in three ways of drawing](../figures/08_writing_with_features/figure1.png)
+#
+# **Figure 1.** A line is a block and the feature of it that gained most; it names what the feature reads and the
+# caption. Each group of three shows the unedited picture, the feature turned on, and a random feature of the same size
+# in the same place. A tick says that the judge sees in the picture what the feature reads. A feature that writes has a
+# tick in the middle of each three and crosses beside it. The first cross of a line is there by the rule of choice.
+#
+# ## 8.0 About this notebook
+#
+# Five claims are checked:
+#
+# - A feature of the one-step SAE can write as well as read. Turned on it changes the picture, in one step of Turbo, in
+#   four, and in the base model (paper: Fig. 1; C1, C2).
+# - Interventions from the start of the trajectory change much, late ones little, and the late ones work best in up.0.1
+#   (C9).
+# - Under classifier-free guidance a feature is added to the conditional and subtracted from the unconditional half
+#   (C10).
+# - A change stays mostly where the feature is active (C13, our own test).
+#
+# At pocket scale a judge that knows the truth says whether what appears in the picture is what the feature stands for.
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
-# | needs | shipped weights and SAEs | shipped weights and SAEs | both SDXL models and the published SAEs (a GPU of 12 GB) |
-# | makes | the same, marked as smoke | `figure1` `figure1_more` `figure1_paper_blocks` `interventions` `causal` `timing` `guidance` `locality` (also as CSV and LaTeX) | the same without `causal` and the second and third `figure1`: nothing knows the truth of a photograph |
-# | cost | 40 s, one core | some 8 min, two cores | not run |
+# | needs | shipped weights and SAEs | shipped weights and SAEs | both SDXL models and the published SAEs |
+# | makes | the same, marked as smoke | `figure1` `figure1_more` `figure1_paper_blocks` `interventions` `causal` `timing` `guidance` `locality` (also as CSV and LaTeX) | the same without `causal` and the second and third `figure1`, because there is no judge of photographs |
+# | cost | 20 s, one core (measured) | 9 min, one core (measured) | not run; a rehearsal with random weights took 22 GB of a GPU (measured) |
 #
 # | symbol | code | meaning |
 # |---|---|---|
@@ -25,10 +47,10 @@
 # %% [markdown]
 # ## 8.1 Parameters and set-up
 #
-# The SAEs are those whose features are looked at and painted with, at sdxl scale the authors'. Counts of captions are
-# small because the base model is slow: each of its pictures costs what forty of Turbo's cost. So the base model draws
-# the first twenty captions only, and each unedited picture once for the whole notebook. `at_most` says how many
-# features of each block are tried in which part, and in how many captions.
+# The SAEs are those that the painter uses, at sdxl scale the authors'. There are few captions because the base model is
+# slow: one of its pictures costs as much as forty of Turbo's. So the base model draws the first twenty captions only,
+# and each unedited picture once for the whole notebook. `at_most` says how many features of each block are tried in
+# which part, and in how many captions.
 
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
@@ -48,7 +70,7 @@ import torch
 
 from sae_lib import cached_tensors, companion, draw_pictures, features, save_figure, save_table, start_run
 from sae_lib.assets import MODELS
-from sae_lib.companion import ABOVE_ZERO, BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, PRIMARY, TEXT_WIDTH
+from sae_lib.companion import ABOVE_ZERO, BLOCK_COLORS, CONTROL_COLOR, PRIMARY, TEXT_WIDTH
 from sae_lib.features import KINDS, MEASURES, NOISE_SEED, STRENGTHS, TRIED_AGAIN, FeatureId, Reading, Trials
 from sae_lib.intervals import bootstrap_trials, interval_of
 
@@ -72,22 +94,21 @@ title_of = dict(zip(MODELS, ("Turbo, 1 step", "Turbo, 4 steps", f"base, {base_st
 # *Rise*: the rate of pictures in which the judge sees the value that a feature reads, with the feature turned on minus
 # without. *Fall*: the same the other way round. Every claim has a control that could pass in the feature's place, and
 # it is **subtracted**: random features of the same block with the same norm in the same place (writing), random
-# directions (timing), a push of the same dose (guidance), the next picture's area (locality). A claim on averages holds
-# for the average over blocks; no block, feature or caption can be picked.
+# directions (timing), a push of the same dose (guidance), the next picture's area (locality). Every claim is about the
+# average over blocks, so no block, feature or caption can be picked.
 #
 # These rules were changed:
-# - On 2026-11-26, before the first run with the chosen blocks. Until then eight features were tried and taken as fixed,
-#   a rise above zero was enough, and the controls of timing, guidance and locality stood beside them and were not
-#   subtracted. A rise must now exceed random features' by .15, and intervals resample features *and* captions.
-# - On the same day, after a look at Figure 1 and before any number of sections 8.6 to 8.9, two rules of 8.3 and
-#   8.4. Backgrounds are turned on around the objects and no longer on them, and of nearly equal strengths the
-#   smallest is taken.
-# - After a look at Figure 1, whose features were chosen in two captions: they are chosen in ten. On 2026-11-27, when a
-#   random feature had written the same meadow: a random feature's rise is taken off.
-# - On 2026-11-27, after a look at their numbers, two rules of 8.7. *Early minus late* became a share of their sum: a
-#   push that is as early as a random direction and only larger had passed. *Late in up.0.1* must now exceed the other
-#   blocks both with random directions subtracted and without: it had held although up.0.1 was the earliest of all,
-#   since random directions were earlier there still.
+# - On 2026-11-26, before the first run with the chosen blocks: a rise must now exceed random features' by .15, and
+#   intervals resample features *and* captions. Until then eight features were tried and taken as fixed, a rise above
+#   zero was enough, and the controls of timing, guidance and locality were shown but not subtracted.
+# - On the same day two rules of 8.3 and 8.4, after a look at Figure 1 and before any number of sections 8.6 to 8.9.
+#   Backgrounds are turned on around the objects and no longer on them. Of nearly equal strengths the smallest is taken.
+# - After another look at Figure 1: its features were chosen in two captions and are now chosen in ten. On 2026-11-27 a
+#   random feature had written the same meadow; since then a random feature's rise is taken off.
+# - On 2026-11-27 two rules of 8.7, after a look at their numbers. *Early minus late* became a share of their sum,
+#   because a push that was as early as a random direction and only larger had passed. *Late in up.0.1* must now exceed
+#   the other blocks both with random directions subtracted and without. It had held although up.0.1 was the earliest of
+#   all, because random directions were earlier there still.
 
 # %%
 ROOM = 0.1
@@ -118,13 +139,16 @@ for kind in ("Modulation", "Painting"):
 # ## 8.3 Which features, and how strongly? Two rules
 #
 # Neither is chosen by eye. A feature **reads** the attribute value that its activation map predicts best in one half of
-# some pictures; how well is measured in the other half (notebook 07 shares these pictures). Of each block the best-read
-# live features are tried, whatever they turn out to write. A **strength** is chosen for each block on the same
-# pictures, of 5, 10 and 20 times a feature's mean activation. What counts is how much these features' values rise,
-# beyond what random features of the same norm do: the smallest strength within .1 of the best is taken. Everything
-# after this section draws *later* captions, so neither choice can flatter the result. At sdxl scale nothing knows the
-# truth: there the features are those that the authors name in their demo [code], then those whose mean activation
-# varies most over pictures, at the authors' strength 10.
+# some pictures; how well is measured in the other half (notebook 07 uses the same pictures). Of each block the features
+# that read best are tried, whatever they turn out to write.
+#
+# A **strength** is chosen for each block on the same pictures: 5, 10 or 20 times a feature's mean activation. What
+# counts is how much these features' values rise beyond what random features of the same norm do. The smallest strength
+# within .1 of the best is taken. Everything after this section draws *later* captions, so neither choice can flatter
+# the result.
+#
+# At sdxl scale there is no judge. The features are those that the authors name in their demo [code], then those whose
+# mean activation varies most over pictures, at the authors' strength 10.
 
 # %%
 count, captions, _ = at_most[MODELS[0]]
@@ -150,16 +174,16 @@ def trials_of(part):
 # %% [markdown]
 # ## 8.4 Figure 1: one feature turned on
 #
-# One line per block; the line whose feature gained most comes first. A line shows the unedited picture, the feature
-# turned on, and a random feature of the same block with the same norm in the same place: by one step of Turbo, by four,
-# and by the base model with guidance. A feature that reads something of an object is turned on in the cells in which
-# the judge sees an object, one of the background in the others, one of the place or the style in all.
+# There is one line per block, and the line whose feature gained most comes first. A line shows the unedited picture,
+# the feature turned on, and a random feature of the same block with the same norm in the same place: by one step of
+# Turbo, by four, and by the base model with guidance. A feature that reads something of an object is turned on where
+# the judge sees an object, a feature of the background everywhere else, and one of the place or the style everywhere.
 #
-# **Which feature?** Of the best-read features of a block, those that raised their value most when the strength was
-# chosen are tried in eight more of those captions, at each of the three strengths. The one that gains most there is
-# drawn, as strongly as it gained most. Its *gain* is the rise of its value, minus the rise that a random feature gives
-# in the same place, minus the other values that come or go as a share of those that the picture shows. Notebook 20
-# begins to paint with the same features.
+# **Which feature?** The features that raised their value most when the strength was chosen are tried in eight more of
+# those captions, at each of the three strengths. The one that gains most there is drawn, at the strength at which it
+# gained most. Its *gain* is the rise of its value, minus two things: the rise that a random feature gives in the same
+# place, and the share of the picture's other values that come or go. Notebook 20 begins to paint with the same
+# features.
 #
 # **In which caption?** The first later one that names one object, that no earlier line took, and whose unedited
 # one-step picture does not show the value and leaves the judge sure (at least .9 for each value that the caption
@@ -174,8 +198,6 @@ if assets.known:
     gained = features.tried_again(reading, ranked, *TRIED_AGAIN[scale], seed)
     lines = features.one_per_value(list(gained), 2)
     print("gained in more captions:", *(f"{t.id} {t.label} {gained[t].gain:+.2f}" for t in lines), sep="\n  ")
-    sure = sum(map(bool, ease))
-    print(f"{sure} of {len(ease)} later captions name one object and have a picture that the judge is sure of")
 
 
 # %%
@@ -186,9 +208,14 @@ def strengths_for(targets):
 
 
 def save_lines(name, trials, pictures, strength):
-    """The figure of some lines; under each picture whether the judge sees the value."""
+    """The figure of some lines; under each picture whether the judge sees the value, and below how often it does."""
     fig, lines, signs = companion.show_written(later, trials, pictures, list(title_of.values()))
-    return save_figure(run, fig, name, {"lines": lines, "signs": signs, "strength": strength, "seed": seed})
+    save_figure(run, fig, name, {"lines": lines, "signs": signs, "strength": strength, "seed": seed})
+    ticks = [[sum(line[i][at] == "✓" for line in signs) for at in (1, 2)] for i in range(len(MODELS))]
+    counted = [f"{title} {on} and {off}" for title, (on, off) in zip(title_of.values(), ticks, strict=True)]
+    if assets.known:
+        seen = f"Of {len(lines)} lines the judge sees what the feature reads in so many, with it and with the random "
+        companion.we_see(run, f"{seen}feature: {'; '.join(counted)}.")
 
 
 # %%
@@ -207,14 +234,12 @@ if assets.known:
     save_lines("figure1_more", *features.draw_lines(later, more, more_rows, more_strength, seed), more_strength)
 
 # %% [markdown]
-# **What we see.** In colour the block and what its feature reads, beside it the caption. A tick says that the judge
-# sees the value in the picture above it, a cross that it does not. The first picture of a line has a cross by the rule;
-# a feature that writes what it reads has a tick in the middle of each three and a cross on the right. Read along a line
-# to see whether the feature does the same in four steps and in another model, though its SAE saw one-step Turbo alone.
-# These lines are examples, not evidence: section 8.6 counts.
+# **How to read it.** A tick says that the judge sees the value in the picture above it, a cross that it does not. Read
+# along a line to see whether the feature does the same in four steps and in another model, though its SAE saw one-step
+# Turbo alone. These lines are examples and no evidence; section 8.6 counts.
 #
 # The next figure shows two of the **blocks that the paper chose in SDXL**, by name, in this model: mid.0 and up.0.0,
-# with their best-read features at the largest of the strengths, and under them the line of Figure 1 whose feature
+# with their best-read features at the largest of the strengths. Under them stands the line of Figure 1 whose feature
 # gained most.
 
 # %%
@@ -229,19 +254,22 @@ if assets.known:
     save_lines("figure1_paper_blocks", contrast, torch.cat([pictures, figure1_pictures[:1]]), most)
 
 # %% [markdown]
-# **What we see.** Upper lines: where the pictures of a line are alike, twenty times the feature's mean activation does
-# nothing, because next to nothing that this block gives out reaches the picture (notebook 05). Where they differ, so
-# large a push breaks something, and the crosses say that it is not what the feature reads. No dictionary of such a
-# block can write, however good it is. A block is chosen in a model, not by its name.
+# **How to read it.** If the pictures of an upper line are alike, twenty times the feature's mean activation does
+# nothing: next to nothing that this block gives out reaches the picture (notebook 05). If they differ and have crosses,
+# so large a push breaks something other than what the feature reads. A block is chosen in a model, not by its name.
 #
 # ## 8.5 The interventions, one by one
 #
-# One picture, one block: the line of Figure 1 whose feature gained most when it was chosen (at sdxl scale the first
-# line). *Modulation* scales the block's most active feature of this very picture by its own map; the other rows take
-# the line's feature. *Turned on* adds it where Figure 1 does, *painted* in the left half, both in units of its mean
-# activation. *Replaced*: with an empty prompt, the block gives out nothing but the feature, γ k times its mean (an icon
-# of what it means to the rest of the network). *Timed*: turned on during single steps of four. First the test that
-# strength 0 changes nothing, bit for bit.
+# One picture and one block are used: the line of Figure 1 whose feature gained most when it was chosen (at sdxl scale
+# the first line). First comes the test that strength 0 changes nothing, bit for bit.
+#
+# - *Modulated*: the block's most active feature of this very picture is scaled by its own map. All other rows take the
+#   line's feature.
+# - *Turned on*: it is added where Figure 1 adds it, in units of its mean activation.
+# - *Painted*: it is added in the left half.
+# - *Replaced*: with an empty prompt, the block gives out nothing but the feature, γ k times its mean (an icon of what it
+#   means to the rest of the network).
+# - *Timed*: it is turned on during single steps of four.
 
 # %%
 which, row = first_of[0], figure1_trials.rows[0].item()
@@ -299,22 +327,30 @@ fig.suptitle(f"{which.id} reads “{which.label}”", size=9, color=BLOCK_COLORS
 result = {"prompt": later.prompts[row], "feature": str(which.id), "modulated": str(FeatureId(block, active))}
 save_figure(run, fig, "interventions", result | {"unit": unit, "strength of timed": times, "seed": seed})
 
+# %%
+timed = [f"{way} {255 * (x - starts[-1][1]).abs().mean():.0f}" for way, x in rows["timed"].items()]
+companion.we_see(run, f"Turned on during steps [from, to), it changes a pixel, of 255, by: {', '.join(timed)}.")
+
 # %% [markdown]
-# **What we see.** Row by row, the unedited picture and the same noise under the intervention named above each picture.
-# In the modulated row β = −1 takes the feature away and nothing else; the signs left and right of it should change the
-# picture in opposite ways. The painted row should differ from the one above in the right half. Icons show what the
-# block says without words; γ = 0 silences it. In the last row, a step on which little changes is one where the picture
-# no longer listens to this block.
+# **How to read it.** Each row shows the unedited picture and the same noise under the intervention named above each
+# picture. In the modulated row β = −1 takes the feature away and nothing else, and the two signs should change the
+# picture in opposite ways. The painted row should differ from the one above it in the right half. Icons show what the
+# block says without words; γ = 0 silences it. In the last row, a step on which little changes is one at which the
+# picture no longer listens to this block.
 #
 # ## 8.6 Does a feature write what it reads?
 #
-# The twenty best-read features of each block, turned on in later captions whose picture does not show the value, and
-# turned **off** (their own activation map taken off the block's update) in pictures that show it and in which they are
-# active. Three controls: a **random** live feature of the same block in the same place with the same norm, subtracted;
-# how many **other** values come or go with either, since a rise that costs more of the rest of the picture than a
-# random feature's is a redraw and no edit; and for turning off the **block's own ablation** in the same pictures, which
-# is the most that its features together can erase. Where that erases less than a tenth, the answer is *cannot be tested
-# here*. Intervals are bootstraps over features and captions.
+# The twenty best-read features of each block are turned on in later captions whose picture does not show the value.
+# They are turned **off** (their own activation map is taken off the block's update) in pictures that show it and in
+# which they are active. There are three controls:
+#
+# - a **random** live feature of the same block in the same place with the same norm, which is subtracted;
+# - how many **other** values come or go with either: a rise that costs more of the rest of the picture than a random
+#   feature's is a redraw and no edit;
+# - for turning off, the **block's own ablation** in the same pictures, the most that its features together can erase.
+#   If that erases less than a tenth, the block *cannot be tested here*.
+#
+# Intervals are bootstraps over features and captions.
 
 # %%
 several = {model: trials_of(model) for model in MODELS[1 if assets.known else 2 :]}
@@ -348,30 +384,20 @@ for part, by_block in net.items():
     for block, means in by_block.items():
         v, both, rest = interval_of(means), samples[part][block][0], others[part][block][0]
         n = len(trials[part].of_block(block))
-        note = f"; ablation {both[2]:+.2f}" if part == "off" else ""
-        note += f"; none of {n} moved: at most {3 / n:.2f} would (95 %)" if v.low == v.high == 0 else ""
+        note = f"; none of {n} moved: at most {3 / n:.2f} would (95 %)" if v.low == v.high == 0 else ""
         print(f"{block:9} {both[0]:+.2f} {both[1]:+.2f}  {v.value:+.2f} ({v.low:+.2f} to {v.high:+.2f})", end="")
         print(f"  {rest[0]:.1f} {rest[1]:.1f}  {n}{note}")
 
 # %%
-families = {}
-for target, (feature, random) in zip(trials[MODELS[0]].chosen, change[MODELS[0]].tolist(), strict=True) if one else ():
-    families.setdefault(target.id.block, {}).setdefault(target.family, []).append(feature - random)
-print("one step, rise minus random features', by family (n trials)")
-for block, by_family in families.items():
-    print(f"{block:9}", *(f"{name} {sum(v) / len(v):+.2f} ({len(v)})" for name, v in by_family.items()))
-
-# %%
-causal_verdicts, room = [], []
+causal_verdicts, room, risen = [], [], []
 for model, claim in on_claims.items() if assets.known else ():
     mean, extra = (companion.rise_over_random(measured[model]) for measured in (samples, others))
     causal_verdicts.append(claim.judge(run, mean.value, mean[1:]))
-    best, rise = max(((block, x[0]) for block, x in net[model].items()), key=lambda pair: pair[1])
-    print(f"{model:15} mean {mean.value:+.2f}, best block {best} {rise:+.2f};", end=" ")
-    print(f"others changed, minus random: {extra.value:+.2f} ({extra.low:+.2f} to {extra.high:+.2f})")
+    best = max(net[model], key=lambda block: net[model][block][0])
+    most = f"most in {best} ({net[model][best][0]:+.2f})"
+    risen.append(f"in {title_of[model]} by {mean.value:+.2f}, {most}, and change {extra.value:+.1f} more other values")
 if assets.known:
     room = [block for block, x in samples["off"].items() if x[0, 2] >= ROOM]
-    print("turning off can be tested in", ", ".join(room) or "no block", "and cannot be tested in the others")
 if room:
     mean = companion.mean_of_blocks({block: net["off"][block] for block in room})
     causal_verdicts.append(off_claim.judge(run, mean.value, mean[1:]))
@@ -392,26 +418,27 @@ if assets.known:
     result = {"change": result, "others": {p: {b: e[0] for b, e in by.items()} for p, by in others.items()}}
     result |= {"strength": strength_of, "kinds": [*KINDS, "ablation"], "room": room, "seed": seed}
     save_figure(run, fig, "causal", result, effects_folder, causal_verdicts)
-else:
-    print("not run: nothing knows the truth of a photograph")
+    seen = f"Features turned on raise what they read more than random ones do: {'; '.join(risen)}. "
+    companion.we_see(run, f"{seen}Turning off can be tested in {', '.join(room) or 'no block'}.")
 
 # %% [markdown]
-# **What we see.** A line is a block, the most important first. Coloured: what the judge sees of the values that the
-# features read; hollow grey: with random features of equal norm in the same places; bars: 95 % intervals over features
-# and captions. Upper row: a block whose features write what they read has its coloured marker right of the grey one. On
-# the right the stroke is the fall when the whole block is ablated: where it lies at zero, nothing can be erased. Lower
-# row: how many other values changed. Where colour and grey agree there, the rise above them is bought at equal side
-# effects. A feature that reads best what its block does not write (most blocks know the background, one draws it) does
-# not rise: the printed families tell.
+# **How to read it.** A line is a block, the most important first; bars are 95 % intervals over features and captions.
+# Upper row: in colour, how often the judge sees the values that the features read; hollow grey, the same for random
+# features. A feature that writes what it reads lies right of grey. On the right the black stroke is the fall when the
+# whole block is ablated: where it lies at zero, nothing can be erased. Lower row: how many other values changed. Where
+# colour and grey agree there, the rise above them has no more side effects than a random push. Some features read best
+# what their block does not write: most blocks know the background, and one draws it. Notebook 09 sorts the same trials
+# by what is written.
 #
 # ## 8.7 When does an intervention count?
 #
-# Some of these features turned on during a part of the trajectory: single steps of Turbo's four, the first and the last
-# third of the base model's steps. The effect is the *amplitude* of the change, the square root of the perceptual
-# distance (notebook 05) to the unedited picture of the same noise, since the distance is a squared one. The control
-# adds random directions of the same norm in the same place at the same time; what they do is subtracted in the rules,
-# so that what holds of any push says nothing of features. A horizontal line marks the amplitude of rounding a picture
-# to 8 bits: below it, no eye sees anything.
+# Some of these features are turned on during a part of the trajectory: single steps of Turbo's four, the first and the
+# last third of the base model's steps. The effect is the *amplitude* of the change: the square root of the perceptual
+# distance (notebook 05) to the unedited picture of the same noise, because that distance is a squared one.
+#
+# The control adds random directions of the same norm in the same place at the same time. The rules subtract what they
+# do, so that what is true of any push says nothing of features. A horizontal line marks the amplitude of rounding a
+# picture to 8 bits: no eye sees a change below it.
 
 # %%
 third, single = round(base_steps / 3) or 1, range(4) if counted else (0, 3)
@@ -433,12 +460,12 @@ times_folder, times = cached_tensors("feature_times", inputs | {"tried": tried, 
 
 # %%
 curves = {model: features.samples_by_block(some, times[model], **sampling) for model, some in timing.items()}
-time_verdicts = []
+time_verdicts, earlier = [], []
 for model, by_block in curves.items():
     early, shares = companion.early_over_late(by_block), companion.late_share(by_block)
     time_verdicts.append(early_claims[model].judge(run, early.value, early[1:]))
-    for kind, name in enumerate(("feature", "random direction")):
-        print(f"{model:15} late over early and late, {name:17}", *(f"{b} {s[0, kind]:.2f}" for b, s in shares.items()))
+    own, other = (sum(bool(share[0, kind] < 0.5) for share in shares.values()) for kind in range(2))
+    earlier.append(f"in {title_of[model]} in {own} of {len(shares)} blocks (random directions {other})")
     if "up.0.1" in shares and len(shares) > 1:
         late = companion.late_over_elsewhere(shares, "up.0.1")
         time_verdicts.append(late_claims[model].judge(run, late.value, late[1:]))
@@ -449,12 +476,8 @@ dots = {"linewidth": 0.6, "linestyle": (0, (1, 3))}
 for line, (model, by_block) in zip(axes, curves.items(), strict=True):
     steps = [f"{a}" if b - a == 1 else f"{a}–{b - 1}" for a, b in spans_of[model]]
     for ax, (block, means) in zip(line, by_block.items(), strict=True):
-        for kind, (color, style) in enumerate(((BLOCK_COLORS[block], "-"), (CONTROL_COLOR, ":"))):
-            look = {"color": color, "linestyle": style, "marker": BLOCK_MARKERS[block], "markersize": 3}
-            companion.draw_band(ax, range(len(steps)), [interval_of(span) for span in means[..., kind].T], **look)
+        companion.draw_beside_control(ax, block, steps, means)
         ax.axhline(times[f"rounded, {model}"].item(), color="black", **dots)
-        ax.set_xticks(range(len(steps)), steps)
-        ax.margins(x=0.2)
     line[0].set_ylabel(f"{title_of[model]}\namplitude, n = {len(timing[model].rows)}", fontsize=8)
 for ax, block in zip(axes[0], assets.blocks, strict=True):
     ax.set_title(block, color=BLOCK_COLORS[block], fontsize=8)
@@ -465,21 +488,21 @@ companion.add_legend(fig, signs | {"rounding to 8 bits": ("", "black", dots)})
 result = {model: {block: means[0] for block, means in by_block.items()} for model, by_block in curves.items()}
 result |= {"rounded": {model: times[f"rounded, {model}"] for model in curves}, "spans": spans_of}
 save_figure(run, fig, "timing", {"amplitude": result, "tried": tried, "seed": seed}, times_folder, time_verdicts)
+companion.we_see(run, f"Turned on early, a feature changes the picture more than late {', '.join(earlier)}.")
 
 # %% [markdown]
-# **What we see.** A column is a block, a row a way of drawing; the vertical axis is logarithmic, since blocks differ
-# that much. A curve that falls to the right says: the earlier, the more it changes. Printed is late over early and late
-# together: ½ is no difference. Where the dotted grey line runs with the coloured one, the time matters and the feature
-# does not: that is a property of the trajectory, not of what the SAE found. A late intervention counts for a viewer
-# only above the thin line.
+# **How to read it.** A column is a block, a row a way of drawing. The vertical axis is logarithmic, because blocks
+# differ that much. A curve that falls to the right changes the picture more, the earlier it is. Where the dotted grey
+# line runs with the coloured one, the time matters and the feature does not: that belongs to the trajectory and not to
+# what the SAE found. A viewer sees a late intervention only if it lies above the thin line.
 #
 # ## 8.8 Guidance: add, or add and subtract?
 #
 # In a guided step the model's guess is unconditional + g (conditional − unconditional). A feature added to the
-# conditional half counts g times; subtracted from the other as well, 2 g − 1 times, at the same strength. So a larger
-# change is arithmetic. Three arms therefore: both halves, the conditional half alone, and the conditional half alone
-# **at the same dose**, (2 g − 1) / g times as strong. The rule compares the first with the third. Features and captions
-# are the first of section 8.6.
+# conditional half counts g times. If it is also subtracted from the other half it counts 2 g − 1 times at the same
+# strength, so a larger change is mere arithmetic. Therefore there are three arms: both halves, the conditional half
+# alone, and the conditional half alone **at the same dose**, (2 g − 1) / g times as strong. The rule compares the first
+# with the third. Features and captions are the first of section 8.6.
 
 # %%
 base, g = trials[MODELS[2]], assets.counts.base_guidance
@@ -509,14 +532,9 @@ for arm, measured in arms.items():
     columns = torch.stack([measured[:, 1] - measured[:, 0], measured[:, 2], measured[:, 3].sqrt()], 1)[:, -len(names) :]
     arm_samples[arm] = bootstrap_trials(columns, base.which[at], base.rows[at], **sampling)
 numbers = {arm: dict(zip(names, map(interval_of, sampled.T), strict=True)) for arm, sampled in arm_samples.items()}
-for arm, by_name in numbers.items():
-    words = [f"{name} {companion.with_interval(number, 2)}" for name, number in by_name.items()]
-    print(f"{' '.join(arm.split()):24}", *words, sep="  ")
 if assets.known:
     more = companion.both_over_same_dose(*(arm_samples[arm][:, 0] for arm in ("both", "conditional,\nsame dose")))
     guidance_verdicts = [PRIMARY["C10"].judge(run, more.value, more[1:])]
-else:
-    print("rise not run: nothing knows the truth of a photograph")
 
 # %%
 fig, axes = plt.subplots(1, len(names), figsize=(TEXT_WIDTH, 2.1), squeeze=False, sharey=True)
@@ -530,21 +548,25 @@ for ax, name in zip(axes[0], names, strict=True):
 fig.suptitle(f"{title_of[MODELS[2]]}, guidance {g:g}: {len(few)} features, {len(at)} pictures", size=9)
 result = {"arms": numbers, "n": len(at), "features": few, "seed": seed}
 save_figure(run, fig, "guidance", result, guidance_folder, guidance_verdicts)
+by_arm = [f"{' '.join(arm.split())} {companion.with_interval(of[names[0]], 2)}" for arm, of in numbers.items()]
+companion.we_see(run, f"{names[0].capitalize()}, with 95 % intervals: {'; '.join(by_arm)}.")
 
 # %% [markdown]
-# **What we see.** Bars are 95 % intervals over features and captions. Adding alone lies left of the others by
+# **How to read it.** Bars are 95 % intervals over features and captions. Adding alone lies left of the others by
 # arithmetic. If *both* lies right of *conditional, same dose*, subtracting is worth more than pushing harder; if they
-# agree, it is the dose that writes. The grey circle is a random feature added and subtracted: what any push does.
+# agree, it is the dose that writes. The grey circle is a random feature, added and subtracted: what any push does.
 #
 # ## 8.9 Do changes stay where the feature acts?
 #
-# Our test. *Modulation*: some later pictures are taken, and in each block the feature with the highest mean activation
-# among those whose active area (S above half of its maximum) covers at most half of the grid; it is scaled by β.
-# *Painting*: the block's best-read feature in one quadrant, another one from picture to picture. The change of a pixel
-# is the sum over its three colours of absolute differences (0 to 765). *Inside* is the active area or the mask,
-# enlarged to the picture. Two numbers of each: the mean change inside minus outside, and the share of the whole change
-# that lies inside minus the area's share of the picture. Both are also taken for the **next picture's area**, which
-# says what they would be if changes were where objects usually are, and that is subtracted.
+# This test is our own. *Modulation*: in some later pictures and in each block, a feature is scaled by β. It is the one
+# with the highest mean activation among those whose active area (S above half of its maximum) covers at most half of
+# the grid. *Painting*: the block's best-read feature is added in one quadrant, another quadrant from picture to
+# picture. The change of a pixel is the sum over its three colours of absolute differences (0 to 765). *Inside* is the
+# active area or the mask, enlarged to the picture.
+#
+# There are two numbers of each: the mean change inside minus outside, and the share of the whole change that lies
+# inside minus the area's share of the picture. Both are also taken for the **next picture's area**, and that is
+# subtracted: it is what they would be if changes were where objects usually are.
 
 # %%
 BETAS, SIGNS, HERE = (-10.0, -5.0, 5.0, 10.0), (-1.0, 1.0), list(range(12 if counted else 3))
@@ -567,17 +589,15 @@ locality_folder, locality = cached_tensors("feature_locality", inputs | asked, m
 chosen = {"Painting": [target.id for target in painted for _ in HERE]}
 by_row = zip(assets.blocks, locality["features"].tolist(), strict=True)
 chosen = {"Modulation": [FeatureId(block, feature) for block, row in by_row for feature in row]} | chosen
-local_verdicts, local_samples = [], {}  # samples: [samples, amounts, areas, measures]
+local_verdicts, local_samples, inside = [], {}, []  # samples: [samples, amounts, areas, measures]
 for kind, ids in chosen.items():
     tested = Trials.of_features(ids, torch.tensor(HERE).repeat(len(assets.blocks)))
     local_samples[kind] = features.samples_by_block(tested, locality[kind], **sampling)
     for measure, claim in zip(MEASURES, local_claims[kind], strict=True):
         value = companion.inside_over_next(local_samples[kind], measure)
         local_verdicts.append(claim.judge(run, value.value, value[1:]))
-    print(f"{kind}: inside minus outside (own, next picture's; of 765); share inside minus area (own, next picture's)")
-    for block, means in local_samples[kind].items():
-        (own_share, own), (near_share, near) = means[0].mean(0).tolist()
-        print(f"{block:9} {own:7.2f} {near:7.2f}   {own_share:+.3f} {near_share:+.3f}")
+    own, near = torch.stack([means[0].mean(0) for means in local_samples[kind].values()]).mean(0)[:, 0].tolist()
+    inside.append(f"{kind.lower()} {100 * own:+.1f} percentage points (next picture's area {100 * near:+.1f})")
 
 # %%
 fig, axes = plt.subplots(2, 2, figsize=(TEXT_WIDTH, 4.2), sharey=True)
@@ -592,6 +612,7 @@ signs = {"own area": ("o", "black"), "next picture's area": ("o", CONTROL_COLOR,
 companion.add_legend(fig, signs, ncols=2)
 result = {kind: {block: means[0] for block, means in by.items()} for kind, by in local_samples.items()}
 save_figure(run, fig, "locality", {"means": result, "seed": seed} | asked, locality_folder, local_verdicts)
+companion.we_see(run, f"The area holds more of the change than its size explains, by {'; '.join(inside)}.")
 
 # %% [markdown]
 # The same as a table, as CSV and as LaTeX, with the difference that the rules ask for; amounts averaged, n pictures
@@ -609,10 +630,10 @@ for kind, by_block in local_samples.items():
 save_table(run, "locality", table)
 
 # %% [markdown]
-# **What we see.** Right of the line, pixels change more inside than outside. Full markers use the area in which the
-# feature acted, hollow grey ones the next picture's. Where hollow markers lie right of the line too, that part is only
-# where objects tend to be. The position on the grid that is changed reaches further than its own pixels, since later
-# blocks mix positions: a marker near the line need not mean that the feature was active in the wrong place.
+# **How to read it.** Right of the line, pixels change more inside than outside. Full markers use the area in which the
+# feature acted, hollow grey ones the next picture's. Where hollow markers lie right of the line too, changes are only
+# where objects tend to be. A changed cell reaches further than its own pixels, because later blocks mix positions. So a
+# marker near the line need not mean that the feature was active in the wrong place.
 #
 # ## 8.10 Headline numbers
 #
@@ -636,7 +657,19 @@ for kind in local_samples:
 # The paper's numbers for these claims are pictures, so none stands beside ours. Smoke and rehearsal give no verdict.
 
 # %%
-print(*causal_verdicts, *time_verdicts, *guidance_verdicts, *local_verdicts, sep="\n")
+verdicts = [*causal_verdicts, *time_verdicts, *guidance_verdicts, *local_verdicts]
+print(*verdicts, sep="\n")
+
+# %%
+primary = {verdict.id: verdict for verdict in verdicts if verdict.primary}
+answer = "Not judged: there is no judge of photographs."
+if on := primary.pop("C1", None):
+    rise, low, high, wanted = (100 * x for x in (on.value, *on.interval, on.at_least))
+    answer = f"{on.yes_or_no}: turned on, a feature draws what it reads in {rise:.0f} more of 100 pictures than "
+    answer += f"a random one (95 % interval {low:.0f} to {high:.0f}; at least {wanted:.0f} were asked for)."
+rest = {"C9": "Early edits change most", "C10": "subtracting under guidance helps", "C13": "changes stay local"}
+said = [f"{rest[of]}: {verdict.yes_or_no.lower()}" for of, verdict in primary.items()]
+companion.save_answer(run, f"{answer} {'; '.join(said)}.")
 
 # %% [markdown]
 # ## 8.12 Limits

@@ -1,18 +1,38 @@
 # %% [markdown]
 # # 09 What each block does
 #
-# **Claims checked.** The features of the one-step SAEs are interpretable and act causally (paper: C1), and blocks
-# specialise (C6): down.2.1 in composition, up.0.0 in local detail, up.0.1 in colour, texture and style. On photographs
-# nobody can say what a feature truly means. In the pocket world every attribute of a picture is known, so the question
-# has an answer: how well does a feature's activation map predict an attribute's map, compared with chance, with equally
-# sparse neurons and random directions, with what a linear probe finds in the same update, and with SAEs that were never
-# trained? And does a block *write* what it *reads*?
+# **Question.** Is each block for something of its own: do its features read and write what the caption decides in that
+# block?
+
+# %% tags=["answer"]
+from sae_lib.companion import show_answer
+
+show_answer("09_what_each_block_does")
+
+# %% [markdown]
+# ![Three tables of attribute families by block: what features read, what enters from the caption, what features write](../figures/09_what_each_block_does/specialisation.png)
+#
+# **What blocks are for.** Rows are families of attributes, columns are blocks, numbers are hundredths. Left: how well
+# the block's best features read a family (100 is perfect, 0 is chance). Middle: how much of the caption's effect on the
+# family enters in this block. Right: how much more often the family's values appear when features that read them are
+# turned on, less random features. Bold numbers are surely above zero; an empty cell has too few features to say. If
+# blocks are for something, dark cells stand in the same places.
+#
+# ## 9.0 About this notebook
+#
+# Two claims of the paper are checked. The features of the one-step SAEs are interpretable and act causally (C1). And
+# blocks specialise (C6): down.2.1 in composition, up.0.0 in local detail, up.0.1 in colour, texture and style.
+#
+# Of photographs nobody can say what a feature truly means. In the pocket world every attribute of a picture is known,
+# so the question has an answer: how well does a feature's activation map predict an attribute's map? It is compared
+# with chance, with equally sparse neurons and random directions, with what a linear probe finds in the same update, and
+# with SAEs that were never trained. And does a block *write* what it *reads*?
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
 # | needs | shipped weights and SAEs | shipped weights and SAEs | SDXL Turbo, without a judge |
 # | makes | the same, marked as smoke | three seeds of SAEs, four controls, six figures | `stability` alone |
-# | cost | half a minute, one core | some 5 min, one core | not run |
+# | cost | 20 s, one core (measured) | 12 min, one core (measured) | not run |
 #
 # | symbol | code | meaning |
 # |---|---|---|
@@ -26,8 +46,8 @@
 # %% [markdown]
 # ## 9.1 Parameters and set-up
 #
-# Blocks differ in grid and width: a cell is 4 or 8 pixels wide. Everything is measured at each block's own grid. Units
-# are matched to values on every second picture and scored on the others; otherwise the best of a hundred features would
+# Blocks differ in grid and width: a cell is 4 or 8 pixels wide. Everything is measured on each block's own grid. Units
+# are matched to values on every second picture and scored on the others. Otherwise the best of a hundred features would
 # look good by luck alone.
 
 # %% tags=["parameters"]
@@ -50,38 +70,10 @@ import matplotlib.pyplot as plt
 import torch
 
 # %%
-from sae_lib import ATTENTION_BLOCKS, PAPER_BLOCKS, ROOT, Claim, Reading, attribute_values, bootstrap, interval_of
-from sae_lib.companion import (
-    ABOVE_ZERO,
-    CONTROL_COLOR,
-    PRIMARY,
-    TEXT_WIDTH,
-    add_legend,
-    agreement,
-    draw_curve,
-    draw_rows,
-    draw_table,
-    look_of,
-    save_figure,
-    short,
-    start_run,
-)
-
-# %%
-from sae_lib.features import (
-    LINEAR,
-    NAMES,
-    SANITY,
-    UNTRAINED,
-    Dictionaries,
-    Renders,
-    beyond_chance,
-    effects_in_one_step,
-    samples_by_block,
-    samples_by_family,
-    scene_samples,
-    spearman_samples,
-)
+from sae_lib import ATTENTION_BLOCKS, PAPER_BLOCKS, ROOT, Claim, Reading, attribute_values, companion, features
+from sae_lib.companion import ABOVE_ZERO, CONTROL_COLOR, PRIMARY, TEXT_WIDTH, draw_rows, look_of, start_run, we_see
+from sae_lib.features import LINEAR, NAMES, SANITY, UNTRAINED, Dictionaries, Renders, beyond_chance, scene_samples
+from sae_lib.intervals import bootstrap, interval_of
 from sae_lib.judges import mean_by_family
 
 # %%
@@ -105,21 +97,20 @@ print("one pocket model: no interval covers its training" if known else "no grou
 # there (notebook 05), and what they themselves write.
 #
 # Changed on 2026-11-26, before the run with the chosen blocks:
-# - *Beyond chance* compares a score with the null of the one value that was chosen on other pictures; the old rule took
+# - *Beyond chance* compares a score with chance for the one value that was chosen on other pictures. The old rule took
 #   the maximum over all values, which corrects twice for one choice.
 # - Dictionaries are compared at equal sparsity (k units active per cell), because average precision rewards a unit that
 #   ranks all cells.
-# - Whether features write is judged in notebook 08, on the same trials, so that no test counts twice; here the trials
-#   are sorted by family. Erasing stands beside the block's own ablation: where that erases too little (lower end not
-#   above 0.05), it *cannot be tested here*.
-# - Stability is compared at equal firing rate, less what untrained SAEs show: features that are often active come back
-#   more and mean more, both for that one reason.
-# - The agreement of reading and writing is taken over blocks and families, less that of permuted blocks: the values in
-#   one block were too few to say much.
-# - The paper's words for its four blocks are tested by what features read there; two of the four write nothing in this
-#   U-Net (notebook 05).
-# - Exact truth is asked at one noise level, t = 499, in place of two, and the judge on the same renders stands beside
-#   it.
+# - Notebook 08 judges whether features write, on the same trials. Here these trials are sorted by family, so that no
+#   test counts twice. Erasing is compared with the block's own ablation. If that erases too little (lower end not above
+#   0.05), erasing *cannot be tested here*.
+# - Stability is compared at equal firing rate, less what untrained SAEs show. Features that are often active come back
+#   more and mean more, both because they are often active.
+# - The agreement of reading and writing is taken over blocks and families, less that of permuted blocks. One block has
+#   too few values to say much.
+# - The paper's words for its four blocks are tested by what features read there, because two of the four write nothing
+#   in this U-Net (notebook 05).
+# - Exact truth is asked at one noise level, t = 499, in place of two. The judge on the same renders stands beside it.
 
 # %%
 ROOM, EXACT_TIME = 0.05, 499  # what an ablation must erase; the noise level at which exact truth is asked
@@ -165,13 +156,14 @@ exact_claim = Claim(f"Judge's and exact truth agree in rank (Spearman, t = {EXAC
 # %% [markdown]
 # ## 9.3 What is true of the pictures
 #
-# The pictures, and which features fire in them, are those of `Reading`: 512 held-out captions, one step of Turbo. What
-# is true of a generated picture is what the dense judge says, pixel by pixel: its probabilities are averaged over each
-# cell. A cell shows the value that has at least half of it. It is *doubtful* for an attribute, and left out, where
-# neither a value nor "none" has three quarters: at borders, and where the judge is not sure. The judge's own error is
-# measured on held-out renders (`Renders`): their truth is exact, and the judge sees them through the autoencoder, as it
-# sees generated pictures. *Judge wrong*: of the cells that show a value by either truth, the share on which they
-# disagree, averaged over a family's values.
+# The pictures, and which features fire in them, are those of `Reading`: held-out captions, one step of Turbo. What is
+# true of a generated picture is what the dense judge says, pixel by pixel. Its probabilities are averaged over each
+# cell, and a cell shows the value that has at least half of it. A cell is *doubtful* for an attribute if neither a
+# value nor "none" has three quarters of it: at borders, and where the judge is not sure. Doubtful cells are left out.
+#
+# The judge's own error is measured on held-out renders (`Renders`). Their truth is exact, and the judge sees them
+# through the autoencoder, as it sees generated pictures. *Judge wrong*: of the cells that show a value by either truth,
+# the share on which the two disagree, averaged over a family's values.
 
 # %%
 if known:
@@ -189,15 +181,15 @@ if known:
 # %% [markdown]
 # ## 9.4 The dictionaries that are compared
 #
-# The features that are looked at are the shipped ones. Beside them stand bases that need no training. Each is made as
-# sparse as the SAE: at every cell its k largest units are kept.
+# The features are the shipped ones. They are compared with bases that need no training. Each is made as sparse as the
+# SAE: at every cell its k largest units are kept.
 #
 # - **Random directions**: an SAE of the same size before its first step.
 # - **Neurons**: the update's dimensions, scaled to equal variance, with either sign.
 # - **Principal components**: all of them, scaled and signed likewise.
 #
-# Other controls must be trained. So an SAE is trained anew for them to be compared with, and beside it, by the same
-# recipe on as many vectors:
+# Other controls must be trained. To compare them with, an SAE is trained anew. By the same recipe and on as many vectors
+# follow:
 #
 # - two more seeds;
 # - SAEs with a **random decoder** or a **random encoder** that stays frozen (the sanity checks of arXiv:2602.14111);
@@ -216,12 +208,15 @@ for block, sae in seeds[0].items():
 # %% [markdown]
 # ## 9.5 What do features mean?
 #
-# A live feature's meaning is the value that it reads best on the matching half; its score, and the margin to the best
-# other value, come from the scoring half. **Chance**: in that half its maps are paired with the truth of other
-# pictures, 500 times, and scored for the same value. The p-value is the share of pairings that do as well. Among the
-# hundreds of features of a block some would pass by luck. By the procedure of Benjamini and Hochberg we expect luck in
-# at most 5 % of those that are called *beyond chance*. **Control**: the same for equally many random directions,
-# equally sparse. They too sort cells by content: in an update that holds red, a random direction correlates with red.
+# A live feature's meaning is the value that it reads best on the matching half. Its score, and the margin to the best
+# other value, come from the scoring half.
+#
+# **Chance**: in the scoring half its maps are paired 500 times with the truth of other pictures and scored for the same
+# value. The p-value is the share of pairings that do as well. Among the hundreds of features of a block some would pass
+# by luck. The procedure of Benjamini and Hochberg keeps luck to at most 5 % of those that are called *beyond chance*.
+#
+# **Control**: the same for equally many random directions, equally sparse. They too sort cells by content: in an update
+# that holds red, a random direction correlates with red.
 
 # %%
 meant = {name: dictionaries.meanings(name, permutations) for name in ("SAE", "random directions") if known}
@@ -256,9 +251,11 @@ if known:
 # %% [markdown]
 # ## 9.6 Compared with what?
 #
-# For each value the best of N units drawn at random is chosen on the matching half and scored on the other; N is the
-# same for all dictionaries of a block, the number of live units of the smallest one. The number is the mean over all
-# values. The **ceiling** is a linear probe on the whole update. Between the two stand **sparse probes**: 1, 2, 5 or 16
+# For each value the best of N units drawn at random is chosen on the matching half and scored on the other. N is the
+# same for all dictionaries of a block: the number of live units of the smallest one. The score is the mean over all
+# values.
+#
+# The **ceiling** is a linear probe on the whole update. Between units and ceiling lie **sparse probes**: 1, 2, 5 or 16
 # units of a dictionary, added up with the best weights. A dictionary that needs fewer units for the same score has its
 # units along the attributes. Intervals come from leaving out sixteenths of the scoring pictures, the same ones for
 # every dictionary; matches and SAE seeds stay as they are.
@@ -294,10 +291,10 @@ if known:
     left.axvline(0, color="black", linewidth=0.6)
     left.set(xlabel="reading score, best of N units")
     tight = {"columnspacing": 1, "handletextpad": 0.2}
-    add_legend(fig, {"mean": ("|", "black", {"markersize": 11, "markeredgewidth": 1.6})}, ncols=4, **tight)
+    companion.add_legend(fig, {"mean": ("|", "black", {"markersize": 11, "markeredgewidth": 1.6})}, ncols=4, **tight)
     looks = {"SAE": ("-o", "#0072B2"), "neurons": ("--s", "black"), "random directions": (":^", CONTROL_COLOR)}
     for name, look in looks.items():
-        draw_curve(right, SIZES, [means[f"{name}, {size}"] for size in SIZES], *look, label=name)
+        companion.draw_curve(right, SIZES, [means[f"{name}, {size}"] for size in SIZES], *look, label=name)
     right.axhline(means[LINEAR].value, color="black", linewidth=0.8, label=LINEAR)
     right.set_xscale("log", base=2)
     right.set_xticks(SIZES, SIZES)
@@ -305,21 +302,28 @@ if known:
     right.legend(loc="upper left", fontsize=7)
     result = {"scores": {b: {n: interval_of(each.mean(0)) for n, each in of.items()} for b, of in compared.items()}}
     result |= {"mean of blocks": means, "candidates": candidates, "pictures": len(reading.halves[1]), **sampling}
-    save_figure(run, fig, "controls", result, compare_folder, control_verdicts)
+    companion.save_figure(run, fig, "controls", result, compare_folder, control_verdicts)
+
+# %%
+if known:
+    top = max((*UNTRAINED, *SANITY), key=lambda name: means[name].value)
+    seen = f"The SAE's features score {means['SAE'].value:.2f}, the best equally sparse control ({top}) "
+    seen += f"{means[top].value:.2f}, a linear probe {means[LINEAR].value:.2f} (mean of blocks). "
+    together = ", ".join(f"{name} {means[f'{name}, {SIZES[-1]}'].value:.2f}" for name in PROBED)
+    we_see(run, f"{seen}Of {SIZES[-1]} units together: {together}.")
 
 # %% [markdown]
-# **What we see.** Left: a row is a dictionary, a marker a block, the black bar the mean with its interval over
-# pictures. Down to the row before *neurons, all cells* every row is equally sparse. That row is not: a dense direction
-# ranks every cell, and average precision rewards this. So the row is context and no control. The last row must lie at
-# zero: the same features with the wrong truth. Right: how many units it takes to come near the ceiling. A curve that
-# starts high and rises little has its units along the attributes; one that starts low and rises steeply has the content
-# spread over many.
+# **How to read it.** Left: a row is a dictionary, a marker a block, the black bar the mean with its interval over
+# pictures. All rows down to *SAE, untrained U-Net* are equally sparse. The row *neurons, all cells* is context and no
+# control: a dense direction ranks every cell, and average precision rewards this. The last row must lie at zero: the
+# same features with the wrong truth. Right: how many units it takes to come near the ceiling. A curve that starts high
+# has its units along the attributes; one that starts low and rises steeply has the content spread over many.
 #
 # ## 9.7 Families by block
 #
-# For each value the best live feature is chosen on one half and scored on the other; a cell holds the mean over the
-# values of a family. Below it, in the same cell, stands what the linear probe reads there. Where the ceiling is low the
-# block does not hold the family, and no SAE of it could.
+# For each value the best live feature is chosen on one half and scored on the other. A cell holds the mean over the
+# values of a family, and below it what the linear probe reads there. Where the ceiling is low the block does not hold
+# the family, and no SAE of it could.
 
 # %%
 if known:
@@ -328,9 +332,9 @@ if known:
     ceilings = {block: mean_by_family(of[LINEAR]) for block, of in compared.items()}  # [families, samples]
     heights, tops = (torch.stack([of[block][:, 0] for block in assets.blocks], 1) for of in (reads, ceilings))
     pairs = [zip(*rows, strict=True) for rows in zip(heights.tolist(), tops.tolist(), strict=True)]
-    texts = [[f"{short(height)}\nof {short(top)}" for height, top in row] for row in pairs]
+    texts = [[f"{companion.short(height)}\nof {companion.short(top)}" for height, top in row] for row in pairs]
     fig, (left, right) = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 4.0), width_ratios=(1.7, 1))
-    draw_table(left, heights, families, assets.blocks, texts)
+    companion.draw_table(left, heights, families, assets.blocks, texts)
     left.set_title("best feature, of linear probe")
     numbers = {block: [interval_of(of[block]) for of in shares.values()] for block in assets.blocks}
     draw_rows(right, numbers, [{"shift": -0.14}, {"shift": 0.14, "color": CONTROL_COLOR}])
@@ -347,31 +351,40 @@ if known:
     result |= {"linear probe": {b: [interval_of(row) for row in of] for b, of in ceilings.items()}, **sampling}
     result |= {f"beyond chance, {name}": [interval_of(s) for s in of.values()] for name, of in shares.items()}
     result |= {"pictures": [len(half) for half in reading.halves], "permutations": permutations}
-    save_figure(run, fig, "meaning", result, meaning_folder, meaning_verdicts)
+    companion.save_figure(run, fig, "meaning", result, meaning_folder, meaning_verdicts)
+
+# %%
+if known:
+    where = zip(families, heights, heights.argmax(1).tolist(), strict=True)
+    in_best = ", ".join(f"{name} in {assets.blocks[at]} ({row[at]:.2f})" for name, row, at in where)
+    by_luck = f"{share[0]:.0%} of features, {by_chance[0]:.0%} of random directions"
+    we_see(run, f"Read best: {in_best}. Beyond chance (mean of blocks): {by_luck}.")
 
 # %% [markdown]
-# **What we see.** Left: rows are families, columns blocks, the most important first; a cell says what the best features
-# read *of* what a linear probe reads there. Read down a column for what a block holds and across a row for where a
-# family lives. Right: the share of live features that read their value beyond chance, in colour, and of random
+# **How to read it.** Left: rows are families, columns blocks, the most important first. A cell says what the best
+# features read *of* what a linear probe reads there. Read down a column for what a block holds, and across a row for
+# where a family lives. Right: the share of live features that read their value beyond chance, in colour, and of random
 # directions, in grey, with 95 % intervals over features. Beyond chance is a low bar: what passes it need not be a good
-# detector. How far colour lies to the right of grey is what training adds.
+# detector. Training has added something only where colour lies to the right of grey.
 #
 # ## 9.8 Do features write what they read?
 #
 # In each block the 20 features that read best are turned **on** in pictures of later captions that lack the value, and
 # **off** (their own map times −1) in others that show it. The strength is chosen for each block on the pictures in
-# which the features were found. **Control**: a random live feature in the same place with the same norm. For *off*
-# there is also the block's own **ablation**: the most that its features can erase together. Where that is next to
-# nothing, erasing cannot be tested. Intervals sample features and captions. If none of n trials shows an event, the
-# rate still has an upper bound, 1 − 0.05^(1/n), which is printed.
+# which the features were found.
+#
+# **Control**: a random live feature in the same place with the same norm. For *off* there is also the block's own
+# **ablation**: the most that its features can erase together. If that is next to nothing, erasing cannot be tested.
+# Intervals sample features and captions. If none of n trials shows an event, the rate still has an upper bound, 1 −
+# 0.05^(1/n), which is printed.
 
 # %%
 moves, testable = {}, []
 if known:
-    effects = effects_in_one_step(reading, later, per_block, tries, seed=seed)
+    effects = features.effects_in_one_step(reading, later, per_block, tries, seed=seed)
     trials = effects.trials
     moved = {s: (1 if s == "on" else -1) * (each[..., 1] - each[..., 0]) for s, each in effects.measured.items()}
-    moves = {side: samples_by_block(trials[side], each, **sampling) for side, each in moved.items()}  # [samples, kinds]
+    moves = {s: features.samples_by_block(trials[s], each, **sampling) for s, each in moved.items()}
     testable = [block for block, samples in moves["off"].items() if interval_of(samples[:, 2]).low > ROOM]
     print(f"{'':15}{'feature':>8}{'random':>8}{'ablation':>9}{'n':>5}")
 for side, by_block in moves.items():
@@ -398,16 +411,23 @@ if known:
             axes[1].axvspan(place - 0.5, place + 0.5, color="#EEEEEE", zorder=0)
     axes[0].set_ylabel("rate of pictures with the value")
     signs = {"random feature, same norm": ("o", CONTROL_COLOR), "the block ablated": ("_", "black")}
-    add_legend(fig, signs | {"cannot be tested here": ("s", "#EEEEEE", {"markersize": 8})}, columnspacing=1)
+    companion.add_legend(fig, signs | {"cannot be tested here": ("s", "#EEEEEE", {"markersize": 8})}, columnspacing=1)
     result |= {"trials": {side: len(each.rows) for side, each in trials.items()}, "strengths": effects.strengths.chosen}
     result |= {"testable": testable, "features per block": per_block, **sampling}
-    save_figure(run, fig, "writing", result, effects.folder)
+    companion.save_figure(run, fig, "writing", result, effects.folder)
+
+# %%
+if known:
+    rise = {block: (samples[0, 0] - samples[0, 1]).item() for block, samples in moves["on"].items()}
+    most, above = max(rise, key=rise.get), sum(x > 0 for x in rise.values())
+    seen = f"Turned on, features raise what they read more than random ones in {above} of {len(rise)} blocks, most in "
+    we_see(run, f"{seen}{most} ({rise[most]:+.2f}). Erasing can be tested in {', '.join(testable) or 'no block'}.")
 
 # %% [markdown]
-# **What we see.** Features are in colour, random ones of the same size in the same place in grey. Left: a feature that
-# writes its meaning lies above its grey neighbour. Right: one that can be erased lies above it too; the black dash is
-# what the ablation of the whole block erases, the most there is to see. In shaded columns even that is next to nothing,
-# so a zero says nothing there: other blocks write the value as well, or the caption's tokens reach the picture in
+# **How to read it.** Features are in colour, random ones of the same size in the same place in grey. Left: a feature
+# that writes its meaning lies above its grey neighbour. Right: one that can be erased lies above it too; the black dash
+# is what the ablation of the whole block erases, the most there is to see. In shaded columns even that is next to
+# nothing, so a zero says nothing there: other blocks write the value as well, or the caption reaches the picture in
 # another way.
 #
 # ## 9.9 What is each block for?
@@ -425,6 +445,7 @@ if known:
 
 
 # %%
+# %%
 def shares_entered(block):
     """The share of the caption's effect that enters in a block, by family: [families, samples] about 05's interval."""
     at = [entered["kinds"].index(name) for name in families]
@@ -441,9 +462,9 @@ if known:
     tables["reads: score"] = {block: reads[block] for block in assets.blocks}
     if set(assets.blocks) <= set(entered["share"]):
         tables["enters: share"] = {block: shares_entered(block) for block in assets.blocks}
-    tables["writes: rise"] = samples_by_family(trials["on"], moved["on"][:, 0] - moved["on"][:, 1], **sampling)
+    tables["writes: rise"] = features.samples_by_family(trials["on"], moved["on"][:, 0] - moved["on"][:, 1], **sampling)
     mine, *others = tables.items()
-    agreed = {title.split(":")[0]: agreement(mine[1], of) for title, of in others}
+    agreed = {title.split(":")[0]: companion.agreement(mine[1], of) for title, of in others}
 
 # %%
 for group, special in SPECIALISTS.items() if known else ():
@@ -452,7 +473,6 @@ for group, special in SPECIALISTS.items() if known else ():
 for name, claim in special_claims.items():
     if name in agreed:
         special_verdicts.append(claim.judge(run, agreed[name].value, agreed[name][1:]))
-        print(special_verdicts[-1])
 
 
 # %%
@@ -468,30 +488,39 @@ if known:
         numbers = torch.tensor([[interval_of(of[block][row]) for block in assets.blocks] for row in ordered])
         texts = [[f"{100 * x:z.0f}".replace("nan", "") for x in row] for row in numbers[..., 0].tolist()]
         bold, shown = numbers[..., 1] > ABOVE_ZERO, numbers[..., 0].clamp(min=0)
-        draw_table(ax, shown, [families[row] for row in ordered], assets.blocks, texts, bold)
+        companion.draw_table(ax, shown, [families[row] for row in ordered], assets.blocks, texts, bold)
         ax.set_title(title)
         for line in (3.5, 4.5):
             ax.axhline(line, color="black", linewidth=1)
     result = {title: {b: list(map(rounded, of[b])) for b in assets.blocks} for title, of in tables.items()}
     result |= {"families": families, "agreement": agreed, "groups": GROUPS, **sampling}
     result |= {"paper's blocks": {b: [interval_of(row) for row in reads[b]] for b in PAPER_BLOCKS}}
-    save_figure(run, fig, "specialisation", result, effects.folder, special_verdicts)
+    companion.save_figure(run, fig, "specialisation", result, effects.folder, special_verdicts)
+
+# %%
+if "enters" in agreed:
+    at = [torch.stack([of[b][:, 0] for b in assets.blocks], 1).argmax(1) for of in [*tables.values()][:2]]
+    seen = f"{(at[0] == at[1]).sum()} of {len(families)} families are read best where most of them enters. Beyond "
+    seen += f"other blocks, the rank correlation of reading with entering is {agreed['enters'].value:.2f}, with "
+    we_see(run, f"{seen}writing {agreed['writes'].value:.2f}.")
 
 # %% [markdown]
-# **What we see.** Rows are families, in the groups composition, detail and appearance; columns are blocks, the most
+# **How to read it.** Rows are families, in the groups composition, detail and appearance; columns are blocks, the most
 # important first; numbers are hundredths. Bold: the 95 % interval lies above zero. Empty: fewer than two of the block's
-# best features mean that family. Compare the three panels column by column. A block that *reads* a family which does
-# not *enter* there has it from earlier blocks: it knows what the picture is about to show and does not decide it. One
-# that writes what enters there decides. The paper's own words are tested on the paper's four blocks, whatever blocks
-# are studied here.
+# best features mean that family. Compare the three panels column by column. A block may *read* a family that does not
+# *enter* there. Then it has the family from earlier blocks: it knows what the picture is about to show and does not
+# decide it. One that writes what enters there decides. The paper's own words are tested on the paper's four blocks,
+# whatever blocks are studied here.
 #
 # ## 9.10 Do the same features come back?
 #
 # The three SAEs differ in the seed of their first weights alone. Features are matched one to one between two seeds
-# (Hungarian, on the decoders' cosines); a feature's *stability* is the mean cosine with its partners in the two other
-# seeds. The control matches untrained SAEs. Are the stable features the meaningful ones? Features that are often active
-# are both: they get more training, and average precision rewards recall. So the rank correlation is taken *given the
-# firing rate*, and what untrained SAEs give is subtracted.
+# (Hungarian, on the decoders' cosines). A feature's *stability* is the mean cosine with its partners in the two other
+# seeds. The control matches untrained SAEs.
+#
+# Are the stable features the meaningful ones? Features that are often active are both: they get more training, and
+# average precision rewards recall. So the rank correlation is taken *given the firing rate*, and what untrained SAEs
+# give is subtracted.
 
 # %%
 stable_folder, stability = dictionaries.stability()
@@ -504,7 +533,7 @@ for block in assets.blocks:
 # %%
 def ranks_of(name, block, parts=("stable", "score", "rate")):
     """Spearman of stability and score, given the firing rate, with samples of the live features."""
-    return spearman_samples(*(stability[name][block][part] for part in parts), **sampling)
+    return features.spearman_samples(*(stability[name][block][part] for part in parts), **sampling)
 
 
 stable_verdicts, ranks = [], {}
@@ -515,8 +544,6 @@ for block in assets.blocks if known else ():
     print(f"{block:9} stability and meaning, Spearman: {plain:+.2f}; {row}")
 if known:
     stable_verdicts = [judge(stable_claim, over_blocks(ranks))]
-else:
-    print("meaning not run: nothing knows the truth of a photograph")
 
 # %%
 fig, axes = plt.subplots(1, 1 + known, figsize=(TEXT_WIDTH, 2.8), squeeze=False)
@@ -527,7 +554,7 @@ for block in assets.blocks:
         axes[0, 0].plot(torch.linspace(0, 1, len(ranked)), ranked, **look)
 axes[0, 0].xaxis.set_major_formatter("{x:.0%}")
 axes[0, 0].set(xlabel="features, most stable first", ylabel="cosine with partners", ylim=(0, 1.02))
-add_legend(fig, {"untrained": (":", CONTROL_COLOR)}, ncols=4, columnspacing=1)
+companion.add_legend(fig, {"untrained": (":", CONTROL_COLOR)}, ncols=4, columnspacing=1)
 if known:
     draw_rows(axes[0, 1], {block: [interval_of(samples)] for block, samples in ranks.items()}, [{}])
     axes[0, 1].set_xlabel("Spearman of stability and meaning,\ngiven firing rate, minus untrained")
@@ -535,13 +562,22 @@ if known:
 result = {name: {b: parts["all"].sort().values for b, parts in of.items()} for name, of in stability.items()}
 result = {"stability": result, "seeds": list(recipe.sae_seeds), "prompts": recipe.prompts, **sampling}
 result |= {"stability and meaning, given the rate": {b: interval_of(each) for b, each in ranks.items()}}
-save_figure(run, fig, "stability", result, stable_folder, stable_verdicts)
+companion.save_figure(run, fig, "stability", result, stable_folder, stable_verdicts)
+
+# %%
+cosine = {name: {b: parts["all"].mean().item() for b, parts in of.items()} for name, of in stability.items()}
+most, least = (choose(assets.blocks, key=cosine["trained"].get) for choose in (max, min))
+seen = f"Features come back most in {most} (mean cosine {cosine['trained'][most]:.2f}) and least in {least} "
+seen += f"({cosine['trained'][least]:.2f}); of untrained SAEs at most {max(cosine['untrained'].values()):.2f}."
+if known:
+    surely = [block for block, samples in ranks.items() if interval_of(samples).low > 0]
+    seen += f" Those that come back surely mean more in {', '.join(surely) or 'no block'}."
+we_see(run, seen)
 
 # %% [markdown]
-# **What we see.** Left: a curve near 1 has features that other first weights find as well; the dotted control is what
-# matching can make of random directions. Right: a marker right of zero says that, among features that fire equally
-# often, those that come back mean more; at zero, stability says nothing about meaning that the firing rate does not
-# say.
+# **How to read it.** Left: a curve near 1 has features that other first weights find as well; the dotted control is
+# what matching can make of random directions. Right: a marker right of zero says that, among features that fire equally
+# often, those that come back mean more.
 #
 # ## 9.11 A second opinion: exact truth
 #
@@ -556,7 +592,7 @@ if known:
     exact_folder, exactly = dictionaries.scores_on_renders(renders, EXACT_TIME, permutations)
     scored = {"generated": {b: meanings[b]["score"] for b in assets.blocks}, "same renders": exactly["judge"]}
     agree = {
-        kind: {b: spearman_samples(of[b], exactly["exact"][b], **sampling) for b in assets.blocks}
+        kind: {b: features.spearman_samples(of[b], exactly["exact"][b], **sampling) for b in assets.blocks}
         for kind, of in scored.items()
     }
     exact_verdicts = [judge(exact_claim, over_blocks(agree["generated"]))]
@@ -576,14 +612,22 @@ if known:
     result = {kind: {block: interval_of(each) for block, each in by.items()} for kind, by in agree.items()}
     result |= {"renders": len(renders), "pictures": len(reading.halves[1]), **sampling}
     result |= {"judge wrong": {f"{g} x {g}": dict(zip(families, w, strict=True)) for g, w in wrong.items()}}
-    save_figure(run, fig, "exact_truth", result, exact_folder, exact_verdicts)
+    companion.save_figure(run, fig, "exact_truth", result, exact_folder, exact_verdicts)
+
+# %%
+if known:
+    ends = []
+    for by_block in agree.values():
+        low, high = (choose(by_block, key=lambda block: by_block[block][0]) for choose in (min, max))
+        ends.append(f"from {by_block[low][0]:+.2f} ({low}) to {by_block[high][0]:+.2f} ({high})")
+    we_see(run, f"The judge's order agrees with the exact one {ends[0]}, on the same renders {ends[1]}.")
 
 # %% [markdown]
-# **What we see.** A marker is a live feature and its meaning; on the line both truths give the same score. What matters
-# is the order: the legend gives the rank correlation. Right: same renders, same activations, only the truth differs; if
-# the order is the same there, the judge is not to blame for what differs on the left. On the left the noise level
-# differs too: markers below the line read worse in a noised render than in the first step from pure noise, for which
-# the SAEs were trained.
+# **How to read it.** A marker is a live feature and its meaning; on the line both truths give the same score. What
+# matters is the order: the legend gives the rank correlation. Right: same renders, same activations, only the truth
+# differs. If the order is the same there, the judge is not to blame for what differs on the left. On the left the noise
+# level differs too: markers below the line read worse in a noised render than in the first step from pure noise, for
+# which the SAEs were trained.
 #
 # ## 9.12 Headline numbers
 #
@@ -607,12 +651,15 @@ for block in assets.blocks:
 # %%
 verdicts = [*meaning_verdicts, *control_verdicts, *special_verdicts]
 print(*verdicts, *stable_verdicts, *exact_verdicts, sep="\n")
-if known:
-    untested = [block for block in assets.blocks if block not in testable]
-    print(f"erasing cannot be tested here in {', '.join(untested)}" if untested else "erasing was tested in all blocks")
-    print("one pocket model: no interval covers its training")
-else:
-    print("not run: nothing knows the truth of a photograph")
+
+# %%
+answer = f"Not judged: there is no judge of photographs. {seen}"
+for verdict in (verdict for verdict in verdicts if verdict.primary):
+    words = [each.yes_or_no for each in special_verdicts[: len(SPECIALISTS)]]
+    answer = f"{verdict.yes_or_no}: beyond other blocks, what a block's features read has a rank correlation of "
+    answer += f"{verdict.value:.2f} with what the caption decides there and of {agreed['writes'].value:.2f} with what "
+    answer += f"they write. The paper's words for its blocks fit here in {words.count('Yes')} of {len(words)} cases."
+companion.save_answer(run, answer)
 
 # %% [markdown]
 # ## 9.14 Limits

@@ -232,6 +232,30 @@ def sign_of(block: str, filled: bool = True) -> tuple[str, str, dict[str, Any]]:
     return look["marker"], look["color"], {"markersize": 6} | ({} if filled else {"mfc": "white"})
 
 
+def draw_rows_of_blocks(ax: Axes, numbers: Mapping[str, Mapping[str, Interval | None]]) -> None:
+    """A row per name, the first on top, and in it one below the other a dot with its interval per block; None is a gap.
+
+    numbers: by the rows' names and the blocks. What is no block has `look_of`'s mark for controls.
+    """
+    for place, by_block in enumerate(numbers.values()):
+        for i, (block, number) in enumerate(by_block.items()):
+            if number is not None:
+                y = place + 0.7 / len(by_block) * (i - (len(by_block) - 1) / 2)
+                draw_dot(ax, number, y, *sign_of(block)[:2], bar=1.0, markersize=3.5)
+    ax.set(ylim=(len(numbers) - 0.4, -0.6))
+    ax.set_yticks(range(len(numbers)), list(numbers))
+    ax.grid(False, axis="y")
+
+
+def draw_beside_control(ax: Axes, block: str, names: Sequence[str], numbers: Float[Tensor, "samples names 2"]) -> None:
+    """A curve over named places in the block's colour, and its control's dotted in grey, with their intervals."""
+    for kind, (color, line) in enumerate(((BLOCK_COLORS[block], "-"), (CONTROL_COLOR, ":"))):
+        look = {"color": color, "linestyle": line, "marker": BLOCK_MARKERS[block], "markersize": 3}
+        draw_band(ax, range(len(names)), [interval_of(samples) for samples in numbers[..., kind].T], **look)
+    ax.set_xticks(range(len(names)), names)
+    ax.margins(x=0.2)
+
+
 KIND_LOOKS = (
     {"shift": -0.15},
     {"shift": 0.1, "color": CONTROL_COLOR, "marker": "o", "mfc": "white"},

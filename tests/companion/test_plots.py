@@ -5,10 +5,12 @@ import torch
 from sae_lib.companion.plots import (
     add_legend,
     draw_band,
+    draw_beside_control,
     draw_blocks,
     draw_curve,
     draw_dot,
     draw_rows,
+    draw_rows_of_blocks,
     draw_table,
     name_points,
     picture_axes,
@@ -77,6 +79,20 @@ def test_a_row_holds_a_mark_with_its_interval_per_kind_and_the_first_row_is_on_t
     assert [line.get_color() for line in ax.lines] == [BLOCK_COLORS["mid.0"], CONTROL_COLOR, CONTROL_COLOR]
     assert ax.collections[0].get_segments()[0].tolist() == [[0.5, -0.1], [2.0, -0.1]]
     assert [text.get_text() for text in ax.get_yticklabels()] == ["mid.0", "up.0.0"] and ax.yaxis.get_inverted()
+
+
+def test_in_a_row_of_blocks_the_dots_lie_below_each_other_in_their_blocks_colours(ax):
+    draw_rows_of_blocks(ax, {"SAE": {"mid.0": NUMBERS[0], "up.0.0": NUMBERS[1]}, "skipped": {"mid.0": None}})
+    assert [line.get_ydata()[0] for line in ax.lines] == pytest.approx([-0.175, 0.175])
+    assert [line.get_color() for line in ax.lines] == [BLOCK_COLORS["mid.0"], BLOCK_COLORS["up.0.0"]]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["SAE", "skipped"]
+
+
+def test_a_curve_stands_beside_its_control_in_grey(ax):
+    draw_beside_control(ax, "mid.0", ["early", "late"], torch.tensor([[3.0, 1.0], [2.0, 1.0]]).expand(3, 2, 2))
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[3.0, 2.0], [1.0, 1.0]]
+    assert [line.get_color() for line in ax.lines] == [BLOCK_COLORS["mid.0"], CONTROL_COLOR]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["early", "late"]
 
 
 def test_rows_of_panels_that_share_an_axis_all_start_on_top_and_upright_rows_are_columns():
