@@ -28,7 +28,9 @@ def catalogue(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAE_LIB_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setitem(reading.PICTURES, "smoke", 4)
-        yield Catalogue(Painter(Assets("smoke")))
+        catalogue = Catalogue(Painter(Assets("smoke")))
+        assert catalogue.rows  # what takes longest, before a test waits for an answer
+        yield catalogue
 
 
 class Browser:
