@@ -399,7 +399,7 @@ save_figure(run, fig, "firing", result | {"never": never, "prompts": len(held_ou
 most_silent = max(configs["transfer"].values(), key=silent.get)
 busiest = max(often, key=lambda config: often[config][0])
 text = f"In these pictures {100 * never.value:.1f} % of the panel SAEs' features never fire; of a transfer SAE at most "
-text += f"{100 * silent[most_silent]:.1f} % ({most_silent.block}). No feature fires at more than "
+text += f"{100 * silent[most_silent]:.1f} % ({most_silent.block}). The busiest feature fires at "
 we_see(run, text + f"{100 * often[busiest][0]:.0f} % of the positions ({busiest.block}).")
 
 # %% [markdown]
