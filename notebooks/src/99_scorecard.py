@@ -3,8 +3,8 @@
 #
 # **Question.** Which of the paper's claims hold up in this companion's tests?
 #
-# **Mind.** The paper's text was not at hand. Its claims are known here from its public code, an audit of it and public
-# summaries. At pocket scale every word is about one small model and not about SDXL.
+# **What this rests on.** The paper's text was not at hand. Its claims are known here from its public code, an audit of it
+# and public summaries. At pocket scale every word is about one small model and not about SDXL.
 
 # %% tags=["answer"]
 from sae_lib.companion import show_answer
