@@ -3,21 +3,21 @@
 1. *Sweep*: every live feature of BLOCKS in each of CAPTIONS and in each area (the object, where nothing stands,
    everywhere), turned on and turned off, in one step, in one seed. The judge says what changed (`change_between`).
 2. *Choice*: what changed one thing in the sweep, in the area where that is to be painted (KINDS), is tried in two
-   seeds more. Of each kind of change the best five are tried at all of STRENGTHS, in one step and in four, in six
-   seeds. Best is what worked most often; of equals, what changed least else; then four steps before one, then the
-   weaker.
-3. *Test*: the best of each kind in ten seeds that no earlier step used. Stored are all that were tested and, of the
-   kinds in the order of KINDS, the first three that worked in at least nine.
+   seeds more. Of each change the best two are tried in one step and in four, in six seeds. Best is what worked most
+   often; of equals, what changed least else; then four steps before one.
+3. *Test*: the best of each change, if it worked in all six seeds, is tested in ten seeds that no earlier step used: the
+   best of each kind first, in the order of KINDS, then the next. The first three that work in at least nine are
+   offered. Stored is all that was tested.
 
 Writes figures/results/suggestions.json (some five minutes on one idle core). The sweep is kept in the cache.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from statistics import mean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,14 +43,14 @@ CAPTIONS = {
 AREAS = ("object", "empty", "everywhere")
 BLOCKS = ("up.1.2", "up.1.1", "down.1.0")
 """The blocks whose features write most (notebook 08)."""
-SWEPT, STRENGTHS = (20.0, -20.0), (20.0, 30.0)
+SWEPT = (20.0, -20.0)
 SWEPT_IN, TRIED_IN, CHOSEN_IN, TESTED_IN = [0], [1, 2], list(range(3, 9)), list(range(9, 19))
 """The seeds of the three steps; the second has two parts."""
 RADIUS = {"object": 17.0, "empty": 12.0}
 """Pixels around the place that are painted."""
-KINDS = {"colour": "object", GONE: "object", "background": "everywhere", "shape": "object", NEW: "empty"}
+KINDS = {NEW: "empty", "colour": "object", "shape": "object", GONE: "object", "background": "everywhere"}
 """Kinds of change, those that a person sees best first, and the area in which each is to be painted."""
-PER_KIND = 5
+PER_CHANGE, OFFERED = 2, 3
 _BATCH = 32
 
 
@@ -132,7 +132,7 @@ class Tally(NamedTuple):
     def place(self) -> tuple[float, ...]:
         """The best first."""
         others = [change.others for change in self.seen if change and change[:2] == (self.kind, self.value)]
-        return -self.worked, mean(others or [9]), self.one.model != MODELS[1], abs(self.one.strength)
+        return -self.worked, mean(others or [9]), self.one.model != MODELS[1]
 
 
 def tally(assets: Assets, wanted: Sequence[tuple[Try, str, str]], seeds: Sequence[int]) -> list[Tally]:
@@ -144,20 +144,25 @@ def tally(assets: Assets, wanted: Sequence[tuple[Try, str, str]], seeds: Sequenc
 
 
 def choose(assets: Assets, found: Sequence[tuple[Try, Change]]) -> list[Tally]:
-    """Step 2: the best of each kind."""
+    """Step 2: the best of each change that always worked, in the order of the test."""
     here = [(one, change.kind, change.value) for one, change in found if KINDS.get(change.kind) == one.area]
-    again = tally(assets, here, TRIED_IN)
-    signs = {each.one: each.one.strength / abs(each.one.strength) for each in again}
-    best = [each for kind in KINDS for each in [one for one in again if one.kind == kind and one.worked][:PER_KIND]]
-    wanted = [
-        (each.one._replace(strength=signs[each.one] * strength, model=model), each.kind, each.value)
-        for each, strength, model in product(best, STRENGTHS, MODELS[:2])
-    ]
-    last = tally(assets, wanted, CHOSEN_IN)
-    for kind in KINDS:
-        for each in [one for one in last if one.kind == kind][:3]:
-            print(f"{each.worked} of {len(CHOSEN_IN)}  {each.kind} {each.value}  {each.one}", flush=True)
-    return [next(each for each in last if each.kind == kind) for kind in KINDS if any(e.kind == kind for e in last)]
+    again = by_change(tally(assets, here, TRIED_IN))
+    best = [each for tallies in again for each in tallies[:PER_CHANGE] if each.worked]
+    wanted = [(each.one._replace(model=model), each.kind, each.value) for each, model in product(best, MODELS[:2])]
+    last = [tallies[0] for tallies in by_change(tally(assets, wanted, CHOSEN_IN))]
+    for each in last:
+        print(f"{each.worked} of {len(CHOSEN_IN)}  {each.kind} {each.value}  {each.one}", flush=True)
+    ranked = sorted((each for each in last if each.worked == len(CHOSEN_IN)), key=lambda each: each.place)
+    turn = lambda each: [other.kind for other in ranked[: ranked.index(each)]].count(each.kind)
+    return sorted(ranked, key=lambda each: (turn(each), list(KINDS).index(each.kind)))
+
+
+def by_change(tallies: Sequence[Tally]) -> list[list[Tally]]:
+    """Tallies of one change each, in their order."""
+    groups: dict[tuple[str, str], list[Tally]] = {}
+    for each in tallies:
+        groups.setdefault((each.kind, each.value), []).append(each)
+    return list(groups.values())
 
 
 def as_edit(one: Try, side: int, seed: int) -> Edit:
@@ -166,10 +171,17 @@ def as_edit(one: Try, side: int, seed: int) -> Edit:
     return Edit(one.prompt, seed, one.model, (Layer(one.feature, one.strength, mask),))
 
 
-def test(painter: Painter, best: Sequence[Tally]) -> list[dict]:
-    """Step 3: what came of each in seeds of its own, drawn one by one by the painter."""
-    tested = []
+def works(tested: Mapping[str, Any]) -> bool:
+    """Whether an edit that was tested is offered."""
+    return tested["worked"] >= ENOUGH * len(tested["seeds"])
+
+
+def test(painter: Painter, best: Sequence[Tally]) -> list[dict[str, Any]]:
+    """Step 3: what came of each in seeds of its own, drawn one by one by the painter, until three have worked."""
+    tested: list[dict[str, Any]] = []
     for one, kind, value, _ in best:
+        if sum(map(works, tested)) == OFFERED:
+            break
         edits = [as_edit(one, painter.assets.grid(one.feature.block), seed) for seed in TESTED_IN]
         drawn = [painter.draw(edit) for edit in edits]
         before, after = (torch.stack([pictures[part] for pictures in drawn]) for part in (0, 1))
@@ -195,7 +207,7 @@ def main() -> None:
     painter = Painter(Assets("pocket"))
     assets = painter.assets
     tested = test(painter, choose(assets, [each for block in BLOCKS for each in sweep(assets, block)]))
-    chosen = [each for each in tested if each["worked"] >= ENOUGH * len(TESTED_IN)][:3]
+    chosen = [each for each in tested if works(each)]
     save_result(result_path(RESULT), {"chosen": chosen, "tested": tested}, COMMAND)
 
 

@@ -32,7 +32,7 @@ class Change(NamedTuple):
     kind: str
     """One of the object's attributes, "background", GONE or NEW."""
     value: str
-    """The new value; of a new object its colour and shape; empty for GONE."""
+    """The new value; of a new object its shape; empty for GONE."""
     others: int = 0
     """How many of the object's other attributes changed too (material and content: shape, colour and background may
     not)."""
@@ -76,9 +76,9 @@ def change_between(before: Judgement, after: Judgement) -> Change | None:
     changed = [name for name in now if now[name] != was[name]]
     if len(after.objects) == 2:
         new = _named(after, order[1])
-        if any(name in _KEPT for name in changed) or NONE in (new["colour"], new["shape"]):
+        if any(name in _KEPT for name in changed) or new["shape"] == NONE:
             return None
-        return Change(NEW, f"{new['colour']} {new['shape']}", len(changed))
+        return Change(NEW, new["shape"], len(changed))
     main = [name for name in changed if name in _KEPT] or changed
     if len(main) != 1 or now[main[0]] == NONE:
         return None
