@@ -16,7 +16,7 @@ show_answer("99_scorecard")
 #
 # **The paper's claims, one per row.** The word is that of the claim's primary test. The mark beside it shows how far
 # that test lies from the limit of its rule, with its 95 % interval: right of the grey band the claim holds, left of it
-# the claim fails, inside it is undecided. The last column counts the claim's other tests: amber if only some of them
+# the claim fails, inside it the claim is undecided. The last column counts the other tests: amber if only some of them
 # hold.
 #
 # ## 99.0 About this notebook
