@@ -24,7 +24,7 @@ from notebooks.workshop.lessons import (
     tagged,
     timetable,
 )
-from sae_lib import Painter, as_image
+from sae_lib import Layer, Painter, as_image
 
 PAGES = FOLDER / "pages"
 """The pages to project and to print; each is one file that loads nothing else."""
@@ -71,8 +71,8 @@ class Try(NamedTuple):
     words: str
     """On the button."""
     caption: str
-    features: str
-    """Those that it turns on, as in "up.1.2/19"."""
+    what: str
+    """What it does inside the model, as in "feature up.1.2/19 is turned on where it was painted"."""
     count: str
     """How often it worked in its test, in words."""
     before: str
@@ -85,11 +85,16 @@ def record_tries(suggestions: Sequence[Any], painter: Painter) -> list[Try]:
     tries = []
     for suggestion in suggestions:
         drawn, edit = painter.draw(suggestion.edit), suggestion.edit
-        features = ", ".join(str(layer.feature) for layer in edit.layers)
+        what = " and ".join(map(_in_words, edit.layers))
         pictures = (_as_base64(picture) for picture in (drawn.before, drawn.after))
         count = f"worked in {suggestion.worked} of {len(suggestion.seeds)} seeds"
-        tries.append(Try(suggestion.words, edit.prompt, features, count, *pictures))
+        tries.append(Try(suggestion.words, edit.prompt, what, count, *pictures))
     return tries
+
+
+def _in_words(layer: Layer) -> str:
+    place = "everywhere" if layer.mask is None else "where it was painted"
+    return f"feature {layer.feature} is turned {'on' if layer.strength > 0 else 'down'} {place}"
 
 
 def _as_base64(picture: Tensor) -> str:
