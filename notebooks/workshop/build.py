@@ -14,6 +14,7 @@ from notebooks.workshop.lessons import FOLDER, Lesson, exercise_version, find_le
 from notebooks.workshop.materials import PAGES, instructor_notes, pages, record_tries
 from sae_lib import Assets, Painter
 from sae_lib.cache.artefact import cache_root, write_if_changed
+from sae_lib.paint import load_suggestions
 
 
 def build(lesson: Lesson) -> str:
@@ -34,8 +35,6 @@ def build(lesson: Lesson) -> str:
 def build_materials(lessons: Sequence[Lesson]) -> None:
     """Writes the pages to project and to print, and the instructor notes, from the stored solutions."""
     stored = {of.name: nbformat.read(FOLDER / f"{of.name}_solution.ipynb", as_version=4) for of in lessons}
-    from sae_lib.paint import load_suggestions
-
     heard, assets = {of.name: list(play(of)) for of in lessons}, Assets("pocket")
     tries = record_tries(load_suggestions(assets), Painter(assets))
     write_if_changed(FOLDER / "INSTRUCTOR.md", instructor_notes(lessons, stored, heard, tries).encode())

@@ -7,7 +7,7 @@ import base64
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import nbformat
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -25,6 +25,7 @@ from notebooks.workshop.lessons import (
     timetable,
 )
 from sae_lib import Layer, Painter, as_image
+from sae_lib.paint import Suggestion
 
 PAGES = FOLDER / "pages"
 """The pages to project and to print; each is one file that loads nothing else."""
@@ -80,7 +81,7 @@ class Try(NamedTuple):
     after: str
 
 
-def record_tries(suggestions: Sequence[Any], painter: Painter) -> list[Try]:
+def record_tries(suggestions: Sequence[Suggestion], painter: Painter) -> list[Try]:
     """Presses each button of the painter, and records the two pictures."""
     tries = []
     for suggestion in suggestions:

@@ -16,6 +16,7 @@ from notebooks import run
 from notebooks.execution import execute_notebook
 from notebooks.workshop import lessons, materials
 from sae_lib import Assets
+from sae_lib.paint import load_suggestions
 
 LESSONS = lessons.find_lessons()
 PAGES = [materials.PAGES / f"{name}.html" for name in materials.PAGE_NAMES]
@@ -56,8 +57,6 @@ def pictures_in(solution):
 @pytest.fixture(scope="module")
 def tries():
     """The painter's buttons, without pictures: another machine may draw them with another last digit."""
-    from sae_lib.paint import load_suggestions
-
     shown = SimpleNamespace(before=torch.zeros(3, 8, 8), after=torch.zeros(3, 8, 8))
     return materials.record_tries(load_suggestions(Assets("pocket")), SimpleNamespace(draw=lambda edit: shown))
 
