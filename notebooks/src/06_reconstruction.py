@@ -621,11 +621,11 @@ print(*growth_verdicts, *picture_verdicts, sep="\n")
 
 # %%
 preserved, larger = picture_verdicts[0], all(number.low > 0 for of, number in growth.items() if of != "k")
-more = "explains more" if growth["k"].low > 0 else "does not surely explain more"
+more = "explains more variance" if growth["k"].low > 0 else "does not surely explain more variance"
 answer = f"{preserved.yes_or_no}: with one block rebuilt from ten features per position, the picture strays "
 answer += f"{preserved.value:.0%} as far from the original as with the better of two blind replacements (no block, or "
-answer += f"random features). Keeping more features {more} ({mean[first]:.0%} of the variance with {first[0]} and "
-answer += f"{mean[last]:.0%} with {last[0]}); a larger dictionary {'does so too' if larger else 'does not surely'}."
+answer += f"random features). Keeping more features {more} ({mean[first]:.0%} with {first[0]}, {mean[last]:.0%} with "
+answer += f"{last[0]}); a larger dictionary {'does' if larger else 'does not surely'} explain more."
 companion.save_answer(run, answer)
 
 # %% [markdown]

@@ -656,9 +656,10 @@ print(*verdicts, *stable_verdicts, *exact_verdicts, sep="\n")
 answer = f"Not judged: there is no judge of photographs. {seen}"
 for verdict in (verdict for verdict in verdicts if verdict.primary):
     words = [each.yes_or_no for each in special_verdicts[: len(SPECIALISTS)]]
-    answer = f"{verdict.yes_or_no}: beyond other blocks, what a block's features read has a rank correlation of "
-    answer += f"{verdict.value:.2f} with what the caption decides there and of {agreed['writes'].value:.2f} with what "
-    answer += f"they write. The paper's words for its blocks fit here in {words.count('Yes')} of {len(words)} cases."
+    goes = {"Yes": "goes with", "No": "does not go with"}.get(verdict.yes_or_no, "may go with")
+    answer = f"{verdict.yes_or_no}: what a block's features read {goes} what the caption decides there. Beyond other "
+    answer += f"blocks the two agree by {verdict.value:.2f} of 1, reading and writing by {agreed['writes'].value:.2f}; "
+    answer += f"the paper's words for its blocks fit here in {words.count('Yes')} of {len(words)} cases."
 companion.save_answer(run, answer)
 
 # %% [markdown]
