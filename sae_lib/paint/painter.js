@@ -50,8 +50,9 @@ const TEMPLATE = `
   <div class="heading">Layers <small>features that are turned on; the brush paints the marked one</small></div>
   <ul class="layers" aria-label="Layers"></ul>
   <div class="bar">
-    <label class="slider grow">Strength <input data-testid="strength" type="range" min="-40" max="40" step="1">
-      <output></output></label>
+    <label class="slider grow">Strength <input data-testid="strength" type="range" min="-40" max="40" step="1"></label>
+    <label><input data-testid="strength-number" type="number" min="-40" max="40" step="1" aria-label="Strength as a number">
+      <small>× the feature's mean activation</small></label>
     <span class="steps">On from step <input data-testid="steps-start" type="number" min="0" aria-label="First step">
       to <input data-testid="steps-end" type="number" min="0" aria-label="Last step"> <small></small></span>
     <button data-testid="save">Save picture</button> <button data-testid="copy-code">Copy code</button>
@@ -361,7 +362,7 @@ function render({ model, el }) {
     at("model").value = edit.model;
     layers.replaceChildren(...edit.layers.map(layerLine));
     if (!edit.layers.length) layers.append(make("li", { class: "none" }, "none: choose a feature from the list"));
-    for (const name of ["strength", "steps-start", "steps-end", "everywhere", "clear"]) at(name).disabled = !layer;
+    for (const name of ["strength", "strength-number", "steps-start", "steps-end", "everywhere", "clear"]) at(name).disabled = !layer;
     at("strength").value = layer?.strength ?? 10;
     label();
     at("steps-start").value = layer?.steps?.[0] ?? 0;
@@ -379,7 +380,7 @@ function render({ model, el }) {
     else if (focused?.disabled && root.contains(focused)) canvas.focus({ preventScroll: true }); // the notebook would hear the keys
     paint();
   }
-  const label = () => { root.querySelector("output").textContent = `${at("strength").value} × the feature's mean activation`; };
+  const label = () => { at("strength-number").value = at("strength").value; };
 
   at("prompt").addEventListener("change", () => change({ prompt: at("prompt").value }));
   at("seed").addEventListener("change", () => change({ seed: Math.trunc(Number(at("seed").value)) || 0 }));
@@ -390,6 +391,11 @@ function render({ model, el }) {
   });
   at("strength").addEventListener("input", () => { byHand = true; label(); });
   at("strength").addEventListener("change", () => changeLayer({ strength: Number(at("strength").value) }));
+  at("strength-number").addEventListener("change", () => {
+    byHand = true;
+    at("strength").value = at("strength-number").value || 0; // which keeps it within the slider's ends
+    changeLayer({ strength: Number(at("strength").value) });
+  });
   for (const name of ["steps-start", "steps-end"]) at(name).addEventListener("change", () => {
     const { steps } = models.find(({ name: each }) => each === edit.model);
     const whole = (each) => Math.min(steps - 1, Math.max(0, Math.trunc(Number(at(each).value)) || 0));

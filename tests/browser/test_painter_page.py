@@ -140,6 +140,14 @@ def test_on_a_phone_the_list_stands_directly_under_the_pictures(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def test_a_strength_can_be_typed_and_stays_within_the_sliders_ends(page):
+    for typed, strength in (("-7", -7), ("90", 40)):
+        page.get_by_test_id("strength-number").fill(typed)
+        page.get_by_test_id("strength-number").press("Enter")
+        assert asked(page, "draw")[-1]["edit"]["layers"][0]["strength"] == strength
+        assert page.get_by_test_id("strength").input_value() == str(strength)
+
+
 def test_a_feature_takes_its_blocks_strength_unless_the_strength_was_moved_by_hand(page):
     page.get_by_test_id("search").fill("red")
     page.wait_for_function("asked.some((message) => message.text === 'red')")
