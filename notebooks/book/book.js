@@ -83,10 +83,15 @@ $("#later").addEventListener("click", () => enlarge(shown + 1));
 lightbox.addEventListener("click", event => { if (event.target === lightbox) lightbox.close(); });
 lightbox.addEventListener("close", () => zooms[shown].focus());
 
-/* Search: every word must begin a word of the entry; titles count more than text. */
-const MOST = 40, query = $("#query"), results = $("#results");
+/* Words that no caption holds: the pocket model never learnt them */
+const unlearnt = words => words.filter(word => /^\p{L}+$/u.test(word) && !window.BOOK_WORDS.some(learnt => learnt.startsWith(word)));
+const NEVER = words => `The pocket model never learnt: ${words.join(", ")}.`;
+
+/* Search: every word must begin a word of the entry; titles count more than text, features come before pages. */
+const MOST = 40, MOST_FEATURES = 12, query = $("#query"), results = $("#results");
 const escaped = text => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 const begins = word => new RegExp(`(?<![\\p{L}\\p{N}])${escaped(word)}`, "giu");
+const whole = word => new RegExp(`(?<![\\p{L}\\p{N}])${escaped(word)}(?![\\p{L}\\p{N}])`, "iu");
 const hits = (text, pattern) => (text.match(pattern) || []).length;
 
 let loading;
@@ -132,13 +137,24 @@ const line = (found, words) => {
 };
 
 const asked = () => query.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
+const heading = text => Object.assign(document.createElement("li"), { className: "part", textContent: text });
 const search = async () => {
   results.hidden = !asked().length;
   if (results.hidden) return;
-  const index = await loadIndex(), words = asked(), found = find(index, words); // what stands there now: more may have been typed
-  const told = found.length > MOST ? `${found.length} results, the best ${MOST}` : `${found.length} result${found.length > 1 ? "s" : ""}`;
-  $("#found").textContent = found.length ? told : `Nothing found for “${query.value.trim()}”.`;
-  results.querySelector("ol").replaceChildren(...found.slice(0, MOST).map(each => line(each, words)));
+  const index = await loadIndex(), words = asked(); // what stands there now: more may have been typed
+  const found = find(index, words), never = unlearnt(words);
+  const features = found.filter(each => each.address.startsWith("gallery_")), pages = found.filter(each => !features.includes(each));
+  const first = features.slice(0, pages.length ? MOST_FEATURES : MOST), then = pages.slice(0, MOST - first.length);
+  const counted = (all, some, name) => `${all.length} ${name}${all.length === 1 ? "" : "s"}${some.length < all.length ? `, the best ${some.length}` : ""}`;
+  const nothing = found.length ? [] : [`Nothing found for “${query.value.trim()}”.`];
+  // A word of the pages, such as "variance", is none that the model should have learnt.
+  const strange = never.filter(word => !pages.some(({ title, page, text }) => whole(word).test(`${title} ${page} ${text}`)));
+  $("#found").textContent = [...(strange.length ? [NEVER(strange)] : []), ...nothing].join(" ");
+  $("#found").hidden = !$("#found").textContent;
+  results.querySelector("ol").replaceChildren(
+    ...(first.length ? [heading(counted(features, first, "feature"))] : []), ...first.map(each => line(each, words)),
+    ...(then.length ? [heading(counted(pages, then, "place"))] : []), ...then.map(each => line(each, words)),
+  );
 };
 query.addEventListener("input", search);
 query.addEventListener("focus", () => { loadIndex(); search(); });
@@ -175,23 +191,50 @@ if (buttons.length) {
   fromAddress();
 }
 
-/* Cards of a block by word or number, in an order */
-const wanted = $("#wanted"), order = $("#order"), cards = $$(".cards li");
-const arrange = () => {
+/* Cards of a block by word or number, in an order; so many stand on the page, more when its end comes into view */
+const PART = 24, wanted = $("#wanted"), order = $("#order"), cards = $$(".cards li"), more = $("#more");
+let most = PART, fitting = cards;
+const lay = () => {
+  cards.forEach(card => { card.hidden = true; });
+  fitting.slice(0, most).forEach(card => { card.hidden = false; });
+  more.hidden = fitting.length <= most;
+};
+const showMore = () => { most += PART; lay(); };
+const arrange = async () => {
   const words = wanted.value.toLowerCase().split(/[\s,]+/).filter(Boolean);
   const fits = ({ text, number }) => words.every(word => /^\d+$/.test(word) ? number === word : begins(word).test(text));
-  const kept = cards.filter(card => !(card.hidden = !fits(card.dataset)));
   const sign = order.value === "number" ? 1 : -1;
   cards.sort((a, b) => sign * (a.dataset[order.value] - b.dataset[order.value]) || a.dataset.number - b.dataset.number);
   $(".cards").append(...cards);
-  $("#shown").textContent = `${kept.length} feature${kept.length === 1 ? "" : "s"}`;
-  $("#none").hidden = kept.length > 0;
+  fitting = cards.filter(card => fits(card.dataset));
+  most = PART;
+  lay();
+  $("#shown").textContent = `${fitting.length} feature${fitting.length === 1 ? "" : "s"}`;
+  $("#none").hidden = fitting.length > 0;
+  if (fitting.length) return;
+  await loadIndex();
+  const never = unlearnt(words);
+  $("#none span").textContent = never.length ? NEVER(never) : "No feature of this block fits.";
+};
+const goTo = () => {
+  const place = fitting.findIndex(card => `#${card.id}` === location.hash);
+  if (place < 0) return;
+  most = Math.max(most, PART * Math.ceil((place + 1) / PART));
+  lay();
+  fitting[place].scrollIntoView();
 };
 if (wanted) {
   wanted.addEventListener("input", arrange);
   order.addEventListener("change", arrange);
-  if (wanted.value || order.value !== "score") arrange();
+  more.addEventListener("click", showMore);
+  new IntersectionObserver(seen => { if (seen.some(each => each.isIntersecting)) showMore(); }, { rootMargin: "300px" }).observe(more);
+  if (wanted.value || order.value !== "reads") arrange(); else lay();
+  addEventListener("hashchange", goTo);
+  goTo();
 }
+$$("button.maps").forEach(maps => maps.addEventListener("click", () => {
+  maps.setAttribute("aria-pressed", maps.getAttribute("aria-pressed") === "false");
+}));
 
 /* Keys */
 document.addEventListener("keydown", event => {

@@ -21,13 +21,16 @@ from PIL import Image
 
 from notebooks.book import colab, gallery, pictures, records, search
 from notebooks.book.chapters import Chapter, chapter_of, make_chapter, page_of, read_notebook
-from notebooks.book.drawing import draw_gallery
+from notebooks.book.drawing import Gallery, draw_gallery
 from notebooks.book.links import Links
 from notebooks.book.pages import Page, Writer, in_bytes
+from notebooks.book.progress import OnStep, Progress, silent
 from notebooks.book.prose import render, slug, text_of
 from sae_lib.cache.artefact import ROOT, cache_root, write_whole
 from sae_lib.companion.verdicts import in_words
-from sae_lib.paint.catalogue import BETAS, TOP
+from sae_lib.judges.attributes import attribute_values
+from sae_lib.paint.catalogue import BETAS, CLEAR, TOP
+from sae_lib.pocket.captions import vocabulary
 
 HERE = Path(__file__).parent
 INSTRUCTOR = "notebooks/workshop/INSTRUCTOR.md"
@@ -42,13 +45,22 @@ ICON = (
 
 
 class Book:
-    """A book in the making, in the empty folder `book`. drawn: the gallery's folder (`drawing.draw_gallery`), if any.
+    """A book in the making, in the empty folder `book`.
+
+    drawn: the gallery (`drawing.draw_gallery`), if any. on_step: told what is done, how much of it, of how much, where.
 
     Raises ValueError, in one sentence, for what cannot be shown: a notebook that was never executed, a damaged index,
     a link to nothing, a repository that is not owner/name.
     """
 
-    def __init__(self, root: Path, book: Path, repository: str = "", drawn: Path | None = None):
+    def __init__(
+        self,
+        root: Path,
+        book: Path,
+        repository: str = "",
+        drawn: Gallery | None = None,
+        on_step: OnStep = silent,
+    ):
         self.root, self.book, self.repository = root, book, colab.check_repository(repository)
         self.rows = records.read_index(root / "figures")
         self.titles = records.titles_of(self.rows)
@@ -60,7 +72,7 @@ class Book:
         shown = {source: page_of(source) for source in (*self.notebooks, *self.exercises, *self.solutions, *texts)}
         self.links = Links(root, {"README.md": "index.html", "figures/README.md": "artefacts.html", **shown})
         self.blocks = gallery.read_gallery(drawn) if drawn else []
-        self.drawn = drawn
+        self.drawn, self.on_step = drawn, on_step
 
     def _find(self, pattern: str) -> list[str]:
         """Files by their paths; what lies in a hidden folder was left by a killed process."""
@@ -112,7 +124,10 @@ class Book:
 
     @cached_property
     def _chapters(self) -> list[Chapter]:
-        chapters = [self._chapter(source) for source in (*self.notebooks, *self.exercises, *self.solutions)]
+        sources, chapters = (*self.notebooks, *self.exercises, *self.solutions), []
+        for done, source in enumerate(sources, 1):
+            chapters.append(self._chapter(source))
+            self.on_step("Pages of notebooks", done, len(sources), Path(source).stem)
         for source in (INSTRUCTOR, *REFERENCE):
             if source in self.links.pages:
                 chapters.append(chapter_of(render((self.root / source).read_text(), source, self.links), source))
@@ -202,10 +217,10 @@ class Book:
         tile = gallery.copy_strips(self.drawn, self.book)
         numbered = {chapter.number: chapter for chapter in self._chapters if chapter.number}
         writer.write("gallery", "gallery.html", "All features", blocks=self.blocks, tile=tile, numbered=numbered)
-        betas = ", ".join(f"{beta:+g}".replace("-", "−") for beta in sorted((*BETAS, 0))).replace("+0", "0")
+        betas = [f"{beta:+g}".replace("-", "−") for beta in BETAS]
         for block in self.blocks:
-            words = ", ".join(dict.fromkeys(card["meaning"].split(" (")[0] for card in block.cards[:6]))
-            content = {"block": block, "tile": tile, "top": TOP, "strip": len(BETAS) + 1, "betas": betas}
+            words = ", ".join(dict.fromkeys(card["label"].split(" (")[0] for card in block.cards[:6] if card["clear"]))
+            content = {"block": block, "tile": tile, "top": TOP, "betas": betas, "threshold": CLEAR}
             writer.write("block", block.page, f"Features of {block.name}", examples=words, **content)
 
     def _write_artefacts(self, writer: Writer) -> None:
@@ -259,10 +274,17 @@ class Book:
             entries.append(search.Entry(f"artefacts.html#only-{slug(finding.word)}", page, finding.claim, text))
         for block in self.blocks:
             entries += gallery.entries_of(block)
-        (self.book / "assets" / "search.js").write_text(search.as_script(entries))
+        words = [*vocabulary(), *dict.fromkeys(family for family, _ in attribute_values())]
+        (self.book / "assets" / "search.js").write_text(search.as_script(entries, words))
 
 
-def build(root: Path, output: Path, repository: str = "", drawn: Path | None = None) -> Path:
+def build(
+    root: Path,
+    output: Path,
+    repository: str = "",
+    drawn: Gallery | None = None,
+    on_step: OnStep = silent,
+) -> Path:
     """Build the book as the folder `output`, which is replaced as a whole; the path of its first page.
 
     Raises what `Book` raises, and ValueError if the folder cannot be written.
@@ -270,7 +292,7 @@ def build(root: Path, output: Path, repository: str = "", drawn: Path | None = N
 
     def write(unfinished: Path) -> None:
         unfinished.mkdir()
-        Book(root, unfinished, repository, drawn).write()
+        Book(root, unfinished, repository, drawn, on_step).write()
 
     try:
         write_whole(output, write)
@@ -284,12 +306,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 2 if something is wrong, which one sentence then says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("repository", nargs="?", default="", help="owner/name, for links to Colab and Binder")
-    options = parser.parse_args(arguments)
+    options, progress = parser.parse_args(arguments), Progress()
     try:
         colab.check_repository(options.repository)
         records.read_index(ROOT / "figures")
-        print(build(ROOT, cache_root() / "book", options.repository, draw_gallery()))
+        drawn = draw_gallery(on_step=progress.tell)
+        first = build(ROOT, cache_root() / "book", options.repository, drawn, progress.tell)
+        progress.end()
+        print(first)
     except ValueError as error:
+        progress.end()
         print(error, file=sys.stderr)
         return 2
     return 0

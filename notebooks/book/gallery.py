@@ -1,6 +1,5 @@
 """The gallery's pages: the features of a block as cards, from the drawn gallery."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from notebooks.book.drawing import TILES
+from notebooks.book.drawing import TILES, Gallery
 from notebooks.book.search import Entry
 from sae_lib.models.blocks import ATTENTION_BLOCKS
 
@@ -20,7 +19,7 @@ class Block:
     name: str
     """"down.2.1"."""
     cards: list[dict[str, Any]]
-    """As `drawing.card` made them, the highest score first."""
+    """As `drawing.card` made them, those that read best first."""
     dead: int
     """Features without a card: never active in the catalogue's pictures, or in training."""
 
@@ -29,25 +28,19 @@ class Block:
         return f"gallery_{self.name}.html"
 
 
-def read_gallery(folder: Path) -> list[Block]:
+def read_gallery(drawn: Gallery) -> list[Block]:
     """The blocks of a drawn gallery, in the order of the forward pass."""
     blocks = []
-    for name in _in_order(folder):
-        record = json.loads((folder / name / "features.json").read_text())
-        cards = sorted(record["live"], key=lambda card: (-card["score"], card["number"]))
-        blocks.append(Block(name, cards, record["n_f"] - len(cards)))
+    for name in (block for block in ATTENTION_BLOCKS if block in drawn.cards):
+        cards = sorted(drawn.cards[name], key=lambda card: (-card["reads"], card["number"]))
+        blocks.append(Block(name, cards, drawn.n_f[name] - len(cards)))
     return blocks
 
 
-def _in_order(folder: Path) -> list[str]:
-    """The blocks that were drawn, in the order of the forward pass."""
-    return [block for block in ATTENTION_BLOCKS if (folder / block / "features.json").is_file()]
-
-
-def copy_strips(folder: Path, book: Path) -> int:
+def copy_strips(drawn: Gallery, book: Path) -> int:
     """Copy the drawn strips below `book`/gallery; returns the width and height of a tile in pixels."""
-    for name in _in_order(folder):
-        shutil.copytree(folder / name, book / "gallery" / name, ignore=shutil.ignore_patterns("*.json"))
+    for name in drawn.cards:
+        shutil.copytree(drawn.pictures / name, book / "gallery" / name, ignore=shutil.ignore_patterns(".*"))
     with Image.open(next(book.glob("gallery/*/*.webp"))) as strip:
         width, height = strip.size
     if width != TILES * height:
@@ -63,7 +56,7 @@ def entries_of(block: Block) -> list[Entry]:
             f"{block.page}#f{card['number']}",
             page,
             f"{block.name}/{card['number']}",
-            f"{card['meaning']}, score {card['score']:.2f}",
+            f"{card['label']}, reads {card['reads']:.2f}",
         )
         for card in block.cards
     ]

@@ -44,6 +44,7 @@ def take_out(notebook: nbformat.NotebookNode, stem: str, book: Path) -> None:
             # The printed paths of a saved figure: its caption has them as links.
             printed = output.get("data", {}).get("text/plain", "")
             output.setdefault("metadata", {})["book_hidden"] = printed.endswith(".png|pdf|json")
+            output.metadata["book_live"] = "Widget: run this notebook" in printed  # from `LiveWidget`
 
 
 def _pictures(cell: nbformat.NotebookNode) -> Iterator[nbformat.NotebookNode]:

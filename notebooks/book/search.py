@@ -1,7 +1,7 @@
 """The search index: a script that sets one variable, since a page opened from the file system may not fetch data."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from notebooks.book.chapters import Chapter
@@ -29,7 +29,9 @@ def of_chapter(chapter: Chapter) -> list[Entry]:
     ]
 
 
-def as_script(entries: Iterable[Entry]) -> str:
-    """JavaScript that book.js reads."""
-    rows = json.dumps([list(entry) for entry in entries], ensure_ascii=False, separators=(",", ":"))
-    return f"window.BOOK_INDEX = {rows};\n"
+def as_script(entries: Iterable[Entry], words: Sequence[str]) -> str:
+    """JavaScript that book.js reads. words: all that the pocket model learnt."""
+    rows, words = (
+        json.dumps(each, ensure_ascii=False, separators=(",", ":")) for each in ([list(e) for e in entries], words)
+    )
+    return f"window.BOOK_INDEX = {rows};\nwindow.BOOK_WORDS = {words};\n"

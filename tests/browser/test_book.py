@@ -10,7 +10,7 @@ from sae_lib.cache.artefact import cache_root
 from tests.browser.pages import Quiet
 
 BOOK = cache_root() / "book"
-CHAPTER, BLOCK = "04_transfer.html", "gallery_up.1.2.html"
+CHAPTER, BLOCK, LONG = "04_transfer.html", "gallery_up.1.2.html", "gallery_up.0.1.html"
 KINDS = (
     "index.html",
     CHAPTER,
@@ -102,17 +102,19 @@ def test_the_search_finds_a_word_by_keyboard_and_says_so_when_there_is_nothing(r
     page = reader.open(BLOCK)
     page.keyboard.press("/")
     page.keyboard.type("digitised")
-    expect(page.locator("#results li").first).to_contain_text("igitised")
-    expect(page.locator("#found")).to_have_text(re.compile(r"^\d+ results"))
+    expect(page.locator("#results a").first).to_contain_text("igitised")
+    expect(page.locator("#results .part")).to_have_text(re.compile(r"^\d+ places"))
+    expect(page.locator("#found")).to_be_hidden()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
-    expect(page.locator("#results li:nth-child(2) a")).to_be_focused()
-    address = page.locator("#results li:nth-child(2) a").get_attribute("href")
+    second = page.locator("#results a").nth(1)
+    expect(second).to_be_focused()
+    address = second.get_attribute("href")
     page.keyboard.press("Enter")
     page.wait_for_url(f"**/{address}")
     page.keyboard.press("/")
     page.keyboard.type("zyxwvut")
-    expect(page.locator("#found")).to_have_text("Nothing found for “zyxwvut”.")
+    expect(page.locator("#found")).to_have_text("The pocket model never learnt: zyxwvut. Nothing found for “zyxwvut”.")
     page.keyboard.press("Escape")
     expect(page.locator("#results")).to_be_hidden()
 
@@ -125,6 +127,19 @@ def test_a_feature_is_found_by_its_number_and_by_its_meaning(reader):
     expect(page.locator("#results a").first).to_have_attribute("href", f"{BLOCK}#f{number}")
     page.locator("#query").fill(f"{re.sub(r'[()]', '', meaning)} up.1.2")
     expect(page.locator("#results a").first).to_have_attribute("href", re.compile(r"gallery_up\.1\.2\.html#f\d+"))
+
+
+def test_the_search_shows_features_before_pages_and_names_what_the_model_never_learnt(reader):
+    page = reader.open("index.html")
+    page.locator("#query").fill("red")
+    parts = page.locator("#results .part")
+    expect(parts).to_have_text([re.compile(r"^\d+ features?"), re.compile(r"^\d+ places?")])
+    expect(page.locator("#results a").first).to_have_attribute("href", re.compile(r"^gallery_.*#f\d+$"))
+    page.locator("#query").fill("cat")
+    expect(page.locator("#found")).to_contain_text("The pocket model never learnt: cat.")
+    page.locator("#query").fill("variance")
+    expect(page.locator("#results a").first).to_be_visible()
+    expect(page.locator("#found")).to_be_hidden()
 
 
 def test_light_and_dark_follow_the_system_until_the_switch_is_used_and_are_remembered(new_page):
@@ -223,8 +238,7 @@ def test_verdicts_are_filtered_by_word(reader):
 
 def test_cards_are_found_by_word_and_number_and_sorted(reader):
     page = reader.open(BLOCK)
-    cards = page.locator(".cards li:visible")
-    everything = cards.count()
+    cards, everything = page.locator(".cards li:visible"), page.locator(".cards li").count()
     word, number = cards.first.get_attribute("data-text").split()[0], cards.first.get_attribute("data-number")
     page.locator("#wanted").fill(word)
     assert 0 < cards.count() < everything
@@ -232,15 +246,47 @@ def test_cards_are_found_by_word_and_number_and_sorted(reader):
         expect(card).to_contain_text(word)
     page.locator("#wanted").fill(number)
     assert [card.get_attribute("id") for card in cards.all()] == [f"f{number}"]
-    page.locator("#wanted").fill("zyxwvut")
-    expect(page.locator("#none")).to_be_visible()
+    page.locator("#wanted").fill("a cat")
+    expect(page.locator("#none")).to_contain_text("The pocket model never learnt: cat.")
     page.locator("#wanted").fill("")
-    for order in ("rate", "number"):
+    for order in ("draws", "rate", "number"):
         page.locator("#order").select_option(order)
         values = page.evaluate(
             "name => [...document.querySelectorAll('.cards li')].map(card => +card.dataset[name])", order
         )
-        assert values == sorted(values, reverse=order == "rate") and len(values) == everything
+        assert values == sorted(values, reverse=order != "number") and len(values) == everything
+
+
+def test_a_long_page_of_cards_opens_with_its_first_ones_and_grows_where_it_is_read(reader):
+    page = reader.open(LONG)
+    cards, everything = page.locator(".cards li:visible"), page.locator(".cards li").count()
+    assert cards.count() == 24 < everything
+    page.locator("#more").scroll_into_view_if_needed()
+    expect(cards).to_have_count(48)
+    last = page.locator(".cards li").last.get_attribute("id")
+    page = reader.open(f"{LONG}#{last}")
+    expect(page.locator(f"#{last}")).to_be_in_viewport()
+
+
+def test_a_map_appears_under_the_pointer_at_the_keyboards_focus_and_at_a_touch(new_page):
+    place = "each => getComputedStyle(each).objectPosition"
+    page = Reader(new_page()).open(BLOCK)
+    maps = page.locator("button.maps").first
+    bare = maps.locator("img").first.evaluate(place)
+    maps.hover()
+    under = maps.locator("img").first.evaluate(place)
+    assert under != bare
+    page.mouse.move(0, 0)
+    assert maps.locator("img").first.evaluate(place) == bare
+    page.locator("#order").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")  # the link of the card, then its pictures
+    expect(maps).to_be_focused()
+    assert maps.locator("img").first.evaluate(place) == under
+    touched = Reader(new_page(has_touch=True, is_mobile=True, viewport=PHONE)).open(BLOCK, PHONE).locator("button.maps")
+    for wanted in (under, bare):
+        touched.first.tap()
+        assert touched.first.locator("img").first.evaluate(place) == wanted
 
 
 def test_on_a_phone_the_contents_open_and_close_by_keyboard(reader):

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
@@ -12,14 +13,15 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from notebooks.book import build as builder, colab, drawing, prose, records
+from notebooks.book import build as builder, colab, drawing, progress, prose, records
 from notebooks.book.build import build
 from sae_lib import Catalogue, Painter
 from sae_lib.assets import Assets
 from sae_lib.cache.artefact import ROOT
 from sae_lib.features import reading
+from sae_lib.features.feature import FeatureId
 from sae_lib.models.blocks import ATTENTION_BLOCKS
-from sae_lib.paint.catalogue import BETAS, TOP
+from sae_lib.paint.catalogue import BETAS, CLEAR, NO_CLEAR_MEANING, TOP
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
 SAVE = 'save_figure(run, fig, "curve", {}, None, verdicts)'
@@ -272,6 +274,14 @@ def test_lessons_are_shown_without_outputs_and_lead_to_their_solutions_and_back(
     assert solution.h1.get_text() == "Lesson 1: Add (solution)" and solution.select_one(".output").get_text() == "2"
 
 
+def test_where_a_widget_cannot_run_the_page_says_what_runs_it(root, tmp_path):
+    left = new_output("execute_result", {"text/plain": "PainterWidget: run this notebook to use it"})
+    write(root / "notebooks/04_fourth.ipynb", new_markdown_cell("# 04 Fourth"), code("PainterWidget()", left))
+    soup = page(build(root, tmp_path / "book").parent, "04_fourth.html")
+    said = soup.select_one(".live").get_text()
+    assert "Here runs the painter" in said and "make app" in said and not soup.select("pre.output")
+
+
 def test_without_a_workshop_there_is_no_part_of_that_name(root, tmp_path):
     shutil.rmtree(root / "notebooks/workshop")
     first = build(root, tmp_path / "book")
@@ -280,7 +290,9 @@ def test_without_a_workshop_there_is_no_part_of_that_name(root, tmp_path):
 
 def test_the_search_index_is_a_script_with_sections_artefacts_and_verdicts(book):
     script = (book / "assets/search.js").read_text()
-    entries = json.loads(script.removeprefix("window.BOOK_INDEX = ").removesuffix(";\n"))
+    index, words, _ = script.split(";\n")
+    assert "star" in json.loads(words.removeprefix("window.BOOK_WORDS = ")) and '"cat"' not in words
+    entries = json.loads(index.removeprefix("window.BOOK_INDEX = "))
     found = {address: text for address, _, _, text in entries}
     assert {"01_first.html", "01_first.html#1-2-what-is-next", "artefacts.html#figure-2"} <= set(found)
     assert "One is less than two" in found["01_first.html"] and "artefacts.html#only-fails" in found
@@ -439,34 +451,98 @@ def catalogue(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAE_LIB_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setitem(reading.PICTURES, "smoke", 12)
-        yield Catalogue(Painter(Assets("smoke")))
+        catalogue = Catalogue(Painter(Assets("smoke")))
+        catalogue.__dict__["written"] = {}  # what features draw takes long to measure
+        yield catalogue
+
+
+@pytest.fixture(scope="module")
+def cards(catalogue):
+    """Two per block."""
+    return {block: of_block[:2] for block, of_block in drawing.cards_of(catalogue).items()}
 
 
 @pytest.mark.parametrize("block", ["up.1.2", "up.0.1"])
-def test_features_drawn_together_are_those_of_their_cards(catalogue, block):
-    features = [row.id for row in catalogue.live(block)[:3]]
-    for feature, strip in zip(features, drawing.draw_strips(catalogue, features), strict=True):
-        panel, half = catalogue.panel(feature), len(BETAS) // 2
-        rounding = {"rtol": 0, "atol": 1e-4}
-        torch.testing.assert_close(strip[0], panel.icon, **rounding)
-        torch.testing.assert_close(strip[1 : 1 + len(panel.top)], panel.top)
-        changed = strip[1 + TOP :]
-        torch.testing.assert_close(changed[half], catalogue.pictures[panel.rows[0]])
-        torch.testing.assert_close(torch.cat([changed[:half], changed[half + 1 :]]), panel.strip, **rounding)
+def test_features_drawn_together_are_those_of_their_cards(catalogue, cards, block):
+    tops = {card["number"]: card["top"] for card in cards[block]}
+    for feature, strip in zip(tops, drawing.draw_strips(catalogue.reading, block, tops, BETAS), strict=True):
+        panel, rounding = catalogue.panel(FeatureId(block, feature)), {"rtol": 0, "atol": 1e-4}
+        torch.testing.assert_close(strip[: len(panel.rows)], catalogue.pictures[panel.rows])
+        torch.testing.assert_close(strip[TOP : TOP + len(panel.top)], panel.top)
+        torch.testing.assert_close(strip[2 * TOP :], panel.strip, **rounding)
 
 
-def test_a_drawn_block_becomes_a_page_with_a_card_for_each_live_feature(catalogue, made, tmp_path, monkeypatch):
-    alive = catalogue.live("up.1.2")
-    monkeypatch.setattr(catalogue, "live", lambda block: type(catalogue).live(catalogue, block)[:2])
-    monkeypatch.setattr(drawing, "Catalogue", lambda painter: catalogue)
-    for block in catalogue.assets.blocks:
-        drawing.draw_block("smoke", tmp_path, block)
-    soup = page(build(made, tmp_path / "book", drawn=tmp_path).parent, "gallery_up.1.2.html")
-    cards, rest = soup.select(".cards li"), catalogue.assets.saes()["up.1.2"].n_f - 2
-    assert len(cards) == 2 and f"{rest} more never fired" in " ".join(soup.get_text().split())
-    assert sorted(card["id"] for card in cards) == sorted(f"f{row.id.feature}" for row in alive[:2])
-    with Image.open(tmp_path / "book" / cards[0].img["src"]) as strip:
+@pytest.fixture(scope="module")
+def gallery(catalogue, cards, made, tmp_path_factory):
+    """A book with a gallery of two cards per block: one of a clear meaning, that draws, and one of none."""
+    drawn, (clear, other) = tmp_path_factory.mktemp("drawn"), cards["up.1.2"]
+    clear.update(label="red (colour)", clear=True, reads=0.9, draws=0.25)
+    other.update(label=NO_CLEAR_MEANING, clear=False, reads=0.1, draws=None)
+    for block, of_block in cards.items():
+        drawing.draw_block("smoke", drawn, BETAS, block, {card["number"]: card["top"] for card in of_block})
+    n_f = {block: sae.n_f for block, sae in catalogue.assets.saes().items()}
+    return build(made, drawn / "book", drawn=drawing.Gallery(drawn, cards, n_f)).parent
+
+
+def test_a_drawn_block_becomes_a_page_with_a_card_for_each_live_feature(catalogue, cards, gallery):
+    soup = page(gallery, "gallery_up.1.2.html")
+    shown, rest = soup.select(".cards li"), catalogue.assets.saes()["up.1.2"].n_f - 2
+    assert f"{rest} more never fired" in " ".join(soup.get_text().split())
+    assert [card["id"] for card in shown] == [f"f{card['number']}" for card in cards["up.1.2"]]
+    with Image.open(gallery / shown[0].img["src"]) as strip:
         assert strip.size == (drawing.TILES * 64, 64)
-    assert f"gallery_up.1.2.html#{cards[0]['id']}" in (tmp_path / "book/assets/search.js").read_text()
-    pages = [link["href"] for link in page(tmp_path / "book", "gallery.html").select("main .doors a")]
+    assert f"gallery_up.1.2.html#{shown[0]['id']}" in (gallery / "assets/search.js").read_text()
+    pages = [link["href"] for link in page(gallery, "gallery.html").select("main .doors a")]
     assert pages == [f"gallery_{block}.html" for block in ATTENTION_BLOCKS if block in catalogue.assets.blocks]
+
+
+def test_a_card_says_what_its_feature_reads_and_draws_and_names_no_meaning_below_the_threshold(gallery):
+    soup = page(gallery, "gallery_up.1.2.html")
+    clear, other = (card.get_text("|", strip=True) for card in soup.select(".cards li"))
+    assert "red (colour)|reads 0.90|draws +0.25|fires at" in clear
+    assert f"{NO_CLEAR_MEANING}|reads 0.10|drawing not tried|fires at" in other
+    assert f"below {CLEAR} it has no clear meaning" in " ".join(soup.get_text().split())
+
+
+def test_the_gallery_is_drawn_once_and_says_how_far_it_is(catalogue, cards, monkeypatch):
+    drawn, steps = [], []
+
+    def draw(scale, folder, betas, block, tops):
+        (folder / block).mkdir()
+        for number in tops:
+            (folder / block / f"{number}.webp").touch()
+        drawn.append(block)
+
+    monkeypatch.setattr(drawing, "ProcessPoolExecutor", ThreadPoolExecutor)
+    monkeypatch.setattr(drawing, "Catalogue", lambda painter: catalogue)
+    monkeypatch.setattr(drawing, "cards_of", lambda catalogue: cards)
+    monkeypatch.setattr(drawing, "draw_block", draw)
+    first = drawing.draw_gallery("smoke", 1, lambda *step: steps.append(step))
+    count = sum(map(len, cards.values()))
+    assert steps[-1] == ("Cards of the gallery", count, count, "")
+    assert drawing.draw_gallery("smoke", 1) == first and sorted(drawn) == sorted(cards)
+
+
+# Progress
+
+
+def test_progress_is_a_line_when_something_begins_now_and_then_and_when_it_ends(capsys, monkeypatch):
+    now = iter([0.0, 5.0, 20.0, 30.0, 31.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    line = progress.Progress()
+    for done, where in ((0, ""), (1, "up.1.2 1/8"), (4, "up.1.2 4/8"), (8, "")):
+        line.tell("Cards", done, 8, where)
+    line.tell("Pages", 1, 2, "01_first")
+    line.end()
+    assert capsys.readouterr().out.splitlines() == [
+        "Cards: 0 of 8",
+        "Cards: 4 of 8, up.1.2 4/8, less than a minute left",
+        "Cards: 8 of 8",
+        "Pages: 1 of 2, 01_first",
+    ]
+
+
+def test_a_book_says_which_notebook_it_shows(made, tmp_path):
+    steps = []
+    build(made, tmp_path / "book", on_step=lambda *step: steps.append(step))
+    assert steps[0] == ("Pages of notebooks", 1, 5, "01_first") and steps[-1][1:3] == (5, 5)

@@ -32,6 +32,9 @@ FORBIDDEN = {
     "a blanket warning filter": re.compile(r"simplefilter|filterwarnings\(\s*[\"']ignore[\"']\s*\)"),
 }
 
+STRAY = re.compile(r"""[(\[{<'"]|-?[\d.]+$|(Text|None|array|tensor|True|False|BarContainer)\b""")
+"""The beginning of an output that no cell shows on purpose: a tuple, a number, an object of matplotlib."""
+
 WRITE_COSTS = ".venv/bin/python -m pytest tests/notebooks/test_notebooks.py -k computes --write-costs"
 
 each_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
@@ -76,6 +79,27 @@ def test_a_stored_notebook_is_small_executed_and_clean(source):
     assert "widgets" not in notebook.metadata and "widget-view" not in text
     assert not re.search(r"\d%\|", text)  # no progress bar
     assert not [path for path in (str(ROOT), str(Path.home()) + "/", "site-packages") if path in text]
+
+
+@each_notebook
+def test_a_stored_notebook_shows_no_value_that_its_last_line_left_by_chance(source):
+    """Such as "(0.0, 1.02)" or "<Axes: >"; end the line with ";" or assign the value."""
+    results = [output for cell in code_cells(stored(source)) for output in cell.outputs if "execution_count" in output]
+    assert [text for output in results if STRAY.match(text := output.data.get("text/plain", ""))] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["(0.0, 1.02)", "<Axes: >", "<Figure size 2x2>", "Text(0, 0.5, 'y')", "[<matplotlib.lines.Line2D at 0x7f>]"]
+    + ["<matplotlib.legend.Legend at 0x7f>", "array([1, 2])", "tensor(3.)", "0.25", "None", "{'a': 1}", "'done'"],
+)
+def test_values_left_by_chance_are_known(text):
+    assert STRAY.match(text)
+
+
+@pytest.mark.parametrize("text", ["04_transfer/figure3.png|pdf|json", "05_blocks/table1.csv|tex", "PainterWidget: run"])
+def test_what_a_cell_shows_on_purpose_is_no_value_left_by_chance(text):
+    assert not STRAY.match(text)
 
 
 @each_notebook
