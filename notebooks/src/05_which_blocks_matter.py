@@ -229,8 +229,8 @@ we_see(run, text)
 # looks like the left one writes nothing of the caption; a column that differs shows what its block writes. Below, under
 # the same columns, is the share of each kind of statement that the block carries by itself (*content* is the eye in the
 # object). A bright cell in a dark row is a block with a task of its own. The shares of single blocks need not add up to
-# 1, since some statements are written by several blocks together. The printed lines are means over kinds; the last ones
-# are the controls.
+# 1, since some statements are written by several blocks together. The printed lines are means over kinds, of single
+# blocks, of groups of blocks and of the controls.
 #
 # ## 5.3 The same without a judge
 #
