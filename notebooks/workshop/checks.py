@@ -159,22 +159,6 @@ def score(answer: Callable) -> None:
     passed(answer, "one score for each feature.")
 
 
-def precision_and_recall(answer: Callable) -> None:
-    found = torch.tensor([[True, True, True, False], [False, False, True, False]])
-    present = torch.tensor([[True, False, False, False], [True, False, True, False]])
-    wrong = {
-        "the two are swapped: precision is a share of the cells found.": (2 / 3, 0.5),
-        "it counts cells where both are False as hits; of those there are many, and they say little.": (5 / 8, 5 / 8),
-        "these are means over the pictures; wanted all cells together.": ((1 / 3 + 1) / 2, (1 + 1 / 2) / 2),
-        "these are shares of all cells: divide by the cells found, and by the cells that show the value.": (
-            2 / 8,
-            2 / 8,
-        ),
-    }
-    expect(answer, (found, present), (0.5, 2 / 3), wrong)
-    passed(answer, "precision 2/4 and recall 2/3 in the check's small example.")
-
-
 def best_by_chance(answer: Callable, score: Callable) -> None:
     activations, present, among = _random(6, 8, 5).relu(), _random(6, 8, seed=1) > 0.3, _random(6, 8, seed=2) > -0.8
     order = torch.tensor([2, 0, 1, 5, 3, 4])
@@ -200,6 +184,29 @@ def best_by_chance(answer: Callable, score: Callable) -> None:
     given, wrong = (activations, present, among, order), {key: float(value) for key, value in wrong.items()}
     expect(answer, given, shuffled.max().item(), wrong)
     passed(answer, "the whole search, repeated where there is nothing to find.")
+
+
+def probe(answer: Callable) -> None:
+    x, present, among = _random(4, 8, 6), _random(4, 8, seed=1) > 0.3, _random(4, 8, seed=2) > -0.8
+    x = x * torch.tensor([1.0, 2.0, 0.5, 4.0, 1.0, 3.0]) + torch.arange(6.0)
+    rows, yes = x[among], present[among]
+    there, elsewhere = rows[yes].mean(0), rows[~yes].mean(0)
+    wanted = there - elsewhere
+    directions = {
+        "it points the wrong way round: from the other objects' cells to those that show the value.": -wanted,
+        "every cell takes part although `among` is False at some.": x[present].mean(0) - x[~present].mean(0),
+        "cells where `among` is False count as cells without the value; they take no part.": there
+        - x[~(present & among)].mean(0),
+        "nothing is compared: take off the mean where the value is absent.": there,
+        "it is divided by the standard deviation as the score is; the direction is the difference itself.": wanted
+        / rows.std(0),
+    }
+    wrong = {"the direction is right, but its length is not 1: divide it by its norm.": wanted}
+    for sentence, direction in directions.items():
+        wrong[sentence] = direction / direction.norm()
+        wrong[f"{sentence} (And its length is not 1: divide it by its norm.)"] = direction
+    expect(answer, (x, present, among), wanted / wanted.norm(), wrong)
+    passed(answer, "a direction of length 1 that points to the value.")
 
 
 # Lesson 4

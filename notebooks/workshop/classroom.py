@@ -1,5 +1,5 @@
-"""What every lesson uses: its start, a row of pictures, and `ask`, which calls a learner's function
-and says what is wrong."""
+"""What every lesson uses: its start, a row of pictures, what changed between two of them, and `ask`, which calls
+a learner's function and says what is wrong."""
 
 import _thread
 import copy
@@ -69,6 +69,14 @@ def show(pictures: Sequence[Tensor], titles: Sequence[str]) -> None:
     with io.BytesIO() as file:
         sheet.save(file, "PNG")  # PIL's own display would store a JPEG too
         display(Picture(file.getvalue()))
+
+
+def difference(before: Tensor, after: Tensor) -> Tensor:
+    """What changed between two pictures in [0, 1], as a picture: after minus before, added to a middle grey.
+
+    Changes of more than half of the range are cut off.
+    """
+    return (0.5 + after - before).clamp(0, 1)
 
 
 class _Heard(io.TextIOBase):

@@ -321,3 +321,23 @@ def test_an_unknown_lesson_is_refused(capsys):
 
     assert build.main(["7_nothing"]) == 2
     assert "no lesson 7_nothing; there are 1_update" in capsys.readouterr().err
+
+
+def test_a_difference_picture_is_grey_where_nothing_changed_and_brighter_where_more_was_added(classroom):
+    before, after = torch.tensor([0.25, 0.25, 1.0, 0.0]), torch.tensor([0.25, 0.5, 0.75, 1.0])
+    assert classroom.difference(before, after).tolist() == [0.5, 0.75, 0.25, 1.0]
+
+
+def test_lesson_3_finds_what_its_prose_says():
+    (lesson,) = (lesson for lesson in LESSONS if lesson.name == "3_red")
+    outputs = [output for cell in stored(lesson, "solution").cells for output in cell.get("outputs", ())]
+    text = "".join(output.get("text", "") for output in outputs)
+    drawn = re.findall(r"^(\S+)/\d+ +red is seen in +(\d+)%; with random features +(\d+)%", text, re.MULTILINE)
+    rise = {block: int(own) - int(random) for block, own, random in drawn}
+    assert rise["up.1.2"] >= 30 and rise["down.2.1"] <= 10 and rise["up.1.1"] <= 10
+    found = re.findall(r"^red +(\S+)/\d+ +(\S+) +(\S+) +(\S+) +(\d+)%", text, re.MULTILINE)
+    other_half, as_good = ({block: float(row[i]) for block, *row in found} for i in (1, 3))
+    assert as_good["up.1.2"] <= 5 and as_good["down.2.1"] <= 5 and as_good["up.1.1"] > 5
+    assert other_half["down.2.1"] > 0.3 > abs(other_half["up.1.1"])
+    told = re.search(r"^up.1.1 +told rightly: feature (\d+)%.*ridge regression (\d+)%", text, re.MULTILINE)
+    assert int(told[1]) <= 55 and int(told[2]) >= 60, "red is there, and no feature reads it"

@@ -1,20 +1,21 @@
 # %% [markdown]
 # # Lesson 1: What is an update?
 #
-# **You will be able to** say what a transformer block adds to a picture in the making, record it, put it into the
-# layout that an SAE reads, and measure what is lost without it.
+# **Question.** What does one block of the model add to a picture, and what is missing without it?
 #
-# **You need** a little Python, and to know what a tensor's shape is. **Time:** 20 minutes: 5 to read, 10 for three
-# exercises, 5 to look at the pictures.
+# **You will be able to** say what a transformer block adds to a picture in the making, record it, bring it into the
+# layout that a sparse autoencoder (SAE, lesson 2) reads, and measure what is lost without it.
 #
-# Work from top to bottom: run each cell with Shift+Enter. An exercise is a function with `raise NotImplementedError` in
-# place of its last lines. Write them, run the cell, run the check below it. The check says what is wrong; hints and the
-# solution are folded: click to open them.
+# **You need** a little Python, and to know what a tensor's shape is. **Time:** 20 minutes.
+#
+# *Minutes 0 to 3.* Work from top to bottom, and run each cell with Shift+Enter. An exercise is a function whose last
+# lines are missing: write them in place of `raise NotImplementedError`. Run the cell, then run the check below it. The
+# check tells you what is wrong. Hints and solutions are folded: click to open them.
 
 # %%
 import checks
 import torch
-from classroom import show, start
+from classroom import difference, show, start
 
 from sae_lib import PAPER_BLOCKS, CallSettings, draw_pictures, intervene, load_pipeline, load_prompts
 
@@ -29,16 +30,16 @@ show(pictures[:6], [f"picture {i}" for i in range(6)])
 print(prompts[0])
 
 # %% [markdown]
-# A text-to-image model drew these from noise, in **one** step. It is a pocket version of SDXL Turbo: the same kinds of
-# layers with the same names, but small enough for your laptop. Its U-Net is a stack of blocks. Most of them are
-# *residual*: a block does not replace what comes in, it **adds** something to it. What it adds is its *update*, and
-# updates are what the paper takes apart:
+# A text-to-image model drew these pictures from noise, in **one** step; the first caption stands below them. The model
+# is a pocket version of SDXL Turbo: it has the same kinds of layers with the same names, but is small enough for your
+# laptop. Its U-Net is a stack of blocks. Most of them are *residual*: a block does not replace what comes in, it
+# **adds** something to it. What it adds is its *update*. The paper takes updates apart:
 #
 # > update = block output − block input
 #
 # ## Exercise 1.1: the update
 #
-# `block_input` and `block_output` are tensors `[batch, channels, height, width]`.
+# *Minutes 3 to 8.* Write down what the block adds. `block_input` and `block_output` are tensors `[batch, channels, height, width]`.
 
 
 # %% tags=["exercise"]
@@ -84,9 +85,9 @@ def update_of(block_input, block_output):
 # %% [markdown]
 # ## Look inside the model
 #
-# `intervene` calls a function of ours at a block, with what goes in and what comes out, while the model draws. Ours
-# only looks: it keeps both and returns the output unchanged. Four blocks are looked at, those that the paper chose;
-# they work on a grid of 8 × 8 positions, with 128 channels at each.
+# While the model draws, `intervene` calls a function of ours at a block. It hands over what goes in and what comes out.
+# Our function only looks: it keeps both, and returns the output unchanged. We look at the four blocks that the paper
+# chose. They work on a grid of 8 × 8 positions, with 128 channels at each position.
 
 # %%
 seen = {}
@@ -109,14 +110,14 @@ for block, (block_input, block_output) in seen.items():
     print(f"{block:9} {list(block_output.shape)}   |update| / |input| = {size:.2f}")
 
 # %% [markdown]
-# **What we see.** The last column says how much a block adds, compared with what was there. Blocks with a large update
-# are not necessarily those that matter most to the picture; that is measured below.
+# **What we see.** The last column says how large a block's update is, compared with its input. Does the block with the
+# largest update also matter most to the picture? We will measure that below.
 #
 # ## Exercise 1.2: from maps to rows
 #
-# An SAE reads one *position* at a time: a row of 128 numbers. So maps `[batch, channels, height, width]` have to become
-# rows `[batch * height * width, channels]`, in the order picture by picture, and within a picture line by line. The
-# check's maps have 5 channels: take the number from `maps.shape[1]`.
+# *Minutes 8 to 13.* An SAE reads one *position* at a time: a row of 128 numbers. So turn maps
+# `[batch, channels, height, width]` into rows `[batch * height * width, channels]`. The rows go picture by picture,
+# and within a picture line by line. The check's maps have 5 channels: take the number from `maps.shape[1]`.
 
 
 # %% tags=["exercise"]
@@ -131,8 +132,8 @@ def to_rows(maps):
 checks.to_rows(to_rows)
 
 # %% [markdown] tags=["hint"]
-# `reshape` alone does not move anything in memory: it would cut the channels of one position into several rows. First
-# bring the channels to the end, then flatten.
+# `reshape` alone moves nothing in memory, so a row would mix channels and positions. First bring the channels to the
+# end, then flatten.
 
 # %% [markdown] tags=["hint"]
 # `maps.permute(0, 2, 3, 1)` has the shape `[batch, height, width, channels]`.
@@ -157,11 +158,11 @@ def to_rows(maps):
 
 
 # %% [markdown]
-# ## Exercise 1.3: a block left out
+# ## Exercise 1.3: leave a block out
 #
-# What does a block do for the picture? Take it away and look. An *intervention* is a function of the block's input, its
-# output and the current step (which you need not use). It returns what the block gives out instead. Write the one that
-# makes the block add **nothing**.
+# *Minutes 13 to 16.* What does a block do for the picture? Take it away and look. An *intervention* is a function of the
+# block's input, its output and the current step (you need not use the step). It returns what the block shall give out
+# instead. Write the intervention that makes the block add **nothing**.
 
 
 # %% tags=["exercise"]
@@ -197,29 +198,63 @@ def leave_out(block_input, block_output, at):
     return block_output - block_input
 
 
-# %%
+# %% [markdown]
+# ## Look at what is missing
+#
+# *Minutes 16 to 20.* First you see two pictures, whole and without one block at a time. Below each stands the
+# *difference picture*: the picture without the block, minus the original. Grey means that nothing changed.
+
+# %% tags=["picture", "numbers"]
 without = {}
 for block in PAPER_BLOCKS:
     with intervene(pipe, {block: leave_out}):
         without[block] = draw_pictures(pipe, prompts, call)
 for i in range(2):
     show([pictures[i], *(drawn[i] for drawn in without.values())], ["all blocks", *(f"no {b}" for b in without)])
+    changes = [difference(pictures[i], drawn[i]) for drawn in [pictures, *without.values()]]
+    show(changes, ["no difference", *["difference"] * len(without)])
 for block, drawn in without.items():
     print(f"without {block:9} a colour changes by {(drawn - pictures).abs().mean() * 255:5.1f} of 255 on average")
 
 # %% [markdown]
-# **What we see.** Two pictures, whole and without one block at a time, and the mean change over all eight. Compare with
-# the sizes of the updates above: is the block that adds most also the one that is missed most? Where you see no
-# difference, that is a result, too.
+# **What we see.** The printed lines give the mean change over all eight pictures. Compare them with the sizes of the
+# updates above: is the block that adds most also the block that is missed most? If a difference picture is grey, that
+# is a result as well: the model can draw this picture without that block.
 #
-# **Take away.** A block adds an update. An SAE reads updates, one position per row. Leaving a block out shows what it
-# is good for, and that is another question than how much it adds.
+# **Take away.** A block adds an update. An SAE reads updates, one position per row. A large update and an important
+# update are two different things: leave the block out to see how important it is.
 #
 # ## For the fast
 #
-# 1. Let a block add *half* of its update. Is the change half as large?
-# 2. Let it add its update five times. Which block's pictures change most, and does one fall apart?
-# 3. Change `seed` in `call`: does the order of the four blocks stay?
+# 1. Let each block add *half* of its update. Is the change half as large?
+# 2. Let each block add its update five times. Which block changes the pictures most?
+# 3. Change `seed` in `call`, so that the model starts from other noise. Does the order of the four blocks stay?
+
+# %% tags=["fast"]
+# 1. output = input + half of the update
+for block, drawn in without.items():
+    with intervene(pipe, {block: lambda block_input, block_output, at: (block_input + block_output) / 2}):
+        half = draw_pictures(pipe, prompts, call)
+    shares = [(these - pictures).abs().mean() for these in (half, drawn)]
+    print(f"{block:9} half of the update changes {shares[0] / shares[1]:.0%} of what no update changes")
+
+# %% tags=["fast"]
+# 2. output = input + 5 times the update
+for block in PAPER_BLOCKS:
+    with intervene(pipe, {block: lambda block_input, block_output, at: 5 * block_output - 4 * block_input}):
+        five = draw_pictures(pipe, prompts, call)
+    print(f"{block:9} five times: a colour changes by {(five - pictures).abs().mean() * 255:5.1f} of 255 on average")
+
+# %% tags=["fast"]
+# 3. Other noise: the whole picture and the four ablations again
+other, change = CallSettings(steps=1, guidance_scale=0.0, seed=1, batch_size=8), {}
+whole = draw_pictures(pipe, prompts, other)
+for block in PAPER_BLOCKS:
+    with intervene(pipe, {block: leave_out}):
+        change[block] = float((draw_pictures(pipe, prompts, other) - whole).abs().mean())
+before = {block: float((drawn - pictures).abs().mean()) for block, drawn in without.items()}
+for seed, order in enumerate((before, change)):
+    print(f"seed {seed}: from most to least missed:", ", ".join(sorted(order, key=order.get, reverse=True)))
 
 # %% [markdown] tags=["instructor"]
 # **Before the lesson** ask: "A block has 128 channels at 8 × 8 positions. How many numbers does it add to one
@@ -229,9 +264,11 @@ for block, drawn in without.items():
 # the board).
 #
 # **They will ask**
-# - *Why not take the block's output?* The output also holds everything that earlier blocks wrote; the update is this
-#   block's own contribution. The authors' choice; notebook 02 looks at both.
+# - *Why not take the block's output?* The output also holds everything that earlier blocks wrote. The update is this
+#   block's own contribution, so the authors chose it. Notebook 02 looks at both.
 # - *Why one step?* In one step of Turbo there is one update per block and picture, so nobody has to choose a step.
 #   Lesson 4 asks whether features found in this way also serve in four steps.
-# - *Why does the picture hardly change without some block?* Later blocks make up for it, or it says little. Notebook 05
-#   ablates all 28.
+# - *Why does the picture hardly change without some block?* Later blocks make up for it, or the block adds little that
+#   this picture needs. Notebook 05 leaves out each of the 28 blocks.
+# - *Why is a difference picture coloured?* Each colour channel is shown as grey plus its change. Where red went away
+#   you see the opposite of red, a blue-green.

@@ -1,20 +1,22 @@
 # %% [markdown]
 # # Lesson 2: Write a TopK encoder
 #
+# **Question.** Can a sum of four directions describe what a block adds at one position?
+#
 # **You will be able to** write the sparse autoencoder (SAE) of the paper in a few lines of PyTorch, prove that yours
 # gives the same numbers as the library's, and say how much of the updates it explains.
 #
-# **You need** lesson 1, matrix products, and what a bias is. **Time:** 30 minutes: 5 to read, 20 for four exercises, 5
-# for the figure.
+# **You need** lesson 1, matrix products, and what a bias is. **Time:** 30 minutes.
 #
-# An SAE writes each update vector x as a sum of few *features*: directions from a list of n_f, each with a strength.
+# *Minutes 0 to 5.* An SAE has a list of n_f directions, its *features*. It writes each update vector x as a sum of a
+# few of them, each with a strength of its own.
 #
 # | symbol | code | shape | meaning |
 # |---|---|---|---|
 # | x | `x` | `[rows, d_model]` | update vectors, one per position |
 # | W_enc, b_act | `W_enc`, `b_act` | `[n_f, d_model]`, `[n_f]` | encoder |
-# | b_pre | `b_pre` | `[d_model]` | taken off before encoding, put back after decoding |
-# | s | `s` | `[rows, n_f]` | activations: at most k of a row are not zero |
+# | b_pre | `b_pre` | `[d_model]` | subtracted before encoding, added again after decoding |
+# | s | `s` | `[rows, n_f]` | activations: at most k in each row are not zero |
 # | W_dec | `W_dec` | `[d_model, n_f]` | decoder: its columns are the features |
 
 # %%
@@ -39,7 +41,7 @@ print("x", list(x.shape), "  W_enc", list(W_enc.shape), "  W_dec", list(W_dec.sh
 # %% [markdown]
 # ## Exercise 2.1: pre-activations
 #
-# How well does each feature fit each row? Take off b_pre, multiply with the encoder, add b_act:
+# *Minutes 5 to 11.* How well does each feature fit each row? Subtract b_pre, multiply by the encoder, add b_act:
 #
 # > W_enc (x − b_pre) + b_act
 
@@ -56,8 +58,8 @@ def pre_activations(x, W_enc, b_pre, b_act):
 checks.pre_activations(pre_activations)
 
 # %% [markdown] tags=["hint"]
-# The formula is for one column vector x. Here the vectors are the *rows* of x, so the product is turned round: rows
-# times W_encᵀ.
+# The formula is for one column vector x. Here the vectors are the *rows* of x. So write the product the other way round:
+# rows times W_encᵀ.
 
 
 # %% tags=["mistake"]
@@ -81,8 +83,8 @@ def pre_activations(x, W_enc, b_pre, b_act):
 # %% [markdown]
 # ## Exercise 2.2: TopK
 #
-# Of each row keep the k largest pre-activations, in their places, and put 0 everywhere else. Then ReLU: a kept one
-# below 0 becomes 0 too.
+# *Minutes 11 to 17.* In each row keep the k largest pre-activations in their places, and put 0 everywhere else. Then
+# apply the ReLU: if a kept value is below 0, it becomes 0 too.
 
 
 # %% tags=["exercise"]
@@ -149,8 +151,8 @@ def top_k(pre, k):
 # %% [markdown]
 # ## Exercise 2.3: decode
 #
-# Back from activations to a vector: each feature, the column of W_dec, times its activation, all summed, and b_pre
-# put back.
+# *Minutes 17 to 22.* Go back from activations to a vector. Multiply each feature (a column of W_dec) by its activation,
+# sum over the features, and add b_pre again.
 
 
 # %% tags=["exercise"]
@@ -189,8 +191,8 @@ def decode(s, W_dec, b_pre):
 # %% [markdown]
 # ## The same as the library?
 #
-# Your three functions, with the trained weights, against `TopKSAE`. Two ways to the same numbers are the best test
-# there is.
+# Now your three functions get the trained weights. Their results are compared with those of the library's `TopKSAE`.
+# When two programs that were written separately give the same numbers, both are probably right.
 
 # %%
 s = top_k(pre_activations(x, W_enc, b_pre, b_act), sae.k)
@@ -202,12 +204,12 @@ print(f"features active in a row: {(s > 0).sum(1).float().mean():.1f} of {s.shap
 # %% [markdown]
 # ## Exercise 2.4: explained variance
 #
-# How good is the reconstruction? The authors' training metric looks at each dimension by itself, and takes the mean
-# over dimensions:
+# *Minutes 22 to 30.* How good is the reconstruction? The authors' training metric looks at each dimension by itself, and
+# then takes the mean over dimensions:
 #
 # > mean over dimensions of ( 1 − var(x − x̂) / var(x) ),  variances over the rows
 #
-# 1 is perfect; 0 is no better than always giving the mean vector. Use `x.var(0, correction=0)`.
+# 1 is perfect; 0 is no better than always answering with the mean vector. Use `x.var(0, correction=0)`.
 
 
 # %% tags=["exercise"]
@@ -222,7 +224,7 @@ def explained_variance(x, x_hat):
 checks.explained_variance(explained_variance)
 
 # %% [markdown] tags=["hint"]
-# `(x - x_hat).var(0, correction=0)` has one number for each dimension. Divide first, take the mean last.
+# `(x - x_hat).var(0, correction=0)` has one number for each dimension. First divide, then take the mean.
 
 
 # %% tags=["mistake"]
@@ -260,9 +262,11 @@ for k in ks:
     trained.append(float(explained_variance(x, decode(s, W_dec, b_pre))))
     s = top_k(pre_activations(x, random_encoder, b_pre, 0 * b_act), k)
     untrained.append(float(explained_variance(x, decode(s, random_decoder, b_pre))))
-print("trained", [f"{value:.2f}" for value in trained], "  random", [f"{value:.2f}" for value in untrained])
 
-# %%
+# %% tags=["picture", "numbers"]
+print("k             ", " ".join(f"{k:4}" for k in ks))
+print("trained SAE   ", " ".join(f"{value:4.2f}" for value in trained))
+print("random control", " ".join(f"{value:4.2f}" for value in untrained))
 fig, ax = plt.subplots(figsize=(4, 2.4))
 ax.plot(ks, trained, "o-", label=f"trained SAE (for k = {sae.k})")
 ax.plot(ks, untrained, "s--", color="#767676", label="control: random features")
@@ -272,31 +276,62 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# **What we see.** The lines show how much of the updates' variance is explained as more features are kept, and the same
-# for the control. The SAE was trained with the k of the vertical line: what happens to its right, and why?
+# **What we see.** The more features are kept, the more of the updates' variance is explained. The dashed line is the
+# control: an SAE of the same size with random weights. The trained SAE was trained with the k of the vertical line. What
+# happens to the right of that line, and why?
 #
-# **Take away.** Encode, keep k, decode: three lines. A number such as "80 % explained" means little until a control
-# stands beside it.
+# **Take away.** Encode, keep k, decode: each is one or two lines of code. "This SAE explains so much" says little until a
+# control stands beside it.
 #
 # ## For the fast
 #
-# 1. Train one: `sae_lib.TopKSAE(64, 32, 4)`, loss `((sae(x) - x) ** 2).mean()`, Adam, 200 steps. How far do you come in
-#    a minute? And with 256 features?
-# 2. The authors' code for Figure 3 swaps the two arguments: 1 − var(x − x̂) / var(x̂). Which is larger, theirs or
-#    yours, and why? (Notebook 04 shows both.)
+# 1. Train one: `sae_lib.TopKSAE(64, 32, 4)`, loss `((sae(x) - x) ** 2).mean()`, Adam, 200 steps. How much does it
+#    explain? And how much with 256 features?
+# 2. The authors' code for Figure 3 swaps the two arguments: 1 − var(x − x̂) / var(x̂). Is its value larger or smaller
+#    than yours, and why? (Notebook 04 shows both.)
 # 3. Replace TopK by a ReLU alone. How many features are active in a row now?
 
+# %% tags=["fast"]
+# 1. Each step sees 1,024 rows drawn by lot; the test is on all rows.
+from sae_lib import TopKSAE
+
+for n_f in (32, 256):
+    generator = torch.Generator().manual_seed(0)
+    mine = TopKSAE(x.shape[1], n_f, sae.k, generator)
+    optimiser = torch.optim.Adam(mine.parameters(), lr=3e-3)
+    for _ in range(200):
+        rows = x[torch.randint(len(x), (1024,), generator=generator)]
+        optimiser.zero_grad()
+        ((mine(rows) - rows) ** 2).mean().backward()
+        optimiser.step()
+    with torch.no_grad():
+        explained = explained_variance(x, mine(x))
+    print(f"{n_f:3} features, 200 steps: {explained:.2f} explained; the workshop's SAE: {trained[ks.index(sae.k)]:.2f}")
+
+# %% tags=["fast"]
+# 2. The same error is divided by the variance of the reconstruction, which is not that of x.
+x_hat = sae(x)
+print(f"var(x̂) is {(x_hat.var(0) / x.var(0)).mean():.2f} of var(x), on average over the dimensions")
+print(f"swapped {explained_variance(x_hat, x):.3f}, yours {explained_variance(x, x_hat):.3f}")
+
+# %% tags=["fast"]
+# 3. Every pre-activation above 0 stays.
+active = (pre_activations(x, W_enc, b_pre, b_act) > 0).sum(1).float().mean()
+print(f"ReLU alone: {active:.1f} of {len(W_enc)} features are active in a row; TopK keeps at most {sae.k}")
+
 # %% [markdown] tags=["instructor"]
-# **Before the lesson** draw one row: x → 32 numbers, at most 4 of them not 0 → x̂. Everything else is bookkeeping.
+# **Before the lesson** draw one row on the board: x → 32 numbers, at most 4 of them not 0 → x̂. The four exercises only
+# fill in the two arrows, and measure how far x̂ is from x.
 #
 # **Skip first**: the bonus; then 2.3 (it is 2.1 backwards).
 #
 # **They will ask**
-# - *Why TopK and not L1?* k is set, not tuned through a penalty, and strengths are not shrunk. The paper's choice.
-# - *Only 32 features for 64 dimensions?* A rule chose the size by what the features read (notebook 03); in SDXL the
-#   paper has four features per dimension.
-# - *Why b_pre?* Updates have a large common mean; without taking it off, every feature would have to carry it.
+# - *Why TopK and not L1?* You set k directly and need not tune a penalty, and TopK does not shrink the strengths. The
+#   paper chose it too.
+# - *Only 32 features for 64 dimensions?* A rule chose the size by what the features read (notebook 03). The paper's SAEs
+#   for SDXL have four features per dimension.
+# - *Why b_pre?* Updates have a large common mean. If it were not subtracted, every feature would have to carry it.
 # - *Why does the line flatten on the right?* The weights were trained for the k of the vertical line: features beyond
-#   it were never asked to help. And few more than k features have pre-activations above 0; the ReLU drops the others.
+#   it were never asked to help. And hardly more than k features have pre-activations above 0; the ReLU drops the others.
 # - *Is explained variance the same as 1 − FVU?* No: here a dimension of tiny variance counts as much as a large one
 #   (Exercise 2.4's first mistake).

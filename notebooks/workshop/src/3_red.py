@@ -1,77 +1,63 @@
 # %% [markdown]
-# # Lesson 3: Find the feature for "red", and prove it
+# # Lesson 3: Is there a feature for red?
 #
-# **You will be able to** find the feature that fits a meaning best, test it on pictures that had no part in the choice,
-# compare with what chance would find, and ask the question that most proofs forget: compared with *what*?
+# **Question.** Is there one feature that stands for "red", and how do you prove it to somebody who doubts it?
 #
-# **You need** lesson 2; mean, standard deviation, precision and recall. **Time:** 35 minutes: 5 to read, 20 for three
-# exercises, 10 to discuss the result.
+# **You will be able to** find the feature that fits a meaning best, prove that it reads the meaning and that it draws
+# it, and decide whether a linear probe does better.
 #
-# The pocket world has a truth: a judge says of each pixel which object it belongs to and what colour that object has.
-# So "this feature means red" is a claim that can be *wrong*.
+# **You need** lesson 2; mean and standard deviation. **Time:** 35 minutes.
+#
+# *Minutes 0 to 4.* In the pocket world there is a truth. A *judge* looks at a picture and says of each pixel which
+# object it belongs to, and which colour that object has. So "this feature means red" is a claim that can be *wrong*. We
+# look into three blocks of the same model, each with its own SAE. Guess before you begin: in how many of the three is
+# there a feature for red?
 
 # %%
 import checks
 import torch
 from classroom import show, start
 
-from sae_lib import (
-    CallSettings,
-    add_features,
-    attribute_values,
-    capture_updates,
-    draw_pictures,
-    inject_prompt,
-    intervene,
-    judge_truth,
-    lay_over,
-    load_judge,
-    load_pipeline,
-    load_pocket_captions,
-    load_prompts,
-    load_saes,
-    load_statistics,
-    see_values,
-    strength_unit,
-    to_vectors,
-)
+from sae_lib import CallSettings, draw_pictures, intervene, load_judge, load_pipeline, load_saes
 
 start()
 
 # %%
+from sae_lib import attribute_values, capture_updates, judge_truth, load_prompts, to_vectors
+
 block, value = "up.1.2", "red"
+blocks = (block, "down.2.1", "up.1.1")
 pipe, judge, saes = load_pipeline("turbo"), load_judge(), load_saes()
 prompts = load_prompts("pocket", 192, "held-out")
-with capture_updates(pipe, [block, "up.0.1"]) as updates:
+with capture_updates(pipe, blocks) as updates:
     pictures = draw_pictures(pipe, prompts, CallSettings(1, 0.0, seed=0, batch_size=192))
+sides = {where: update.shape[-1] for where, update in updates.items()}  # cells in a row of the block's grid
 # ("shape", "shape", ..., "colour", ...) and ("circle", "square", ..., "red", ...)
 families, names = zip(*attribute_values(), strict=True)
-coloured = [i for i, family in enumerate(families) if family == "colour"]  # what has a colour is an object
-
-
-def read(block):
-    """Activations [pictures, cells, features] of a block's SAE; truth [pictures, cells, values]: is the value there?"""
-    activations = saes[block].encode(to_vectors(updates[block])).unflatten(0, (192, -1))
-    return activations, judge_truth(judge, pictures, grid=updates[block].shape[-1]).present
-
+coloured = [i for i, family in enumerate(families) if family == "colour"]  # only objects have a colour
 
 # %%
-reading = {where: read(where) for where in updates}
-activations, truth = reading[block]
-present = truth[..., names.index(value)]
-every_cell = torch.ones_like(present)
-side = updates[block].shape[-1]
-print(f"{block}: {side} x {side} cells per picture; activations {list(activations.shape)}")
-print(f"{value}: {present.float().mean():.1%} of all cells")
+x, activations, present, objects = {}, {}, {}, {}
+for where in blocks:
+    x[where] = to_vectors(updates[where]).unflatten(0, (192, -1))  # [pictures, cells, d_model]
+    activations[where] = saes[where].encode(x[where])  # [pictures, cells, n_f]
+    present[where] = judge_truth(judge, pictures, grid=sides[where]).present  # [pictures, cells, values]: is it there?
+    objects[where] = present[where][..., coloured].any(-1)  # [pictures, cells]: does the cell belong to an object?
+    print(f"{where:9} activations {list(activations[where].shape)}")
+red = {where: present[where][..., names.index(value)] for where in blocks}
+everywhere = {where: torch.ones_like(objects[where]) for where in blocks}
+print(f"{block}: {red[block].float().mean():.1%} of all cells are {value}")
 
 # %% [markdown]
-# ## Exercise 3.1: a score for every feature
+# ## Exercise 3.1: find it
 #
-# How different is a feature where the value is present? The score is the mean activation where the value is present,
-# minus the mean activation where it is absent, **divided by** the feature's standard deviation, so that loud features
-# do not win by being loud. All three are taken over the cells that take part. `among` says which do: now all, later the
-# cells of objects only. A mask can index: `activations[mask]` is `[cells where it is True, n_f]`. Some features never
-# fire: give them 0.
+# *Minutes 4 to 12.* Give each feature of the block a score: how different is its activation where the value is present?
+#
+# > score = (mean activation where present − mean activation where absent) / standard deviation
+#
+# The division lets quiet features win against loud ones. All three numbers are taken over the cells that take part:
+# `among` is True there. A mask can index: `activations[mask]` has the shape `[cells where the mask is True, n_f]`. Some
+# features never fire: give them the score 0.
 
 
 # %% tags=["exercise"]
@@ -138,82 +124,34 @@ def score(activations, present, among):
 
 
 # %% [markdown]
-# ## Choose on one half, test on the other
+# ## Exercise 3.2: prove that it reads red
 #
-# The best of many features looks good even if all are noise: that is the *winner's curse*. So the feature is chosen on
-# the even pictures, and everything that is claimed of it is measured on the odd ones.
+# *Minutes 12 to 21.* The best of many features looks good even if all of them are noise. This is the *winner's curse*.
+# Two precautions help. First: choose the feature on the even pictures, and measure what you claim on the odd ones.
 
 # %%
 even, odd = torch.arange(0, 192, 2), torch.arange(1, 192, 2)
-on_even = score(activations[even], present[even], every_cell[even])
+on_even = score(activations[block][even], red[block][even], everywhere[block][even])
 feature = int(on_even.argmax())
-on_odd = score(activations[odd], present[odd], every_cell[odd])[feature]
+on_odd = score(activations[block][odd], red[block][odd], everywhere[block][odd])[feature]
 print(f"chosen: {block}/{feature}   score where it was chosen {on_even[feature]:.2f}, on the other half {on_odd:.2f}")
-rows = odd[activations[odd][..., feature].mean(1).topk(6).indices]
-maps = activations[rows][..., feature].unflatten(1, (side, side))
-show(pictures[rows], [f"top {i + 1}" for i in range(6)])
-show([lay_over(picture, lit) for picture, lit in zip(pictures[rows], maps, strict=True)], ["where"] * 6)
-
-# %% [markdown]
-# **What we see.** These are the pictures of the test half in which the chosen feature is most active, and below them
-# where it is active. Would you sign that it means "red"? Top pictures are the weakest kind of evidence: what follows
-# is stronger.
-#
-# ## Exercise 3.2: precision and recall
-#
-# Call a cell *found* if the feature is active there. **Precision**: of the cells found, the share that show the value.
-# **Recall**: of the cells that show the value, the share that was found.
-
-
-# %% tags=["exercise"]
-def precision_and_recall(found, present):
-    """Two masks of the same shape -> (precision, recall)."""
-    # BEGIN SOLUTION
-    both = (found & present).sum()
-    return both / found.sum(), both / present.sum()
-    # END SOLUTION
-
-
-# %% tags=["check"]
-checks.precision_and_recall(precision_and_recall)
-
-# %% [markdown] tags=["hint"]
-# `(found & present).sum()` counts the hits. What do you divide by to get a share *of the cells found*?
-
-
-# %% tags=["mistake"]
-# says: swapped
-def precision_and_recall(found, present):
-    both = (found & present).sum()
-    return both / present.sum(), both / found.sum()
-
-
-# %% tags=["mistake"]
-# says: cells where both are False
-def precision_and_recall(found, present):
-    right = (found == present).float().mean()
-    return right, right
-
-
-# %% tags=["mistake"]
-# says: shares of all cells
-def precision_and_recall(found, present):
-    both = (found & present).float().mean()
-    return both, both
-
 
 # %%
-precision, recall = precision_and_recall(activations[odd][..., feature] > 0, present[odd])
-by_chance = present[odd].float().mean()
-print(f"{block}/{feature} for {value}: precision {precision:.2f}, recall {recall:.2f}; ", end="")
-print(f"precision by chance {by_chance:.2f}")
+from sae_lib import lay_over
+
+maps = activations[block][odd][..., feature]
+top = maps.mean(1).topk(5).indices
+show(pictures[odd[top]], [f"top {i + 1}" for i in range(5)])
+lit = maps[top].unflatten(1, (sides[block], sides[block]))
+show([lay_over(picture, cells) for picture, cells in zip(pictures[odd[top]], lit, strict=True)], ["where"] * 5)
 
 # %% [markdown]
-# ## Exercise 3.3: what chance would find
+# **What we see.** These are the five pictures of the other half in which the feature is most active, and below them the
+# cells in which it is active. Would you sign that it means "red"?
 #
-# The control: pair every picture with the truth of *another* picture and search again. What the best of all features
-# scores now is what the search finds when there is nothing to find. `order[i]` says whose truth picture i gets. Both
-# `present` and `among` belong to the truth: shuffle both.
+# The second precaution is a control. Pair every picture with the truth of *another* picture, and search again. Now there
+# is nothing to find, so the best score is luck. `order[i]` says whose truth picture i gets. Both `present` and `among`
+# belong to the truth: shuffle both.
 
 
 # %% tags=["exercise"]
@@ -250,180 +188,329 @@ def best_by_chance(activations, present, among, order):
 
 
 # %%
-def search(block, value, only_objects=False, shuffles=100):
-    """The best feature on the even pictures: its scores on both halves, the best by chance, how often that wins."""
-    activations, truth = reading[block]
-    present, among = truth[..., names.index(value)], truth[..., coloured].any(-1) | (not only_objects)
-    generator = torch.Generator().manual_seed(0)
-    scores = score(activations[even], present[even], among[even])
+def search(where, value, only_objects=False, shuffles=100):
+    """Finds the best feature on the even pictures and prints its scores, with those of shuffled truths; its number."""
+    truth, among = present[where][..., names.index(value)], (objects if only_objects else everywhere)[where]
+    given = activations[where][even], truth[even], among[even]
+    scores, generator = score(*given), torch.Generator().manual_seed(0)
     best = int(scores.argmax())
     orders = [torch.randperm(len(even), generator=generator) for _ in range(shuffles)]
-    given = activations[even], present[even], among[even]
     chance = torch.tensor([float(best_by_chance(*given, order)) for order in orders])
-    reached, other = (chance >= scores[best]).float().mean(), score(activations[odd], present[odd], among[odd])[best]
-    print(f"{value:6} {block}/{best:<4} {scores[best]:9.2f} {other:11.2f} {chance.mean():15.2f} {reached:20.0%}")
+    other = score(activations[where][odd], truth[odd], among[odd])[best]
+    as_good = (chance >= scores[best]).float().mean()
+    name = f"{where}/{best}"
+    print(f"{value:6} {name:11} {scores[best]:9.2f} {other:10.2f} {chance.mean():14.2f} {as_good:14.0%}")
+    return best
 
 
-head = "value  feature     chosen on  other half  best by chance  shuffles that reach it"
+head = "value  feature     chosen on other half best by chance as good by chance"
 print(head)
 for word in (value, "star"):
     search(block, word)
 
 # %% [markdown]
-# **What we see.** For two values: the feature's score on both halves, what the search finds by chance, and how many of
-# 100 shuffles find as much on the half where the feature was chosen (a p-value). By the usual standards both cases are
-# closed: each feature was tested on new pictures and beats chance. Stop here for a minute and look at the two numbers
-# of the features. **What else could a feature "for star" be?**
+# **What we see.** For two values: the feature's score in the half where it was chosen, its score in the other half, the
+# best score that a shuffled truth gives (a mean over 100 shuffles), and how many of the shuffles are as good as the
+# feature. Both features pass: they hold on new pictures, and chance does not reach them. Stop here and look at the two
+# features' numbers. **What else could the feature "for star" be?**
 #
-# ## Compared with what?
-#
-# Most cells show background. A feature that merely prefers objects, of whatever shape or colour, passes everything
-# above. The honest comparison is with the cells of **other objects**: now `among` holds the cells of objects only.
+# Most cells show background. A feature that is active on every object, whatever its shape and colour, passes this
+# test. So compare with the cells of **other objects**: now only cells of objects take part.
 
 # %%
 print(head)
-for word in (value, "star"):
-    search(block, word, only_objects=True)
+feature = search(block, value, only_objects=True)
+search(block, "star", only_objects=True)
 
 # %% [markdown]
-# **What we see.** Both values again, now against other objects. If many shuffles reach a score, or if nothing is
-# left of it on the other half, it cannot be distinguished from chance. A negative result for one value beside a
-# positive one for another, by the same code, is worth more than either alone: it shows that the test can fail, and
-# that it can succeed.
+# **What we see.** The same two values among objects. If many shuffles are as good as a feature, or if little of its
+# score is left in the other half, then it does not read the value. The same code accepts one value and rejects the
+# other: so the test can fail, and passing it means something.
 #
-# ## Where red was sought in vain
+# ## Prove that it draws red
 #
-# The paper worked on four blocks of SDXL Turbo. An earlier version of this lesson took one of the same name, up.0.1,
-# looked for red with an SAE of 512 features, and found nothing that the test could distinguish from chance. Is it the
-# SAE's fault? A **linear probe** is the ceiling for every feature of a block. It is the best weighted sum of *all*
-# dimensions of the update, fitted to "red or not" on the objects of the even pictures, and scored on the odd ones as a
-# feature is.
+# *Minutes 21 to 25.* A feature *reads* a value if it is active where the model draws it. Does it also *draw* the value:
+# does the model draw red when you turn the feature on? Take captions of one object that is not red. Add the feature in
+# the cells of the object, and let the judge count the red pictures. "2 times" and "5 times" count in the feature's mean
+# activation where it is active. The control is a random other feature for each picture, added in the same cells by the
+# **same amount**. Every caption is drawn from two different noises.
 
 # %%
-print(head)
-for only_objects in (False, True):
-    search("up.0.1", value, only_objects)
+from sae_lib import load_pocket_captions, load_statistics, see_values, strength_unit
 
 
-def probe(block):
-    """Ridge regression from the update to the value, on objects: its score on the odd pictures."""
-    truth = reading[block][1]
-    present, among = truth[..., names.index(value)], truth[..., coloured].any(-1)
-    x = to_vectors(updates[block]).unflatten(0, (192, -1))
-    rows, wanted = x[even][among[even]], present[even][among[even]].float()
-    x, rows = x - rows.mean(0), rows - rows.mean(0)
-    ridge = 0.1 * rows.square().sum() / rows.shape[1] * torch.eye(rows.shape[1])
-    weights = torch.linalg.solve(rows.T @ rows + ridge, rows.T @ wanted)
-    return score((x @ weights)[odd][..., None], present[odd], among[odd])[0]
+def is_not_red(caption):
+    """Whether it has one object, of another colour."""
+    return [thing.get("colour", value) != value for thing in caption.objects] == [True]
 
 
-print("\nlinear probe, other half:", ", ".join(f"{where} {probe(where):.2f}" for where in (block, "up.0.1")))
+captions = [caption for caption in load_pocket_captions(400, "held-out") if is_not_red(caption)][:12] * 2
+texts, call = [caption.text for caption in captions], CallSettings(1, 0.0, seed=1, batch_size=24)
+before = draw_pictures(pipe, texts, call)
+statistics = load_statistics()
 
-# %% [markdown]
-# **What we see.** The table shows the best feature of up.0.1, first among all cells, then among objects; the last line
-# shows the probe in both blocks. Compare its score in up.1.2 with that of the one feature above. Where even the probe
-# reads little, the value is hardly there, and no dictionary can find it. *Why* is it not there? Perhaps the block never
-# hears of it. Each block reads the caption for itself. So take captions of one object that is not red, and give **one
-# block alone** the caption with "red" in place of the colour: the other blocks read the caption as it was.
 
-# %%
-captions = [
-    caption
-    for caption in load_pocket_captions(400, "held-out")
-    if [thing.get("colour", "red") != "red" for thing in caption.objects] == [True]
-][:32]
-texts, call = [caption.text for caption in captions], CallSettings(1, 0.0, seed=0, batch_size=32)
-in_red = [caption.text.replace(caption.objects[0]["colour"], "red") for caption in captions]
-drawn = {"before": draw_pictures(pipe, texts, call)}
-for where in ("up.0.1", block):
-    with inject_prompt(pipe, {where: in_red}):
-        drawn[f"red to {where}"] = draw_pictures(pipe, texts, call)
+def draw(where, directions, amount):
+    """The captions' pictures, with a direction of length 1 added by the amount in the cells of the object."""
+    there = judge_truth(judge, before, grid=sides[where]).present[..., coloured].any(-1)
+    change = amount * there.unflatten(1, (-1, sides[where]))[:, None] * directions[..., None, None]
+    with intervene(pipe, {where: lambda block_input, block_output, at: block_output + change}):
+        return draw_pictures(pipe, texts, call)
+
+
+def draw_feature(where, number, times):
+    """Pictures with a feature, and with a random other one for each picture."""
+    columns, amount = saes[where].decoder.weight.T, times * strength_unit(statistics[where], number)
+    others = [i for i in range(len(columns)) if i != number]
+    lot = torch.randint(len(others), (len(texts),), generator=torch.Generator().manual_seed(0))
+    return draw(where, columns[number], amount), draw(where, columns[torch.tensor(others)[lot]], amount)
 
 
 def share(pictures):
-    """Of the pictures, how many show the value by the judge."""
+    """Of the pictures, how many show red by the judge."""
     return see_values(judge, pictures)[:, names.index(value)].mean()
 
 
+# %% tags=["picture"]
+drawn = {"before": before}
+drawn["2 times"], _ = draw_feature(block, feature, 2)
+drawn["5 times"], drawn["random"] = draw_feature(block, feature, 5)
 for name, these in drawn.items():
-    print(f"{name:14} {value} is seen in {share(these):.0%} of {len(texts)} pictures")
-shown = [i for i, caption in enumerate(captions) if caption.scene.get("style") == "cartoon"][:3]
-show([these[i] for i in shown[:2] for these in drawn.values()], [*drawn] * 2)
+    print(f"{name:8} {value} is seen in {share(these):.0%} of {len(texts)} pictures")
+for i in [i for i, caption in enumerate(captions) if caption.scene.get("style") == "cartoon"][:2]:
+    show([these[i] for these in drawn.values()], list(drawn))
 
 # %% [markdown]
-# **What we see.** The shares say which of the two blocks puts the caption's colour into the picture. Before you look
-# for a feature, find out where the model writes what you look for: notebook 05 does so for all blocks and all kinds
-# of values.
+# **What we see.** The lines give the share of pictures in which the judge sees red. The rows show the first two cartoons
+# among the captions. If the feature draws red and random features do not, then the block has a feature for red: it
+# reads it **and** draws it. But look with your own eyes too: would *you* call the object red, or is it a ruin that the
+# judge calls red?
 #
-# ## Reading and writing
+# ## Look where there is none
 #
-# A feature that *reads* a value is active where the model draws it. Does it also *write* it: does turning it on make
-# the model draw it? Turn red's feature on in the same captions, in the cells where the judge sees the object, and let
-# the judge count. +5 adds five times the feature's mean activation. Compared with what? With four random features of
-# the block, turned on in the same cells by the **same amount**.
+# *Minutes 25 to 29.* The same two proofs in two other blocks: does the best feature read red, does it draw red?
 
 # %%
-lots = [i for i in torch.randperm(saes[block].n_f, generator=torch.Generator().manual_seed(0)).tolist() if i != feature]
-unit = strength_unit(load_statistics()[block], feature)  # the feature's mean activation where it is active
-there = judge_truth(judge, drawn["before"], grid=side).present[..., coloured].any(-1)
-mask, written = there.unflatten(1, (side, side)).float(), {"before": drawn["before"]}
-for name, number, times in [
-    (f"{value}'s +2", feature, 2),
-    (f"{value}'s +5", feature, 5),
-    *((f"random {i} +5", i, 5) for i in lots[:4]),
-]:
-    with intervene(pipe, {block: add_features(saes[block], number, times * unit, mask)}):
-        written[name] = draw_pictures(pipe, texts, call)
-for name, these in written.items():
-    print(f"{name:12} {value} is seen in {share(these):.0%} of {len(texts)} pictures")
-for i in shown:
-    show([these[i] for these in written.values()], list(written))
+print(head)
+found = {block: feature} | {where: search(where, value, only_objects=True) for where in blocks[1:]}
+print("\n5 times the feature, in", len(texts), "pictures:")
+shares = {block: [share(drawn[name]) for name in ("5 times", "random")]}
+for where in blocks[1:]:
+    shares[where] = [share(these) for these in draw_feature(where, found[where], 5)]
+for where, (own, random) in shares.items():
+    print(f"{where + '/' + str(found[where]):11} red is seen in {own:4.0%}; with random features {random:4.0%}")
 
 # %% [markdown]
-# **What we see.** The lines give the share of pictures in which the judge sees red; below them are the first three
-# cartoons of the list. Compare red's feature with the random ones, and with the picture for which the whole block read
-# "red". Then **look**: would *you* call it red, or is it a ruin that the judge calls red? A judge is to be trusted on
-# pictures like those it learnt from. Where it fails, look at the old colour: nobody took it off.
+# **What we see.** Answer two questions for each block: does its best feature read red in the other half, better than
+# chance? Does it draw red, more often than random features do? Find the block whose feature does one and not the other.
+# **A feature that reads is not yet a feature that writes.** The block may carry the colour in its update, and the later
+# blocks may take it from somewhere else (notebook 05 finds out which block puts what into the picture).
 #
-# **Take away.** Choose on one half, test on the other. Compare with the best that chance finds. Ask: compared with
-# *what*? Look where the model writes. Test writing by itself, against random features of the same size, and look at
-# what was written.
+# ## Exercise 3.3: a probe against the feature
+#
+# *Minutes 29 to 35.* In one block no feature reads red. Is red not there, or does only the SAE not have it? Ask the
+# updates themselves. A *linear probe* is any direction in the space of the updates, found with the truth. The simplest
+# one points from the mean of the other objects' cells to the mean of the red objects' cells. Give it length 1, as a
+# feature's direction has.
+
+
+# %% tags=["exercise"]
+def probe(x, present, among):
+    """[pictures, cells, d_model] and two masks [pictures, cells] -> a direction [d_model] of length 1."""
+    # BEGIN SOLUTION
+    rows, yes = x[among], present[among]
+    direction = rows[yes].mean(0) - rows[~yes].mean(0)
+    return direction / direction.norm()
+    # END SOLUTION
+
+
+# %% tags=["check"]
+checks.probe(probe)
+
+# %% [markdown] tags=["hint"]
+# Begin as in Exercise 3.1: `rows, yes = x[among], present[among]`. The direction is a difference of two means.
+
+# %% [markdown] tags=["hint"]
+# `direction / direction.norm()` has length 1.
+
+
+# %% tags=["mistake"]
+# says: the wrong way round
+def probe(x, present, among):
+    rows, yes = x[among], present[among]
+    direction = rows[~yes].mean(0) - rows[yes].mean(0)
+    return direction / direction.norm()
+
+
+# %% tags=["mistake"]
+# says: its length is not 1
+def probe(x, present, among):
+    rows, yes = x[among], present[among]
+    return rows[yes].mean(0) - rows[~yes].mean(0)
+
+
+# %% tags=["mistake"]
+# says: every cell takes part
+def probe(x, present, among):
+    rows, yes = x.flatten(0, 1), present.flatten()
+    direction = rows[yes].mean(0) - rows[~yes].mean(0)
+    return direction / direction.norm()
+
+
+# %% tags=["mistake"]
+# says: count as cells without the value
+def probe(x, present, among):
+    shown = present & among
+    direction = x[shown].mean(0) - x[~shown].mean(0)
+    return direction / direction.norm()
+
+
+# %% tags=["mistake"]
+# says: (And its length is not 1
+def probe(x, present, among):
+    return x[present].mean(0) - x[~present].mean(0)
+
+
+# %% tags=["mistake"]
+# says: nothing is compared
+def probe(x, present, among):
+    direction = x[among][present[among]].mean(0)
+    return direction / direction.norm()
+
+
+# %% tags=["mistake"]
+# says: divided by the standard deviation
+def probe(x, present, among):
+    rows, yes = x[among], present[among]
+    direction = (rows[yes].mean(0) - rows[~yes].mean(0)) / rows.std(0)
+    return direction / direction.norm()
+
+
+# %% [markdown]
+# A second probe is *ridge regression*, the usual one: the weighted sum of all dimensions that fits "red or not" best.
+# Both probes are made on the even pictures. Now the contest, on the odd pictures and at equal size:
+#
+# - **reads**: of the objects' cells, how many are told rightly? A threshold, set on the even pictures, says "red" or "not
+#   red". Red and not red count half each, so guessing gives 50 %.
+# - **draws**: each direction is added by the same amount as the feature above, in the same cells.
+
+
+# %%
+def ridge(x, present, among):
+    """The direction of the ridge regression from x to "present or not", of length 1."""
+    rows, wanted = x[among] - x[among].mean(0), present[among].float()
+    penalty = 0.1 * rows.square().sum() / rows.shape[1] * torch.eye(rows.shape[1])
+    direction = torch.linalg.solve(rows.T @ rows + penalty, rows.T @ (wanted - wanted.mean()))
+    return direction / direction.norm()
+
+
+def told_rightly(said, where, half):
+    """The mean of two shares: of the red objects' cells those said to be red, of the other objects' cells those not."""
+    said, yes = (cells[half][objects[where][half]] for cells in (said, red[where]))
+    return float(said[yes].float().mean() + (~said[~yes]).float().mean()) / 2
+
+
+def say_red(values, where):
+    """Which cells a reader says are red: those above the threshold that is best on the even pictures."""
+    thresholds = values[even][objects[where][even]].quantile(torch.linspace(0, 1, 99)).unique()
+    return values > max(thresholds, key=lambda threshold: told_rightly(values > threshold, where, even))
+
+
+said, directions = {}, {}
+for where in blocks:
+    said[where, "feature"] = say_red(activations[where][..., found[where]], where)
+    for name, fit in {"difference of means": probe, "ridge regression": ridge}.items():
+        directions[where, name] = fit(x[where][even], red[where][even], objects[where][even])
+        said[where, name] = say_red(x[where] @ directions[where, name], where)
+reads = {reader: told_rightly(cells, reader[0], odd) for reader, cells in said.items()}
+for where in blocks:
+    print(f"{where:9} told rightly:", ", ".join(f"{name} {reads[w, name]:.0%}" for w, name in reads if w == where))
+
+# %% tags=["numbers"]
+amount = 5 * strength_unit(statistics[block], feature)
+contest = {"random": drawn["random"], "feature": drawn["5 times"]}
+for name in ("difference of means", "ridge regression"):
+    contest[name] = draw(block, directions[block, name], amount)
+for name, these in contest.items():
+    right = f"{reads[block, name]:4.0%}" if (block, name) in reads else "   -"
+    print(f"{name:20} reads: {right} told rightly   draws: {share(these):4.0%} of {len(texts)} pictures red")
+for i in [i for i, caption in enumerate(captions) if caption.scene.get("style") == "cartoon"][:2]:
+    show([before[i], *(these[i] for these in contest.values())], ["before", "random", "feature", "means", "ridge"])
+
+# %% [markdown]
+# **What we see.** The first table says how well each reader does in each block. Is there a block in which no feature
+# reads red, but a probe does? **Absence in one dictionary is not absence in the model.** The second table is the
+# contest in the block that has a feature for red.
+#
+# **You decide: who wins, and at what?** The probes saw the truth of every cell, and they know this one value only. The
+# SAE was trained without any truth; you needed the truth only to pick one of its features. What would you take to find
+# a value that nobody has labelled?
+#
+# **Take away.** There is a feature for red, and you proved it twice: it reads red and it draws red. A proof needs new
+# pictures, a control that repeats the whole search, and the question "compared with *what*?". A feature that reads need
+# not write. What one SAE lacks the model may still have.
 #
 # ## For the fast
 #
-# 1. Which values pass `search(block, ..., only_objects=True)`? Try "large", "striped", "heart".
-# 2. `search(block, "night")`: does any feature read a background? With `only_objects=True` it gives nan: why?
-# 3. Where is the star? `search("up.0.1", "star", only_objects=True)`. Turn its feature on in up.0.1: cells are
-#    larger there.
-# 4. Turn red's feature on and the old colour's off, with `add_features` of a negative amount: a function that
-#    calls two.
+# 1. Are there features for the other four colours? Use `search(block, ..., only_objects=True)`.
+# 2. Turn red's feature on and the old colour's feature off in the same cells. Is red seen more often?
+# 3. Is the winner at reading a lucky winner? Resample the odd pictures and compare the two best readers again.
+
+# %% tags=["fast"]
+# 1. The other colours, in the same block
+print(head)
+of_colour = {names[i]: search(block, names[i], only_objects=True) for i in coloured if names[i] != value}
+
+# %% tags=["fast"]
+# 2. Red's direction minus the old colour's, by the same amount
+columns = saes[block].decoder.weight.T
+old = torch.tensor([of_colour[caption.objects[0]["colour"]] for caption in captions])
+swapped = draw(block, columns[feature] - columns[old], amount)
+print(f"red on: {share(drawn['5 times']):.0%}; red on and the old colour off: {share(swapped):.0%}")
+
+# %% tags=["fast"]
+# 3. The difference of the two best readers in 300 resamples of the odd pictures
+first, second = sorted((name for where, name in reads if where == block), key=lambda name: -reads[block, name])[:2]
+generator, gaps = torch.Generator().manual_seed(0), []
+for _ in range(300):
+    drawn_by_lot = odd[torch.randint(len(odd), (len(odd),), generator=generator)]
+    one, other = (told_rightly(said[block, name], block, drawn_by_lot) for name in (first, second))
+    gaps.append(one - other)
+low, high = torch.tensor(gaps).quantile(torch.tensor([0.025, 0.975]))
+gap = reads[block, first] - reads[block, second]
+print(f"{first} minus {second}: {gap:+.1%} (95 % {low:+.1%} to {high:+.1%}); with 0 inside, nobody has won")
 
 # %% [markdown] tags=["instructor"]
-# **Before the lesson** let them guess: how many of the block's features mean "red"? Collect the answers on the board,
-# come back at the end.
+# **Before the lesson** let them guess: in how many of the three blocks is there a feature for red? Collect the answers
+# on the board and come back to them before the probe. At the end let them vote: feature or probe, for reading and for
+# drawing.
 #
-# **Skip first**: 3.2. Never skip 3.3 and the table after it: they are the lesson.
+# **Skip first**: Exercise 3.3, but run its solution: everybody wants to see who wins. Never skip 3.2 and the two tables
+# after it, since they are the proof.
 #
-# **Talk about** the question "what else could a feature for star be?" before anybody runs the next cell. Somebody will
-# see that it has red's number, or say "object".
+# **Talk about** the question "what else could the feature for star be?" before anybody runs the next cell. Somebody
+# will see that it has red's number, or say "object".
 #
-# **Talk about** the table of the two blocks. An honest failure has a reason: this lesson looked in up.0.1 for a long
-# time, because the paper's block has that name. Which block writes what is a property of the model, not of the name;
-# notebook 05 measures it.
+# **Talk about** the table of the other two blocks. One has a feature that reads red and does not draw it. In the other
+# no feature reads red, but the probe does. So neither "it reads" nor "we found none" says what the model does.
 #
-# **Talk about** the writing table: with a control of another size ("five times its *own* mean") the comparison would be
-# unfair. It is the same question as before: compared with what?
+# **Talk about** the sizes: every direction is added by the same amount. If a control were added by five times its *own*
+# mean, the comparison would be unfair. It is the same question again: compared with what?
 #
 # **They will ask**
-# - *Is there one feature for red, then?* One in this SAE, in this block, by this test. Another SAE may split it;
-#   notebook 09 counts.
+# - *Is there one feature for red, then?* There is one in this SAE, in this block, by these two tests. Another SAE may
+#   split it into several; notebook 09 counts.
 # - *Why are there so few features?* A rule chose the size by what the features read, in pictures of their own, and
-#   never looked at writing. The paper's SAEs have four per dimension.
-# - *Why does the score of star collapse on the other half?* The best of many was chosen, and there was nothing to find:
-#   the winner's curse.
-# - *Why shuffle whole pictures, not cells?* Neighbouring cells belong to one object; shuffling cells would break that
-#   too and make chance look weaker than it is.
-# - *Why "best of all features" in the control?* Because we searched all of them. A control must repeat the
-#   whole search.
+#   never looked at drawing. The paper's SAEs have four features per dimension.
+# - *Why does star's score collapse on the other half?* The best of many was chosen, and there was nothing to find. This
+#   is the winner's curse.
+# - *Why shuffle whole pictures, not cells?* Neighbouring cells belong to one object. If cells were shuffled, chance
+#   would look weaker than it is.
+# - *Why "best of all features" in the control?* Because we searched all of them. A control must repeat the whole search.
+# - *Why are there two probes?* Ridge regression also asks which dimensions vary together, and so reads well. The
+#   difference of the means is where red objects differ, and so it may draw well. No rule says that one direction is
+#   best at both.
+# - *Did the probe win unfairly?* It is fitted to this one question with the truth of every cell. The SAE's feature was
+#   there before anybody asked about red. Whether that matters is what the vote is about.
 # - *Is the judge right?* The model card says how often, by attribute, on rendered scenes. It had no part in training
 #   the models.
