@@ -339,5 +339,5 @@ def test_lesson_3_finds_what_its_prose_says():
     other_half, as_good = ({block: float(row[i]) for block, *row in found} for i in (1, 3))
     assert as_good["up.1.2"] <= 5 and as_good["down.2.1"] <= 5 and as_good["up.1.1"] > 5
     assert other_half["down.2.1"] > 0.3 > abs(other_half["up.1.1"])
-    told = re.search(r"^up.1.1 +told rightly: feature (\d+)%.*ridge regression (\d+)%", text, re.MULTILINE)
-    assert int(told[1]) <= 55 and int(told[2]) >= 60, "red is there, and no feature reads it"
+    correct = re.search(r"^up.1.1 +correct: feature (\d+)%.*ridge regression (\d+)%", text, re.MULTILINE)
+    assert int(correct[1]) <= 55 and int(correct[2]) >= 60, "red is there, and no feature reads it"

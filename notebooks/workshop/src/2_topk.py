@@ -332,6 +332,7 @@ print(f"ReLU alone: {active:.1f} of {len(W_enc)} features are active in a row; T
 #   for SDXL have four features per dimension.
 # - *Why b_pre?* Updates have a large common mean. If it were not subtracted, every feature would have to carry it.
 # - *Why does the line flatten on the right?* The weights were trained for the k of the vertical line: features beyond
-#   it were never asked to help. And hardly more than k features have pre-activations above 0; the ReLU drops the others.
+#   it were never asked to help. And in each row many pre-activations lie below 0, so the ReLU drops them (task 3 for the
+#   fast counts the others).
 # - *Is explained variance the same as 1 − FVU?* No: here a dimension of tiny variance counts as much as a large one
 #   (Exercise 2.4's first mistake).

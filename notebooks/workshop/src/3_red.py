@@ -55,7 +55,7 @@ print(f"{block}: {red[block].float().mean():.1%} of all cells are {value}")
 #
 # > score = (mean activation where present − mean activation where absent) / standard deviation
 #
-# The division lets quiet features win against loud ones. All three numbers are taken over the cells that take part:
+# The division makes loud and quiet features comparable. All three numbers are taken over the cells that take part:
 # `among` is True there. A mask can index: `activations[mask]` has the shape `[cells where the mask is True, n_f]`. Some
 # features never fire: give them the score 0.
 
@@ -209,29 +209,28 @@ for word in (value, "star"):
     search(block, word)
 
 # %% [markdown]
-# **What we see.** For two values: the feature's score in the half where it was chosen, its score in the other half, the
-# best score that a shuffled truth gives (a mean over 100 shuffles), and how many of the shuffles are as good as the
-# feature. Both features pass: they hold on new pictures, and chance does not reach them. Stop here and look at the two
-# features' numbers. **What else could the feature "for star" be?**
+# **What we see.** Each row is a value with its best feature. The columns give the score in the half where the feature was
+# chosen, the score in the other half, the best score that shuffled truths give (the mean of 100 shuffles), and the share
+# of shuffles that are as good as the feature. Both features pass: they hold on new pictures, and chance does not reach
+# them. Stop here and look at the numbers of the two features. **What else could the feature "for star" be?**
 #
 # Most cells show background. A feature that is active on every object, whatever its shape and colour, passes this
 # test. So compare with the cells of **other objects**: now only cells of objects take part.
 
 # %%
 print(head)
-feature = search(block, value, only_objects=True)
-search(block, "star", only_objects=True)
+feature, for_star = (search(block, word, only_objects=True) for word in (value, "star"))
 
 # %% [markdown]
-# **What we see.** The same two values among objects. If many shuffles are as good as a feature, or if little of its
-# score is left in the other half, then it does not read the value. The same code accepts one value and rejects the
-# other: so the test can fail, and passing it means something.
+# **What we see.** These are the same two values, now among objects only. If many shuffles are as good as a feature, or if
+# little of its score is left in the other half, then it does not read the value. The same code accepts one value and
+# rejects the other: so the test can fail, and passing it means something.
 #
 # ## Prove that it draws red
 #
 # *Minutes 21 to 25.* A feature *reads* a value if it is active where the model draws it. Does it also *draw* the value:
 # does the model draw red when you turn the feature on? Take captions of one object that is not red. Add the feature in
-# the cells of the object, and let the judge count the red pictures. "2 times" and "5 times" count in the feature's mean
+# the cells of the object, and let the judge count the red pictures. The amount is five times the feature's mean
 # activation where it is active. The control is a random other feature for each picture, added in the same cells by the
 # **same amount**. Every caption is drawn from two different noises.
 
@@ -258,9 +257,9 @@ def draw(where, directions, amount):
         return draw_pictures(pipe, texts, call)
 
 
-def draw_feature(where, number, times):
-    """Pictures with a feature, and with a random other one for each picture."""
-    columns, amount = saes[where].decoder.weight.T, times * strength_unit(statistics[where], number)
+def draw_feature(where, number):
+    """Pictures with a feature, and with a random other one for each picture, by the same amount."""
+    columns, amount = saes[where].decoder.weight.T, 5 * strength_unit(statistics[where], number)
     others = [i for i in range(len(columns)) if i != number]
     lot = torch.randint(len(others), (len(texts),), generator=torch.Generator().manual_seed(0))
     return draw(where, columns[number], amount), draw(where, columns[torch.tensor(others)[lot]], amount)
@@ -273,10 +272,9 @@ def share(pictures):
 
 # %% tags=["picture"]
 drawn = {"before": before}
-drawn["2 times"], _ = draw_feature(block, feature, 2)
-drawn["5 times"], drawn["random"] = draw_feature(block, feature, 5)
+drawn["red's feature"], drawn["random"] = draw_feature(block, feature)
 for name, these in drawn.items():
-    print(f"{name:8} {value} is seen in {share(these):.0%} of {len(texts)} pictures")
+    print(f"{name:13} {value} is seen in {share(these):.0%} of {len(texts)} pictures")
 for i in [i for i, caption in enumerate(captions) if caption.scene.get("style") == "cartoon"][:2]:
     show([these[i] for these in drawn.values()], list(drawn))
 
@@ -288,15 +286,16 @@ for i in [i for i, caption in enumerate(captions) if caption.scene.get("style") 
 #
 # ## Look where there is none
 #
-# *Minutes 25 to 29.* The same two proofs in two other blocks: does the best feature read red, does it draw red?
+# *Minutes 25 to 29.* Now give the same two proofs a try in two other blocks. Does the best feature read red? Does it draw
+# red?
 
 # %%
 print(head)
 found = {block: feature} | {where: search(where, value, only_objects=True) for where in blocks[1:]}
-print("\n5 times the feature, in", len(texts), "pictures:")
-shares = {block: [share(drawn[name]) for name in ("5 times", "random")]}
+print()
+shares = {block: [share(drawn[name]) for name in ("red's feature", "random")]}
 for where in blocks[1:]:
-    shares[where] = [share(these) for these in draw_feature(where, found[where], 5)]
+    shares[where] = [share(these) for these in draw_feature(where, found[where])]
 for where, (own, random) in shares.items():
     print(f"{where + '/' + str(found[where]):11} red is seen in {own:4.0%}; with random features {random:4.0%}")
 
@@ -308,7 +307,7 @@ for where, (own, random) in shares.items():
 #
 # ## Exercise 3.3: a probe against the feature
 #
-# *Minutes 29 to 35.* In one block no feature reads red. Is red not there, or does only the SAE not have it? Ask the
+# *Minutes 29 to 35.* In one block no feature reads red. Is red missing from the block, or only from its SAE? Ask the
 # updates themselves. A *linear probe* is any direction in the space of the updates, found with the truth. The simplest
 # one points from the mean of the other objects' cells to the mean of the red objects' cells. Give it length 1, as a
 # feature's direction has.
@@ -390,8 +389,8 @@ def probe(x, present, among):
 # A second probe is *ridge regression*, the usual one: the weighted sum of all dimensions that fits "red or not" best.
 # Both probes are made on the even pictures. Now the contest, on the odd pictures and at equal size:
 #
-# - **reads**: of the objects' cells, how many are told rightly? A threshold, set on the even pictures, says "red" or "not
-#   red". Red and not red count half each, so guessing gives 50 %.
+# - **reads**: how often is its answer correct in the cells of objects? It answers "red" above a threshold, which is set
+#   on the even pictures. Cells that are red and cells that are not count half each, so guessing gives 50 %.
 # - **draws**: each direction is added by the same amount as the feature above, in the same cells.
 
 
@@ -404,8 +403,8 @@ def ridge(x, present, among):
     return direction / direction.norm()
 
 
-def told_rightly(said, where, half):
-    """The mean of two shares: of the red objects' cells those said to be red, of the other objects' cells those not."""
+def correct_share(said, where, half):
+    """How often the answer is correct: the mean of the shares for red objects' cells and for other objects' cells."""
     said, yes = (cells[half][objects[where][half]] for cells in (said, red[where]))
     return float(said[yes].float().mean() + (~said[~yes]).float().mean()) / 2
 
@@ -413,7 +412,7 @@ def told_rightly(said, where, half):
 def say_red(values, where):
     """Which cells a reader says are red: those above the threshold that is best on the even pictures."""
     thresholds = values[even][objects[where][even]].quantile(torch.linspace(0, 1, 99)).unique()
-    return values > max(thresholds, key=lambda threshold: told_rightly(values > threshold, where, even))
+    return values > max(thresholds, key=lambda threshold: correct_share(values > threshold, where, even))
 
 
 said, directions = {}, {}
@@ -422,18 +421,18 @@ for where in blocks:
     for name, fit in {"difference of means": probe, "ridge regression": ridge}.items():
         directions[where, name] = fit(x[where][even], red[where][even], objects[where][even])
         said[where, name] = say_red(x[where] @ directions[where, name], where)
-reads = {reader: told_rightly(cells, reader[0], odd) for reader, cells in said.items()}
+reads = {reader: correct_share(cells, reader[0], odd) for reader, cells in said.items()}
 for where in blocks:
-    print(f"{where:9} told rightly:", ", ".join(f"{name} {reads[w, name]:.0%}" for w, name in reads if w == where))
+    print(f"{where:9} correct:", ", ".join(f"{name} {reads[w, name]:.0%}" for w, name in reads if w == where))
 
 # %% tags=["numbers"]
 amount = 5 * strength_unit(statistics[block], feature)
-contest = {"random": drawn["random"], "feature": drawn["5 times"]}
+contest = {"random": drawn["random"], "feature": drawn["red's feature"]}
 for name in ("difference of means", "ridge regression"):
     contest[name] = draw(block, directions[block, name], amount)
 for name, these in contest.items():
-    right = f"{reads[block, name]:4.0%}" if (block, name) in reads else "   -"
-    print(f"{name:20} reads: {right} told rightly   draws: {share(these):4.0%} of {len(texts)} pictures red")
+    correct = f"{reads[block, name]:4.0%}" if (block, name) in reads else "   -"
+    print(f"{name:20} reads: {correct} correct   draws: {share(these):4.0%} of {len(texts)} pictures are red")
 for i in [i for i, caption in enumerate(captions) if caption.scene.get("style") == "cartoon"][:2]:
     show([before[i], *(these[i] for these in contest.values())], ["before", "random", "feature", "means", "ridge"])
 
@@ -454,7 +453,7 @@ for i in [i for i, caption in enumerate(captions) if caption.scene.get("style") 
 #
 # 1. Are there features for the other four colours? Use `search(block, ..., only_objects=True)`.
 # 2. Turn red's feature on and the old colour's feature off in the same cells. Is red seen more often?
-# 3. Is the winner at reading a lucky winner? Resample the odd pictures and compare the two best readers again.
+# 3. Did the best reader win by luck? Resample the odd pictures and compare the two best readers again.
 
 # %% tags=["fast"]
 # 1. The other colours, in the same block
@@ -466,7 +465,7 @@ of_colour = {names[i]: search(block, names[i], only_objects=True) for i in colou
 columns = saes[block].decoder.weight.T
 old = torch.tensor([of_colour[caption.objects[0]["colour"]] for caption in captions])
 swapped = draw(block, columns[feature] - columns[old], amount)
-print(f"red on: {share(drawn['5 times']):.0%}; red on and the old colour off: {share(swapped):.0%}")
+print(f"red on: {share(contest['feature']):.0%}; red on and the old colour off: {share(swapped):.0%}")
 
 # %% tags=["fast"]
 # 3. The difference of the two best readers in 300 resamples of the odd pictures
@@ -474,11 +473,11 @@ first, second = sorted((name for where, name in reads if where == block), key=la
 generator, gaps = torch.Generator().manual_seed(0), []
 for _ in range(300):
     drawn_by_lot = odd[torch.randint(len(odd), (len(odd),), generator=generator)]
-    one, other = (told_rightly(said[block, name], block, drawn_by_lot) for name in (first, second))
+    one, other = (correct_share(said[block, name], block, drawn_by_lot) for name in (first, second))
     gaps.append(one - other)
 low, high = torch.tensor(gaps).quantile(torch.tensor([0.025, 0.975]))
 gap = reads[block, first] - reads[block, second]
-print(f"{first} minus {second}: {gap:+.1%} (95 % {low:+.1%} to {high:+.1%}); with 0 inside, nobody has won")
+print(f"{first} minus {second}: {gap:+.1%} (95 % {low:+.1%} to {high:+.1%}); if 0 lies inside, nobody has won")
 
 # %% [markdown] tags=["instructor"]
 # **Before the lesson** let them guess: in how many of the three blocks is there a feature for red? Collect the answers
