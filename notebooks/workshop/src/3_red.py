@@ -281,13 +281,12 @@ for i in [i for i, caption in enumerate(captions) if caption.scene.get("style") 
 # %% [markdown]
 # **What we see.** The lines give the share of pictures in which the judge sees red. The rows show the first two cartoons
 # among the captions. If the feature draws red and random features do not, then the block has a feature for red: it
-# reads it **and** draws it. But look with your own eyes too: would *you* call the object red, or is it a ruin that the
-# judge calls red?
+# reads it **and** draws it. A random feature may change something as well, even a colour, but it should rarely draw red.
+# Look with your own eyes too: would *you* call the object red, or is it a ruin that the judge calls red?
 #
 # ## Look where there is none
 #
-# *Minutes 25 to 29.* Now give the same two proofs a try in two other blocks. Does the best feature read red? Does it draw
-# red?
+# *Minutes 25 to 29.* Now try both proofs in two other blocks. Does the best feature read red? Does it draw red?
 
 # %%
 print(head)
@@ -302,7 +301,7 @@ for where, (own, random) in shares.items():
 # %% [markdown]
 # **What we see.** Answer two questions for each block: does its best feature read red in the other half, better than
 # chance? Does it draw red, more often than random features do? Find the block whose feature does one and not the other.
-# **A feature that reads is not yet a feature that writes.** The block may carry the colour in its update, and the later
+# **A feature that reads need not draw.** The block may carry the colour in its update, and the later
 # blocks may take it from somewhere else (notebook 05 finds out which block puts what into the picture).
 #
 # ## Exercise 3.3: a probe against the feature
@@ -447,7 +446,7 @@ for i in [i for i, caption in enumerate(captions) if caption.scene.get("style") 
 #
 # **Take away.** There is a feature for red, and you proved it twice: it reads red and it draws red. A proof needs new
 # pictures, a control that repeats the whole search, and the question "compared with *what*?". A feature that reads need
-# not write. What one SAE lacks the model may still have.
+# not draw. What one SAE lacks the model may still have.
 #
 # ## For the fast
 #
