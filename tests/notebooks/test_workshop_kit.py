@@ -411,6 +411,8 @@ def test_what_travels_is_what_git_tracks_but_for_the_pdfs(tmp_path):
     assert {
         "sae_lib/cache/artefact.py",
         "notebooks/01_model_and_blocks.ipynb",
+        "notebooks/workshop/pages/slides.html",
+        "notebooks/workshop/pages/handout.html",
         "figures/index.json",
         "LICENSE",
     } <= names
