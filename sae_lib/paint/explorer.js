@@ -249,7 +249,7 @@ function render({ model, el }) {
     arrange();
   }
   function lookFor(id) { at("explorer-search").value = id; at("block").value = ""; search(); }
-  at("explorer-search").addEventListener("input", () => { if (!about) return; wait(); clearTimeout(typing); typing = setTimeout(search, 150); });
+  at("explorer-search").addEventListener("input", () => { if (!about) return; wait(); clearTimeout(typing); typing = setTimeout(search, 60); });
   at("weak").addEventListener("click", () => {
     at("weak").setAttribute("aria-pressed", String(at("weak").getAttribute("aria-pressed") !== "true"));
     arrange();
