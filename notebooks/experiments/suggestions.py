@@ -6,15 +6,16 @@
    seeds more. Of each change the best two are tried in one step and in four, in six seeds. Best is what worked most
    often; of equals, what changed least else; then four steps before one.
 3. *Test*: the best of each change, if it worked in all six seeds, is tested in ten seeds that no earlier step used: the
-   best of each kind first, in the order of KINDS, then the next. The first three that work in at least nine are
-   offered. Stored is all that was tested.
+   first ten in whose unedited picture the judge sees one object of the caption's shape. The best of each kind comes
+   first, in the order of KINDS, then the next. The first three that work in at least nine are offered. Stored is all
+   that was tested.
 
 Writes figures/results/suggestions.json (some five minutes on one idle core). The sweep is kept in the cache.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
@@ -32,6 +33,7 @@ from sae_lib.features.interventions import add_features, intervene
 from sae_lib.paint.edits import Edit, Layer
 from sae_lib.paint.painter import Painter
 from sae_lib.paint.suggestions import ENOUGH, GONE, NEW, RESULT, Change, changes_seen, in_words
+from sae_lib.pocket.judge import judge_images
 from sae_lib.pocket.world import ANCHORS, IMAGE_SIZE
 
 COMMAND = "python -m notebooks.experiments.suggestions"
@@ -44,8 +46,10 @@ AREAS = ("object", "empty", "everywhere")
 BLOCKS = ("up.1.2", "up.1.1", "down.1.0")
 """The blocks whose features write most (notebook 08)."""
 SWEPT = (20.0, -20.0)
-SWEPT_IN, TRIED_IN, CHOSEN_IN, TESTED_IN = [0], [1, 2], list(range(3, 9)), list(range(9, 19))
-"""The seeds of the three steps; the second has two parts."""
+SWEPT_IN, TRIED_IN, CHOSEN_IN = [0], [1, 2], list(range(3, 9))
+"""The seeds of the first two steps; the second has two parts."""
+TESTED_FROM, TESTED = 9, 10
+"""The first seed of the test, and how many seeds it takes."""
 RADIUS = {"object": 17.0, "empty": 12.0}
 """Pixels around the place that are painted."""
 KINDS = {NEW: "empty", "colour": "object", "shape": "object", GONE: "object", "background": "everywhere"}
@@ -182,23 +186,31 @@ def test(painter: Painter, best: Sequence[Tally]) -> list[dict[str, Any]]:
     for one, kind, value, _ in best:
         if sum(map(works, tested)) == OFFERED:
             break
-        edits = [as_edit(one, painter.assets.grid(one.feature.block), seed) for seed in TESTED_IN]
-        drawn = [painter.draw(edit) for edit in edits]
+        shape, edits, drawn = CAPTIONS[one.prompt][2], [], []
+        for seed in count(TESTED_FROM):
+            edit = as_edit(one, painter.assets.grid(one.feature.block), seed)
+            pictures = painter.draw(edit)
+            (judged,) = judge_images(painter.assets.judge, pictures.before[None])
+            if [thing.attributes["shape"] for thing in judged.objects] == [shape]:
+                edits.append(edit)
+                drawn.append(pictures)
+            if len(edits) == TESTED:
+                break
         before, after = (torch.stack([pictures[part] for pictures in drawn]) for part in (0, 1))
         changes = changes_seen(painter.assets, before, after)
         worked = [change is not None and change[:2] == (kind, value) for change in changes]
         shown = edits[worked.index(True) if any(worked) else 0]
         tested.append(
             {
-                "words": in_words(kind, value, CAPTIONS[one.prompt][2]),
+                "words": in_words(kind, value, shape),
                 "edit": shown.to_json(),
                 "kind": kind,
                 "value": value,
                 "worked": sum(worked),
-                "seeds": TESTED_IN,
+                "seeds": [edit.seed for edit in edits],
             }
         )
-        print(f"{sum(worked)} of {len(TESTED_IN)}: {tested[-1]['words']} ({one})", flush=True)
+        print(f"{sum(worked)} of {TESTED}: {tested[-1]['words']} ({one})", flush=True)
     return tested
 
 

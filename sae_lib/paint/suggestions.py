@@ -50,7 +50,7 @@ class Suggestion(NamedTuple):
     worked: int
     """In how many of the test's seeds the judge saw that change."""
     seeds: list[int]
-    """The seeds of the test; none of them was used when the edit was chosen."""
+    """The seeds of the test: their unedited picture shows the caption's object, and no choice used them."""
 
     @property
     def count(self) -> str:
