@@ -329,9 +329,9 @@ save_figure(run, fig, "figure2", result, variance_folder, growth_verdicts)
 # %%
 mean = {pair: explained("SAE {} {:g}".format(*pair))[:, 0].mean().item() for pair in pairs}
 (narrow, wide), (first, last) = (factor_line[0], factor_line[-1]), (k_line[0], k_line[-1])
-ahead = [k for k, _ in k_line if k in pca_ks and explained(f"PCA {k}")[:, 0].mean() > mean[k, 4]]
+ahead = [str(k) for k, _ in k_line if k in pca_ks and explained(f"PCA {k}")[:, 0].mean() > mean[k, 4]]
 seen = f"From k = {first[0]} to {last[0]} the SAEs' explained variance goes from {mean[first]:.2f} to {mean[last]:.2f} "
-seen += f"(mean of the blocks). PCA of as many numbers explains more at {f'k = {ahead}' if ahead else 'no k'}. "
+seen += f"(mean of the blocks). PCA of as many numbers explains more at k of {', '.join(ahead) or 'no size'}. "
 seen += f"From expansion {narrow[1]:g} to {wide[1]:g}, at k = 10, it changes by {mean[wide] - mean[narrow]:+.2f}"
 if sweep:
     widened = zip(sweep["ks"], (ev[:, -1] - ev[:, 0]).mean(-1).tolist(), strict=True)
