@@ -18,7 +18,7 @@ show_answer("08_writing_with_features")
 #
 # ## 8.0 About this notebook
 #
-# Five claims are checked:
+# These claims are checked:
 #
 # - A feature of the one-step SAE can write as well as read. Turned on it changes the picture, in one step of Turbo, in
 #   four, and in the base model (paper: Fig. 1; C1, C2).
