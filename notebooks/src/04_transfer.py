@@ -489,7 +489,9 @@ for name in settings:
     if ceilings:
         gaps = (parts["ceiling"] - parts["one-step SAE"]).mean(1)
         gap = interval_of(gaps[at := gaps[:, 0].argmax()])
-        line += f"; largest gap to the ceiling {gap.value:.2f} ({gap.low:.2f}–{gap.high:.2f}) in {measured.blocks[at]}"
+        line += (
+            f"; largest gap to the ceiling {gap.value:.2f} ({gap.low:z.2f} to {gap.high:z.2f}) in {measured.blocks[at]}"
+        )
     lines.append(line)
 we_see(run, f"Explained variance, mean of blocks and steps. {'. '.join(lines)}.")
 
