@@ -1,4 +1,4 @@
-"""Turns numbers into a word, by a rule that is written down before the run."""
+"""A claim, its rule, which is written down before the run, and the verdict that a number gets by it."""
 
 import math
 from collections import Counter
