@@ -317,8 +317,9 @@ class Catalogue:
     def _like(self, text: str, limit: int) -> tuple[list[FeatureId], list[FeatureId]]:
         """Features whose top pictures fit a text, and those that fit it weakly: next to a judge's meanings, all."""
         (clip, embedded), fits = self._clip, []
+        wanted = clip.embed_texts([text])[0]
         for block, (means, rows) in self._top.items():
-            scores = torch.where(means[0] > 0, search_features(clip.embed_texts([text])[0], embedded, rows.T), 0)
+            scores = torch.where(means[0] > 0, search_features(wanted, embedded, rows.T), 0)
             fits += [(score, FeatureId(block, number)) for number, score in enumerate(scores.tolist()) if score > 0]
         fits = sorted(fits, key=lambda fit: -fit[0])[:limit]
         strong = 0 if self.assets.known else sum(score >= NEARLY_BEST * fits[0][0] for score, _ in fits)
