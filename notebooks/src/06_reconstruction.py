@@ -73,12 +73,23 @@ import pandas as pd
 import torch
 
 # %%
-from sae_lib import PAPER_BLOCKS, ROOT, CallSettings, Claim, cached_tensors, companion, save_figure, start_run
+from sae_lib import (
+    PAPER_BLOCKS,
+    ROOT,
+    CallSettings,
+    Claim,
+    Interval,
+    bootstrap_interval,
+    cached_tensors,
+    companion,
+    interval_of,
+    save_figure,
+    start_run,
+)
 from sae_lib.companion import BLOCK_COLORS, CONTROL_COLOR, PRIMARY, TEXT_WIDTH, sign_of, we_see, with_interval
 
 # %%
 from sae_lib.features import draw_changed, reconstruct, skip_block
-from sae_lib.intervals import Interval, bootstrap_interval, interval_of
 from sae_lib.pocket import fulfilled
 from sae_lib.saes import PCA, TopKSAE, explained_samples, load_saes, share_of_rest, untrained
 from sae_lib.training import SAEConfig, TrainingRun, one_step_saes, train_side_by_side

@@ -68,12 +68,22 @@ import matplotlib.pyplot as plt
 import torch
 
 # %%
-from sae_lib import Claim, FeatureId, Reading, attribute_values, companion, features, save_figure, start_run
+from sae_lib import (
+    Claim,
+    FeatureId,
+    Reading,
+    attribute_values,
+    bootstrap,
+    companion,
+    features,
+    interval_of,
+    save_figure,
+    start_run,
+)
 from sae_lib.activations import draw_pictures
 from sae_lib.assets import MODELS
 from sae_lib.companion import ABOVE_ZERO, BLOCK_COLORS, BLOCK_MARKERS, CONTROL_COLOR, PRIMARY, TEXT_WIDTH, we_see
 from sae_lib.features import NOISE_SEED, alikeness, colour_spread, draw_icons, match_rates, search_features
-from sae_lib.intervals import bootstrap, interval_of
 from sae_lib.pocket import attribute_words
 
 # %%
