@@ -48,7 +48,7 @@ BLOCKS = ("up.1.2", "up.1.1", "down.1.0")
 SWEPT = (20.0, -20.0)
 SWEPT_IN, TRIED_IN, CHOSEN_IN = [0], [1, 2], list(range(3, 9))
 """The seeds of the first two steps; the second has two parts."""
-TESTED_FROM, TESTED = 9, 10
+TESTED_FROM, TESTED = 100, 10
 """The first seed of the test, and how many seeds it takes."""
 RADIUS = {"object": 17.0, "empty": 12.0}
 """Pixels around the place that are painted."""
