@@ -11,7 +11,7 @@ show_answer("20_paint_and_explore")
 # %% [markdown]
 # ![The three edits that the painter offers: before, half painted, painted](../figures/20_paint_and_explore/try_this.png)
 #
-# **Figure.** One row per edit that the painter offers as a button. From the left: the picture before, half of the
+# **Figure.** One column per edit that the painter offers as a button. From above: the picture before, half of the
 # stroke, the whole stroke. The white line surrounds the painted cells; without it everything is painted.
 #
 # ## 20.1 Paint
@@ -33,6 +33,7 @@ blocks: str = ""  # "chosen" (default at pocket scale), "paper" (default at sdxl
 
 # %%
 import json
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import torch
@@ -113,23 +114,23 @@ painting
 # %%
 offered = painting.suggestions
 edits = [one.edit for one in offered] or [whole_picture(catalogue.first_edit)]
-words = [f"{one.words}:\n{one.count}" for one in offered] or ["the first edit"]
+words = [f"{fill(one.words, 24)}\n({one.count})" for one in offered] or ["the first edit"]
 stages = [[painter.fitted(half_painted(edit)), edit] for edit in edits]
 stages = [[(stage, painter.draw(stage)) for stage in two] for two in stages]
 
 # %%
-fig, axes = plt.subplots(len(edits), 3, figsize=(TEXT_WIDTH, 2.05 * len(edits)), dpi=120, squeeze=False)
+fig, axes = plt.subplots(3, len(edits), figsize=(TEXT_WIDTH, 6.2), dpi=120, squeeze=False)
 fig.get_layout_engine().set(w_pad=0.015, h_pad=0.02, wspace=0, hspace=0)
-for line, edit, name, two in zip(axes, edits, words, stages, strict=True):
-    show_picture(line[0], two[0][1].before)
-    for ax, (stage, drawn) in zip(line[1:], two, strict=True):
+for column, edit, name, two in zip(axes.T, edits, words, stages, strict=True):
+    show_picture(column[0], two[0][1].before)
+    for ax, (stage, drawn) in zip(column[1:], two, strict=True):
         show_picture(ax, drawn.after)
         if (mask := stage.layers[0].mask_tensor) is not None:
             outline_cells(ax, mask, min(drawn.after.shape[-1], 256))
-    line[0].set_ylabel(name, fontsize=9)
-    line[0].set_xlabel(edit.prompt, fontsize=6.5, labelpad=2)
-for ax, title in zip(axes[0], ("before", "half of the stroke", "after"), strict=True):
-    ax.set_title(title, fontsize=9, pad=3)
+    column[0].set_title(name, fontsize=9, pad=4)
+    column[2].set_xlabel(fill(f"“{edit.prompt}”", 34), fontsize=7, labelpad=3)
+for ax, stage in zip(axes[:, 0], ("before", "half of the stroke", "after"), strict=True):
+    ax.set_ylabel(stage, fontsize=9)
 result = {"edits": [[one.words, one.worked, len(one.seeds), str(one.edit.layers[0].feature)] for one in offered]}
 save_figure(run, fig, "try_this", result | {"prompts": [edit.prompt for edit in edits]})
 
