@@ -44,18 +44,20 @@ def verdicts_of(notebook: str, figures: Path = FIGURES) -> str:
 
 
 def results_list() -> str:
-    """What came out, as markdown: the counts of the scorecard, and the answers of FINDINGS."""
+    """What came out, as markdown: the counts of the scorecard, and the first sentence of each answer of FINDINGS."""
     card = json.loads((FIGURES / "99_scorecard" / "scorecard.json").read_text())["result"]
     words = [claim["word"] for claim in card["claims"].values()]
     decided = in_words(word for word in words if not word.startswith("not run"))
     waiting = sum(word.startswith("not run") for word in words)
-    left = f", {waiting} is not run yet (FLUX)" if waiting else ""
+    left = f", and {waiting} waits for FLUX" if waiting else ""
     scorecard = "[scorecard](notebooks/99_scorecard.ipynb)"
     lines = [
         f"**What came out.** Of the paper's {len(words)} claims, on our pocket model {decided}{left}: {scorecard}.",
         "",
     ]
-    lines += [f"- *{question_of(name)}* {answer_of(name)} ([{name[:2]}](notebooks/{name}.ipynb))" for name in FINDINGS]
+    for name in FINDINGS:
+        first = answer_of(name).split(". ")[0].removesuffix(".")
+        lines.append(f"- *{question_of(name)}* {first} ([{name[:2]}](notebooks/{name}.ipynb)).")
     return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@
 1. *Sweep*: every live feature of BLOCKS in each of CAPTIONS and in each area (the object, where nothing stands,
    everywhere), turned on and turned off, in one step, in one seed. The judge says what changed (`change_between`).
 2. *Choice*: what changed one thing in the sweep, in the area where that is to be painted (KINDS), is tried in two
-   seeds more. Of each change the best two are tried in one step and in four, in six seeds. Best is what worked most
+   seeds more. Of each change the best six are tried in one step and in four, in six seeds. Best is what worked most
    often; of equals, what changed least else, then the weaker one, then four steps before one.
 3. *Test*: the best of each change, if it worked in all six seeds, is tested in ten seeds that no earlier step used: the
    first ten in whose unedited picture the judge sees one object of the caption's shape. The best of each kind comes
@@ -48,13 +48,13 @@ BLOCKS = ("up.1.2", "up.1.1", "down.1.0")
 SWEPT = (10.0, 20.0, -10.0, -20.0)
 SWEPT_IN, TRIED_IN, CHOSEN_IN = [0], [1, 2], list(range(3, 9))
 """The seeds of the first two steps; the second has two parts."""
-TESTED_FROM, TESTED = 200, 10
+TESTED_FROM, TESTED = 300, 10
 """The first seed of the test, and how many seeds it takes."""
 RADIUS = {"object": 17.0, "empty": 12.0}
 """Pixels around the place that are painted."""
 KINDS = {NEW: "empty", "colour": "object", "shape": "object", GONE: "object", "background": "everywhere"}
 """Kinds of change, those that a person sees best first, and the area in which each is to be painted."""
-PER_CHANGE, OFFERED = 2, 3
+PER_CHANGE, OFFERED = 6, 3
 _BATCH = 32
 
 
