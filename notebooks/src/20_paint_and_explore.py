@@ -24,7 +24,7 @@ show_answer("20_paint_and_explore")
 # %% tags=["parameters"]
 scale: str = "pocket"  # "smoke", "pocket" or "sdxl"
 source: str = ""  # sdxl: folder or Hub id of Turbo; "random" or "random/16" rehearses with random weights
-seed: int = 0  # of the noise and of the features that are drawn by lot
+seed: int = 0  # of the noise and of the features that are chosen at random
 base_source: str = ""  # sdxl: folder or Hub id of the base model
 prompt_file: str = ""  # sdxl: a text file with one prompt per line; empty for the authors' data set
 clip_source: str = ""  # sdxl: folder or Hub id of a CLIP; empty for the authors' ViT-B/32
@@ -87,8 +87,8 @@ painting
 #
 # | | smoke | pocket | sdxl |
 # |---|---|---|---|
-# | needs | shipped weights and SAEs | shipped weights and SAEs | SDXL Turbo (base for its edits), the published SAEs, CLIP (a GPU of 12 GB) |
-# | makes | the same, marked as smoke | both widgets, `try_this` `strokes` `grids` `two_sets` `cards` `positions` | the same without meanings: nothing knows the truth of a photograph |
+# | needs | shipped weights and SAEs | shipped weights and SAEs | SDXL Turbo (base for its edits), the published SAEs, CLIP |
+# | makes | the same, marked as smoke | both widgets, `try_this` `strokes` `grids` `two_sets` `cards` `positions` | the same without meanings, since photographs have no judge |
 # | cost | 40 s, one core | some 2 min, one core, less after notebooks 07 and 08; a stroke 0.1 s | not run |
 #
 # | symbol | code | meaning |
@@ -99,7 +99,7 @@ painting
 # | meaning | `Row.meaning` | the attribute value that a feature's map predicts best (notebook 09) |
 # | score | `Row.reads` | how well, on other pictures: 0 is chance, 1 perfect; a line's *reads* |
 # | draws | `Row.draws` | how much more often the judge sees that value when the feature is painted, less the same for random features |
-# | gain | `Written.gain` | *draws*, less the other values that came or went per value shown |
+# | gain | `Written.gain` | *draws* less the number of other values that came or went, per value that the picture shows |
 # | β | `BETAS` | modulation: β S^ρ f_ρ is added, so β = −1 turns the feature off |
 
 # %% [markdown]
@@ -149,23 +149,24 @@ we_see(run, f"By the judge these edits did what they say: {counted}." if offered
 # and what it means. For each block a rule, that of notebook 08's Figure 1, chooses one feature as a brush, and its
 # strength:
 # 1. The block's twenty best-read features are tried in two captions each.
-# 2. Some of them are tried again, in eight captions each, at 5, 10 and 20 times their mean activation: the four that
-#    raise the value they read most, compared with other features in the same place, and the four best in this sense
-#    among the readers of an object's value.
-# 3. The feature that gains most is taken. Its gain is the rise of its value above the other feature's, less the other
-#    values that come or go per value that the picture shows.
-# 4. Its strength is the smallest at which it gains nearly (within .1) as much, and the authors' 10 where it
-#    gains nothing.
+# 2. Two groups of them are tried again, in eight captions each, at 5, 10 and 20 times their mean activation. One is the
+#    four features that raise their value most above what other features do in the same place. The other is the four
+#    best in this sense among the readers of an object's value.
+# 3. The feature that gains most is taken. Its value appears in some share of the pictures; from this share the other
+#    feature's is subtracted. A second subtraction counts the other values that came or went, per value that the
+#    picture shows. What is left is the gain.
+# 4. Its strength is the smallest at which it gains nearly (within .1) as much. A feature that gains nothing gets the
+#    authors' 10.
 #
 # The rule was changed after results had been seen. The second trial was added on 2026-11-26, because the brushes of
 # first runs with these blocks redrew the scene. Three changes were made on 2026-11-27: each feature got a strength of
 # its own, because a brush was too weak; twenty features took the place of ten; and the second trial was compared with
-# other features, because these had written the same meadow. So the table of this section illustrates and tests nothing.
+# other features, because the other features had drawn the same meadow there. So the table of this section illustrates
+# and tests nothing.
 # All trials are kept in the cache. The pictures of a card are drawn when the card comes into view.
 #
 # Searches are ordered by what came of these trials, since the best reader may draw nothing. A gain comes from the second
-# trial, or else from the first, which is rough: two captions. In both, what another feature wrote in the same place is
-# taken off.
+# trial if there was one. Otherwise it comes from the first trial, which is rough, since it has two captions.
 
 # %%
 best, order = catalogue.best, [block for block in ATTENTION_BLOCKS if block in assets.blocks]
@@ -182,8 +183,8 @@ for block in order:
 # chose, at its strength. It is tried in ten captions *after* those that were read, in whose pictures the judge does not
 # see its value. The stroke covers the cells where the judge sees an object; for a
 # background, those where it sees none; for a value of position or style, all cells. Beside it, another live feature of
-# the block, drawn by lot, is tried in the same cells with the same push. The rule was changed on 2026-11-26, before the
-# run with the chosen blocks: until then a band across the first caption's picture was painted at strength 10, which
+# the block, chosen at random, is tried in the same cells with the same push. The rule was changed on 2026-11-26, before
+# the run with the chosen blocks: until then a band across the first caption's picture was painted at strength 10, which
 # often had no object to change, and showed the value already.
 
 
@@ -207,7 +208,7 @@ if assets.known:
 
 # %%
 seen_often = [block for block, (*_, tried, seen, _, _) in table.items() if seen >= 0.7 * tried]
-print(f"{'':9} {'feature':14} {'it reads':22} seen of  by lot  other values changed")
+print(f"{'':9} {'feature':14} {'it reads':22} seen of  random  other values changed")
 for block, (name, meaning, tried, seen, lot, others) in table.items():
     print(f"{block:9} {name:14} {meaning:22} {seen:2} of {tried:2}  {lot:2} of {tried:2}  {others}")
 print(f"first strokes that the judge sees in at least 7 of 10 captions: {len(seen_often)} of {len(order)} blocks")
@@ -279,7 +280,7 @@ if table:
 # fills no cell of this grid, no border that everything is painted. Below, the same noise and caption with the feature
 # turned on there. The words are what the judge sees, of the family of attributes that the feature reads: a stroke has
 # worked where the lower word is the feature's and the upper one is not. One picture is an illustration; the table above
-# counts all captions that were tried, beside those of the feature by lot. Where both columns are high, any push of that
+# counts all captions that were tried, beside those of the random feature. Where both columns are high, any push of that
 # block does it; where *other values changed* is large, the stroke redraws more than it was asked to.
 #
 # ## 20.4 What a grid is, and what blocks that write nothing look like
@@ -436,8 +437,8 @@ save_figure(run, fig, "cards", {"features": record, "pictures": len(catalogue.pr
 # **How to read it.** One card per block, that of the brush of section 20.3; the line under a row belongs
 # to it. If the coloured cells of a card lie on the same thing in each picture, the feature reads that thing, and the
 # brighter the colour the more active it is; if the two pictures at the right differ, it writes too; if the icons differ
-# from row to row, the block tells the rest of the network something on its own. Features drawn by lot are often poorer
-# than these: the explorer shows all features.
+# from row to row, the block tells the rest of the network something on its own. Features chosen at random are often
+# poorer than these: the explorer shows all features.
 #
 # ## 20.6 Which features fire where
 #
@@ -505,7 +506,7 @@ else:
 
 # %% tags=["nbval-check-output"]
 for block, (name, meaning, tried, seen, lot, others) in table.items():
-    print(f"{block:9} {name:14} {meaning:22} seen in {seen} of {tried}, by lot {lot}, other values changed {others}")
+    print(f"{block:9} {name:14} {meaning:22} seen in {seen} of {tried}, random {lot}, other values changed {others}")
 print(f"seen in at least 7 of 10: {len(seen_often)} of {len(order)} blocks")
 print("strongest at the two positions:", *(str(firing[0].id) for firing in fires.values()))
 
@@ -525,8 +526,7 @@ print("strongest at the two positions:", *(str(firing[0].id) for firing in fires
 #   mix positions. Cells carried over from a fine grid to a coarse one grow: a coarse cell is painted if one of its fine
 #   ones was.
 # - The copied code gives the same bits on the same machine and versions; another processor may round differently.
-# - At sdxl scale nothing knows what is true of a photograph: cards have no meanings, and search goes by number and
-#   by CLIP.
+# - At sdxl scale there is no judge, so cards have no meanings; search goes by number and by CLIP.
 #
 # ## 20.10 Exercises
 #
