@@ -18,7 +18,7 @@ from sae_lib.companion.figures import ANSWER
 from sae_lib.companion.verdicts import in_words
 
 FIGURES, SOURCES = ROOT / "figures", ROOT / "notebooks" / "src"
-FINDINGS = ("08_writing_with_features", "04_transfer", "05_which_blocks_matter")
+FINDINGS = ("08_writing_with_features", "04_transfer")
 """The chapters whose answers the first README shows: what one wants to know of the paper first."""
 
 
@@ -44,20 +44,19 @@ def verdicts_of(notebook: str, figures: Path = FIGURES) -> str:
 
 
 def results_list() -> str:
-    """What came out, as markdown: the counts of the scorecard, and the first sentence of each answer of FINDINGS."""
+    """What came out, as markdown: the scorecard's counts and claims, and the answers of FINDINGS."""
     card = json.loads((FIGURES / "99_scorecard" / "scorecard.json").read_text())["result"]
-    words = [claim["word"] for claim in card["claims"].values()]
-    decided = in_words(word for word in words if not word.startswith("not run"))
-    waiting = sum(word.startswith("not run") for word in words)
-    left = f", and {waiting} waits for FLUX" if waiting else ""
-    scorecard = "[scorecard](notebooks/99_scorecard.ipynb)"
-    lines = [
-        f"**What came out.** Of the paper's {len(words)} claims, on our pocket model {decided}{left}: {scorecard}.",
-        "",
-    ]
-    for name in FINDINGS:
-        first = answer_of(name).split(". ")[0].removesuffix(".")
-        lines.append(f"- *{question_of(name)}* {first} ([{name[:2]}](notebooks/{name}.ipynb)).")
+    claims = list(card["claims"].values())
+    words = {claim["statement"]: claim["word"] for claim in claims}
+    decided = in_words(word for word in words.values() if not word.startswith("not run"))
+    waiting = sum(word.startswith("not run") for word in words.values())
+    left = f", {waiting} is about another model (FLUX) and waits" if waiting else ""
+    counted = f"Of the paper's {len(claims)} claims, on our pocket model {decided}{left}"
+    lines = [f"**What came out.** {counted} ([scorecard](notebooks/99_scorecard.ipynb)).", ""]
+    for verb, word in {"These hold": "holds", "These fail": "fails"}.items():
+        if those := [statement for statement, its in words.items() if its == word]:
+            lines.append(f"- *{verb}:* {'; '.join(each[0].lower() + each[1:] for each in those)}.")
+    lines += [f"- *{question_of(name)}* {answer_of(name)} ([{name[:2]}](notebooks/{name}.ipynb))" for name in FINDINGS]
     return "\n".join(lines)
 
 

@@ -599,9 +599,9 @@ judged = {verdict.claim: verdict for verdict in verdicts}
 base, fast = (judged.get(carried_claims[name].text) for name in ("base", "turbo"))
 many, few = (f"the base model's {counts.base_steps} steps", f"Turbo's {steps['turbo'][0]} steps")
 if base and fast:
-    text = f"{base.yes_or_no} for {many}, {fast.yes_or_no.lower()} for {few}: without more training the SAEs reach "
-    text += f"{100 * base.value:.0f} % and {100 * fast.value:.0f} % of what training on those very steps would gain "
-    text += f"(wanted: at least {100 * carried.at_least:.0f} %)."
+    text = f"{fast.yes_or_no} for {few}: the SAEs reach {100 * fast.value:.0f} % of what training on those very steps "
+    text += f"would gain. {base.yes_or_no} for {many}: they reach {100 * base.value:.0f} %, and at least "
+    text += f"{100 * carried.at_least:.0f} % were wanted."
 else:
     base, fast = (100 * curves(name, EV)[..., 0].mean() for name in ("base", "turbo"))
     text = "Not compared with training on those steps: without it the SAEs explain "

@@ -666,7 +666,7 @@ answer = "Not judged: there is no judge of photographs."
 if on := primary.pop("C1", None):
     rise, low, high, wanted = (100 * x for x in (on.value, *on.interval, on.at_least))
     answer = f"{on.yes_or_no}: turned on, a feature draws what it reads in {rise:.0f} more of 100 pictures than "
-    answer += f"a random one (95 % interval {low:.0f} to {high:.0f}; at least {wanted:.0f} were asked for)."
+    answer += f"a random one. We asked for at least {wanted:.0f}; the true number may be {low:.0f} to {high:.0f}."
 rest = {"C9": "Early edits change most", "C10": "subtracting under guidance helps", "C13": "changes stay local"}
 said = [f"{rest[of]}: {verdict.yes_or_no.lower()}" for of, verdict in primary.items()]
 companion.save_answer(run, f"{answer} {'; '.join(said)}.")

@@ -445,7 +445,6 @@ if known:
 
 
 # %%
-# %%
 def shares_entered(block):
     """The share of the caption's effect that enters in a block, by family: [families, samples] about 05's interval."""
     at = [entered["kinds"].index(name) for name in families]

@@ -243,6 +243,8 @@ def draw_margin(y, placed, color, marker):
     ax.plot(at, y, marker, color=color, markersize=7, zorder=3, clip_on=False)
 
 
+plt.close(fig)  # shown when it is complete
+
 # %%
 for y, (name, claim) in enumerate(CLAIMS.items()):
     word, others = card.loc[name, "word"].partition(":")[0], [each.split()[0] for each in others_of(name)]
