@@ -44,18 +44,19 @@ def verdicts_of(notebook: str, figures: Path = FIGURES) -> str:
 
 
 def results_list() -> str:
-    """What came out, as markdown: the scorecard's counts and claims, and the answers of FINDINGS."""
+    """What came out, as markdown: the scorecard's counts, the tests that decided, and the answers of FINDINGS."""
+    from sae_lib.companion.primaries import PRIMARY  # loads half of the library: only where the READMEs are written
+
     card = json.loads((FIGURES / "99_scorecard" / "scorecard.json").read_text())["result"]
-    claims = list(card["claims"].values())
-    words = {claim["statement"]: claim["word"] for claim in claims}
+    words = {name: claim["word"] for name, claim in card["claims"].items()}
     decided = in_words(word for word in words.values() if not word.startswith("not run"))
     waiting = sum(word.startswith("not run") for word in words.values())
     left = f", {waiting} is about another model (FLUX) and waits" if waiting else ""
-    counted = f"Of the paper's {len(claims)} claims, on our pocket model {decided}{left}"
+    counted = f"Of the paper's {len(words)} claims, on our pocket model {decided}{left}"
     lines = [f"**What came out.** {counted} ([scorecard](notebooks/99_scorecard.ipynb)).", ""]
-    for verb, word in {"These hold": "holds", "These fail": "fails"}.items():
-        if those := [statement for statement, its in words.items() if its == word]:
-            lines.append(f"- *{verb}:* {'; '.join(each[0].lower() + each[1:] for each in those)}.")
+    for verb, word in {"What holds": "holds", "What fails": "fails"}.items():
+        if those := [f"{PRIMARY[name].text.partition(' (')[0]} ({name})" for name, its in words.items() if its == word]:
+            lines.append(f"- *{verb}:* {'; '.join(those)}.")
     lines += [f"- *{question_of(name)}* {answer_of(name)} ([{name[:2]}](notebooks/{name}.ipynb))" for name in FINDINGS]
     return "\n".join(lines)
 
