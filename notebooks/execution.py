@@ -27,7 +27,6 @@ from papermill.engines import Engine, papermill_engines
 from notebooks import warm
 from notebooks.account import Account
 from sae_lib.cache.artefact import ROOT, cache_root, write_if_changed
-from sae_lib.companion.run import KEEPS_FIGURES, refuse_unknown
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -109,6 +108,8 @@ def execute(
 
     Raises ValueError for a parameter that the notebook does not have, before anything runs.
     """
+    from sae_lib.companion.run import refuse_unknown  # here: it imports diffusers, which `notebooks.served` never needs
+
     notebook = read_source(source)
     refuse_unknown(source.stem, set(parameters), parameters_of(notebook))
     return execute_notebook(source.stem, notebook, target, target.parent, parameters, on_cell)
@@ -196,6 +197,8 @@ class _Client(PapermillNotebookClient):
         return manager
 
     def start_new_kernel(self, **settings):
+        from sae_lib.companion.run import KEEPS_FIGURES
+
         with self.starting:
             super().start_new_kernel(env=os.environ | {KEEPS_FIGURES: "1"}, **settings)
 

@@ -10,7 +10,6 @@ from typing import Any
 import nbformat
 from jupyter_server.services.kernels.kernelmanager import ServerKernelManager
 from nbformat.sign import NotebookNotary
-from traitlets import default
 from traitlets.config import Config
 from voila.app import Voila
 
@@ -50,6 +49,8 @@ SETTINGS = {
             "headers": {"Content-Security-Policy": ONLY_FROM_HERE},
             "allow_remote_access": False,
             "local_hostnames": ["localhost"],
+            # In milliseconds, by default three times as long as the interval, which tornado refuses with a warning.
+            "ws_ping_timeout": 30_000,
         },
     },
     "VoilaConfiguration": {
@@ -71,9 +72,10 @@ SETTINGS = {
 class PageKernel(ServerKernelManager):
     """A page's kernel, forked from the process that has imported torch and diffusers (`notebooks.warm`)."""
 
-    @default("provisioner")
-    def _forked(self) -> warm.Provisioner:
-        return warm.Provisioner(kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self)
+    async def start_kernel(self, **settings: Any) -> None:
+        """Start it, as its parent class does with what is the provisioner then."""
+        self.provisioner = self.provisioner or warm.Provisioner(kernel_spec=self.kernel_spec, parent=self)
+        await super().start_kernel(**settings)
 
 
 class App(Voila):

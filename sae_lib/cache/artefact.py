@@ -24,7 +24,6 @@ import psutil
 from filelock import FileLock
 
 from sae_lib.cache import reach
-from sae_lib.cache.reading import read_safetensors
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parent
@@ -97,6 +96,8 @@ def cached_tensors(
     Raises what `cached` raises.
     """
     from safetensors.torch import save_file
+
+    from sae_lib.cache.reading import read_safetensors  # here: it imports torch, and who only asks for ROOT waits
 
     def save(folder: Path) -> None:
         save_file({key: tensor.contiguous() for key, tensor in make().items()}, folder / _TENSORS)

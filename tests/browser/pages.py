@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from notebooks import run
-from sae_lib.paint.widgets import _file
+from sae_lib.cache.artefact import ROOT
 from tests.browser.servers import TOKEN
 
 expect.set_options(timeout=30_000)
@@ -41,30 +42,12 @@ READ_PIXELS = """async image => {
     });
 }"""
 
-# Shows an explorer with some features of one block, and no kernel: what it sends is kept.
-SHOW_ALONE = """async ([code, count]) => {
-    const { render } = (await import(URL.createObjectURL(new Blob([code], {type: "text/javascript"})))).default;
-    window.sent = [];
-    const model = {send: message => sent.push(message), off: () => {},
-        on: (kind, receive) => { if (kind === "msg:custom") window.receive = receive; }};
-    render({model, el: document.body});
-    const column = make => new DataView(Float32Array.from({length: count}, (_, i) => make(i)).buffer);
-    const table = [() => 0, i => i, () => 0.1, () => 0.5, () => NaN, () => 0].map(column);
-    receive({kind: "welcome", number: sent[0].number, blocks: [{name: "up.1.2", color: "#000", mark: "x"}], known: true,
-        labels: ["red (colour)"], betas: [-5, 5], top: 4, edit: {prompt: "a star", seed: 0}}, table);
-}"""
-# The features of the cards that can be seen.
-IN_VIEW = """cards => {
-    const seen = cards.getBoundingClientRect();
-    const shows = ({top, bottom}) => bottom > seen.top + 5 && top < seen.bottom - 5;
-    return [...cards.querySelectorAll(".card")].filter(card => shows(card.getBoundingClientRect()))
-        .map(card => card.dataset.feature);
-}"""
-
 
 def write_copy(source: Path, target: Path, scale: str = "smoke", painters: int = 1, whole: bool = True) -> None:
     """The notebook of a source, not executed; its cell that shows a painter as often as told, and
     what follows if whole."""
+    figures = Path("figures", source.stem)  # which the first screen shows
+    shutil.copytree(ROOT / figures, target.parent / figures, dirs_exist_ok=True)
     notebook = run.read_source(source)
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
     parameters.source += f'\nscale = "{scale}"'
@@ -284,39 +267,3 @@ class Explorer(Widget):
     def found(self) -> int:
         """How many features there are to scroll through."""
         return int(self.part("status").inner_text().split()[0].replace(",", ""))
-
-
-class LonelyExplorer(Explorer):
-    """An explorer on an empty page, without a kernel."""
-
-    def __init__(self, page: Page, features: int):
-        page.set_content("<!doctype html><body></body>")
-        page.add_style_tag(content=_file("style.css"))
-        page.evaluate(SHOW_ALONE, [_file("wire.js") + _file("explorer.js"), features])
-        super().__init__(page.locator(".sae-explorer"))
-
-    def sent(self, kind: str) -> list[dict]:
-        """What it sent the kernel of a kind."""
-        return self.page.evaluate("kind => sent.filter(message => message.kind === kind)", kind)
-
-    def wait_for(self, kind: str, count: int) -> str:
-        """Until it sent so many messages of a kind; returns the last one's number."""
-        enough = "([kind, count]) => sent.filter(message => message.kind === kind).length === count"
-        self.page.wait_for_function(enough, arg=[kind, count])
-        return self.sent(kind)[-1]["number"]
-
-    def tell(self, kind: str, number: str, **content) -> None:
-        """Sends it a message, as the kernel does."""
-        self.page.evaluate("message => receive(message, [])", {"kind": kind, "number": number, **content})
-
-    def tell_read(self, number: str, feature: str) -> None:
-        """Sends it a picture in which one feature fires."""
-        line = {"id": feature, "block": "up.1.2", "meaning": "red (colour)", "reads": 0.5, "draws": 0.25}
-        content = {"found": [line | {"strength": 2.0, "share": 0.1}], "grid": 16, "cell": None, "notes": []}
-        picture = "new DataView(new ArrayBuffer(8))"
-        message = {"kind": "read", "number": number, **content}
-        self.page.evaluate(f"message => receive(message, [{picture}])", message)
-
-    def in_view(self) -> list[str]:
-        """The features of the cards that can be seen."""
-        return self.root.locator(".cards").evaluate(IN_VIEW)

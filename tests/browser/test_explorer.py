@@ -8,7 +8,8 @@ import pytest
 from playwright.sync_api import expect
 
 from sae_lib.saes.checkpoints import load_saes
-from tests.browser.pages import DRAW_SECONDS, Explorer, LonelyExplorer, Quiet, open_notebook, write_copy
+from tests.browser.mock import LonelyExplorer
+from tests.browser.pages import DRAW_SECONDS, Explorer, Quiet, open_notebook, write_copy
 
 SAES = load_saes("panel", "smoke")
 FIRST = next(iter(SAES))
@@ -29,7 +30,7 @@ def page(new_page, lab, folder, source):
 def explorer(page):
     """All features, by score; at the end of the test the console must be empty."""
     explorer = Explorer(page.locator(".sae-explorer"))
-    expect(explorer.part("status")).to_have_text(re.compile("features$"), timeout=DRAW_SECONDS * 1000)
+    expect(explorer.part("status")).to_have_text(re.compile("features?$"), timeout=DRAW_SECONDS * 1000)
     if explorer.part("explorer-search").input_value():
         with explorer.renewed():
             explorer.part("explorer-search").fill("")

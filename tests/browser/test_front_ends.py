@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -168,6 +169,16 @@ def kernels_of(page):
     listening = {each.pid for each in psutil.net_connections("inet") if each.laddr.port == port and each.pid}
     assert listening
     return [psutil.Process(pid) for pid in listening]
+
+
+def test_the_kernel_of_the_app_is_forked_from_the_process_that_has_imported_everything(app):
+    (kernel,) = kernels_of(app)
+    assert kernel.parent().cmdline()[-1] == "notebooks.warm"
+
+
+def test_the_app_warns_of_nothing_in_the_terminal(app, folder):
+    said = (folder / ".jupyter" / "app.log").read_text()
+    assert "Kernel started" in said and not re.search("warn|error|websocket_ping|Traceback", said, re.IGNORECASE), said
 
 
 def test_each_page_of_the_app_has_a_kernel_that_ends_when_it_is_closed(app, browser, served):
