@@ -523,10 +523,9 @@ text = f"The three colours hold from {100 * three_share[low]:.0f} % ({low}) to {
 text += f"({high}) of a block's variance."
 if gains:
     low, *_, high = sorted(both, key=lambda block: gains[block].value)
-    text += (
-        f" In all dimensions objects stand out most in {high}: their masks explain {100 * gains[high].value:z.1f} % of "
-    )
-    text += f"the variance more than another picture's. They do least in {low} ({100 * gains[low].value:z.1f} %)."
+    explained = {block: f"{100 * gains[block].value:z.1f} %" for block in (low, high)}
+    text += f" In all dimensions objects stand out most in {high}: their masks explain {explained[high]} more of the "
+    text += f"variance than another picture's masks. They stand out least in {low} ({explained[low]})."
 we_see(run, text)
 
 # %% [markdown]

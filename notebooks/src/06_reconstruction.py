@@ -527,9 +527,11 @@ save_figure(run, fig, "table5", result | {"seed": seed}, picture_folder, picture
 # %%
 parts = four.mean(0)[:, [0, 2, 3]] / four.mean(0)[:, [1]]  # over skipping the block: [blocks, (SAE, untrained, PCA)]
 spans = [f"{100 * low:.0f} to {100 * high:.0f} %" for low, high in zip(parts.amin(0), parts.amax(0), strict=True)]
-seen = f"Beside skipping a block, its SAE (k = 10, ×4) moves the picture {spans[0]} as far in perceptual distance, an "
-seen += f"untrained SAE {spans[1]} and PCA {spans[2]}. "
-we_see(run, seen + f"By the judge there is nothing to lose in {', '.join(nothing_to_lose) or 'no block'}.")
+seen = (
+    f"Compared with skipping a block, its SAE (k = 10, ×4) moves the picture {spans[0]} as far (perceptual distance), "
+)
+seen += f"an untrained SAE {spans[1]} and PCA {spans[2]}. "
+we_see(run, seen + f"By the judge, skipping {', '.join(nothing_to_lose) or 'no block'} loses nothing.")
 
 # %% [markdown]
 # **How to read it.** Each row is a way to replace one block's update, each dot a block; bars are intervals over

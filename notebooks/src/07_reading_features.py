@@ -507,7 +507,7 @@ companion.save_table(run, "metrics", sorted(table, key=lambda cells: cells["metr
 means = {key: values[:, 0].nanmean().item() for key, values in measured.items()}
 more = {name: sum(means[name, "features", b] > means[name, [*kinds][1], b] for b in assets.blocks) for name in titles}
 by_metric = ", ".join(f"{name.replace('10%', 'at 10 %')} in {count}" for name, count in more.items())
-we_see(run, f"Features lie right of their random directions in so many of {len(assets.blocks)} blocks: {by_metric}.")
+we_see(run, f"Of {len(assets.blocks)} blocks, features lie right of their random directions by {by_metric}.")
 
 # %% [markdown]
 # **How to read it.** Each block has its features in colour and, in grey, random directions that fire as often. Bars are
@@ -611,9 +611,10 @@ for name, values in zip(marks if precision else (), zip(*precision.values(), str
 if precision:
     over = [sum(of[0] > of[at] for of in precision.values()) for at in (1, 2)]
     by_text, by_random, by_lot = (sum(column) / len(precision) for column in zip(*precision.values(), strict=True))
-    seen = f"Of the top pictures of what a text finds, {by_text:.0%} show the attribute, against {by_random:.0%} among "
-    seen += f"random directions and {by_lot:.0%} of all features. Found features are better than random directions in "
-    we_see(run, seen + f"{over[0]} of {len(precision)} queries, and better than all features in {over[1]}.")
+    seen = f"Of the top pictures of the features that a text finds, {by_text:.0%} show the attribute; of the random "
+    seen += f"directions that it finds {by_random:.0%}, and of all features {by_lot:.0%}. Found features do better "
+    seen += f"than random directions in {over[0]} of {len(precision)} queries, and than all features in {over[1]}."
+    we_see(run, seen)
 
 # %% [markdown]
 # **How to read it.** Above are the features found first and what excites them. Below, each query has a black dot, a

@@ -212,10 +212,10 @@ def save_lines(name, trials, pictures, strength):
     fig, lines, signs = companion.show_written(later, trials, pictures, list(title_of.values()))
     save_figure(run, fig, name, {"lines": lines, "signs": signs, "strength": strength, "seed": seed})
     ticks = [[sum(line[i][at] == "✓" for line in signs) for at in (1, 2)] for i in range(len(MODELS))]
-    counted = [f"{title} {on} and {off}" for title, (on, off) in zip(title_of.values(), ticks, strict=True)]
+    shares = [(f"{on} of {len(lines)}", f"{off} with the random feature") for on, off in ticks]
+    counted = [f"{title}: {on} ({off})" for title, (on, off) in zip(title_of.values(), shares, strict=True)]
     if assets.known:
-        seen = f"Of {len(lines)} lines the judge sees what the feature reads in so many, with it and with the random "
-        companion.we_see(run, f"{seen}feature: {'; '.join(counted)}.")
+        companion.we_see(run, f"Lines in which the judge sees what the feature reads: {'; '.join(counted)}.")
 
 
 # %%
@@ -329,7 +329,7 @@ save_figure(run, fig, "interventions", result | {"unit": unit, "strength of time
 
 # %%
 timed = [f"{way} {255 * (x - starts[-1][1]).abs().mean():.0f}" for way, x in rows["timed"].items()]
-companion.we_see(run, f"Turned on during steps [from, to), it changes a pixel, of 255, by: {', '.join(timed)}.")
+companion.we_see(run, f"How much a pixel changes, of 255, by the steps when the feature is on: {', '.join(timed)}.")
 
 # %% [markdown]
 # **How to read it.** Each row shows the unedited picture and the same noise under the intervention named above each
@@ -488,7 +488,7 @@ companion.add_legend(fig, signs | {"rounding to 8 bits": ("", "black", dots)})
 result = {model: {block: means[0] for block, means in by_block.items()} for model, by_block in curves.items()}
 result |= {"rounded": {model: times[f"rounded, {model}"] for model in curves}, "spans": spans_of}
 save_figure(run, fig, "timing", {"amplitude": result, "tried": tried, "seed": seed}, times_folder, time_verdicts)
-companion.we_see(run, f"Turned on early, a feature changes the picture more than late {', '.join(earlier)}.")
+companion.we_see(run, f"A feature changes the picture more when it is on early than late {', '.join(earlier)}.")
 
 # %% [markdown]
 # **How to read it.** A column is a block, a row a way of drawing. The vertical axis is logarithmic, because blocks
@@ -597,7 +597,7 @@ for kind, ids in chosen.items():
         value = companion.inside_over_next(local_samples[kind], measure)
         local_verdicts.append(claim.judge(run, value.value, value[1:]))
     own, near = torch.stack([means[0].mean(0) for means in local_samples[kind].values()]).mean(0)[:, 0].tolist()
-    inside.append(f"{kind.lower()} {100 * own:+.1f} percentage points (next picture's area {100 * near:+.1f})")
+    inside.append(f"{kind.lower()} {100 * own:+z.1f} (in the next picture's area {100 * near:+z.1f})")
 
 # %%
 fig, axes = plt.subplots(2, 2, figsize=(TEXT_WIDTH, 4.2), sharey=True)
@@ -612,7 +612,8 @@ signs = {"own area": ("o", "black"), "next picture's area": ("o", CONTROL_COLOR,
 companion.add_legend(fig, signs, ncols=2)
 result = {kind: {block: means[0] for block, means in by.items()} for kind, by in local_samples.items()}
 save_figure(run, fig, "locality", {"means": result, "seed": seed} | asked, locality_folder, local_verdicts)
-companion.we_see(run, f"The area holds more of the change than its size explains, by {'; '.join(inside)}.")
+seen = "Share of the change inside the feature's area, minus that area's share of the picture, in percentage points"
+companion.we_see(run, f"{seen}: {'; '.join(inside)}.")
 
 # %% [markdown]
 # The same as a table, as CSV and as LaTeX, with the difference that the rules ask for; amounts averaged, n pictures

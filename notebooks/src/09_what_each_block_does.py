@@ -499,9 +499,9 @@ if known:
 # %%
 if "enters" in agreed:
     at = [torch.stack([of[b][:, 0] for b in assets.blocks], 1).argmax(1) for of in [*tables.values()][:2]]
-    seen = f"{(at[0] == at[1]).sum()} of {len(families)} families are read best where most of them enters. Beyond "
-    seen += f"other blocks, the rank correlation of reading with entering is {agreed['enters'].value:.2f}, with "
-    we_see(run, f"{seen}writing {agreed['writes'].value:.2f}.")
+    seen = f"{(at[0] == at[1]).sum()} of {len(families)} families are read best where most of them enters. The rank "
+    seen += f"correlation of reading with entering is {agreed['enters'].value:.2f} above that with other blocks; of "
+    we_see(run, f"{seen}reading with writing it is {agreed['writes'].value:.2f} above.")
 
 # %% [markdown]
 # **How to read it.** Rows are families, in the groups composition, detail and appearance; columns are blocks, the most
@@ -570,7 +570,7 @@ seen = f"Features come back most in {most} (mean cosine {cosine['trained'][most]
 seen += f"({cosine['trained'][least]:.2f}); of untrained SAEs at most {max(cosine['untrained'].values()):.2f}."
 if known:
     surely = [block for block, samples in ranks.items() if interval_of(samples).low > 0]
-    seen += f" Those that come back surely mean more in {', '.join(surely) or 'no block'}."
+    seen += f" It is certain in {', '.join(surely) or 'no block'} that those that come back mean more."
 we_see(run, seen)
 
 # %% [markdown]
@@ -619,7 +619,8 @@ if known:
     for by_block in agree.values():
         low, high = (choose(by_block, key=lambda block: by_block[block][0]) for choose in (min, max))
         ends.append(f"from {by_block[low][0]:+.2f} ({low}) to {by_block[high][0]:+.2f} ({high})")
-    we_see(run, f"The judge's order agrees with the exact one {ends[0]}, on the same renders {ends[1]}.")
+    seen = "Rank correlation of the scores by the judge with those by the exact truth:"
+    we_see(run, f"{seen} {ends[0]}; on the same renders {ends[1]}.")
 
 # %% [markdown]
 # **How to read it.** A marker is a live feature and its meaning; on the line both truths give the same score. What
@@ -656,9 +657,10 @@ answer = f"Not judged: there is no judge of photographs. {seen}"
 for verdict in (verdict for verdict in verdicts if verdict.primary):
     words = [each.yes_or_no for each in special_verdicts[: len(SPECIALISTS)]]
     goes = {"Yes": "goes with", "No": "does not go with"}.get(verdict.yes_or_no, "may go with")
-    answer = f"{verdict.yes_or_no}: what a block's features read {goes} what the caption decides there. Beyond other "
-    answer += f"blocks the two agree by {verdict.value:.2f} of 1, reading and writing by {agreed['writes'].value:.2f}; "
-    answer += f"the paper's words for its blocks fit here in {words.count('Yes')} of {len(words)} cases."
+    answer = f"{verdict.yes_or_no}: what a block's features read {goes} what the caption decides there (rank "
+    answer += f"correlation, minus that with other blocks: {verdict.value:.2f}; of reading with writing: "
+    answer += f"{agreed['writes'].value:.2f}). "
+    answer += f"The paper's words for its blocks fit here in {words.count('Yes')} of {len(words)} cases."
 companion.save_answer(run, answer)
 
 # %% [markdown]

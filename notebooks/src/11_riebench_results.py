@@ -242,7 +242,8 @@ pd.DataFrame(table)
 # %%
 if judged:
     most = ", ".join(f"{100 * values.mean():.0f} % with {what}" for what, values in ceilings(sweep).items())
-    text = f"Of the edits these blocks make {most}; a few SAE features {100 * cross_fitted(sweep, 'SAE').mean():.0f} %."
+    text = f"These blocks make {most} of the edits; a few SAE features make "
+    text += f"{100 * cross_fitted(sweep, 'SAE').mean():.0f} %."
     if contrasted and contrasted.ids:
         text += f" The other blocks make {100 * contrasted.scores[INJECTION]['success'].mean():.0f} % with tokens."
     we_see(run, text)

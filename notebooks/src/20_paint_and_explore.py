@@ -381,8 +381,8 @@ save_figure(run, fig, "two_sets", {"changes": record, "prompt": plain.prompt, "s
 # %%
 least = min(sets, key=lambda block: sets[block][1][1])
 most = max(sets, key=lambda block: sets[block][1][1])
-changes = [f"{block} by {sets[block][1][1]:.1f}" for block in (most, least)]
-we_see(run, f"The strongest feature of {changes[0]} of 255 changes a colour most, that of {changes[1]} least.")
+changes = [f"{block} ({sets[block][1][1]:.1f} of 255)" for block in (most, least)]
+we_see(run, f"Colours change most by the strongest feature of {changes[0]}, least by that of {changes[1]}.")
 
 # %% [markdown]
 # **How to read it.** The upper row shows the paper's four blocks, the lower the ones studied here; a block of both sets

@@ -178,8 +178,8 @@ ax.set_ylim(len(rates) - 0.5, -0.5)
 save_figure(run, fig, "harvest", {"rates": rates, "gains": gains, "settings": harvest["result"]["settings"]})
 
 _, *steps = gains.items()
-parts = ", then ".join(f"{name} {gain:.1f}" for name, gain in steps)
-we_see(run, f"Times as many pictures per second as the whole call: {parts}.")
+parts = ", ".join(f"× {gain:.1f} ({name})" for name, gain in steps)
+we_see(run, f"Pictures per second, compared with the whole call: {parts}.")
 
 # %% [markdown]
 # **How to read it.** From top to bottom: first the pictures are no longer decoded, then the U-Net stops behind the last

@@ -303,7 +303,11 @@ if decided:
         ", ".join(n for n in CLAIMS if "holds" in words[n] and (len(words[n]) > 1) == more) for more in (0, 1)
     )
     seen = f"Hold: {groups['holds']}. Fail: {groups['fails']}. Undecided: {groups['undecided']}."
-    we_see(run, f"{seen} All other tests hold of {full or 'no claim'}; only some of them of {part or 'none'}.")
+    seen += f" All other tests hold: {full or 'no claim'}. Only some of them hold: {part or 'none'}."
+    alone = {name: of_claims.loc[index, "word"].split()[0] for name, index in primaries.items()}
+    apart = ", ".join(f"{name} ({alone[name]})" for name in CLAIMS if alone.get(name) != decided.get(name))
+    seen += f" Judged alone, in their own notebooks, these have other words: {apart}." * bool(apart)
+    we_see(run, seen)
 
 # %% [markdown]
 # **How to read it.** One small model of one training gave all words at pocket scale. They say what the method finds in
