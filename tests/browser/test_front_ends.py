@@ -43,13 +43,14 @@ def served(folder):
 
 
 @pytest.fixture(scope="module")
-def app(new_page, served):
+def app(new_page, served, folder):
     """The page of `make app`."""
     page = new_page(viewport={"width": 1366, "height": 768})
     page.quiet = Quiet(page)
     # Voila answers when its cells have run, and the app is at pocket scale.
     page.goto(f"{served}/?token={TOKEN}", timeout=RUN_SECONDS * 1000)
     expect(page.get_by_test_id("status")).to_have_text("ready", timeout=RUN_SECONDS * 1000)
+    page.terminal = (folder / ".jupyter" / "app.log").read_text()
     yield page
 
 
@@ -68,6 +69,7 @@ def test_a_stroke_and_undo_in_notebook_7(tablet):
 
 def test_a_stroke_with_the_finger_paints_and_does_not_scroll(tablet):
     painter = Painter(tablet.locator(".sae-painter").first)
+    painter.start_again()
     painter.begin()
     before = painter.picture()
     painter.show()
@@ -176,9 +178,9 @@ def test_the_kernel_of_the_app_is_forked_from_the_process_that_has_imported_ever
     assert kernel.parent().cmdline()[-1] == "notebooks.warm"
 
 
-def test_the_app_warns_of_nothing_in_the_terminal(app, folder):
-    said = (folder / ".jupyter" / "app.log").read_text()
-    assert "Kernel started" in said and not re.search("warn|error|websocket_ping|Traceback", said, re.IGNORECASE), said
+def test_the_app_warns_of_nothing_in_the_terminal(app):
+    assert "Kernel started" in app.terminal
+    assert not re.search("warn|error|websocket_ping|traceback", app.terminal, re.IGNORECASE)
 
 
 def test_each_page_of_the_app_has_a_kernel_that_ends_when_it_is_closed(app, browser, served):
