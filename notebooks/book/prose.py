@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from bs4 import BeautifulSoup, Tag
+from bs4 import BeautifulSoup, Comment, Tag
 from nbconvert.filters import markdown2html
 
 from notebooks.book.links import Links
@@ -29,6 +29,8 @@ def finish(html: str, source: str, links: Links) -> BeautifulSoup:
     soup = BeautifulSoup(html, "html.parser")
     for element in soup.select("style, script, a.anchor-link"):
         element.decompose()
+    for comment in soup.find_all(string=lambda text: isinstance(text, Comment)):
+        comment.extract()
     links.rewrite(soup, source)
     _give_anchors(soup)
     for number, wide in enumerate(soup.find_all(["table", "pre"]), 1):

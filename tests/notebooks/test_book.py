@@ -15,6 +15,8 @@ from PIL import Image
 
 from notebooks.book import build as builder, colab, drawing, progress, prose, records
 from notebooks.book.build import build
+from notebooks.book.chapters import chapter_of
+from notebooks.book.links import Links
 from sae_lib import Catalogue, Painter
 from sae_lib.assets import Assets
 from sae_lib.cache.artefact import ROOT
@@ -546,3 +548,10 @@ def test_a_book_says_which_notebook_it_shows(made, tmp_path):
     steps = []
     build(made, tmp_path / "book", on_step=lambda *step: steps.append(step))
     assert steps[0] == ("Pages of notebooks", 1, 5, "01_first") and steps[-1][1:3] == (5, 5)
+
+
+def test_a_comment_of_a_text_is_not_shown(tmp_path):
+    (tmp_path / "TEXT.md").touch()
+    text = "# Title\n\nBefore.\n\n<!-- written by a command -->\n\n## Section\n\nAfter."
+    chapter = chapter_of(prose.render(text, "TEXT.md", Links(tmp_path, {})), "TEXT.md")
+    assert "written by" not in chapter.opening + chapter.html
