@@ -119,6 +119,14 @@ class Book:
         return render(re.split(r"^## ", text, maxsplit=1, flags=re.MULTILINE)[0], "README.md", self.links)
 
     @cached_property
+    def _pointed_at(self) -> str:
+        """The sections of README.md to which its opening points."""
+        _, *parts = re.split(r"^(?=## )", (self.root / "README.md").read_text(), flags=re.MULTILINE)
+        wanted = {link["href"] for link in self._opening.select("a[href^='#']")}
+        shown = [part for part in parts if f"#{slug(part.splitlines()[0])}" in wanted]
+        return "".join(str(render(part, "README.md", self.links)) for part in shown)
+
+    @cached_property
     def _title(self) -> str:
         return text_of(self._opening.find("h1"))
 
@@ -176,6 +184,7 @@ class Book:
         doors += [("Downloads", "notebooks, figures, numbers", "downloads.html")]
         by_source = {chapter.source: chapter for chapter in self._chapters}
         content = {"opening": str(opening), "doors": doors, "statuses": dict(counts.most_common())}
+        content["sections"] = self._pointed_at
         content |= {"chapters": [by_source[source] for source in self.notebooks]}
         content["answers"] = {source: self._answer(Path(source).stem) for source in self.notebooks}
         content |= {"lessons": [by_source[source] for source in self.exercises]}
