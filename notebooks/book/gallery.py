@@ -56,7 +56,7 @@ def entries_of(block: Block) -> list[Entry]:
             f"{block.page}#f{card['number']}",
             page,
             f"{block.name}/{card['number']}",
-            f"{card['label']}, reads {card['reads']:.2f}",
+            f"{card['label']}, reads {card['reads']:z.2f}",
         )
         for card in block.cards
     ]

@@ -92,8 +92,9 @@ function outline(pen, [row, column], side) {
 }
 
 // How well a feature reads its value, and how often this value appears when it is painted; empty where nothing knows the truth.
-const tried = (draws) => draws === null || Number.isNaN(draws) ? "not tried" : `draws ${draws.toFixed(2)}`;
-const worth = ({ reads, draws }) => reads === null ? "" : `reads ${reads.toFixed(2)}, ${tried(draws)}`;
+const digits = (number) => number.toFixed(2).replace(/^-0\.00$/, "0.00").replace("-", "−");
+const tried = (draws) => draws === null || Number.isNaN(draws) ? "not tried" : `draws ${digits(draws)}`;
+const worth = ({ reads, draws }) => reads === null ? "" : `reads ${digits(reads)}, ${tried(draws)}`;
 
 // A feature's line in a list: mark and number, meaning, worth; of one that is active also how much.
 function describe(each, blocks) {
