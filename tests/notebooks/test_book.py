@@ -501,7 +501,7 @@ def test_a_drawn_block_becomes_a_page_with_a_card_for_each_live_feature(catalogu
 def test_a_card_says_what_its_feature_reads_and_draws_and_names_no_meaning_below_the_threshold(gallery):
     soup = page(gallery, "gallery_up.1.2.html")
     clear, other = (card.get_text("|", strip=True) for card in soup.select(".cards li"))
-    assert "red (colour)|reads 0.90|draws +0.25|fires at" in clear
+    assert "red (colour)|reads 0.90|draws 0.25|fires at" in clear
     assert f"{NO_CLEAR_MEANING}|reads 0.10|drawing not tried|fires at" in other
     assert f"below {CLEAR} it has no clear meaning" in " ".join(soup.get_text().split())
 
