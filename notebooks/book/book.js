@@ -91,7 +91,7 @@ const NEVER = words => `The pocket model never learnt: ${words.join(", ")}.`;
 const MOST = 40, MOST_FEATURES = 12, query = $("#query"), results = $("#results");
 const escaped = text => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 const begins = word => new RegExp(`(?<![\\p{L}\\p{N}])${escaped(word)}`, "giu");
-const whole = word => new RegExp(`(?<![\\p{L}\\p{N}])${escaped(word)}(?![\\p{L}\\p{N}])`, "iu");
+const whole = word => new RegExp(`(?<![\\p{L}\\p{N}.])${escaped(word)}(?![\\p{L}\\p{N}])`, "iu");
 const hits = (text, pattern) => (text.match(pattern) || []).length;
 
 let loading;
