@@ -251,7 +251,12 @@ def draw_beside_control(ax: Axes, block: str, names: Sequence[str], numbers: Flo
     """A curve over named places in the block's colour, and its control's dotted in grey, with their intervals."""
     for kind, (color, line) in enumerate(((BLOCK_COLORS[block], "-"), (CONTROL_COLOR, ":"))):
         look = {"color": color, "linestyle": line, "marker": BLOCK_MARKERS[block], "markersize": 3}
-        draw_band(ax, range(len(names)), [interval_of(samples) for samples in numbers[..., kind].T], **look)
+        draw_band(
+            ax,
+            [float(x) for x in range(len(names))],
+            [interval_of(samples) for samples in numbers[..., kind].T],
+            **look,
+        )
     ax.set_xticks(range(len(names)), names)
     ax.margins(x=0.2)
 
