@@ -203,8 +203,10 @@ def test_all_that_the_library_and_the_notebooks_import_is_a_root():
         names - build.ROOTS.keys()
         <= {
             "datasets",
+            "jinja2",
             "jupyter-client",
             "jupyter-core",
+            "jupyter-server",
             "jupytext",
             "nbformat",
             "papermill",
