@@ -299,12 +299,14 @@ counted = dict(zip(("original", *columns, "tokens", "edit prompt"), map(sum, zip
 
 
 def most_of(method):
-    """In how many rows the edit is seen, at the method's best setting of those drawn."""
-    return max(count for column, count in counted.items() if isinstance(column, Setting) and column.method == method)
+    """In how many rows the edit is seen, at the method's best setting of those drawn; None if none was drawn."""
+    drawn = [count for column, count in counted.items() if isinstance(column, Setting) and column.method == method]
+    return max(drawn, default=None)
 
 
+others = {"neurons": most_of("neurons, corrected"), "the blocks' whole updates": most_of("steering")}
 made = f"By {'the judge' if editor.judge is not None else 'CLIP'}, SAE features make {most_of('SAE')} of the grid's "
-made += f"{len(lines)} edits, neurons {most_of('neurons, corrected')}, the blocks' whole updates {most_of('steering')} "
+made += f"{len(lines)} edits{''.join(f', {name} {count}' for name, count in others.items() if count is not None)} "
 made += f"and the same blocks reading the edit prompt {counted['tokens']}"
 we_see(run, f"{made}. Features and neurons are counted at their best setting.")
 

@@ -185,9 +185,10 @@ for name, row, other in zip(shown.ids, moved, by_control, strict=True):
 
 by_feature = moved.mean(1)
 strongest = shown.ids[by_feature.argmax()]
+called = f", {labels[strongest]}," if strongest in labels else ""
 we_see(
     run,
-    f"Feature {strongest.feature}{f', {labels[strongest]},' * bool(labels)} changes the picture most: by "
+    f"Feature {strongest.feature}{called} changes the picture most: by "
     f"{by_feature.max():.0f} of 255 on average, where random features change it by {by_control.mean():.0f}. "
     f"In {(moved > by_control).sum()} of {moved.numel()} pictures the feature changes more than its random feature.",
 )
