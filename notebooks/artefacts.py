@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_lib.cache.artefact import ROOT
+from sae_lib.companion.figures import ANSWER
 
 NO_FLUX, UNKNOWN, FORM_KNOWN = "not run: no FLUX path yet", "not identified", "form known, content unknown"
 """Why an artefact has no file.
@@ -303,6 +304,18 @@ def records(artefact: Artefact, figures: Path = ROOT / "figures") -> dict[str, l
         for scale, path in records_of(file, figures):
             by_scale.setdefault(scale, []).append(json.loads(path.read_text()))
     return by_scale
+
+
+def answer_of(notebook: str, figures: Path = ROOT / "figures") -> str:
+    """The sentence with which a notebook's stored run answered its question (`save_answer`).
+
+    Raises FileNotFoundError if it left no record, ValueError for a damaged one.
+    """
+    path = figures / notebook / f"{ANSWER}.json"
+    try:
+        return json.loads(path.read_text())["result"]["answer"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"figures/{notebook}/{path.name} is damaged: run make notebooks") from None
 
 
 def index(figures: Path = ROOT / "figures") -> list[dict[str, Any]]:

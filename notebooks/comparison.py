@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from sae_lib.cache.artefact import ROOT
+from sae_lib.companion.verdicts import bare
 
 Record = Mapping[str, Any]
 WITHIN = "every verdict's value is within its committed 95 % interval"
@@ -157,13 +158,9 @@ def _compare_verdicts(comparison: Comparison, committed: Mapping[str, Record], f
         old, new = committed[claim], fresh[claim]
         low, high = old["interval"]
         if old["word"] != new["word"]:
-            comparison.changed.append(f"{claim}: {_short(old['word'])} -> {_short(new['word'])}")
+            comparison.changed.append(f"{claim}: {bare(old['word'])} -> {bare(new['word'])}")
         elif not low <= new["value"] <= high:
             comparison.outside.append(claim)
-
-
-def _short(word: str | None) -> str:
-    return (word or "no verdict").removesuffix(" on the pocket model")
 
 
 def _with_numbers_of_verdicts(result: Mapping[str, Any]) -> dict[str, Any]:

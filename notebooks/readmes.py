@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from notebooks import costs
-from notebooks.artefacts import index
+from notebooks.artefacts import answer_of, index
 from notebooks.jobs import LAST, in_order, seconds_left
+from notebooks.register import verdicts
 from sae_lib.cache.artefact import ROOT, write_if_changed
-from sae_lib.companion.figures import ANSWER
 from sae_lib.companion.verdicts import in_words
 
 FIGURES, SOURCES = ROOT / "figures", ROOT / "notebooks" / "src"
@@ -30,17 +30,6 @@ def question_of(notebook: str) -> str:
     if asked is None:
         raise ValueError(f"{notebook}: its first cell needs '**Question.** ...?'")
     return asked[1]
-
-
-def answer_of(notebook: str, figures: Path = FIGURES) -> str:
-    """The answer of a notebook's stored run (`save_answer`)."""
-    return json.loads((figures / notebook / f"{ANSWER}.json").read_text())["result"]["answer"]
-
-
-def verdicts_of(notebook: str, figures: Path = FIGURES) -> str:
-    """How many of a notebook's tests hold, fail and are undecided, in words; empty if it has none."""
-    records = [json.loads(path.read_text())["result"] for path in sorted((figures / notebook).glob("*.json"))]
-    return in_words(verdict["word"] for record in records for verdict in record["verdicts"])
 
 
 def results_list() -> str:
@@ -64,9 +53,17 @@ def results_list() -> str:
 def chapters_table() -> str:
     """Every notebook with its question, the answer of its stored run and its verdicts, as markdown."""
     lines = ["| notebook | question | answer | tests |", "|---|---|---|---|"]
+    words: dict[str, list[str | None]] = {}
+    for notebook, verdict in verdicts():
+        words.setdefault(notebook, []).append(verdict["word"])
     for source in sorted(SOURCES.glob("[0-9][0-9]_*.py")):
         name = source.stem
-        cells = (f"[{name[:2]}]({name}.ipynb)", question_of(name), answer_of(name), verdicts_of(name) or "–")
+        cells = (
+            f"[{name[:2]}]({name}.ipynb)",
+            question_of(name),
+            answer_of(name),
+            in_words(words.get(name, ())) or "–",
+        )
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join(lines)
 

@@ -19,6 +19,7 @@ import nbformat
 from bs4 import BeautifulSoup
 from PIL import Image
 
+from notebooks.artefacts import answer_of
 from notebooks.book import colab, gallery, pictures, records, search
 from notebooks.book.chapters import Chapter, chapter_of, make_chapter, page_of, read_notebook
 from notebooks.book.drawing import Gallery, draw_gallery
@@ -27,6 +28,7 @@ from notebooks.book.pages import Page, Writer, in_bytes
 from notebooks.book.progress import OnStep, Progress, silent
 from notebooks.book.prose import render, slug, text_of
 from sae_lib.cache.artefact import ROOT, cache_root, write_whole
+from sae_lib.companion.figures import ANSWER
 from sae_lib.companion.verdicts import in_words
 from sae_lib.judges.attributes import attribute_values
 from sae_lib.paint.catalogue import BETAS, CLEAR, TOP
@@ -193,7 +195,8 @@ class Book:
     def _answer(self, notebook: str) -> tuple[str, str]:
         """What a notebook answered, and how often each verdict was given in it, in words; empty where there is none."""
         words = [finding.word for finding in self.findings if finding.figure.startswith(f"{notebook}/")]
-        return records.answer_of(self.root / "figures" / notebook), in_words(words)
+        there = (self.root / "figures" / notebook / f"{ANSWER}.json").is_file()
+        return answer_of(notebook, self.root / "figures") if there else "", in_words(words)
 
     @property
     def _counts(self) -> dict[str, int]:

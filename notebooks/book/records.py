@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from notebooks.artefacts import records_of
-from sae_lib.companion.figures import ANSWER
 from sae_lib.companion.verdicts import WORDS
 
 
@@ -99,15 +98,3 @@ def claims_of(figures: Path) -> dict[str, dict[str, Any]]:
     """The paper's claims with their words from the scorecard's record; empty if there is none."""
     path = figures / "99_scorecard" / "scorecard.json"
     return json.loads(path.read_text())["result"]["claims"] if path.is_file() else {}
-
-
-def answer_of(folder: Path) -> str:
-    """The sentence with which a notebook answered its question, from its folder of figures; empty if there is none.
-
-    Raises ValueError for a record that cannot be read.
-    """
-    path = folder / f"{ANSWER}.json"
-    try:
-        return json.loads(path.read_text())["result"]["answer"] if path.is_file() else ""
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"figures/{folder.name}/{path.name} is damaged: run make notebooks") from None

@@ -79,16 +79,18 @@ class Lesson:
         return self.says_after(r"Question\.")
 
     @property
+    def _prose(self) -> str:
+        return "\n\n".join(cell.source for cell in self.cells if cell.cell_type == "markdown")
+
+    @property
     def take_away(self) -> str:
         """What a learner is to remember."""
-        text = "\n\n".join(cell.source for cell in self.cells if cell.cell_type == "markdown")
-        return " ".join(re.search(r"\*\*Take away\.\*\* (.+?)(?:\n\n|\Z)", text, re.DOTALL)[1].split())
+        return " ".join(re.search(r"\*\*Take away\.\*\* (.+?)(?:\n\n|\Z)", self._prose, re.DOTALL)[1].split())
 
     @property
     def steps(self) -> list[Step]:
         """The sections that begin with a mark such as "*Minutes 5 to 11.*"; the first is the opening."""
-        text = "\n\n".join(cell.source for cell in self.cells if cell.cell_type == "markdown")
-        marks = re.findall(r"^(?:## (.+)\n\n)?\*Minutes (\d+) to (\d+)\.\*", text, re.MULTILINE)
+        marks = re.findall(r"^(?:## (.+)\n\n)?\*Minutes (\d+) to (\d+)\.\*", self._prose, re.MULTILINE)
         return [Step(title or "Read, and run the first cells", int(start), int(end)) for title, start, end in marks]
 
     @property

@@ -92,11 +92,7 @@ def save_figure(
             fig.set_layout_engine("none")  # laid out once for both
         pdf = _render(fig, "pdf", {"CreationDate": None})
     files = {saved.png: with_palette(png) if run.compared_with == "pocket" else png, saved.pdf: pdf}
-    if _result_of(saved.json) == result:
-        record = saved.json.read_bytes()
-    else:
-        record = (json.dumps({"result": result, "run": _provenance(run, artefact)}, indent=1) + "\n").encode()
-    _write(files | {saved.json: record})
+    _write(files | {saved.json: _record(saved.json, result, run, artefact)})
     saved.json.touch()  # its time says when a run got this result
     _show(fig, Picture(png) if run.mark else fig)
     return saved
@@ -167,8 +163,7 @@ def save_answer(run: Run, answer: str) -> None:
     """
     result = {"answer": answer, "verdicts": []}
     path = figure_folder(run) / f"{ANSWER}.json"
-    if _result_of(path) != result:
-        _write({path: (json.dumps({"result": result, "run": _provenance(run, None)}, indent=1) + "\n").encode()})
+    _write({path: _record(path, result, run)})
     path.touch()
     if run.mark:
         print(f"{run.mark}: {answer}")
@@ -248,6 +243,13 @@ def _result_of(record: Path) -> Any:
     """The result in a record; None if there is no record, or a damaged one."""
     with suppress(OSError, ValueError, LookupError, TypeError):
         return json.loads(record.read_text())["result"]
+
+
+def _record(path: Path, result: Mapping[str, Any], run: Run, artefact: Path | None = None) -> bytes:
+    """A record with this result: the one that stands at `path` if it has the same, with what made that."""
+    if _result_of(path) == result:
+        return path.read_bytes()
+    return (json.dumps({"result": result, "run": _provenance(run, artefact)}, indent=1) + "\n").encode()
 
 
 def _write(files: Mapping[Path, bytes]) -> None:

@@ -114,11 +114,9 @@ def in_words(kind: str, value: str, shape: str) -> str:
     if kind == "shape":
         return f"Turn the {shape} into a {value}"
     if kind == "content":
-        return (
-            f"Take the eye from the {shape}"
-            if value == "no eye"
-            else f"Give the {shape} an {value}".replace("an closed", "a closed")
-        )
+        if value == "no eye":
+            return f"Take the eye from the {shape}"
+        return f"Give the {shape} {'an' if value[0] in 'aeiou' else 'a'} {value}"
     return f"Turn the {shape} {value}"
 
 
