@@ -3,12 +3,11 @@
 import base64
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import nbformat
 from bs4 import BeautifulSoup, Tag
-from bs4.element import PageElement
 from PIL import Image
 
 from notebooks.book.prose import shortened, text_of
@@ -75,7 +74,9 @@ def finish_figures(soup: BeautifulSoup, book: Path, titles: Mapping[str, str]) -
     for figure in marked:
         name, file = figure.attrs.pop("data-name"), Path(figure.attrs.pop("data-file"))
         saved = f"{file.parent.name}/{name}"
-        title, says = titles.get(saved, ""), figure.p and figure.p.extract()
+        title = titles.get(saved, "")
+        caption = figure.p or soup.new_tag("figcaption", string=title)
+        caption.name = "figcaption"
         alt = figure.attrs.pop("data-alt", "") or describe(figure, title)
         width, height = Image.open(io.BytesIO((book / file).read_bytes())).size
         link = soup.new_tag("a", attrs={"class": "zoom", "href": str(file)})
@@ -83,7 +84,8 @@ def finish_figures(soup: BeautifulSoup, book: Path, titles: Mapping[str, str]) -
         look |= {"loading": "lazy"} if figure.find_previous("h2") else {}
         link.append(soup.new_tag("img", attrs=look))
         figure.append(link)
-        figure.append(_caption(soup, says.contents if says else [title], file, book))
+        figure.append(caption)
+        _add_links(soup, caption, file, book)
         if name and last[name] is figure:
             figure["id"], alts[saved] = f"figure-{name}", alt
     return alts
@@ -97,7 +99,7 @@ def _mark_figures_of_prose(soup: BeautifulSoup) -> None:
         marks = {"data-name": file.stem, "data-file": str(file), "data-alt": image.get("alt", "")}
         figure, after = soup.new_tag("figure", attrs=marks), paragraph.find_next_sibling()
         if after is not None and after.name == "p" and after.contents and after.contents[0].name == "strong":
-            figure.append(after.extract())
+            figure.append(after)  # it leaves its place
         paragraph.replace_with(figure)
 
 
@@ -119,13 +121,11 @@ def _what_we_see(figure: Tag) -> str:
     return ""
 
 
-def _caption(soup: BeautifulSoup, says: Sequence[PageElement | str], file: Path, book: Path) -> Tag:
-    caption = soup.new_tag("figcaption")
-    caption.extend([*says, " "])
+def _add_links(soup: BeautifulSoup, caption: Tag, file: Path, book: Path) -> None:
+    caption.append(" ")
     for kind, name in KINDS.items():
         if (book / file).with_suffix(f".{kind}").is_file():
             link = soup.new_tag("a", attrs={"href": str(file.with_suffix(f".{kind}"))})
             link.string = name
             caption.append(link)
             caption.append(" ")
-    return caption

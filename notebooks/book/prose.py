@@ -30,7 +30,7 @@ def finish(html: str, source: str, links: Links) -> BeautifulSoup:
     for element in soup.select("style, script, a.anchor-link"):
         element.decompose()
     for comment in soup.find_all(string=lambda text: isinstance(text, Comment)):
-        comment.extract()
+        comment.decompose()
     links.rewrite(soup, source)
     _give_anchors(soup)
     for number, wide in enumerate(soup.find_all(["table", "pre"]), 1):
