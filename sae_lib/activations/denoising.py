@@ -86,12 +86,13 @@ def run_updates(
         )
     modules = {block: find_block(pipe, block) for block in blocks}
     last = modules[max(modules, key=list(BLOCKS).index)]
-    unet, (timesteps, sigmas) = pipe.unet, _schedule(pipe, settings.steps)
+    unet, scheduler = pipe.unet, _schedule(pipe, settings.steps)
+    timesteps, sigmas = (x.to(pipe._execution_device) for x in (scheduler.timesteps, scheduler.sigmas))
     inputs = conditioning(pipe, prompts, settings.guided)
     size = unet.config.sample_size
     noise = Noise(settings.noise, settings.seed, indices, (unet.config.in_channels, size, size))
     maps: dict[str, list[Tensor]] = {block: [] for block in modules}
-    x = noise.draw().to(pipe._execution_device) * pipe.scheduler.init_noise_sigma
+    x = noise.draw().to(pipe._execution_device) * scheduler.init_noise_sigma
     with ExitStack() as hooks:
         hooks.enter_context(own_loop(pipe, timesteps, settings.guided))
         for block, module in modules.items():
@@ -107,7 +108,7 @@ def run_updates(
             if settings.guided:
                 free, prompted = predicted.chunk(2)
                 predicted = free + settings.guidance_scale * (prompted - free)
-            x = _euler_step(pipe.scheduler, x, predicted, sigmas[step], sigmas[step + 1], noise)
+            x = _euler_step(scheduler, x, predicted, sigmas[step], sigmas[step + 1], noise)
     refuse_silent(block for block, steps in maps.items() if len(steps) < settings.steps)
     if guidance == "both":
         updates = {block: torch.stack([torch.stack(x.chunk(2)) for x in steps]) for block, steps in maps.items()}
@@ -125,8 +126,11 @@ def _stop(_module, _args, _output):
     raise _Stopped
 
 
-def _schedule(pipe: StableDiffusionXLPipeline, steps: int) -> tuple[Tensor, Tensor]:
-    """Timesteps and noise levels of a run, from a copy of the pipeline's scheduler, which is left as it is."""
+def _schedule(pipe: StableDiffusionXLPipeline, steps: int) -> EulerDiscreteScheduler | EulerAncestralDiscreteScheduler:
+    """The scheduler of a run: a copy of the pipeline's, which is left as it is.
+
+    The pipeline's own may hold the steps of an earlier call, or none, and `init_noise_sigma` depends on them.
+    """
     known = (EulerDiscreteScheduler, EulerAncestralDiscreteScheduler)
     scheduler = pipe.scheduler
     if not isinstance(scheduler, known) or scheduler.config.prediction_type != "epsilon":
@@ -136,7 +140,7 @@ def _schedule(pipe: StableDiffusionXLPipeline, steps: int) -> tuple[Tensor, Tens
         )
     own = type(scheduler).from_config(scheduler.config)
     own.set_timesteps(steps)
-    return own.timesteps.to(pipe._execution_device), own.sigmas.to(pipe._execution_device)
+    return own
 
 
 def _euler_step(scheduler, x: Tensor, predicted: Tensor, sigma: Tensor, target: Tensor, noise: Noise) -> Tensor:
