@@ -52,6 +52,16 @@ def test_the_guided_base_model_s_updates_are_the_conditional_half_of_a_pipeline_
     assert_same(run_updates(base, PROMPTS, range(3), PAPER_BLOCKS, settings), theirs)
 
 
+@pytest.mark.parametrize("called_before", [None, 1, 50])
+def test_what_the_pipeline_ran_before_changes_nothing(base, called_before):
+    base.scheduler = type(base.scheduler).from_config(base.scheduler.config)  # as a pipeline comes from its files
+    settings = CallSettings(3, 5.0, seed=7)
+    if called_before:
+        base.scheduler.set_timesteps(called_before)
+    ours = run_updates(base, PROMPTS, range(3), PAPER_BLOCKS, settings)
+    assert_same(ours, by_the_pipeline(base, settings, [prompt_generator(7, i) for i in range(3)]))
+
+
 def test_the_authors_batches_of_50_are_a_pipeline_call_with_one_generator(pipe):
     settings = CallSettings(2, 0.0, noise="batch of 50")
     prompts = [f"a red circle {number}" for number in range(50)]
