@@ -103,7 +103,7 @@ class Calls:
             _refuse_unequal_halves(kwargs["sample"] if "sample" in kwargs else args[0])
         self._passes += 1
         self._step = Step(index, len(self._timesteps), timestep, guided)
-        self.ran("the U-Net")
+        self.ran(self._model)
         self._on_step(self._step)
 
     def _timestep_of(self, args: tuple, kwargs: dict[str, Any]) -> float:

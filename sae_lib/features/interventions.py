@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -75,7 +75,7 @@ def _hook(block: str, fn: Intervention, calls: Calls):
 
 
 def draw_changed(
-    pipe: StableDiffusionXLPipeline,
+    pipe: DiffusionPipeline,
     prompts: str | Sequence[str],
     settings: CallSettings,
     changes: Mapping[str, Mapping[str, Intervention]],

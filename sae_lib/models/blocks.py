@@ -191,12 +191,13 @@ def width_of(pipe: "diffusers.DiffusionPipeline", block: str) -> int:
     return pipe.unet.config.block_out_channels[_level(pipe, block)]
 
 
-def streams_of(module: nn.Module, args: tuple, kwargs: Mapping[str, Any], output: Any) -> tuple[Maps, Maps]:
+def streams_of(module: nn.Module, args: tuple, kwargs: Mapping[str, Any], output: Any) -> tuple[Tensor, Tensor]:
     """What a block's update was added to, and what the block gave out, from the arguments of a forward hook.
 
-    Their difference is the update. In FLUX they are the image stream before and behind the block; diffusers calls its
-    blocks with keywords, and both kinds give out (text, image). In SDXL the first is the block's input, or, where a
-    ResNet changes the width, the output of its `conv_shortcut` (as in the authors' ablation).
+    Both are maps (of feed-forward layers tokens), and their difference is the update. In FLUX they are the image stream
+    before and behind the block; diffusers calls its blocks with keywords, and both kinds give out (text, image). In
+    SDXL the first is the block's input, or, where a ResNet changes the width, the output of its `conv_shortcut` (as in
+    the authors' ablation).
     """
     if is_of_flux(module):
         tokens = args[0] if args else kwargs["hidden_states"]
@@ -209,8 +210,8 @@ def streams_of(module: nn.Module, args: tuple, kwargs: Mapping[str, Any], output
     )
 
 
-def with_stream(module: nn.Module, output: Any, new: Maps) -> Any:
-    """What a block gives out, with these maps in place of its own."""
+def with_stream(module: nn.Module, output: Any, new: Tensor) -> Any:
+    """What a block gives out, with these maps (of feed-forward layers tokens) in place of its own."""
     if is_of_flux(module):
         return output[0], new.flatten(2).mT
     return (new,) if isinstance(output, tuple) else new

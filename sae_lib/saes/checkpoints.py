@@ -183,7 +183,7 @@ def _is_the_authors(folder: Path) -> bool:
 
 
 def rehearsal_saes(
-    pipe: "diffusers.StableDiffusionXLPipeline",
+    pipe: "diffusers.DiffusionPipeline",
     blocks: str | Iterable[str] = PAPER_BLOCKS,
     kind: Kind = "panel",
     seed: int = 0,
