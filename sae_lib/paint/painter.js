@@ -32,10 +32,10 @@ const TEMPLATE = `
       <option value="draws">draws</option></select></label>
     <button data-testid="active">Active in this picture</button>
     <details data-testid="numbers" hidden><summary>What do the numbers mean?</summary><dl>
-      <dt>reads</dt><dd>How well the feature's activity tells where in a picture its word is true. 1 is always, 0 is chance.</dd>
+      <dt>reads</dt><dd>How well the feature's activity tells where in a picture its word is true. 1 is perfect, 0 is chance.</dd>
       <dt>draws</dt><dd>How much more often its word comes true when it is painted than when a random feature is. 1 is
         always, 0 is no more often.</dd>
-      <dt>not tried</dt><dd>Nobody measured what it draws. You may be the first.</dd>
+      <dt>not tried</dt><dd>Nobody measured what it draws.</dd>
       <dt>no clear meaning</dt><dd>It reads no word much better than a random direction does. It may still draw something.</dd>
       <dt>×2.0 in 10 %</dt><dd>Of a feature that is active in this picture: twice its mean activity where it is strongest, in a
         tenth of the picture.</dd></dl></details>
