@@ -25,7 +25,7 @@ from sae_lib.features.feature import FeatureId
 from sae_lib.paint.catalogue import BETAS, TOP, Catalogue, Row, finest_grid
 from sae_lib.paint.edits import Edit
 from sae_lib.paint.painter import Drawn
-from sae_lib.paint.suggestions import in_words, load_suggestions
+from sae_lib.paint.suggestions import load_suggestions
 
 _GLYPHS = {"v": "▼", "<": "◀", ">": "▶", "^": "▲", "o": "●", "s": "■", "D": "◆", "P": "✚", "X": "✖", "*": "★", "h": "⬢"}
 """Characters that look like Matplotlib's markers."""
@@ -159,8 +159,7 @@ class PainterWidget(LiveWidget):
             self._edit = self.catalogue.first_edit
         content = {"models": models, "edit": self._edit.to_json(), "grids": self.painter.grids(self._edit.model)}
         tries = [
-            # "the shape": not the caption's word, since the picture may show a square that stands on its corner
-            {"words": in_words(one.kind, one.value, "shape"), "count": one.count, "edit": one.edit.to_json()}
+            {"words": one.button, "count": one.count, "edit": one.edit.to_json()}
             | {"worked": one.worked, "seeds": len(one.seeds)}
             for one in self.suggestions
         ]
