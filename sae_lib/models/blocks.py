@@ -157,7 +157,7 @@ def find_block(pipe: "diffusers.DiffusionPipeline", block: str) -> nn.Module:
     Raises ValueError for an unknown code, for a code of the other architecture, or if the pipeline has no such module.
     """
     name, _, layer = block.partition(_FEED_FORWARD)
-    _refuse_unknown(name, block)
+    refuse_unknown_block(name, block)
     _refuse_other_architecture(pipe, name)
     path = ALL_BLOCKS[name] + (f".transformer_blocks.{layer}.ff.net.0" if layer else "")
     try:
@@ -232,7 +232,7 @@ def tokens_to_maps(tokens: Float[Tensor, "batch tokens d_model"]) -> Maps:
 
 def _level(pipe: "diffusers.StableDiffusionXLPipeline", block: str) -> int:
     """How often the block's maps have been halved."""
-    _refuse_unknown(block, block)
+    refuse_unknown_block(block, block)
     _refuse_other_architecture(pipe, block)
     lowest, (stage, number, *_) = len(pipe.unet.config.block_out_channels) - 1, block.split(".")
     if stage == "mid":
@@ -240,7 +240,8 @@ def _level(pipe: "diffusers.StableDiffusionXLPipeline", block: str) -> int:
     return int(number) if stage == "down" else lowest - int(number)
 
 
-def _refuse_unknown(name: str, asked: str) -> None:
+def refuse_unknown_block(name: str, asked: str) -> None:
+    """Raises ValueError unless `name` is a code of either architecture; `asked` is what the caller was given."""
     if name not in ALL_BLOCKS:
         raise ValueError(
             f"unknown block {asked!r}; valid blocks: {', '.join(BLOCKS)}; of FLUX double.0 to double.18 and "

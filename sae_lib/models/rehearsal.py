@@ -1,6 +1,7 @@
 """SDXL's and FLUX's parts with random weights, for rehearsals: true shapes, speed and memory, no science."""
 
 import re
+from typing import Any
 
 import torch
 from diffusers import (
@@ -59,7 +60,7 @@ def random_pipeline(name: str, divisor: int, device: torch.device, dtype: torch.
         with torch.random.fork_rng(), torch.device(device):
             torch.manual_seed(0)
             if name == "flux":
-                return _random_flux(latent_size, divisor)
+                return random_flux(latent_size, divisor)
             unet, vae = random_unet(latent_size, divisor), random_vae(latent_size, divisor)
             text_encoders = _random_text_encoders(divisor, tokenizer)
     finally:
@@ -88,7 +89,8 @@ def random_unet(latent_size: int, divisor: int) -> UNet2DConditionModel:
     )
 
 
-def _random_flux(latent_size: int, divisor: int) -> FluxPipeline:
+def random_flux(latent_size: int, divisor: int) -> FluxPipeline:
+    """FLUX-schnell with random weights, for latents of that size; all its blocks, of a width that is divided."""
     from sae_lib.pocket.models import assemble_flux, build_tokenizer
 
     heads = 24 // min(divisor, 8)
@@ -119,7 +121,7 @@ def _random_flux(latent_size: int, divisor: int) -> FluxPipeline:
     return pipe
 
 
-def random_vae(latent_size: int, divisor: int, **settings: float) -> AutoencoderKL:
+def random_vae(latent_size: int, divisor: int, **settings: Any) -> AutoencoderKL:
     """SDXL's autoencoder with random weights, for latents of that size; FLUX's by other settings."""
     settings = {"latent_channels": 4, "scaling_factor": 0.13025} | settings
     return AutoencoderKL(
