@@ -1,20 +1,29 @@
 """The updates of a denoising run, without the rest of a pipeline call.
 
-No picture is decoded, and in the last step the U-Net does not run on behind the last block that is asked for.
+No picture is decoded, and in the last step the model does not run on behind the last block that is asked for.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler, StableDiffusionXLPipeline
+from diffusers import (
+    DiffusionPipeline,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    StableDiffusionXLPipeline,
+)
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from jaxtyping import Float
 from torch import Tensor
 
 from sae_lib.activations.steps import own_loop, refuse_silent
 from sae_lib.activations.updates import refuse_not_finite, update_hooks
-from sae_lib.models.blocks import BLOCKS, as_list, find_block
+from sae_lib.models.blocks import as_list, blocks_of, find_block, is_flux
 from sae_lib.models.noise import Noise
 
 
@@ -25,7 +34,7 @@ class CallSettings:
     steps: int
     """Denoising steps (paper: 4 for Turbo, 20 for base)."""
     guidance_scale: float
-    """0.0 without classifier-free guidance (paper: 0.0 for Turbo, 7.5 for base)."""
+    """0.0 without classifier-free guidance (paper: 0.0 for Turbo and FLUX, 7.5 for base)."""
     seed: int = 0
     """Seed of the noise; see `noise.Noise`."""
     batch_size: int = 10
@@ -35,12 +44,12 @@ class CallSettings:
 
     @property
     def guided(self) -> bool:
-        """Whether the U-Net also runs without the prompt (as diffusers decides it: guidance above 1)."""
+        """Whether the model also runs without the prompt (as diffusers decides it: guidance above 1)."""
         return self.guidance_scale > 1
 
 
 def stream_updates(
-    pipe: StableDiffusionXLPipeline,
+    pipe: DiffusionPipeline,
     prompts: str | Sequence[str],
     blocks: str | Iterable[str],
     settings: CallSettings,
@@ -60,7 +69,7 @@ def stream_updates(
 
 @torch.inference_mode()
 def run_updates(
-    pipe: StableDiffusionXLPipeline,
+    pipe: DiffusionPipeline,
     prompts: str | Sequence[str],
     indices: Sequence[int],
     blocks: str | Iterable[str],
@@ -69,14 +78,14 @@ def run_updates(
 ) -> dict[str, Float[Tensor, "steps ... batch d_model height width"]]:
     """Denoises the prompts as a pipeline call does, and gives the blocks' updates as `capture_updates` would.
 
-    In the last step the U-Net stops behind the last of the blocks, and nothing is decoded. indices: the prompts'
+    In the last step the model stops behind the last of the blocks, and nothing is decoded. indices: the prompts'
     numbers, which say what noise is theirs. guidance: which half of a guided run is given, "conditional" (paper: App.
     B) as `[steps, batch, ...]`, or "both" as `[steps, 2, batch, ...]` with the unconditional half first. Updates are on
-    the device on which the U-Net runs and in its dtype; the latents between steps are in float32.
+    the device on which the model runs and in its dtype; the latents between steps are in float32.
 
-    Raises ValueError for an unknown block or guidance, for "both" without guidance, for a scheduler other than the
-    Euler schedulers of SDXL and SDXL Turbo, and for NaN in an update; RuntimeError if the U-Net was compiled before and
-    runs without the hooks.
+    Raises ValueError for an unknown block or guidance, for "both" without guidance, for guidance asked of FLUX, for a
+    scheduler other than the Euler schedulers of SDXL, SDXL Turbo and FLUX, and for NaN in an update; RuntimeError if
+    the model was compiled before and runs without the hooks.
     """
     prompts, blocks = as_list(prompts), as_list(blocks)
     if guidance not in ("conditional", "both") or (guidance == "both" and not settings.guided):
@@ -85,31 +94,23 @@ def run_updates(
             'choose "conditional", or "both" above 1'
         )
     modules = {block: find_block(pipe, block) for block in blocks}
-    last = modules[max(modules, key=list(BLOCKS).index)]
-    unet, scheduler = pipe.unet, _schedule(pipe, settings.steps)
-    timesteps, sigmas = (x.to(pipe._execution_device) for x in (scheduler.timesteps, scheduler.sigmas))
-    inputs = conditioning(pipe, prompts, settings.guided)
-    size = unet.config.sample_size
-    noise = Noise(settings.noise, settings.seed, indices, (unet.config.in_channels, size, size))
+    last = modules[max(modules, key=list(blocks_of(pipe)).index)]
+    run = (_FluxRun if is_flux(pipe) else _SDXLRun)(pipe, prompts, settings)
+    noise = Noise(settings.noise, settings.seed, indices, run.shape)
     maps: dict[str, list[Tensor]] = {block: [] for block in modules}
-    x = noise.draw().to(pipe._execution_device) * scheduler.init_noise_sigma
+    x = run.start(noise.draw().to(pipe._execution_device))
     with ExitStack() as hooks:
-        hooks.enter_context(own_loop(pipe, timesteps, settings.guided))
+        hooks.enter_context(own_loop(pipe, run.timesteps, settings.guided))
         for block, module in modules.items():
             hooks.enter_context(update_hooks(module, maps[block].append))
-        for step, timestep in enumerate(timesteps):
-            seen = (x / (sigmas[step] ** 2 + 1).sqrt()).to(unet.dtype)
+        for step in range(settings.steps):
             if step == settings.steps - 1:
                 hooks.callback(last.register_forward_hook(_stop).remove)
             try:
-                predicted = unet(torch.cat([seen] * (1 + settings.guided)), timestep, **inputs).sample.float()
+                x = run.step(x, step, noise)
             except _Stopped:
                 break
-            if settings.guided:
-                free, prompted = predicted.chunk(2)
-                predicted = free + settings.guidance_scale * (prompted - free)
-            x = _euler_step(scheduler, x, predicted, sigmas[step], sigmas[step + 1], noise)
-    refuse_silent(block for block, steps in maps.items() if len(steps) < settings.steps)
+    refuse_silent((block for block, steps in maps.items() if len(steps) < settings.steps), pipe)
     if guidance == "both":
         updates = {block: torch.stack([torch.stack(x.chunk(2)) for x in steps]) for block, steps in maps.items()}
     else:
@@ -126,21 +127,109 @@ def _stop(_module, _args, _output):
     raise _Stopped
 
 
-def _schedule(pipe: StableDiffusionXLPipeline, steps: int) -> EulerDiscreteScheduler | EulerAncestralDiscreteScheduler:
-    """The scheduler of a run: a copy of the pipeline's, which is left as it is.
+class _SDXLRun:
+    """The denoising loop of StableDiffusionXLPipeline: latents from step to step."""
 
-    The pipeline's own may hold the steps of an earlier call, or none, and `init_noise_sigma` depends on them.
-    """
-    known = (EulerDiscreteScheduler, EulerAncestralDiscreteScheduler)
-    scheduler = pipe.scheduler
-    if not isinstance(scheduler, known) or scheduler.config.prediction_type != "epsilon":
-        raise ValueError(
-            f"the pipeline's scheduler is {type(scheduler).__name__} ({scheduler.config.get('prediction_type')}); "
-            "wanted EulerDiscreteScheduler or EulerAncestralDiscreteScheduler with prediction_type 'epsilon'"
+    def __init__(self, pipe: StableDiffusionXLPipeline, prompts: Sequence[str], settings: CallSettings):
+        self.unet, self.settings, self.scheduler = pipe.unet, settings, _own_scheduler(pipe)
+        self.scheduler.set_timesteps(settings.steps)
+        self.timesteps, self.sigmas = (
+            x.to(pipe._execution_device) for x in (self.scheduler.timesteps, self.scheduler.sigmas)
         )
-    own = type(scheduler).from_config(scheduler.config)
-    own.set_timesteps(steps)
-    return own
+        self.inputs = conditioning(pipe, prompts, settings.guided)
+        size = self.unet.config.sample_size
+        self.shape = (self.unet.config.in_channels, size, size)
+
+    def start(self, noise: Tensor) -> Tensor:
+        return noise * self.scheduler.init_noise_sigma
+
+    def step(self, x: Tensor, at: int, noise: Noise) -> Tensor:
+        seen = (x / (self.sigmas[at] ** 2 + 1).sqrt()).to(self.unet.dtype)
+        batch = torch.cat([seen] * (1 + self.settings.guided))
+        predicted = self.unet(batch, self.timesteps[at], **self.inputs).sample.float()
+        if self.settings.guided:
+            free, prompted = predicted.chunk(2)
+            predicted = free + self.settings.guidance_scale * (prompted - free)
+        return _euler_step(self.scheduler, x, predicted, self.sigmas[at], self.sigmas[at + 1], noise)
+
+
+class _FluxRun:
+    """The denoising loop of FluxPipeline: packed latents from step to step."""
+
+    def __init__(self, pipe: FluxPipeline, prompts: Sequence[str], settings: CallSettings):
+        refuse_guidance(settings)
+        self.pipe, scheduler = pipe, _own_scheduler(pipe)
+        side = pipe.default_sample_size
+        self.shape = (pipe.transformer.config.in_channels // 4, side, side)
+        sigmas = [1 - step / settings.steps for step in range(settings.steps)]
+        mu = calculate_shift((side // 2) ** 2, *(scheduler.config[name] for name in _SHIFTS))
+        scheduler.set_timesteps(sigmas=sigmas, mu=mu, device=pipe._execution_device)
+        self.timesteps, self.sigmas = scheduler.timesteps, scheduler.sigmas
+        tokens, pooled, text_ids = pipe.encode_prompt(**flux_prompts(pipe, prompts))
+        self.inputs = {"encoder_hidden_states": tokens, "pooled_projections": pooled, "txt_ids": text_ids}
+        self.inputs["img_ids"] = pipe._prepare_latent_image_ids(0, side // 2, side // 2, tokens.device, tokens.dtype)
+
+    def start(self, noise: Tensor) -> Tensor:
+        return self.pipe._pack_latents(noise, len(noise), *noise.shape[1:])
+
+    def step(self, x: Tensor, at: int, noise: Noise) -> Tensor:
+        model = self.pipe.transformer
+        timestep = (self.timesteps[at] / 1000).expand(len(x)).to(model.dtype)
+        (velocity,) = model(x.to(model.dtype), timestep=timestep, **self.inputs, return_dict=False)
+        return x + (self.sigmas[at + 1] - self.sigmas[at]) * velocity.float()
+
+
+_SHIFTS = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+_SCHEDULERS = {
+    EulerDiscreteScheduler: "epsilon",
+    EulerAncestralDiscreteScheduler: "epsilon",
+    FlowMatchEulerDiscreteScheduler: None,
+}
+
+
+def _own_scheduler(pipe: DiffusionPipeline) -> Any:
+    """A copy of the pipeline's scheduler, which is left as it is."""
+    scheduler, kind = pipe.scheduler, pipe.scheduler.config.get("prediction_type")
+    known = [FlowMatchEulerDiscreteScheduler] if is_flux(pipe) else list(_SCHEDULERS)[:2]
+    if type(scheduler) not in known or kind != _SCHEDULERS[type(scheduler)]:
+        wanted = " or ".join(one.__name__ for one in known)
+        raise ValueError(
+            f"the pipeline's scheduler is {type(scheduler).__name__} ({kind}); "
+            f"wanted {wanted}{'' if is_flux(pipe) else chr(32) + 'with prediction_type ' + repr('epsilon')}"
+        )
+    return type(scheduler).from_config(scheduler.config)
+
+
+def refuse_guidance(settings: CallSettings) -> None:
+    """Raises ValueError for guidance, which FLUX-schnell was not trained for."""
+    if settings.guidance_scale not in (0.0, 1.0):
+        raise ValueError(
+            f"guidance_scale is {settings.guidance_scale} and FLUX-schnell draws without guidance: wanted 0.0"
+        )
+
+
+def flux_prompts(pipe: FluxPipeline, prompts: Sequence[str]) -> dict[str, Any]:
+    """Arguments of FluxPipeline for these prompts: T5 reads them, CLIP reads the empty prompt (authors' code).
+
+    Raises ValueError for a prompt that is longer than T5 reads, which would be cut off in silence.
+    """
+    limit = min(512, pipe.tokenizer_2.model_max_length)
+    for prompt, ids in zip(prompts, pipe.tokenizer_2(list(prompts)).input_ids, strict=True):
+        if len(ids) > limit:
+            raise ValueError(f"the prompt {prompt[:60]!r}... has {len(ids)} tokens and T5 reads {limit}: shorten it")
+    return {"prompt": [""] * len(prompts), "prompt_2": list(prompts), "max_sequence_length": limit}
+
+
+def call_arguments(pipe: DiffusionPipeline, prompts: str | Sequence[str], settings: CallSettings) -> dict[str, Any]:
+    """Arguments of a pipeline's call that say what is drawn and how, but for the noise.
+
+    Raises ValueError for guidance asked of FLUX, and for a prompt that is too long for it.
+    """
+    call = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance_scale}
+    if not is_flux(pipe):
+        return {"prompt": as_list(prompts), **call}
+    refuse_guidance(settings)
+    return flux_prompts(pipe, as_list(prompts)) | call
 
 
 def _euler_step(scheduler, x: Tensor, predicted: Tensor, sigma: Tensor, target: Tensor, noise: Noise) -> Tensor:

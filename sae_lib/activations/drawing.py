@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from sae_lib.activations.denoising import CallSettings
+from sae_lib.activations.denoising import CallSettings, call_arguments
 from sae_lib.models.blocks import as_list
 from sae_lib.models.noise import prompt_generator
 
@@ -18,7 +18,7 @@ MAX_SHOWN = 256
 
 @torch.no_grad()
 def draw_pictures(
-    pipe: StableDiffusionXLPipeline,
+    pipe: DiffusionPipeline,
     prompts: str | Sequence[str],
     settings: CallSettings,
     indices: Sequence[int] | None = None,
@@ -27,7 +27,7 @@ def draw_pictures(
 
     indices: the number whose noise each picture gets, by default 0, 1, ...; the same number means the same noise.
 
-    Raises ValueError if there are no prompts, or another number of indices.
+    Raises ValueError if there are no prompts, or another number of indices, and what `call_arguments` raises.
     """
     prompts = as_list(prompts)
     numbers = range(len(prompts)) if indices is None else indices
@@ -39,8 +39,8 @@ def draw_pictures(
     for start in range(0, len(prompts), settings.batch_size):
         indices = range(start, min(start + settings.batch_size, len(prompts)))
         generator = [prompt_generator(settings.seed, numbers[i]) for i in indices]
-        call = {"num_inference_steps": settings.steps, "guidance_scale": settings.guidance_scale}
-        drawn = pipe([prompts[i] for i in indices], generator=generator, output_type="pt", **call)
+        call = call_arguments(pipe, [prompts[i] for i in indices], settings)
+        drawn = pipe(**call, generator=generator, output_type="pt")
         parts.append(drawn.images.float().cpu().contiguous())
     return torch.cat(parts)
 

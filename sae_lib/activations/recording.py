@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from sae_lib.activations.steps import Step, follow_steps
-from sae_lib.models.blocks import as_list, find_block
+from sae_lib.models.blocks import as_list, denoiser_of, find_block
 
 if TYPE_CHECKING:
     import diffusers
 
-_PARTS = re.compile(r"conv_in|.*\.(resnets|attentions|downsamplers|upsamplers)\.\d+")
+_PARTS = re.compile(
+    r"conv_in|.*\.(resnets|attentions|downsamplers|upsamplers)\.\d+"  # of the U-Net
+    r"|(single_)?transformer_blocks\.\d+"  # of FLUX
+)
 
 
 class Recording:
-    """What the parts of a U-Net gave out in each step of some calls."""
+    """What the parts of a model gave out in each step of some calls."""
 
     def __init__(self) -> None:
         self.calls: list[list[dict[str, Any]]] = []
@@ -41,7 +44,7 @@ class Recording:
 
 
 @contextmanager
-def record(pipe: "diffusers.StableDiffusionXLPipeline") -> Iterator[Recording]:
+def record(pipe: "diffusers.DiffusionPipeline") -> Iterator[Recording]:
     """Records the calls inside the context: 1 MB per picture and step of a pocket model, 50 MB of SDXL Turbo."""
     recording, parts = Recording(), _parts(pipe)
 
@@ -61,12 +64,12 @@ def record(pipe: "diffusers.StableDiffusionXLPipeline") -> Iterator[Recording]:
 
 @contextmanager
 def replay(
-    pipe: "diffusers.StableDiffusionXLPipeline", recording: Recording, changed: str | Iterable[str], first_step: int = 0
+    pipe: "diffusers.DiffusionPipeline", recording: Recording, changed: str | Iterable[str], first_step: int = 0
 ) -> Iterator[None]:
     """Inside the context the recorded calls, made again in their order, compute only what a change can reach.
 
     changed: the blocks whose output is changed there, such as by `intervene`. first_step: the first step in which one
-    of them is changed. Before that step all parts of the U-Net give out what was recorded; in that step the parts
+    of them is changed. Before that step all parts of the model give out what was recorded; in that step the parts
     before the first changed block do; from the next step on everything is computed. Prompts, noise and settings must be
     the recorded ones: nothing can check that here. The pipeline is as it was on exit, also after an exception.
 
@@ -100,12 +103,21 @@ def replay(
     with ExitStack() as undo:
         calls = undo.enter_context(follow_steps(pipe, enter_step, enter_call, parts))
         for name, part in parts.items():
-            if "forward" in vars(part):  # an offloaded part's own
-                undo.callback(setattr, part, "forward", part.forward)
-            else:
-                undo.callback(delattr, part, "forward")
-            part.forward = given(name, part.forward)
+            undo.enter_context(replaced_forward(part, given(name, part.forward)))
         yield
+
+
+@contextmanager
+def replaced_forward(module: nn.Module, forward: Callable) -> Iterator[None]:
+    """Inside the context a module computes `forward` instead of its own; its hooks run as ever."""
+    own = vars(module).get("forward")  # such as an offloaded module's
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
 
 
 def _before(changed: set[str], ran: dict[str, Any]) -> dict[str, Any]:
@@ -113,5 +125,5 @@ def _before(changed: set[str], ran: dict[str, Any]) -> dict[str, Any]:
     return dict(itertools.takewhile(lambda named: named[0] not in changed, ran.items()))
 
 
-def _parts(pipe: "diffusers.StableDiffusionXLPipeline") -> dict[str, nn.Module]:
-    return {name: module for name, module in pipe.unet.named_modules() if _PARTS.fullmatch(name)}
+def _parts(pipe: "diffusers.DiffusionPipeline") -> dict[str, nn.Module]:
+    return {name: module for name, module in denoiser_of(pipe).named_modules() if _PARTS.fullmatch(name)}

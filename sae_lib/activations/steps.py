@@ -1,11 +1,17 @@
-"""Where a pipeline call stands: the denoising step that the U-Net runs, and whether all hooks run with it."""
+"""Where a pipeline call stands: the denoising step that its model runs, and whether all hooks run with it.
 
+The model is SDXL's U-Net or FLUX's transformer.
+"""
+
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from sae_lib.models.blocks import denoiser_of, is_flux, model_name
 
 if TYPE_CHECKING:
     import diffusers
@@ -20,7 +26,7 @@ class Step:
     count: int
     """Number of timesteps in `scheduler.timesteps`. A scheduler of second order has nearly two per inference step."""
     timestep: float
-    """The U-Net's input for time, from 999 (noise) to 0 (picture)."""
+    """The model's input for time, from 999 (FLUX: 1000; noise) to 0 (picture)."""
     guided: bool
     """Whether the call uses classifier-free guidance: then the first half of the batch is unconditional."""
 
@@ -30,25 +36,26 @@ class Calls:
 
     def __init__(
         self,
-        pipe: "diffusers.StableDiffusionXLPipeline",
+        pipe: "diffusers.DiffusionPipeline",
         on_step: Callable[[Step], object],
         on_call: Callable[[], object],
         hooks: Iterable[str],
     ):
         self._pipe, self._on_step, self._on_call, self._hooks = pipe, on_step, on_call, tuple(hooks)
+        self._model = model_name(pipe)
         self._timesteps: list[float] = []  # empty between calls
         self._silent: dict[str, None] = {}
         self.steps = range(0)
         """The steps of the running call: their places in `scheduler.timesteps`; known from its first step on."""
         self.wanted = 0
-        """Number of passes of the U-Net that the running call will make."""
+        """Number of passes of the model that the running call will make."""
         self._step: Step | None = None
 
     @property
     def step(self) -> Step:
-        """The step of the U-Net's running pass. Raises RuntimeError if the U-Net did not say that it runs."""
+        """The step of the model's running pass. Raises RuntimeError if the model did not say that it runs."""
         if self._step is None:
-            refuse_silent(["the U-Net"])
+            refuse_silent([self._model], self._pipe)
         return self._step
 
     def ran(self, hook: str) -> None:
@@ -60,7 +67,7 @@ class Calls:
         self._timesteps, self._guided = [float(timestep) for timestep in timesteps.tolist()], guided
         every = len(self._timesteps)
         self.wanted = every if guided is not None else getattr(self._pipe, "num_timesteps", every)
-        self._silent, self.steps, self._passes = dict.fromkeys(("the U-Net", *self._hooks)), range(0), 0
+        self._silent, self.steps, self._passes = dict.fromkeys((self._model, *self._hooks)), range(0), 0
         self._step = None
         self._on_call()
 
@@ -71,32 +78,40 @@ class Calls:
     def check(self) -> None:
         """After a whole loop. Raises RuntimeError if a hook did not run in it."""
         if not getattr(self._pipe, "interrupt", False):
-            refuse_silent(self._silent)
+            refuse_silent(self._silent, self._pipe)
 
-    def tell(self, _unet: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        """A pre-hook of the U-Net."""
+    def tell(self, _model: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """A pre-hook of the model."""
         if not self._timesteps:
             raise RuntimeError(
-                "the U-Net ran outside of a call of the pipeline that its hooks were set through: "
+                f"{self._model} ran outside of a call of the pipeline that its hooks were set through: "
                 "enter the context before the call, with the pipeline that is called"
             )
-        timestep = float(kwargs["timestep"] if "timestep" in kwargs else args[1])
+        timestep = self._timestep_of(args, kwargs)
         if not self._passes:
             self.steps = self._steps_from(timestep)
         index = self.steps.start + self._passes
         expected = self._timesteps[index] if index < len(self._timesteps) else None
         if timestep != expected:
             raise RuntimeError(
-                f"pass {self._passes} of the U-Net is at timestep {timestep:g} and the scheduler's step {index} at "
-                f"{expected}: wanted a pipeline call that runs the U-Net once per timestep, in their order"
+                f"pass {self._passes} of {self._model} is at timestep {timestep:g} and the scheduler's step {index} at "
+                f"{expected}: wanted a pipeline call that runs it once per timestep, in their order"
             )
-        guided = self._pipe.do_classifier_free_guidance if self._guided is None else self._guided
+        own = getattr(self._pipe, "do_classifier_free_guidance", False)  # FLUX-schnell knows no guidance
+        guided = own if self._guided is None else self._guided
         if guided:
             _refuse_unequal_halves(kwargs["sample"] if "sample" in kwargs else args[0])
         self._passes += 1
         self._step = Step(index, len(self._timesteps), timestep, guided)
-        self.ran("the U-Net")
+        self.ran(self._model)
         self._on_step(self._step)
+
+    def _timestep_of(self, args: tuple, kwargs: dict[str, Any]) -> float:
+        if not is_flux(self._pipe):
+            return float(kwargs["timestep"] if "timestep" in kwargs else args[1])
+        timesteps = kwargs["timestep"] if "timestep" in kwargs else args[3]  # per picture, divided by 1000, rounded
+        timestep = 1000 * float(timesteps.flatten()[0])
+        return next((each for each in self._timesteps if math.isclose(each, timestep, rel_tol=0.01)), timestep)
 
     def _steps_from(self, timestep: float) -> range:
         first = getattr(self._pipe.scheduler, "begin_index", None) if self._guided is None else 0
@@ -108,7 +123,7 @@ class Calls:
 class _Loops:
     """Stands for `pipe.progress_bar`, which every call of a diffusers pipeline enters for its denoising loop."""
 
-    def __init__(self, pipe: "diffusers.StableDiffusionXLPipeline"):
+    def __init__(self, pipe: "diffusers.DiffusionPipeline"):
         self._pipe, self._bar, self._own = pipe, pipe.progress_bar, vars(pipe).get("progress_bar")
         self._followed: list[Calls] = []
         pipe.progress_bar = self
@@ -151,22 +166,22 @@ class _Loops:
 
 @contextmanager
 def follow_steps(
-    pipe: "diffusers.StableDiffusionXLPipeline",
+    pipe: "diffusers.DiffusionPipeline",
     on_step: Callable[[Step], object] = lambda step: None,
     on_call: Callable[[], object] = lambda: None,
     hooks: Iterable[str] = (),
 ) -> Iterator[Calls]:
-    """Inside the context, `on_step(step)` is called before each of the U-Net's forward passes.
+    """Inside the context, `on_step(step)` is called before each forward pass of the pipeline's model.
 
     Steps are told apart by their count since the call began. on_call: called where a pipeline call enters its denoising
     loop. hooks: the names of the caller's own hooks, each of which reports to `Calls.ran` when it runs.
 
-    Raises RuntimeError from the U-Net if it is run by anything but a call of `pipe` or an `own_loop`, such as another
+    Raises RuntimeError from the model if it is run by anything but a call of `pipe` or an `own_loop`, such as another
     pipeline that shares it; if it does not run once per timestep; or if the halves of a guided batch hold different
     latents. From the pipeline call, if one of the hooks did not run in it.
     """
     calls = Calls(pipe, on_step, on_call, hooks)
-    handle = pipe.unet.register_forward_pre_hook(calls.tell, with_kwargs=True)
+    handle = denoiser_of(pipe).register_forward_pre_hook(calls.tell, with_kwargs=True)
     loops = pipe.progress_bar if isinstance(pipe.progress_bar, _Loops) else _Loops(pipe)
     loops.follow(calls)
     try:
@@ -177,22 +192,22 @@ def follow_steps(
 
 
 @contextmanager
-def own_loop(pipe: "diffusers.StableDiffusionXLPipeline", timesteps: torch.Tensor, guided: bool) -> Iterator[None]:
-    """Tells those who follow `pipe` that its U-Net runs inside the context, in a loop that is no pipeline call."""
+def own_loop(pipe: "diffusers.DiffusionPipeline", timesteps: torch.Tensor, guided: bool) -> Iterator[None]:
+    """Tells those who follow `pipe` that its model runs inside the context, in a loop that is no pipeline call."""
     loops = pipe.progress_bar
     with loops.other(timesteps, guided) if isinstance(loops, _Loops) else nullcontext():
         yield
 
 
-def refuse_silent(hooks: Iterable[str]) -> None:
-    """Raises RuntimeError if there are any: hooks that did not run while the U-Net did, by name."""
+def refuse_silent(hooks: Iterable[str], pipe: "diffusers.DiffusionPipeline") -> None:
+    """Raises RuntimeError if there are any: hooks that did not run while the model did, by name."""
     names = list(hooks)
     if names:
         others = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise RuntimeError(
-            f"the U-Net ran and the hooks on {names[0]}{others} did not: it was compiled before they were set, or "
-            "a replay gives out what they wait for; call torch.compiler.reset() right before you enter the context, or "
-            "take a pipeline without torch.compile"
+            f"{model_name(pipe)} ran and the hooks on {names[0]}{others} did not: it was compiled before they were "
+            "set, or a replay gives out what they wait for; call torch.compiler.reset() right before you enter the "
+            "context, or take a pipeline without torch.compile"
         )
 
 

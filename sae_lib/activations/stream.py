@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from sae_lib.activations.denoising import CallSettings, run_updates
@@ -24,7 +24,7 @@ BUFFER = 640_000
 """Vectors per block in the paper's shuffling buffer (authors' code)."""
 
 
-def positions_per_step(pipe: StableDiffusionXLPipeline, block: str) -> int:
+def positions_per_step(pipe: DiffusionPipeline, block: str) -> int:
     """Update vectors that one prompt gives at one step in a block.
 
     In the lowest level of the U-Net these are 256 for SDXL Turbo at 512 px, 1,024 for SDXL base at 1,024 px, and 64 for
@@ -59,7 +59,7 @@ class TrainingStream(Sequence):
 
     def __init__(
         self,
-        pipe: StableDiffusionXLPipeline,
+        pipe: DiffusionPipeline,
         prompts: str | Sequence[str],
         blocks: str | Iterable[str],
         settings: CallSettings,

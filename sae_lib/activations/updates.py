@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sae_lib.activations.steps import Step, follow_steps
-from sae_lib.models.blocks import as_list, find_block
+from sae_lib.models.blocks import as_list, find_block, is_of_flux, streams_of
 
 if TYPE_CHECKING:
     import diffusers
@@ -89,18 +89,20 @@ class Updates(Mapping):
 
 @contextmanager
 def capture_updates(
-    pipe: "diffusers.StableDiffusionXLPipeline", blocks: str | Iterable[str], guidance: str = "conditional"
+    pipe: "diffusers.DiffusionPipeline", blocks: str | Iterable[str], guidance: str = "conditional"
 ) -> Iterator[Updates]:
     """Records the update of each block, at each step, of the pipeline calls inside the context (paper: section 3).
 
         update = block_output - block_input
 
-    taken where the U-Net computes it, before the residual is added: the output of an attention block's `proj_out`, of a
-    ResNet's `conv2`. So it is exact in 16 bit too. It is what the block itself computes: an intervention on the same
-    block is not in it. Readable after each pipeline call and after exit; a second call replaces the first.
+    In the U-Net it is taken where it is computed, before the residual is added: the output of an attention block's
+    `proj_out`, of a ResNet's `conv2`. So it is exact in 16 bit too. A block of FLUX adds to its image stream more than
+    once; there the update is the stream behind the block minus the stream before it (authors' code). It is what the
+    block itself computes: an intervention on the same block is not in it. Readable after each pipeline call and after
+    exit; a second call replaces the first.
 
-    pipe: a StableDiffusionXLPipeline. blocks: codes of `BLOCKS`. guidance: which half of a guided call is recorded,
-    "conditional" or "both"; of a call without guidance "conditional" is everything.
+    pipe: a StableDiffusionXLPipeline or a FluxPipeline. blocks: codes of `BLOCKS` or of `FLUX_BLOCKS`. guidance: which
+    half of a guided call is recorded, "conditional" or "both"; of a call without guidance "conditional" is everything.
 
     Raises ValueError for an unknown block or guidance, and, from the pipeline call, for "both" without guidance, and
     what `follow_steps` raises: RuntimeError if another pipeline runs the U-Net, or if a block is not recorded.
@@ -137,7 +139,7 @@ def refuse_not_finite(updates: Mapping[str, Float[Tensor, "steps ..."]]) -> None
 def update_hooks(module: nn.Module, record: Callable[[Tensor], object]) -> Iterator[None]:
     """`record(update)` after each forward pass of the block `module`, as `[batch, d_model, height, width]`.
 
-    Where the block gives out something without computing it, nothing is recorded.
+    Where a block of the U-Net gives out something without computing it, nothing is recorded.
     """
     inner: list[Tensor] = []
 
@@ -153,8 +155,15 @@ def update_hooks(module: nn.Module, record: Callable[[Tensor], object]) -> Itera
             update = update.unflatten(1, (height, width)).movedim(-1, 1)
         record(update)
 
-    last_layer = module.proj_out if hasattr(module, "proj_out") else module.conv2
-    handles = [last_layer.register_forward_hook(keep), module.register_forward_hook(hand_over)]
+    def subtract(_module, args, kwargs, output):
+        before, behind = streams_of(module, args, kwargs, output)
+        record(behind - before)
+
+    if is_of_flux(module):  # prepended: before any intervention
+        handles = [module.register_forward_hook(subtract, prepend=True, with_kwargs=True)]
+    else:
+        last_layer = module.proj_out if hasattr(module, "proj_out") else module.conv2
+        handles = [last_layer.register_forward_hook(keep), module.register_forward_hook(hand_over)]
     try:
         yield
     finally:

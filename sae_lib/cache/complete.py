@@ -113,7 +113,8 @@ def _may_be_weights(name: str, dtype: str) -> bool:
 def _faults_of_tokenizer(tokenizer: Any) -> list[str]:
     """Words are missing if there are none; merges if they do not make every word that is longer than a letter."""
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    words = set(model["vocab"]) - {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    listed = model["vocab"] if isinstance(model["vocab"], dict) else [word for word, _ in model["vocab"]]  # T5: scores
+    words = set(listed) - {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
     if not words:
         return ["it lacks its words"]
     made = {"".join(merge) for merge in model["merges"]} if "merges" in model else words

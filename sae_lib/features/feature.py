@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from sae_lib.activations.updates import to_maps, to_vectors
-from sae_lib.models.blocks import BLOCKS
+from sae_lib.models.blocks import ALL_BLOCKS
 from sae_lib.saes.statistics import FeatureStatistics
 from sae_lib.saes.topk import TopKSAE
 
@@ -31,7 +31,7 @@ class FeatureId(NamedTuple):
     def parse(cls, text: str) -> "FeatureId":
         """From "down.2.1/2301". Raises ValueError for another form or an unknown block."""
         block, _, feature = text.partition("/")
-        if block not in BLOCKS or not feature.isdigit():
+        if block not in ALL_BLOCKS or not feature.isdigit():
             raise ValueError(f"{text!r} names no feature: wanted block/number, as in 'down.2.1/2301'")
         return cls(block, int(feature))
 

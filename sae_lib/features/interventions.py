@@ -1,7 +1,8 @@
 """Interventions: replacing what a block gives out while the pipeline runs.
 
 An intervention is one function `fn(block_input, block_output, at) -> new block_output`; tensors are
-`[batch, d_model, height, width]` as the U-Net sees them, `at` is the current `Step`.
+`[batch, d_model, height, width]` as the U-Net sees them, or FLUX's image tokens on their grid; `at` is the current
+`Step`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,16 +10,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from sae_lib.activations.denoising import CallSettings
 from sae_lib.activations.drawing import draw_pictures
 from sae_lib.activations.recording import record, replay
 from sae_lib.activations.steps import Calls, Step, follow_steps
 from sae_lib.activations.updates import to_maps, to_vectors
-from sae_lib.models.blocks import find_block
+from sae_lib.models.blocks import find_block, streams_of, with_stream
 from sae_lib.saes.controls import PCA
 from sae_lib.saes.topk import TopKSAE
 
@@ -30,13 +31,14 @@ Intervention = Callable[[Maps, Maps, Step], Maps]
 def intervene(pipe: DiffusionPipeline, interventions: Mapping[str, Intervention]) -> Iterator[None]:
     """Inside the context, each named block gives out `fn(block_input, block_output, at)` instead of its own output.
 
-    pipe: the pipeline that is called; any with SDXL's U-Net, such as one that draws over a picture.
+    pipe: the pipeline that is called; any with SDXL's U-Net, such as one that draws over a picture, or with FLUX's
+    transformer.
 
-    block_input is what the block's update is added to: its input, or, where a ResNet changes the width, the output of
-    its `conv_shortcut` (as in the authors' ablation). So block_output - block_input is the update at all 28 blocks.
-    The result is brought to the U-Net's dtype and device. When `at.guided`, the first half of the batch is
-    unconditional. Contexts nest: the inner function receives the outer one's output. The hooks are gone on exit, also
-    after an exception; nothing is kept between calls. What an SAE's intervention needs moves to the block's device.
+    block_input is what the block's update is added to (`streams_of`), so block_output - block_input is the update at
+    all blocks; FLUX's text stream stays as it is. The result is brought to the model's dtype and device. When
+    `at.guided`, the first half of the batch is unconditional. Contexts nest: the inner function receives the outer
+    one's output. The hooks are gone on exit, also after an exception; nothing is kept between calls. What an SAE's
+    intervention needs moves to the block's device.
 
     Raises ValueError for an unknown block, and, from the pipeline call, if `fn` returns anything but a tensor of the
     block output's shape, or if it is wanted `during` none of the call's steps. From there also what `follow_steps`
@@ -59,8 +61,7 @@ def intervene(pipe: DiffusionPipeline, interventions: Mapping[str, Intervention]
 
 def _hook(block: str, fn: Intervention, calls: Calls):
     def replace_output(module, args, kwargs, output):
-        block_output = output[0] if isinstance(output, tuple) else output
-        block_input = _residual(module, args[0] if args else kwargs["hidden_states"])
+        block_input, block_output = streams_of(module, args, kwargs, output)
         calls.ran(block)
         new = fn(block_input, block_output, calls.step)
         if not isinstance(new, Tensor) or new.shape != block_output.shape:
@@ -68,19 +69,13 @@ def _hook(block: str, fn: Intervention, calls: Calls):
             raise ValueError(
                 f"the intervention on {block!r} returned {got}, wanted a tensor {list(block_output.shape)}"
             )
-        new = new.to(block_output)
-        return (new,) if isinstance(output, tuple) else new
+        return with_stream(module, output, new.to(block_output))
 
     return replace_output
 
 
-def _residual(module: nn.Module, block_input: Tensor) -> Tensor:
-    shortcut = getattr(module, "conv_shortcut", None)
-    return block_input if shortcut is None else shortcut(block_input)
-
-
 def draw_changed(
-    pipe: StableDiffusionXLPipeline,
+    pipe: DiffusionPipeline,
     prompts: str | Sequence[str],
     settings: CallSettings,
     changes: Mapping[str, Mapping[str, Intervention]],

@@ -288,7 +288,7 @@ class Renders:
                 for block, updates in parts.items():
                     hooks.enter_context(update_hooks(find_block(pipe, block), updates.append))
                 pipe.unet(x[rows], timestep, **conditioning(pipe, [self.captions[row] for row in rows], guided=False))
-        refuse_silent(block for block, updates in parts.items() if not updates)
+        refuse_silent((block for block, updates in parts.items() if not updates), pipe)
         updates_of = {block: torch.cat(updates) for block, updates in parts.items()}
         return {block: to_vectors(update).unflatten(0, (len(self), -1)) for block, update in updates_of.items()}
 

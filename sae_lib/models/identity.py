@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn, uint8
 
 from sae_lib.cache.complete import find_folder
+from sae_lib.models.blocks import denoiser_of, is_flux, model_name
 
 if TYPE_CHECKING:
     import diffusers
@@ -21,35 +22,38 @@ _NOT_COMPUTED_WITH = ("transformers_version", "architectures", "dtype")
 """Entries of a configuration that change no number; those that begin with an underscore do not either."""
 
 
-def pipeline_identity(pipe: "diffusers.StableDiffusionXLPipeline") -> dict[str, Any]:
+def pipeline_identity(pipe: "diffusers.DiffusionPipeline") -> dict[str, Any]:
     """What the updates of a pipeline's calls depend on, apart from prompts and settings: equal numbers, equal identity.
 
     By part the sha256 of weights and configuration; the vocabulary, the scheduler, dtype and resolution. Names do not
     count (`pipeline_origin`), nor does the VAE, which only decodes. SDXL's weights take some seconds.
 
-    Raises ValueError if the U-Net has hooks or adapters, which change numbers and no weights.
+    Raises ValueError if the model has hooks or adapters, which change numbers and no weights.
     """
-    _refuse_nameless_changes(pipe.unet)
-    size = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    return {
-        "weights": {part: weights_hash(getattr(pipe, part)) for part in ("unet", "text_encoder", "text_encoder_2")},
+    model, part = denoiser_of(pipe), "transformer" if is_flux(pipe) else "unet"
+    _refuse_nameless_changes(model, model_name(pipe))
+    size = (pipe.default_sample_size if is_flux(pipe) else model.config.sample_size) * pipe.vae_scale_factor
+    identity = {
+        "weights": {part: weights_hash(getattr(pipe, part)) for part in (part, "text_encoder", "text_encoder_2")},
         "tokenizers": [_tokenizer_hash(tokenizer) for tokenizer in (pipe.tokenizer, pipe.tokenizer_2)],
         "scheduler": {"class": type(pipe.scheduler).__name__, **_settings(pipe.scheduler.config)},
-        "force_zeros_for_empty_prompt": pipe.config.force_zeros_for_empty_prompt,
-        "dtype": str(pipe.unet.dtype).removeprefix("torch."),
+        "dtype": str(model.dtype).removeprefix("torch."),
         "resolution": [size, size],
-        "freeu": [[getattr(block, name, None) for name in ("s1", "s2", "b1", "b2")] for block in pipe.unet.up_blocks],
     }
+    if is_flux(pipe):
+        return identity
+    freeu = [[getattr(block, name, None) for name in ("s1", "s2", "b1", "b2")] for block in model.up_blocks]
+    return identity | {"force_zeros_for_empty_prompt": pipe.config.force_zeros_for_empty_prompt, "freeu": freeu}
 
 
-def pipeline_origin(pipe: "diffusers.StableDiffusionXLPipeline") -> dict[str, Any]:
+def pipeline_origin(pipe: "diffusers.DiffusionPipeline") -> dict[str, Any]:
     """Where a pipeline comes from, for readers: its name or folder, the Hub's revision if it has one, its licence."""
     from sae_lib.models.pipelines import HUB_IDS, LICENCES, POCKET_NAMES
 
     name = pipe.name_or_path or "unnamed"
     licences = {HUB_IDS[model]: LICENCES[model] for model in HUB_IDS} | dict.fromkeys(POCKET_NAMES.values(), "MIT")
     licence = "MIT" if name.startswith("random") else licences.get(name, "that of the model")
-    revision = _SNAPSHOT.search(Path(pipe.unet.config.get("_name_or_path") or "").as_posix())
+    revision = _SNAPSHOT.search(Path(denoiser_of(pipe).config.get("_name_or_path") or "").as_posix())
     return {"model": str(name), "revision": revision and revision[1], "licence": licence}
 
 
@@ -111,17 +115,17 @@ def weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _refuse_nameless_changes(unet: nn.Module) -> None:
-    """Raises ValueError for what changes the U-Net's numbers and stands in none of its weights."""
-    for name, module in unet.named_modules():
+def _refuse_nameless_changes(model: nn.Module, called: str) -> None:
+    """Raises ValueError for what changes the model's numbers and stands in none of its weights."""
+    for name, module in model.named_modules():
         if module._forward_hooks or module._forward_pre_hooks:
             raise ValueError(
-                f"the U-Net has hooks ({name or 'on itself'}), whose changes no identity can hold: leave the context "
+                f"{called} has hooks ({name or 'on itself'}), whose changes no identity can hold: leave the context "
                 "(intervene, inject_prompt, ...) or remove the hooks before vectors are harvested"
             )
         if hasattr(module, "lora_A"):
             raise ValueError(
-                f"the U-Net has adapters that are not merged ({name}), whose scale no identity can hold: call "
+                f"{called} has adapters that are not merged ({name}), whose scale no identity can hold: call "
                 "pipe.fuse_lora() and pipe.unload_lora_weights() before vectors are harvested"
             )
 

@@ -1,16 +1,38 @@
-"""SDXL's parts with random weights, for rehearsals: true shapes, speed and memory, no science."""
+"""SDXL's and FLUX's parts with random weights, for rehearsals: true shapes, speed and memory, no science."""
 
 import re
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from diffusers import (
+    AutoencoderKL,
+    DiffusionPipeline,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    UNet2DConditionModel,
+)
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+)
 
 from sae_lib.cache.space import refuse_without_memory
+from sae_lib.models.blocks import denoiser_of, is_flux
 
 PARAMETERS = {"unet": 2.57e9, "vae": 0.084e9, "text_encoder": 0.123e9, "text_encoder_2": 0.695e9}
 """Parameters of SDXL, by part."""
-_LATENT_SIZES = {"turbo": 64, "base": 128}
+FLUX_PARAMETERS = {"transformer": 11.89e9, "vae": 0.084e9, "text_encoder": 0.123e9, "text_encoder_2": 4.76e9}
+"""Parameters of FLUX.1-schnell, by part; the last is T5-XXL's encoder."""
+_LATENT_SIZES = {"turbo": 64, "base": 128, "flux": 128}
+
+
+def parameters_of(name: str) -> dict[str, float]:
+    """Parameters of the paper's model "turbo", "base" or "flux", by part."""
+    return FLUX_PARAMETERS if name == "flux" else PARAMETERS
 
 
 def width_divisor(source: str) -> int:
@@ -23,20 +45,22 @@ def width_divisor(source: str) -> int:
     return int(match[1] or 1)
 
 
-def random_pipeline(name: str, divisor: int, device: torch.device, dtype: torch.dtype) -> StableDiffusionXLPipeline:
-    """SDXL's configuration with seeded random weights. A divisor above 1 divides every width; pictures shrink then too.
+def random_pipeline(name: str, divisor: int, device: torch.device, dtype: torch.dtype) -> DiffusionPipeline:
+    """The model's configuration with seeded random weights. A divisor above 1 divides every width; pictures shrink too.
 
-    The tokenizer is the pocket world's: SDXL's vocabulary cannot be shipped, and random weights know no words.
+    The tokenizers are the pocket world's: the models' vocabularies cannot be shipped, and random weights know no words.
     """
     from sae_lib.pocket.models import assemble_pipeline, build_tokenizer
 
-    refuse_if_too_large(sum(PARAMETERS.values()) / divisor**2, device, dtype)
+    refuse_if_too_large(sum(parameters_of(name).values()) / divisor**2, device, dtype)
     latent_size = _LATENT_SIZES[name] // (4 if divisor > 1 else 1)
     tokenizer, default = build_tokenizer(), torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.random.fork_rng(), torch.device(device):
             torch.manual_seed(0)
+            if name == "flux":
+                return random_flux(latent_size, divisor)
             unet, vae = random_unet(latent_size, divisor), random_vae(latent_size, divisor)
             text_encoders = _random_text_encoders(divisor, tokenizer)
     finally:
@@ -65,18 +89,50 @@ def random_unet(latent_size: int, divisor: int) -> UNet2DConditionModel:
     )
 
 
-def random_vae(latent_size: int, divisor: int) -> AutoencoderKL:
-    """SDXL's autoencoder with random weights, for latents of that size."""
+def random_flux(latent_size: int, divisor: int) -> FluxPipeline:
+    """FLUX-schnell with random weights, for latents of that size; all its blocks, of a width that is divided."""
+    from sae_lib.pocket.models import assemble_flux, build_tokenizer
+
+    heads = 24 // min(divisor, 8)
+    axes = (16, 56, 56) if divisor < 16 else (8, 28, 28)
+    transformer = FluxTransformer2DModel(
+        attention_head_dim=sum(axes),
+        num_attention_heads=heads,
+        joint_attention_dim=4096 // divisor,
+        pooled_projection_dim=768 // divisor,
+        axes_dims_rope=axes,
+    )
+    vae = random_vae(latent_size, divisor, latent_channels=16, scaling_factor=0.3611, shift_factor=0.1159)
+    t5 = T5EncoderModel(
+        T5Config(
+            vocab_size=32128,
+            d_model=4096 // divisor,
+            d_kv=64,
+            d_ff=10240 // divisor,
+            num_layers=24,
+            num_heads=64 // divisor,
+            feed_forward_proj="gated-gelu",
+            is_encoder_decoder=False,
+        )
+    )
+    clip, _ = _random_text_encoders(divisor, build_tokenizer())
+    pipe = assemble_flux(transformer.eval(), vae.eval(), clip.eval(), t5.eval())
+    pipe.default_sample_size = latent_size
+    return pipe
+
+
+def random_vae(latent_size: int, divisor: int, **settings: Any) -> AutoencoderKL:
+    """SDXL's autoencoder with random weights, for latents of that size; FLUX's by other settings."""
+    settings = {"latent_channels": 4, "scaling_factor": 0.13025} | settings
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=tuple(width // divisor for width in (128, 256, 512, 512)),
         layers_per_block=2,
-        latent_channels=4,
         norm_num_groups=32 // divisor,
         sample_size=8 * latent_size,
-        scaling_factor=0.13025,
         force_upcast=False,
+        **settings,
     )
 
 
@@ -98,12 +154,15 @@ def _random_text_encoders(divisor: int, tokenizer: CLIPTokenizer) -> tuple[CLIPT
     return first, CLIPTextModelWithProjection(config(1280, layers=32, heads=20, activation="gelu"))
 
 
-def with_random_unet(pipe: StableDiffusionXLPipeline, seed: int = 0) -> StableDiffusionXLPipeline:
-    """Control: the same pipeline with a U-Net of the same plan that was never trained."""
+def with_random_unet(pipe: DiffusionPipeline, seed: int = 0) -> DiffusionPipeline:
+    """Control: the same pipeline with a U-Net, or a transformer, of the same plan that was never trained."""
+    trained, part = denoiser_of(pipe), "transformer" if is_flux(pipe) else "unet"
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        unet = type(pipe.unet).from_config(pipe.unet.config).eval().to(pipe._execution_device)
-    other = type(pipe)(**(pipe.components | {"unet": unet}))
+        untrained = type(trained).from_config(trained.config).eval().to(pipe._execution_device)
+    other = type(pipe)(**(pipe.components | {part: untrained}))
+    if is_flux(pipe):
+        other.default_sample_size = pipe.default_sample_size
     other.set_progress_bar_config(disable=True)
     return other
 

@@ -1,7 +1,8 @@
 """Where the pocket models' weights lie: fp16 safetensors inside the package, as one diffusers pipeline.
 
 The folder is `pocket-sdxl-turbo` as `StableDiffusionXLPipeline.from_pretrained` reads it; base adds its own U-Net and
-scheduler and shares the autoencoder, text encoders and tokenizer.
+scheduler and shares the autoencoder, text encoders and tokenizer. `pocket-flux` adds a folder with its transformer, its
+autoencoder and its T5 encoder; its CLIP text encoder is SDXL's second one.
 """
 
 import copy
@@ -10,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, FluxTransformer2DModel, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPModel, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel
 
 from sae_lib.cache.artefact import write_whole
 from sae_lib.cache.complete import load_complete
@@ -30,6 +31,9 @@ _PARTS: dict[str, tuple[str, type]] = {
     "unet_turbo": ("unet", UNet2DConditionModel),
     "unet_base": ("unet_base", UNet2DConditionModel),
     "tokenizer": ("tokenizer", CLIPTokenizer),
+    "flux_transformer": ("flux/transformer", FluxTransformer2DModel),
+    "flux_vae": ("flux/vae", AutoencoderKL),
+    "flux_text_encoder_2": ("flux/text_encoder_2", T5EncoderModel),
 }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sae_lib.cache.reading import file_in, read_object
-from sae_lib.models.blocks import ATTENTION_BLOCKS, BLOCKS, PAPER_BLOCKS, select_blocks, width_of
+from sae_lib.models.blocks import ALL_BLOCKS, ATTENTION_BLOCKS, PAPER_BLOCKS, select_blocks, width_of
 from sae_lib.models.scales import get_scale
 from sae_lib.saes.exchange import download_sdxl_unbox, load_sdxl_unbox
 from sae_lib.saes.sizes import Kind, sae_size
@@ -107,11 +107,11 @@ _FILES = (f"*/{CONFIG_FILE}", f"*/{WEIGHTS_FILE}", f"**/final/{CONFIG_FILE}", "*
 
 
 def _list(folder: Path) -> dict[str, list[Path]]:
-    """By block, in the order of the U-Net, the folders of all SAEs, whether ours or the authors'."""
+    """By block, in the order in which they run, the folders of all SAEs, whether ours or the authors'."""
     saes = sorted({path.parent for pattern in _FILES for path in folder.glob(pattern)})
     saes = [sae for sae in saes if not _is_leftover(sae.relative_to(folder))]
     found = {}
-    for block, module in BLOCKS.items():
+    for block, module in ALL_BLOCKS.items():
         starts = f"{block}_", f"{module}_"
         found[block] = [sae for sae in saes if (sae.parent if _is_the_authors(sae) else sae).name.startswith(starts)]
     return {block: paths for block, paths in found.items() if paths}
@@ -183,7 +183,7 @@ def _is_the_authors(folder: Path) -> bool:
 
 
 def rehearsal_saes(
-    pipe: "diffusers.StableDiffusionXLPipeline",
+    pipe: "diffusers.DiffusionPipeline",
     blocks: str | Iterable[str] = PAPER_BLOCKS,
     kind: Kind = "panel",
     seed: int = 0,

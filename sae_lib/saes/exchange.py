@@ -24,7 +24,10 @@ from sae_lib.models.blocks import BLOCKS
 from sae_lib.saes.topk import TopKSAE, assemble, column_lengths, read_sizes, write_sae
 
 HUB_FOLDERS = {"surokpro2/sdxl-saes": "", "wendlerc/sdxl-turbo-saes": "hparam_study/"}
-"""The authors' repositories on the Hub -> what stands before a checkpoint's folder."""
+"""The authors' repositories of SDXL's SAEs on the Hub -> what stands before a checkpoint's folder."""
+
+FLUX_HUB = "antoniomari/SAE_flux_18"
+"""The author's repository of FLUX's only SAE, of block double.18; its files lie at the top."""
 
 _SAELENS = "6.0.0"
 """The format's version: without it SAELens takes the file for an older one and drops the metadata."""
@@ -43,6 +46,8 @@ def load_sdxl_unbox(folder: str | Path) -> tuple[TopKSAE, Tensor | None, Tensor 
     file, config = _read_config(folder, "config.json", ("n_dirs_local", "d_model", "k"))
     sizes, path = read_sizes(file, config, ("d_model", "n_dirs_local", "k")), file.with_name("state_dict.pth")
     stored = read_pickle(path)
+    if isinstance(stored, Mapping) and "encoder.weight" in stored:  # as FLUX's may lie on the Hub: not wrapped
+        stored = {"state_dict": stored}
     if not isinstance(stored, Mapping) or "state_dict" not in stored:
         raise ValueError(f"{path} holds no 'state_dict'; wanted a checkpoint of sdxl-unbox")
     sae = assemble(path, sizes, stored["state_dict"])
@@ -150,7 +155,10 @@ def export_sparsify(sae: TopKSAE, folder: str | Path) -> None:
 
 
 def load_from_hub(repository: str, block: str, k: int = 10, n_f: int = 5120) -> TopKSAE:
-    """One of the authors' published SAEs, by block, k and n_f: "surokpro2/sdxl-saes" or "wendlerc/sdxl-turbo-saes".
+    """One of the authors' published SAEs, by block, k and n_f.
+
+    repository: "surokpro2/sdxl-saes" or "wendlerc/sdxl-turbo-saes"; "antoniomari/SAE_flux_18" has one SAE, of FLUX's
+    "double.18" (k 20, n_f 12288).
 
     Raises ValueError for an unknown repository or block, and ConnectionError, which says what to download and where to
     put it, if it is not on this machine and cannot be fetched.
@@ -165,13 +173,9 @@ def download_sdxl_unbox(repository: str, block: str, k: int, n_f: int) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    if repository not in HUB_FOLDERS:
-        raise ValueError(f"unknown repository {repository!r}; choose one of {', '.join(HUB_FOLDERS)}")
-    if block not in BLOCKS:
-        raise ValueError(f"unknown block {block!r}; valid blocks: {', '.join(BLOCKS)}")
-    name = f"{HUB_FOLDERS[repository]}{BLOCKS[block]}_k{k}_hidden{n_f}_auxk256_bs4096_lr0.0001/final"
+    name, files = _checkpoint(repository, block, k, n_f)
     try:
-        folder = Path(snapshot_download(repository, allow_patterns=f"{name}/*"), name)
+        folder = Path(snapshot_download(repository, allow_patterns=files), name)
     except OSError as error:
         folder = None
         reason = str(error).splitlines()[0]
@@ -180,10 +184,28 @@ def download_sdxl_unbox(repository: str, block: str, k: int, n_f: int) -> Path:
     if folder is None or not folder.is_dir():
         raise ConnectionError(
             f"cannot get {name} of {repository} ({reason}): on a connected machine run `hf download {repository} "
-            f"--include '{name}/*' --local-dir FOLDER`, copy FOLDER here, and load it with "
+            f"--include '{files}' --local-dir FOLDER`, copy FOLDER here, and load it with "
             f"load_sdxl_unbox('FOLDER/{name}')"
         )
     return folder
+
+
+def _checkpoint(repository: str, block: str, k: int, n_f: int) -> tuple[str, str]:
+    """A checkpoint's folder in a repository, and the pattern of its files."""
+    if repository == FLUX_HUB:
+        if (block, k, n_f) != ("double.18", 20, 12_288):
+            raise ValueError(
+                f"{FLUX_HUB} has one SAE, of block 'double.18' with k = 20 and n_f = 12288; "
+                f"asked for {block!r}, k = {k}, n_f = {n_f}"
+            )
+        return "", "*"
+    if repository not in HUB_FOLDERS:
+        known = ", ".join((*HUB_FOLDERS, FLUX_HUB))
+        raise ValueError(f"unknown repository {repository!r}; choose one of {known}")
+    if block not in BLOCKS:
+        raise ValueError(f"unknown block {block!r}; valid blocks: {', '.join(BLOCKS)}")
+    name = f"{HUB_FOLDERS[repository]}{BLOCKS[block]}_k{k}_hidden{n_f}_auxk256_bs4096_lr0.0001/final"
+    return name, f"{name}/*"
 
 
 def _read_config(folder: str | Path, name: str, keys: tuple[str, ...]) -> tuple[Path, dict[str, Any]]:

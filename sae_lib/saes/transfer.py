@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from diffusers import StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
 
@@ -91,7 +91,7 @@ def _explained_variance(moments: Float[Tensor, "resamples 2 2 d_model"]) -> Floa
 
 @torch.no_grad()
 def measure_transfer(
-    pipe: StableDiffusionXLPipeline,
+    pipe: DiffusionPipeline,
     prompts: str | Sequence[str],
     settings: CallSettings,
     reconstructors: Mapping[str, Mapping[str, Reconstructor]],
@@ -111,7 +111,7 @@ def measure_transfer(
 
 @torch.no_grad()
 def measure_halves(
-    pipe: StableDiffusionXLPipeline,
+    pipe: DiffusionPipeline,
     prompts: str | Sequence[str],
     settings: CallSettings,
     reconstructors: Mapping[str, Mapping[str, Mapping[str, Reconstructor]]],
@@ -140,7 +140,7 @@ def measure_halves(
 
 
 def explained_samples(
-    pipe: StableDiffusionXLPipeline,
+    pipe: DiffusionPipeline,
     prompts: str | Sequence[str],
     settings: CallSettings,
     reconstructors: Mapping[str, Mapping[str, Reconstructor]],

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from types import UnionType
 from typing import Any, get_args, get_origin
 
-from sae_lib.models.blocks import BLOCKS
+from sae_lib.models.blocks import refuse_unknown_block
 
 _MOST = 2**53
 """No number of a configuration is above this; up to it JSON, Python and torch agree on whole numbers."""
@@ -80,8 +80,7 @@ class SAEConfig:
 
     def __post_init__(self):
         refuse_wrong_types(SAEConfig, vars(self))
-        if self.block not in BLOCKS:
-            raise ValueError(f"unknown block {self.block!r}; valid blocks: {', '.join(BLOCKS)}")
+        refuse_unknown_block(self.block, self.block)
         if self.frozen not in ("", "encoder", "decoder"):
             raise ValueError(f"frozen is {self.frozen!r}; choose 'encoder', 'decoder' or '' for neither")
         for name in ("d_model", "k", "n_f", "auxk", "batch_size", "init_batches", "init_vectors", "lr"):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sae_lib.activations.processes import everyone
 from sae_lib.cache.identity import differences
-from sae_lib.models.blocks import BLOCKS
+from sae_lib.models.blocks import ALL_BLOCKS, FLUX_BLOCKS
 from sae_lib.saes.topk import TopKSAE
 from sae_lib.training.config import SAEConfig
 
@@ -49,7 +49,7 @@ def describe_vectors(description: Mapping[str, Any], origin: Mapping[str, Any], 
     return {
         **{name: origin[name] for name in ("model", "revision", "licence")},
         "weights": pipeline["weights"],
-        "hook": f"{BLOCKS[block]}.{'conv2' if '.resnets.' in BLOCKS[block] else 'proj_out'}, output",
+        "hook": _hook(block),
         "block": block,
         "vector": vector + (", each dimension permuted over the vectors" if description.get("permuted") else ""),
         "token_grid": description["blocks"][block]["grid"],
@@ -62,6 +62,14 @@ def describe_vectors(description: Mapping[str, Any], origin: Mapping[str, Any], 
         "noise": {"rule": settings["noise"], "seed": settings["seed"]},
         "prompts": {"source": origin["prompts"], **description["prompts"]},
     }
+
+
+def _hook(block: str) -> str:
+    """The module whose output the update is; of FLUX the image stream behind the block minus that before it."""
+    module = ALL_BLOCKS[block]
+    if block in FLUX_BLOCKS:
+        return f"{module}, output[1] - hidden_states"
+    return f"{module}.{'conv2' if '.resnets.' in module else 'proj_out'}, output"
 
 
 def load_finished(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline
 
 from sae_lib.activations.denoising import CallSettings
 from sae_lib.activations.processes import alone
@@ -144,11 +144,11 @@ class TrainingRun:
         """How often each vector is seen, by `passes` or by the scale."""
         return self.passes or get_scale(self.scale, self.rehearsal).passes
 
-    def load_pipeline(self, device: str | torch.device | None = None) -> StableDiffusionXLPipeline:
+    def load_pipeline(self, device: str | torch.device | None = None) -> DiffusionPipeline:
         """The pipeline that `model` and `source` name, in `dtype`."""
         return load_pipeline(self.model, self.scale, self.source or None, device, DTYPES.get(self.dtype))
 
-    def load_prompts(self, pipe: StableDiffusionXLPipeline) -> list[str]:
+    def load_prompts(self, pipe: DiffusionPipeline) -> list[str]:
         """As many training prompts as the run needs."""
         counts = get_scale(self.scale, self.rehearsal)
         per_prompt = self.steps * min(positions_per_step(pipe, block) for block in self.blocks)
@@ -157,7 +157,7 @@ class TrainingRun:
         source = self.prompt_source or ("pocket" if self.rehearsal else "")
         return load_prompts_once(self.scale, min(wanted, enough), "train", source)
 
-    def stream(self, pipe: StableDiffusionXLPipeline) -> TrainingStream:
+    def stream(self, pipe: DiffusionPipeline) -> TrainingStream:
         """The update vectors that the SAEs are trained on."""
         source = self.prompt_source or ("the pocket world" if self.scale != "sdxl" or self.rehearsal else LAION)
         mixing = {name: getattr(self, name) for name in ("vectors", "seed", "buffer")} | {"prompt_source": source}
@@ -165,7 +165,7 @@ class TrainingRun:
             pipe, self.load_prompts(pipe), self.blocks, self.settings, passes=self.all_passes, **mixing
         )
 
-    def configs(self, pipe: StableDiffusionXLPipeline) -> list[SAEConfig]:
+    def configs(self, pipe: DiffusionPipeline) -> list[SAEConfig]:
         """The SAEs: `SAEConfig.paper` at sdxl scale, `SAEConfig.pocket` otherwise.
 
         A rehearsal has the paper's values, with the batch so small that its few vectors make some steps.
@@ -209,7 +209,7 @@ class TrainingRun:
     def train(
         self,
         folder: Path,
-        pipe: StableDiffusionXLPipeline | None = None,
+        pipe: DiffusionPipeline | None = None,
         stream: TrainingStream | ShardStream | None = None,
     ) -> dict[SAEConfig, TopKSAE]:
         """Trains the SAEs into `folder`, on the model's own vectors or on a stream that holds them, such as a store's.

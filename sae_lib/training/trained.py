@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from diffusers import StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from sae_lib.activations.denoising import CallSettings
@@ -107,7 +107,7 @@ def train_in_setting(
 
 
 def _maker(
-    run: TrainingRun, pipe: StableDiffusionXLPipeline, stream: TrainingStream, permuted: Sequence[SAEConfig]
+    run: TrainingRun, pipe: DiffusionPipeline, stream: TrainingStream, permuted: Sequence[SAEConfig]
 ) -> Callable[[Path], None]:
     """The artefact's maker. It does not know the assets, so that other shipped SAEs do not make it anew."""
 
@@ -122,7 +122,7 @@ def _maker(
 
 def train_side_by_side(
     run: TrainingRun,
-    pipe: StableDiffusionXLPipeline,
+    pipe: DiffusionPipeline,
     sizes: Sequence[tuple[int, float]],
     components: Mapping[str, int],
 ) -> Trained:
@@ -154,7 +154,7 @@ def _fit_pca(folder: Path, stream: TrainingStream, components: Mapping[str, int]
     write_whole(folder / _PCA, functools.partial(save_file, tensors))
 
 
-def _load_pca(folder: Path, blocks: Iterable[str], pipe: StableDiffusionXLPipeline) -> dict[str, PCA]:
+def _load_pca(folder: Path, blocks: Iterable[str], pipe: DiffusionPipeline) -> dict[str, PCA]:
     tensors = load_file(folder / _PCA, str(pipe._execution_device)) if (blocks := list(blocks)) else {}
     return {block: PCA(*(tensors[f"{block}.{part}"] for part in _PCA_PARTS)) for block in blocks}
 

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from sae_lib.cache import space
 from sae_lib.models import pipelines, rehearsal
-from sae_lib.models.blocks import BLOCKS, find_block
+from sae_lib.models.blocks import BLOCKS, FLUX_BLOCKS, blocks_of, find_block, width_of
 from sae_lib.models.pipelines import load_pipeline
+from sae_lib.pocket.models import build_flux_pipeline
 
 
 def test_the_rehearsal_has_every_block_of_sdxl_at_a_sixteenth_of_its_width():
@@ -180,7 +181,7 @@ def test_a_misspelt_folder_and_a_single_file_are_refused_in_a_sentence(folder, m
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("lightning",), "unknown pipeline 'lightning'; choose one of turbo, base"),
+        (("lightning",), "unknown pipeline 'lightning'; choose one of turbo, base, flux"),
         (("turbo", "huge"), "unknown scale 'huge'; choose one of smoke, pocket, sdxl"),
         (("turbo", "pocket", "random"), "source 'random' is for scale 'sdxl'"),
         (("turbo", "sdxl", "random/3"), "unknown source 'random/3'; choose 'random' or 'random/2'"),
@@ -215,3 +216,50 @@ def test_too_little_memory_or_disk_is_refused_before_anything_is_built(monkeypat
     monkeypatch.setattr(space.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000, total=2000))
     with pytest.raises(MemoryError, match="the weights need 13.9 GB and cpu has 0.0 GB free"):
         load_pipeline("turbo", "sdxl", "random", "cpu")
+
+
+# --- FLUX -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_full_configuration_counts_flux_s_parameters():
+    with torch.device("meta"):
+        pipe = rehearsal.random_flux(128, divisor=1)
+    counts = {part: sum(p.numel() for p in getattr(pipe, part).parameters()) for part in rehearsal.FLUX_PARAMETERS}
+    assert counts["transformer"] == 11_891_178_560  # FLUX.1's published transformer without guidance
+    assert counts == {part: pytest.approx(count, rel=0.01) for part, count in rehearsal.FLUX_PARAMETERS.items()}
+
+
+@pytest.mark.parametrize("divisor", [2, 4, 8, 16])
+def test_the_rehearsal_of_flux_has_all_57_blocks_at_any_width(divisor):
+    with torch.device("meta"):
+        pipe = rehearsal.random_flux(32, divisor)
+    assert list(blocks_of(pipe)) == list(FLUX_BLOCKS) and len(FLUX_BLOCKS) == 57
+    assert {width_of(pipe, block) for block in FLUX_BLOCKS} == {3072 // divisor}
+    assert sum(pipe.transformer.config.axes_dims_rope) == pipe.transformer.config.attention_head_dim
+
+
+def test_a_written_flux_is_loaded_from_its_folder_and_what_it_lacks_is_named(tmp_path):
+    pipe, folder = build_flux_pipeline(), tmp_path / "flux"
+    pipe.tokenizer.save_pretrained(tmp_path / "clip")
+    pipe.save_pretrained(folder)
+    loaded = load_pipeline("flux", "sdxl", str(folder), "cpu")
+    for part in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        assert same(getattr(loaded, part).state_dict(), getattr(pipe, part).state_dict())
+    assert loaded.tokenizer_2("a red star").input_ids == pipe.tokenizer_2("a red star").input_ids
+    drop_first_tensor(next((folder / "transformer").glob("*.safetensors")))
+    with pytest.raises(ValueError, match=r"no readable FLUX pipeline \(.*transformer holds no complete .*: it lacks "):
+        load_pipeline("flux", "sdxl", str(folder), "cpu")
+    with pytest.raises(ValueError, match=r"no readable SDXL pipeline \(model_index.json names 'FluxPipeline'"):
+        load_pipeline("turbo", "sdxl", str(folder), "cpu")
+
+
+def test_an_sdxl_folder_is_refused_as_flux(written):
+    with pytest.raises(ValueError, match=r"no readable FLUX pipeline \(model_index.json names 'StableDiffusionXLPip"):
+        load_pipeline("flux", "sdxl", str(written), "cpu")
+
+
+def test_flux_without_the_memory_is_refused_before_anything_is_built(monkeypatch):
+    memory = SimpleNamespace(available=20_000_000_000, total=24_000_000_000)
+    monkeypatch.setattr(space.psutil, "virtual_memory", lambda: memory)
+    with pytest.raises(MemoryError, match="the weights need 67.4 GB and cpu has 20.0 GB free"):
+        load_pipeline("flux", "sdxl", "random", "cpu")

@@ -1,5 +1,5 @@
 """Train the pocket models: `python -m notebooks.experiments.pocket.train [stage ...]`, stages vae, text, judge, doubt,
-clip, base, pairs, turbo, blocks, sizes, saes.
+clip, base, pairs, turbo, blocks, sizes, saes, and for FLUX flux_vae, flux_text, flux_teacher, flux_pairs, flux.
 
 Every stage starts from the shipped weights where there are any, with a fresh optimiser, so that quality accumulates
 over runs; each writes an exponential moving average of its weights, atomically, every few minutes.
@@ -8,6 +8,7 @@ over runs; each writes an exponential moving average of its weights, atomically,
 import argparse
 import inspect
 import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -25,15 +26,22 @@ from sae_lib.pocket.world import attribute_maps, render, sample_scenes
 
 
 def train_vae(steps: int, seed: int, device: str, batch: int = 32) -> None:
-    """Train the autoencoder on rendered scenes, then measure the scale of its latents.
+    """Train pocket SDXL's autoencoder (`fit_autoencoder`)."""
+    fit_autoencoder("vae", build_vae, weights.is_shipped("unet_base"), steps, seed, device, batch)
 
-    The loss is the mean absolute error of pixels and of 4x4 averages, with a small KL term. Once a U-Net is shipped,
-    only the decoder is trained: the latents must stay those that the U-Net knows.
+
+def fit_autoencoder(
+    part: str, build: Callable[[], nn.Module], fixed: bool, steps: int, seed: int, device: str, batch: int
+) -> None:
+    """Train an autoencoder on rendered scenes, then measure the mean and the scale of its latents.
+
+    The loss is the mean absolute error of pixels and of 4x4 averages, with a small KL term. fixed: only the decoder is
+    trained, since a model is shipped that knows these latents.
     """
-    vae = weights.load_or("vae", build_vae).to(device)
-    fixed = weights.is_shipped("unet_base")
+    vae = weights.load_or(part, build).to(device)
     vae.encoder.requires_grad_(not fixed)
-    vae.quant_conv.requires_grad_(not fixed)
+    if vae.quant_conv is not None:
+        vae.quant_conv.requires_grad_(not fixed)
     scenes = scene_batches(batch, seed)
 
     def loss_of(step: int) -> Tensor:
@@ -50,7 +58,9 @@ def train_vae(steps: int, seed: int, device: str, batch: int = 32) -> None:
             with torch.no_grad():
                 latents = averaged.encode(2 * render(sample_scenes(256, seed=seed), device) - 1).latent_dist.mean
             averaged.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
-        weights.save("vae", averaged)
+            if averaged.config.shift_factor is not None:
+                averaged.register_to_config(shift_factor=round(latents.mean().item(), 4))
+        weights.save(part, averaged)
 
     fit({"vae": vae}, loss_of, steps, lr=2e-3, save=save)
 
@@ -111,7 +121,7 @@ def _see_roughly(vae, images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def main() -> None:
-    from notebooks.experiments.pocket import choose, sizes, train_clip, train_saes, train_unet
+    from notebooks.experiments.pocket import choose, sizes, train_clip, train_flux, train_saes, train_unet
 
     stages = {
         "vae": (train_vae, 2_000),
@@ -125,6 +135,11 @@ def main() -> None:
         "blocks": (choose.choose_blocks, 200),
         "sizes": (sizes.choose_sizes, 4_096),
         "saes": (train_saes.train_shipped_saes, 16_384),
+        "flux_vae": (train_flux.train_flux_vae, 2_000),
+        "flux_text": (train_flux.train_t5, 1_000),
+        "flux_teacher": (train_flux.train_teacher, 4_000),
+        "flux_pairs": (train_flux.make_flux_pairs, 24_000),
+        "flux": (train_flux.train_flux, 4_000),
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stages", nargs="*", default=list(stages), help=f"any of {', '.join(stages)}; all by default")
