@@ -15,11 +15,12 @@ from notebooks.artefacts import answer_of, index
 from notebooks.jobs import LAST, in_order, seconds_left
 from notebooks.register import verdicts
 from sae_lib.cache.artefact import ROOT, write_if_changed
-from sae_lib.companion.verdicts import in_words
+from sae_lib.companion.verdicts import bare, in_words
 
 FIGURES, SOURCES = ROOT / "figures", ROOT / "notebooks" / "src"
-FINDINGS = ("08_writing_with_features", "04_transfer")
-"""The chapters whose answers the first README shows: what one wants to know of the paper first."""
+PLAINER = {"C4": "Nearly every feature fires in some picture"}
+"""What the first README says of a claim in place of its rule's text, which is fixed in `rules.json`."""
+ANSWERS = {"holds": "Yes", "fails": "No", "undecided": "Undecided"}
 
 
 def question_of(notebook: str) -> str:
@@ -33,21 +34,47 @@ def question_of(notebook: str) -> str:
 
 
 def results_list() -> str:
-    """What came out, as markdown: the scorecard's counts, the tests that decided, and the answers of FINDINGS."""
+    """What came out, as markdown: the scorecard's counts, the tests that decided, and what one wants to know first."""
     from sae_lib.companion.primaries import PRIMARY  # loads half of the library: only where the READMEs are written
 
     card = json.loads((FIGURES / "99_scorecard" / "scorecard.json").read_text())["result"]
     words = {name: claim["word"] for name, claim in card["claims"].items()}
     decided = in_words(word for word in words.values() if not word.startswith("not run"))
+    decided = re.sub(r"(\d+) undecided", r"\1 are undecided", decided)
     waiting = sum(word.startswith("not run") for word in words.values())
-    left = f", {waiting} is about another model (FLUX) and waits" if waiting else ""
+    left = f", {waiting} waits, since it is about another model (FLUX)" if waiting else ""
     counted = f"Of the paper's {len(words)} claims, on our pocket model {decided}{left}"
     lines = [f"**What came out.** {counted} ([scorecard](notebooks/99_scorecard.ipynb)).", ""]
     for verb, word in {"What holds": "holds", "What fails": "fails"}.items():
-        if those := [f"{PRIMARY[name].text.partition(' (')[0]} ({name})" for name, its in words.items() if its == word]:
-            lines.append(f"- *{verb}:* {'; '.join(those)}.")
-    lines += [f"- *{question_of(name)}* {answer_of(name)} ([{name[:2]}](notebooks/{name}.ipynb))" for name in FINDINGS]
-    return "\n".join(lines)
+        those = [name for name in words if words[name] == word]
+        if texts := [f"{PLAINER.get(name) or PRIMARY[name].text.partition(' (')[0]} ({name})" for name in those]:
+            lines.append(f"- *{verb}:* {'; '.join(texts)}.")
+    return "\n".join([*lines, f"- {what_is_drawn()}", f"- {what_carries_over()}"])
+
+
+def what_is_drawn() -> str:
+    """Whether features draw what they read, by notebook 08."""
+    (on,) = [verdict for _, verdict in verdicts() if verdict["primary"] and verdict["id"] == "C1"]
+    rise, low, high, wanted = (round(100 * share) for share in (on["value"], *on["interval"], on["at_least"]))
+    answer = f"{ANSWERS[bare(on['word'])]}: it does so in {rise} more of 100 pictures than a random feature. We "
+    answer += f"asked for at least {wanted}. The 95 % interval is {low} to {high}"
+    if bare(on["word"]) == "undecided":
+        answer += f", so {'less' if rise >= wanted else 'more'} than {wanted} is possible"
+    question = "A feature fires where it sees one thing, such as night. If we switch it on, does it draw that thing?"
+    return f"*{question}* {answer}. ([08](notebooks/08_writing_with_features.ipynb))"
+
+
+def what_carries_over() -> str:
+    """Whether the SAEs of one step fit more steps, by notebook 04."""
+    carried = "no additional training needed"
+    of = {v["claim"].partition(":")[0]: v for name, v in verdicts() if name == "04_transfer" and carried in v["claim"]}
+    fast, base = of["Turbo"], of["Base"]
+    reached, of_base, wanted = (round(100 * share) for share in (fast["value"], base["value"], base["at_least"]))
+    answer = f"Turbo: {ANSWERS[bare(fast['word'])].lower()}; the base model: {ANSWERS[bare(base['word'])].lower()}. "
+    answer += "On a scale from 0 % (SAEs that know nothing of the block) to 100 % (SAEs that were trained on those "
+    answer += f"very steps) they reach {reached} % and {of_base} %; we asked for at least {wanted} %."
+    question = "SAEs were trained on one step of Turbo. Do they also fit Turbo's four steps and the base model's many?"
+    return f"*{question}* {answer} ([04](notebooks/04_transfer.ipynb))"
 
 
 def chapters_table() -> str:

@@ -89,7 +89,7 @@ def record_tries(suggestions: Sequence[Suggestion], painter: Painter) -> list[Tr
         what = " and ".join(map(_in_words, edit.layers))
         pictures = (_as_base64(picture) for picture in (drawn.before, drawn.after))
         count = f"worked in {suggestion.worked} of {len(suggestion.seeds)} seeds"
-        tries.append(Try(suggestion.words, edit.prompt, what, count, *pictures))
+        tries.append(Try(suggestion.button, edit.prompt, what, count, *pictures))
     return tries
 
 

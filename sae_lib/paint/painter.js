@@ -18,8 +18,11 @@ const TEMPLATE = `
   </figure>
   <figure><figcaption><b>After</b> <span data-testid="seen"></span></figcaption>
     <div class="frame"><img src="${EMPTY}" data-testid="after" alt="The picture after the edit"></div></figure>
-  <figure class="minor"><figcaption><b>Difference</b> – dark: none</figcaption>
-    <div class="frame"><img src="${EMPTY}" data-testid="difference" alt="Where the two pictures differ"></div></figure>
+  <div class="side">
+    <figure class="minor"><figcaption><b>Difference</b> – dark: none</figcaption>
+      <div class="frame"><img src="${EMPTY}" data-testid="difference" alt="Where the two pictures differ"></div></figure>
+    <div data-testid="note" role="status" class="note"></div>
+  </div>
 </div>
 <div class="finder">
   <div class="bar">
@@ -28,6 +31,14 @@ const TEMPLATE = `
     <label>Sort <select data-testid="sort"><option value="">best first</option><option value="reads">reads</option>
       <option value="draws">draws</option></select></label>
     <button data-testid="active">Active in this picture</button>
+    <details data-testid="numbers" hidden><summary>What do the numbers mean?</summary><dl>
+      <dt>reads</dt><dd>How well the feature's activity tells where in a picture its word is true. 1 is perfect, 0 is chance.</dd>
+      <dt>draws</dt><dd>How much more often its word comes true when it is painted than when a random feature is. 1 is
+        always, 0 is no more often.</dd>
+      <dt>not tried</dt><dd>Nobody measured what it draws.</dd>
+      <dt>no clear meaning</dt><dd>It reads no word much better than a random direction does. It may still draw something.</dd>
+      <dt>×2.0 in 10 %</dt><dd>Of a feature that is active in this picture: twice its mean activity where it is strongest, in a
+        tenth of the picture.</dd></dl></details>
   </div>
   <div data-testid="found" role="status" class="found"></div>
   <ul class="results" aria-label="Features found"></ul>
@@ -42,9 +53,9 @@ const TEMPLATE = `
     <button data-testid="everywhere">Everywhere</button><button data-testid="clear">Clear</button>
     <span class="group"><button data-testid="undo">Undo</button><button data-testid="redo">Redo</button>
       <button data-testid="reset">Reset</button></span>
-    <span data-testid="status" role="status" data-revision="0">connecting to the kernel …</span>
-    <progress data-testid="progress" max="1" value="0" aria-label="Denoising steps done"></progress>
-    <button data-testid="cancel" disabled>Cancel</button>
+    <span class="running"><span data-testid="status" role="status" data-revision="0">connecting to the kernel …</span>
+      <progress data-testid="progress" max="1" value="0" aria-label="Denoising steps done"></progress>
+      <button data-testid="cancel" disabled>Cancel</button></span>
   </div>
   <div data-testid="alert" role="alert" class="alert"></div>
   <div class="heading">Layers <small>features that are turned on; the brush paints the marked one</small></div>
@@ -76,12 +87,13 @@ function render({ model, el }) {
   let edit = null, first = null, shown = null, past = [], future = [];
   let marked = 0; // the layer that is painted
   let tool = "brush", cursor = null, cursorSide = 8, stroke = null, drawing = null, strokeEnd = null, listed = null, found = null;
-  let tries = [], frames = null, seen = "", byHand = false; // the edits to try; the last pictures of a whole drawing, and how they were drawn
+  let tries = [], frames = null, seen = "", noted = "", byHand = false; // the edits to try; the last pictures of a whole drawing, and what was said of them
   let activeIn = null; // the picture whose active features are listed
 
   const wire = connect(model, root, {
     welcome(message) {
       ({ models, blocks, grids, tries } = message);
+      at("numbers").hidden = !message.known;
       edit = first = message.edit;
       at("model").replaceChildren(...models.map(({ name }) => make("option", { value: name }, name)));
       offer();
@@ -114,6 +126,7 @@ function render({ model, el }) {
       Object.assign(meanings, message.meanings);
       at("code").value = message.code;
       wire.say(message.notes.join(" "));
+      noted = at("note").textContent = [at("note").textContent, message.effect].filter(Boolean).join(" ");
       idle();
       status.dataset.revision = Number(status.dataset.revision) + 1;
       if (activeIn !== null && activeIn !== unedited()) listActive();
@@ -148,14 +161,17 @@ function render({ model, el }) {
     requestAnimationFrame(() => { root.dataset.latencyMs = (performance.now() - since).toFixed(1); });
   }
   function offer() {
-    const button = ({ words, count, edit: offered }) => make("button", { "data-testid": "try", title: `${offered.prompt}; worked in ${count}`,
-      onclick: () => { marked = 0; byHand = false; commit(copy(offered)); } }, words, make("small", {}, ` ${count}`));
+    const button = ({ words, count, worked, seeds, edit: offered }) => make("button", { "data-testid": "try",
+      title: `Tested on ${seeds} pictures, from seeds that had no part in choosing this edit: it worked in ${worked}. Prompt: ${offered.prompt}`,
+      onclick: () => { marked = 0; byHand = false; commit(copy(offered), null, true); } },
+    words, " ", make("small", {}, make("span", {}, count), make("span", {}, "shown now")));
     root.querySelector(".tries").append(...tries.map(button));
     root.querySelector(".tries").hidden = !tries.length;
   }
-  function draw() {
+  function draw(news = "") {
     drawing = wire.ask("draw", { edit });
     if (drawing === null) return;
+    at("note").textContent = news;
     status.textContent = "drawing …";
     at("progress").value = 0;
     at("cancel").disabled = false;
@@ -168,19 +184,27 @@ function render({ model, el }) {
     at("progress").value = 0;
     update();
   }
-  function commit(next, since = null) {
+  // What a button changes of the picture before the edit: nobody typed it.
+  function newsOf(from, to) {
+    const changed = (name, words) => (to[name] === from[name] ? [] : [words]);
+    const news = [...changed("prompt", `“${to.prompt}”`), ...changed("seed", `seed ${to.seed}`), ...changed("model", to.model)];
+    return news.length ? `New picture: ${news.join("; ")}.` : "";
+  }
+  function commit(next, since = null, byButton = false) {
     if (!edit || same(next, edit)) return update();
+    const news = byButton ? newsOf(edit, next) : "";
     past.push(edit);
     future = [];
     edit = next;
     strokeEnd = since;
-    draw();
+    draw(news);
   }
   function step(from, to) {
     if (!from.length) return;
+    const next = from.pop(), news = newsOf(edit, next);
     to.push(edit);
-    edit = from.pop();
-    draw();
+    edit = next;
+    draw(news);
   }
   // After a cancelled or refused drawing: to the edit that is on the screen, so that controls and pictures agree.
   function back(redoable) {
@@ -192,6 +216,7 @@ function render({ model, el }) {
     strokeEnd = null;
     if (frames) display(frames); // in place of a quick picture of what was given up
     at("seen").textContent = seen;
+    at("note").textContent = noted;
     idle();
   }
   const undo = () => step(past, future), redo = () => step(future, past);
@@ -313,7 +338,7 @@ function render({ model, el }) {
         onclick: () => use(each, true) }, "+"));
     const results = root.querySelector(".results"), lines = sorted(found.found).map(line), weak = sorted(found.weak).map(line);
     if (!lines.length) lines.push(make("li", { class: "none" }, weak.length ? "no feature means this" : "nothing found"));
-    if (weak.length) lines.push(make("li", {}, make("details", { "data-testid": "weak" }, make("summary", {}, `${weak.length} weak hits`), make("ul", {}, ...weak))));
+    if (weak.length) lines.push(make("li", {}, make("details", { "data-testid": "weak" }, make("summary", {}, `${weak.length} weak hits: they read the word weakly, or are active in pictures that fit it`), make("ul", {}, ...weak))));
     results.replaceChildren(...lines);
     results.scrollTop = 0; // of the list before
     at("found").textContent = unlearnt.length ? `the pocket model never learnt: ${unlearnt.join(", ")}` : "";
@@ -367,11 +392,10 @@ function render({ model, el }) {
     label();
     at("steps-start").value = layer?.steps?.[0] ?? 0;
     at("steps-end").value = (layer?.steps?.[1] ?? steps) - 1;
-    for (const name of ["steps-start", "steps-end"]) {
-      at(name).max = steps - 1;
-      at(name).disabled ||= steps === 1;
-    }
-    root.querySelector(".steps small").textContent = steps === 1 ? "(this model has one step)" : `(0, the noisiest, to ${steps - 1})`;
+    for (const name of ["steps-start", "steps-end"]) at(name).max = steps - 1;
+    root.querySelector(".steps small").textContent = `(0, the noisiest, to ${steps - 1})`;
+    root.querySelector(".steps").hidden = steps === 1;
+    root.querySelectorAll(".tries button").forEach((button, i) => button.setAttribute("aria-pressed", same(edit, tries[i].edit)));
     at("reset").disabled = same(edit, first);
     at("undo").disabled = !past.length;
     at("redo").disabled = !future.length;
@@ -408,7 +432,7 @@ function render({ model, el }) {
   at("clear").addEventListener("click", () => changeLayer({ mask: filled(0, side()) }));
   at("undo").addEventListener("click", undo);
   at("redo").addEventListener("click", redo);
-  at("reset").addEventListener("click", () => edit && commit(copy(first)));
+  at("reset").addEventListener("click", () => edit && commit(copy(first), null, true));
   at("cancel").addEventListener("click", () => {
     if (drawing === null) return;
     wire.ask("cancel", { of: "draw" });

@@ -42,7 +42,7 @@ class Suggestion(NamedTuple):
     """An edit that does what its words say."""
 
     words: str
-    """On the button, such as "Turn the square red"."""
+    """Such as "Turn the square red"."""
     edit: Edit
     kind: str
     """`Change.kind` and `Change.value` that it is tested for."""
@@ -56,6 +56,11 @@ class Suggestion(NamedTuple):
     def count(self) -> str:
         """The outcome of the test in words."""
         return f"{self.worked} of {len(self.seeds)} seeds"
+
+    @property
+    def button(self) -> str:
+        """The words on the button: "shape", since the picture may show a square that stands on its corner."""
+        return in_words(self.kind, self.value, "shape")
 
 
 def change_between(before: Judgement, after: Judgement) -> Change | None:

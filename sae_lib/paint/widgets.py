@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sae_lib.activations.drawing import as_image
 from sae_lib.assets import MODELS
-from sae_lib.companion.pictures import difference
+from sae_lib.companion.pictures import difference, is_seen
 from sae_lib.companion.style import BLOCK_COLORS, BLOCK_MARKERS
 from sae_lib.features.feature import FeatureId
 from sae_lib.paint.catalogue import BETAS, TOP, Catalogue, Row, finest_grid
@@ -29,6 +29,8 @@ from sae_lib.paint.suggestions import load_suggestions
 
 _GLYPHS = {"v": "▼", "<": "◀", ">": "▶", "^": "▲", "o": "●", "s": "■", "D": "◆", "P": "✚", "X": "✖", "*": "★", "h": "⬢"}
 """Characters that look like Matplotlib's markers."""
+
+UNSEEN = "This edit changes nothing that is seen at a glance: try more strength, more cells or another feature."
 
 
 def _file(name: str) -> str:
@@ -156,7 +158,11 @@ class PainterWidget(LiveWidget):
             self.catalogue.prepare(check)
             self._edit = self.catalogue.first_edit
         content = {"models": models, "edit": self._edit.to_json(), "grids": self.painter.grids(self._edit.model)}
-        tries = [{"words": one.words, "count": one.count, "edit": one.edit.to_json()} for one in self.suggestions]
+        tries = [
+            {"words": one.button, "count": one.count, "edit": one.edit.to_json()}
+            | {"worked": one.worked, "seeds": len(one.seeds)}
+            for one in self.suggestions
+        ]
         self.welcome(number, check, tries=tries, **content)
 
     def on_draw(self, number: str, check: Callable, edit: dict[str, Any]) -> None:
@@ -175,6 +181,8 @@ class PainterWidget(LiveWidget):
         pictures = [png(shown) for shown in (drawn.before, drawn.after, difference(drawn.before, drawn.after))]
         content = {"edit": edit.to_json(), "grids": self.painter.grids(edit.model), "code": self.painter.code(edit)}
         content |= {"steps": self.painter.assets.call(edit.model)[1].steps, "notes": list(drawn.notes)}
+        painted = any(layer.mask is None or layer.mask_tensor.any() for layer in edit.layers)
+        content |= {"effect": UNSEEN if painted and not is_seen(drawn.before, drawn.after) else ""}
         self.tell("picture", number, pictures, meanings=self._meanings(edit), quick=quick, **content)
 
     def _meanings(self, edit: Edit | None) -> dict[str, str]:

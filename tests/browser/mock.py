@@ -26,7 +26,7 @@ def edit(feature: str, **fields: Any) -> dict[str, Any]:
 
 
 TRIES = [
-    {"words": words, "count": "10 of 10 seeds", "edit": edit(feature)}
+    {"words": words, "count": "10 of 10 seeds", "worked": 10, "seeds": 10, "edit": edit(feature)}
     for words, feature in (
         ("Turn the square red", "up.1.1/1"),
         ("Make the square vanish", "up.1.1/2"),
@@ -74,7 +74,7 @@ window.answer = async (kind, fields = {}, color = "#888") => {
   const by = {
     hello: { kind: "welcome", known: true, edit: DATA.about.tries[0].edit, ...DATA.about },
     draw: {
-      kind: "picture", edit: message.edit, grids: DATA.about.grids, code: "", notes: [], meanings: {},
+      kind: "picture", edit: message.edit, grids: DATA.about.grids, code: "", notes: [], meanings: {}, effect: "",
       steps: DATA.about.models.find(({ name }) => name === message.edit?.model)?.steps,
     },
     search: { kind: "features", ...found }, active: { kind: "features", ...found },

@@ -27,15 +27,83 @@ def asked(page, kind):
     return page.evaluate("kind => asked.filter((message) => message.kind === kind)", kind)
 
 
+def seen(button):
+    """The words on a button; of two in one place, those that are visible."""
+    return " ".join(button.inner_text().split())
+
+
 def test_each_button_asks_for_the_edit_that_it_names_and_says_how_often_it_worked(page):
     buttons = page.get_by_test_id("try")
-    assert [button.inner_text() for button in buttons.all()] == [f"{each['words']} {each['count']}" for each in TRIES]
+    page.get_by_test_id("strength").fill("5")  # so that none of the three is shown
+    answer(page, "draw")
+    assert [seen(button) for button in buttons.all()] == [f"{each['words']} {each['count']}" for each in TRIES]
     for number in (1, 2, 0):
         buttons.nth(number).click()
         assert asked(page, "draw")[-1]["edit"] == TRIES[number]["edit"]
         answer(page, "draw")
     page.get_by_test_id("undo").click()
     assert asked(page, "draw")[-1]["edit"] == TRIES[2]["edit"]
+
+
+def test_the_button_whose_edit_is_shown_is_pressed_until_the_edit_changes(page):
+    buttons = page.get_by_test_id("try").all()
+    pressed = lambda: [button.get_attribute("aria-pressed") == "true" for button in buttons]
+    width = buttons[0].bounding_box()["width"]
+    assert pressed() == [True, False, False] and seen(buttons[0]) == f"{TRIES[0]['words']} shown now"
+    buttons[1].click()
+    answer(page, "draw")
+    assert pressed() == [False, True, False] and buttons[0].bounding_box()["width"] == width
+    page.get_by_test_id("strength").fill("5")
+    answer(page, "draw")
+    assert pressed() == [False, False, False]
+
+
+def test_a_button_that_brings_another_picture_says_so_and_so_does_undo(page):
+    note = page.get_by_test_id("note")
+    page.get_by_test_id("seed").fill("9")
+    page.get_by_test_id("seed").press("Tab")
+    answer(page, "draw")
+    page.get_by_test_id("model").select_option("Turbo, 1 step")
+    answer(page, "draw")
+    expect(note).to_be_empty()
+    page.get_by_test_id("try").nth(2).click()
+    expect(note).to_have_text("New picture: seed 7; Turbo, 4 steps.")
+    answer(page, "draw", effect="Nothing is seen.")
+    expect(note).to_have_text("New picture: seed 7; Turbo, 4 steps. Nothing is seen.")
+    page.get_by_test_id("try").nth(1).click()
+    expect(note).to_be_empty()
+    answer(page, "draw")
+    for undone in ("", "New picture: seed 9; Turbo, 1 step."):
+        page.get_by_test_id("undo").click()
+        expect(note).to_have_text(undone)
+        answer(page, "draw")
+
+
+@pytest.mark.parametrize("width", [1366, 390])
+def test_cancel_is_there_only_while_something_is_drawn_and_moves_nothing(width, page):
+    page.set_viewport_size({"width": width, "height": 800})
+    page.get_by_test_id("strength").scroll_into_view_if_needed()
+    layout = lambda: [page.locator(part).bounding_box() for part in (".tools", ".layers", "[data-testid=status]")]
+    cancel, still = page.get_by_test_id("cancel"), layout()
+    assert cancel.is_hidden()
+    page.get_by_test_id("strength").fill("5")
+    expect(cancel).to_be_visible()
+    assert layout() == still
+    box, (x, y, wide, high) = cancel.bounding_box(), still[2].values()
+    assert box["x"] >= x + wide and abs(box["y"] + box["height"] / 2 - y - high / 2) < 3
+
+
+def test_the_row_of_steps_is_there_for_models_of_several_steps_only(page):
+    steps = page.get_by_test_id("steps-start")
+    assert steps.is_visible()
+    page.get_by_test_id("model").select_option("Turbo, 1 step")
+    expect(steps).to_be_hidden()
+
+
+def test_the_numbers_are_explained_beside_the_list(page):
+    numbers = page.get_by_test_id("numbers")
+    numbers.locator("summary").click()
+    assert [term.inner_text() for term in numbers.locator("dt").all()][:3] == ["reads", "draws", "not tried"]
 
 
 def test_the_picture_in_one_step_is_shown_first_and_said_to_be_that(page):

@@ -4,7 +4,7 @@ import torch
 
 from sae_lib.activations.denoising import CallSettings
 from sae_lib.activations.drawing import MAX_SHOWN, draw_pictures
-from sae_lib.companion.pictures import show_picture
+from sae_lib.companion.pictures import SEEN, is_seen, show_picture
 from sae_lib.models.noise import prompt_generator
 
 PROMPTS = ["a red circle", "a blue star", "a green square"]
@@ -46,3 +46,13 @@ def test_a_small_picture_is_shown_pixel_for_pixel(ax):
 def test_a_large_picture_is_shrunk_and_a_map_has_no_colour_axis(ax):
     assert show_picture(ax, torch.zeros(3, 2 * MAX_SHOWN, 2 * MAX_SHOWN)).get_array().shape == (MAX_SHOWN, MAX_SHOWN, 3)
     assert show_picture(ax, torch.zeros(1, 8, 8)).get_array().shape == (8, 8)
+
+
+def test_a_tint_of_one_cell_is_seen_from_the_threshold_on_and_a_shifted_pattern_is_not():
+    before = torch.full((3, 64, 64), 0.5)
+    for levels, seen in ((SEEN + 0.1, True), (SEEN - 0.1, False)):
+        after = before.clone()
+        after[:, 4:8, 8:12] += levels / 255
+        assert is_seen(before, after) is seen
+    stripes = before + 0.2 * (torch.arange(64) % 2)
+    assert not is_seen(stripes, stripes.roll(1, -1))

@@ -15,7 +15,7 @@ from sae_lib.paint.catalogue import Catalogue
 from sae_lib.paint.edits import Edit
 from sae_lib.paint.painter import Painter
 from sae_lib.paint.suggestions import load_suggestions
-from sae_lib.paint.widgets import _GLYPHS, ExplorerWidget, LiveWidget, PainterWidget
+from sae_lib.paint.widgets import _GLYPHS, UNSEEN, ExplorerWidget, LiveWidget, PainterWidget
 from sae_lib.saes.checkpoints import load_statistics
 
 PROMPT = "a red heart at sea"
@@ -95,6 +95,14 @@ def test_an_edit_is_answered_by_three_pictures_and_its_code(browser):
     assert (np.asarray(found["picture"]) == pixels(buffers[1])).all()
 
 
+def test_a_stroke_that_changes_nothing_to_be_seen_is_told_and_an_unpainted_layer_is_not(browser):
+    offered = load_suggestions(browser.widget.painter.assets)[0].edit.to_json()
+    (layer,) = offered["layers"]
+    for fields, said in (({}, ""), ({"strength": 0.1}, UNSEEN), ({"mask": [[0] * 16] * 16}, "")):
+        told, _ = browser.wait(browser.ask("draw", edit=offered | {"layers": [layer | fields]}))
+        assert told["effect"] == said
+
+
 def test_a_stroke_is_carried_over_to_the_grid_of_another_blocks_feature(browser):
     told, _ = browser.wait(browser.ask("draw", edit=edit(FINE)))
     assert told["grids"]["up.1.2"] == 16 and told["edit"]["layers"][0]["mask"] == FINE_LEFT
@@ -137,7 +145,11 @@ def test_marks_and_colours_of_the_blocks_are_those_of_the_figures(browser):
 def test_the_browser_is_welcomed_with_the_edits_to_try_and_the_last_edit(browser):
     told, _ = browser.wait(browser.ask("hello"))
     offered = load_suggestions(browser.widget.painter.assets)
-    assert told["kind"] == "welcome" and [each["words"] for each in told["tries"]] == [one.words for one in offered]
+    said = [one.words.replace("square", "shape") for one in offered]
+    assert told["kind"] == "welcome" and [each["words"] for each in told["tries"]] == said
+    assert [(each["worked"], each["seeds"]) for each in told["tries"]] == [
+        (one.worked, len(one.seeds)) for one in offered
+    ]
     assert told["edit"] == offered[0].edit.to_json() and told["grids"]["up.1.2"] == 16
     browser.wait(browser.ask("draw", edit=edit(seed=5)))
     assert browser.wait(browser.ask("hello"))[0]["edit"]["seed"] == 5
