@@ -66,6 +66,7 @@ ROOTS = {
     "psutil": "the lessons say how much memory is free",
     "safetensors": "the weights",
     "scipy": "sae_lib.features, the judge, notebook 05",
+    "tokenizers": "the pocket FLUX's T5 tokenizer",
     "torch": "everything",
     "tqdm": "progress bars",
     "transformers": "the pocket models' text encoders",
