@@ -20,7 +20,7 @@ from sae_lib.activations.stream import BUFFER, TrainingStream, positions_per_ste
 from sae_lib.cache.identity import differences
 from sae_lib.models.blocks import select_blocks, width_of
 from sae_lib.models.noise import NOISE_RULES
-from sae_lib.models.pipelines import HUB_IDS, load_pipeline
+from sae_lib.models.pipelines import load_pipeline
 from sae_lib.models.prompts import LAION, load_prompts
 from sae_lib.models.rehearsal import width_divisor
 from sae_lib.models.scales import get_scale
@@ -81,7 +81,7 @@ class TrainingRun:
         get_scale(self.scale)
         object.__setattr__(self, "blocks", select_blocks(self.blocks, self.scale))
         refuse_wrong_types(TrainingRun, vars(self))
-        for name, valid in (("model", tuple(HUB_IDS)), ("noise", NOISE_RULES), ("dtype", ("", *DTYPES))):
+        for name, valid in (("model", ("turbo", "base")), ("noise", NOISE_RULES), ("dtype", ("", *DTYPES))):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(map(repr, valid))}")
         for name in ("prompts", "steps", "batch_size", "vectors", "passes", "buffer"):
