@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline
 from torch import nn
 
 from sae_lib.activations.denoising import CallSettings
@@ -25,7 +25,7 @@ from sae_lib.models.prompts import load_pocket_captions, load_prompts
 from sae_lib.models.scales import get_scale
 from sae_lib.pocket.captions import Caption
 from sae_lib.saes.checkpoints import load_saes, load_statistics, rehearsal_saes
-from sae_lib.saes.exchange import HUB_FOLDERS
+from sae_lib.saes.exchange import FLUX_HUB, HUB_FOLDERS
 from sae_lib.saes.sizes import Kind
 from sae_lib.saes.statistics import FeatureStatistics
 from sae_lib.saes.topk import TopKSAE
@@ -33,7 +33,10 @@ from sae_lib.saes.topk import TopKSAE
 MODELS = ("Turbo, 1 step", "Turbo, 4 steps", "base")
 """How a picture may be drawn (paper: Fig. 1); base takes the scale's steps and guidance."""
 
-ARGUMENTS = ("scale", "source", "base_source", "prompt_file", "sae_folder", "clip_source", "blocks")
+FLUX_MODELS = ("FLUX, 1 step", "FLUX, 4 steps")
+"""How FLUX may draw it."""
+
+ARGUMENTS = ("scale", "source", "base_source", "prompt_file", "sae_folder", "clip_source", "blocks", "architecture")
 """The arguments of `Assets`: a notebook's parameters of these names go into it (`Run.assets`)."""
 
 
@@ -41,7 +44,8 @@ class Assets:
     """What a scale works with. Nothing is loaded before it is asked for, and nothing twice.
 
     scale: "pocket", "smoke" or "sdxl". source, base_source: at sdxl scale the folder or Hub id of Turbo and of base;
-    source "random" or "random/16" rehearses with random weights of both. prompt_file, sae_folder, clip_source: see
+    source "random" or "random/16" rehearses with random weights of both. architecture: "sdxl" for Turbo and base;
+    "flux" for FLUX-schnell, whose folder or Hub id is then `source`. prompt_file, sae_folder, clip_source: see
     `load_prompts`, `load_saes` and `load_clip`. blocks: see `select_blocks`.
 
     At sdxl scale one model is held at a time, so that a small GPU is enough.
@@ -58,19 +62,24 @@ class Assets:
         sae_folder: str = "",
         clip_source: str = "",
         blocks: str | Iterable[str] = "",
+        architecture: str = "sdxl",
     ):
-        self.scale, self.source, self.sae_folder = scale, source, sae_folder
+        self.scale, self.source, self.sae_folder, self.architecture = scale, source, sae_folder, architecture
         self.rehearsal = source.startswith("random")
         """Whether the weights are random: true shapes, no science, and the pocket world's judges."""
         self.counts = get_scale(scale, self.rehearsal)
-        self.blocks = select_blocks(blocks, scale)
+        self.blocks = select_blocks(blocks, scale, architecture)
         """The blocks that are worked with, the most important first."""
         self.prompt_source = "pocket" if self.rehearsal else prompt_file
         self.clip_source = "pocket" if self.rehearsal else clip_source
-        self.sources = {"turbo": source, "base": source if self.rehearsal else base_source}
+        self.main = "flux" if architecture == "flux" else "turbo"
+        """The pipeline on whose updates the SAEs were trained."""
+        self.sources = {self.main: source}
+        if architecture == "sdxl":
+            self.sources["base"] = source if self.rehearsal else base_source
         self.lock = threading.RLock()
         """Held while something is loaded or a model runs: hooks and the scheduler belong to one call at a time."""
-        self._pipes: dict[str, StableDiffusionXLPipeline] = {}
+        self._pipes: dict[str, DiffusionPipeline] = {}
         self._loaded: dict[str, tuple[dict[str, TopKSAE], dict[str, FeatureStatistics]]] = {}
 
     @property
@@ -99,21 +108,26 @@ class Assets:
         if self.scale == "sdxl" and not self.rehearsal:
             names += [source or HUB_IDS[name] for name, source in self.sources.items()]
             names += [self.clip_source] if self.clip_source else [RETRIEVAL, SCORES]
-            names += [] if self.sae_folder else HUB_FOLDERS
+            names += [] if self.sae_folder else HUB_FOLDERS if self.architecture == "sdxl" else [FLUX_HUB]
             names += [DINO, SAM]
             names += [self.prompt_source] if Path(self.prompt_source).expanduser().is_file() else []
         return [name for name in names if name]
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """How these assets' models may draw a picture."""
+        return FLUX_MODELS if self.architecture == "flux" else MODELS
+
     def with_blocks(self, blocks: str | Iterable[str]) -> "Assets":
         """These assets with other blocks; models that are loaded are shared."""
-        other = Assets(
-            self.scale, self.source, self.sources["base"], self.prompt_source, self.sae_folder, self.clip_source, blocks
-        )
+        sources = (self.source, self.sources.get("base", ""), self.prompt_source, self.sae_folder, self.clip_source)
+        other = Assets(self.scale, *sources, blocks, self.architecture)
         other._pipes, other.lock = self._pipes, self.lock
         return other
 
-    def pipe(self, name: str = "turbo") -> StableDiffusionXLPipeline:
-        """The pipeline "turbo" or "base"."""
+    def pipe(self, name: str = "") -> DiffusionPipeline:
+        """The pipeline "turbo" or "base", or "flux"; by default `main`."""
+        name = name or self.main
         with self.lock:
             if name not in self._pipes:
                 if self.scale == "sdxl" and not self.rehearsal:
@@ -122,21 +136,21 @@ class Assets:
                 self._pipes[name] = load_pipeline(name, self.scale, self.sources.get(name) or None)
             return self._pipes[name]
 
-    def grid(self, block: str, name: str = "turbo") -> int:
+    def grid(self, block: str, name: str = "") -> int:
         """Cells along each side of a block's maps."""
         return grid_of(self.pipe(name), block)
 
     def call(self, model: str, seed: int = 0, batch_size: int | None = None) -> tuple[str, CallSettings]:
-        """The name of the pipeline that draws as one of MODELS does, and how it is called.
+        """The name of the pipeline that draws as one of `models` does, and how it is called.
 
         batch_size: prompts per call, by default the scale's number. Raises ValueError for another word.
         """
-        if model not in MODELS:
-            raise ValueError(f"unknown model {model!r}; choose one of {', '.join(map(repr, MODELS))}")
+        if model not in self.models:
+            raise ValueError(f"unknown model {model!r}; choose one of {', '.join(map(repr, self.models))}")
         base = (self.counts.base_steps, self.counts.base_guidance)
-        steps, guidance = {MODELS[0]: (1, 0.0), MODELS[1]: (4, 0.0), MODELS[2]: base}[model]
-        batch = batch_size or (self.counts.harvest_batch if model == MODELS[0] else self.counts.transfer_batch)
-        return "base" if model == MODELS[2] else "turbo", CallSettings(steps, guidance, seed, batch)
+        steps, guidance = ((1, 0.0), (4, 0.0), base)[self.models.index(model)]
+        batch = batch_size or (self.counts.harvest_batch if steps == 1 else self.counts.transfer_batch)
+        return "base" if model == MODELS[2] else self.main, CallSettings(steps, guidance, seed, batch)
 
     def prompts(self, count: int, split: str = "held-out") -> list[str]:
         """Prompts for measuring ("held-out") or training ("train")."""
@@ -147,7 +161,7 @@ class Assets:
         return load_pocket_captions(count, split) if self.known else []
 
     def saes(self, kind: Kind = "panel") -> dict[str, TopKSAE]:
-        """SAEs by block, on the device of Turbo; a rehearsal's are untrained unless it has a folder of SAEs."""
+        """SAEs by block, on the device of Turbo or FLUX; a rehearsal's are untrained unless it has a folder of SAEs."""
         return self._checkpoints(kind)[0]
 
     def statistics(self, kind: Kind = "panel") -> dict[str, FeatureStatistics]:

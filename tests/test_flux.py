@@ -1,5 +1,7 @@
 """FLUX behind the same interface as SDXL: blocks, recorded and streamed updates, interventions, refusals."""
 
+import json
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from sae_lib.activations.denoising import CallSettings, run_updates
 from sae_lib.activations.drawing import draw_pictures
 from sae_lib.activations.stream import TrainingStream
 from sae_lib.activations.updates import capture_updates
+from sae_lib.assets import FLUX_MODELS, Assets
 from sae_lib.features.injection import (
     by_reader,
     draw_injected,
@@ -15,9 +18,12 @@ from sae_lib.features.injection import (
     inject_prompt,
 )
 from sae_lib.features.interventions import add_features, during, intervene, skip_block
-from sae_lib.models.blocks import blocks_of, find_block, grid_of, width_of
+from sae_lib.models.blocks import blocks_of, find_block, grid_of, select_blocks, width_of
 from sae_lib.pocket.models import build_flux_pipeline, build_pipeline
+from sae_lib.saes.checkpoints import load_saes
+from sae_lib.saes.exchange import load_from_hub, load_sdxl_unbox
 from sae_lib.saes.topk import TopKSAE
+from sae_lib.training.recipe import TrainingRun
 
 PROMPTS = ["a red circle", "", "a green star at night"]
 ONE, FOUR = CallSettings(1, 0.0, seed=7), CallSettings(4, 0.0, seed=7, batch_size=2)
@@ -198,3 +204,46 @@ def test_nothing_is_left_behind_on_flux(flux):
         draw_pictures(flux, PROMPTS, ONE)
     for module in flux.transformer.modules():
         assert not module._forward_hooks and not module._forward_pre_hooks and "forward" not in vars(module)
+
+
+def test_words_and_codes_name_flux_s_blocks():
+    assert select_blocks("paper", "pocket", "flux") == ("double.3",)
+    assert select_blocks("", "sdxl", "flux") == ("double.18",)
+    assert select_blocks("single.0, double.3", "pocket", "flux") == ("single.0", "double.3")
+    for blocks, architecture in (("mid.0", "flux"), ("double.3", "sdxl")):
+        with pytest.raises(ValueError, match=f"unknown block '{blocks}'; choose"):
+            select_blocks(blocks, "pocket", architecture)
+    with pytest.raises(ValueError, match="unknown architecture 'unet'; choose one of sdxl, flux"):
+        select_blocks("paper", "pocket", "unet")
+
+
+def test_the_rehearsal_trains_the_paper_s_sae_of_the_last_double_block(tmp_path):
+    run = TrainingRun("sdxl", "flux", "random/16", prompts=2, batch_size=2, kinds=("panel",))
+    assert run.blocks == ("double.18",)
+    (config,) = run.train(tmp_path)
+    assert (config.d_model, config.k, config.n_f) == (192, 20, 768)
+    (sae,) = load_saes("panel", "sdxl", tmp_path, blocks="double.18").values()
+    assert sae.d_model == 192
+    assert json.loads(next(tmp_path.glob("*/diffusion.json")).read_text())["hook"] == (
+        "transformer.transformer_blocks.18, output[1] - hidden_states"
+    )
+
+
+def test_the_assets_of_flux_draw_in_one_and_in_four_steps():
+    assets = Assets("sdxl", "random/16", architecture="flux")
+    assert assets.models == FLUX_MODELS and assets.blocks == ("double.18",) and assets.main == "flux"
+    assert assets.call("FLUX, 4 steps")[1].steps == 4
+    saes = assets.with_blocks("single.3").saes()
+    assert (saes["single.3"].k, saes["single.3"].n_f) == (20, 768)
+    with pytest.raises(ValueError, match="unknown model 'base'; choose one of 'FLUX, 1 step', 'FLUX, 4 steps'"):
+        assets.call("base")
+
+
+def test_the_author_s_checkpoint_of_flux_is_the_only_one_and_needs_no_wrapping(tmp_path):
+    sae = TopKSAE(96, 384, 20)
+    torch.save(dict(sae.state_dict()), tmp_path / "state_dict.pth")
+    (tmp_path / "config.json").write_text(json.dumps({"n_dirs_local": 384, "d_model": 96, "k": 20}))
+    loaded, mean, _ = load_sdxl_unbox(tmp_path)
+    assert torch.equal(loaded.decoder.weight, sae.decoder.weight) and mean is None
+    with pytest.raises(ValueError, match=r"SAE_flux_18 has one SAE, of block 'double.18' with k = 20 and n_f = 12288"):
+        load_from_hub("antoniomari/SAE_flux_18", "double.3")

@@ -25,6 +25,11 @@ from sae_lib.models.noise import prompt_generator
 Tokens = Float[Tensor, "_ tokens d_text"]
 
 
+def readers_of(pipe: DiffusionPipeline) -> tuple[str, ...]:
+    """The blocks that read the prompt: SDXL's with cross-attention, all of FLUX."""
+    return tuple(blocks_of(pipe)) if is_flux(pipe) else ATTENTION_BLOCKS
+
+
 @contextmanager
 def inject_prompt(pipe: DiffusionPipeline, prompts: Mapping[str, str | Sequence[str]]) -> Iterator[None]:
     """Inside the context, the attention of each named block reads the tokens of another prompt.

@@ -61,28 +61,42 @@ ATTENTION_BLOCKS = tuple(code for code, path in BLOCKS.items() if "attentions" i
 PAPER_BLOCKS = ("down.2.1", "mid.0", "up.0.0", "up.0.1")
 """The four blocks whose updates the paper decomposes in SDXL Turbo, in the paper's order."""
 
+FLUX_PAPER_BLOCKS = (("double.3",), ("double.18",))
+"""The last double-stream block, whose updates the paper decomposes in FLUX-schnell: of the pocket model, of FLUX."""
+
 AUTHORS_ORDER = ("down.2.1", "up.0.1", "up.0.0", "mid.0")
 """The same four in the order in which the authors' code of RIEBench concatenates their features. In a selection the
 earlier of two equal features is taken."""
 
 
-def select_blocks(blocks: str | Iterable[str], scale: str) -> tuple[str, ...]:
+ARCHITECTURES = ("sdxl", "flux")
+
+
+def architecture_of(blocks: str | Iterable[str]) -> str:
+    """ "flux" if one of the codes is of FLUX's blocks, "sdxl" otherwise (also of a word such as "paper")."""
+    codes = blocks.split(",") if isinstance(blocks, str) else blocks
+    return "flux" if any(code.strip() in FLUX_BLOCKS for code in codes) else "sdxl"
+
+
+def select_blocks(blocks: str | Iterable[str], scale: str, architecture: str = "sdxl") -> tuple[str, ...]:
     """The blocks that a notebook or a command works with.
 
     blocks is one of:
 
-    - "chosen": the blocks that a rule chose for the pocket U-Net by what they write, the most important first;
-    - "paper": the paper's four;
+    - "chosen": the blocks that a rule chose for the pocket model by what they write, the most important first;
+    - "paper": the paper's four of SDXL, or FLUX's last double-stream block;
     - codes with commas, or a sequence of codes;
     - "": the same as "chosen" at pocket and smoke scale, as "paper" at sdxl scale.
 
-    Raises ValueError for no code, for unknown or repeated codes, for another word, and for "chosen" at sdxl scale,
-    where no blocks were chosen.
+    Raises ValueError for no code, for unknown or repeated codes or those of the other architecture, for another word,
+    and for "chosen" at sdxl scale, where no blocks were chosen.
     """
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"unknown architecture {architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
     if not isinstance(blocks, str):
         codes = tuple(blocks)
     elif blocks == "paper" or (not blocks and scale == "sdxl"):
-        codes = PAPER_BLOCKS
+        codes = PAPER_BLOCKS if architecture == "sdxl" else FLUX_PAPER_BLOCKS[scale == "sdxl"]
     elif blocks in ("", "chosen"):
         if scale == "sdxl":
             raise ValueError(
@@ -91,20 +105,24 @@ def select_blocks(blocks: str | Iterable[str], scale: str) -> tuple[str, ...]:
             )
         from sae_lib.pocket.chosen import load_choice
 
-        codes = tuple(load_choice()["chosen"])
+        codes = tuple(load_choice(architecture)["chosen"])
     else:
         codes = tuple(code.strip() for code in blocks.split(","))
     if not codes:
         raise ValueError('blocks is empty; choose "chosen", "paper", or one or more codes')
+    valid = ATTENTION_BLOCKS if architecture == "sdxl" else tuple(FLUX_BLOCKS)
     for code in codes:
-        if code not in ATTENTION_BLOCKS:
+        if code not in valid:
             raise ValueError(
-                f'unknown block {code!r}; choose "chosen", "paper", or codes with commas of '
-                f"{', '.join(ATTENTION_BLOCKS)}"
+                f'unknown block {code!r}; choose "chosen", "paper", or codes with commas of {_list(valid)}'
             )
     if len(set(codes)) < len(codes):
         raise ValueError(f"blocks {', '.join(codes)}: one is named twice")
     return codes
+
+
+def _list(codes: tuple[str, ...]) -> str:
+    return ", ".join(codes) if len(codes) < 20 else f"{codes[0]}, {codes[1]}, ..., {codes[-1]}"
 
 
 def as_list(texts: str | Iterable[str]) -> list[str]:

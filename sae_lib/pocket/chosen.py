@@ -13,24 +13,29 @@ from sae_lib.cache.artefact import write_if_changed
 
 WANTED_MEAN, WANTED_LEAST, MOST = 0.8, 0.4, 7
 
-BLOCKS_FILE = Path(__file__).with_name("chosen_blocks.json")
-SIZES_FILE = Path(__file__).with_name("sae_sizes.json")
-_UNET = Path(__file__).parent / "weights" / "unet" / "diffusion_pytorch_model.safetensors"
+_HERE = Path(__file__).parent
+BLOCKS_FILES = {"sdxl": _HERE / "chosen_blocks.json", "flux": _HERE / "chosen_flux_blocks.json"}
+SIZES_FILE = _HERE / "sae_sizes.json"
+_MODELS = {
+    "sdxl": _HERE / "weights" / "unet" / "diffusion_pytorch_model.safetensors",
+    "flux": _HERE / "weights" / "flux" / "transformer" / "diffusion_pytorch_model.safetensors",
+}
 
 
-def load_choice() -> dict:
+def load_choice(architecture: str = "sdxl") -> dict:
     """What `choose_blocks` stored: the blocks `chosen`, and the `path` to them.
 
     The path gives with each block the share that it and the blocks before it carry. Raises FileNotFoundError if nothing
     was chosen and ValueError if it was chosen for other weights, both with the way out.
     """
-    again = "choose with `python -m notebooks.experiments.pocket.train blocks`"
-    if not BLOCKS_FILE.exists():
-        raise FileNotFoundError(f"no blocks were chosen for the pocket U-Net: {again}")
-    record = json.loads(BLOCKS_FILE.read_text())
-    if record["unet"] != hash_of_unet():
+    stage, model = ("blocks", "U-Net") if architecture == "sdxl" else ("flux_blocks", "FLUX")
+    again, file = f"choose with `python -m notebooks.experiments.pocket.train {stage}`", BLOCKS_FILES[architecture]
+    if not file.exists():
+        raise FileNotFoundError(f"no blocks were chosen for the pocket {model}: {again}")
+    record = json.loads(file.read_text())
+    if record["unet" if architecture == "sdxl" else "transformer"] != hash_of_model(architecture):
         raise ValueError(
-            f"the blocks in {BLOCKS_FILE.name} were chosen for another U-Net than the one that is there: {again}"
+            f"the blocks in {file.name} were chosen for another {model} than the one that is there: {again}"
         )
     return record
 
@@ -47,15 +52,16 @@ def load_sizes() -> dict[int, dict[str, int]]:
     return {int(width): size for width, size in json.loads(SIZES_FILE.read_text())["chosen"].items()}
 
 
-def hash_of_unet() -> str:
-    """The hash of the shipped U-Net's file. It is kept until the file changes: a painter asks at every stroke."""
-    about = _UNET.stat()
-    return _hash(about.st_mtime_ns, about.st_size)
+def hash_of_model(architecture: str = "sdxl") -> str:
+    """The hash of the shipped U-Net's, or FLUX's, file. It is kept until the file changes: a painter asks at every
+    stroke."""
+    about = _MODELS[architecture].stat()
+    return _hash(architecture, about.st_mtime_ns, about.st_size)
 
 
 @functools.cache
-def _hash(_written: int, _size: int) -> str:
-    return hashlib.sha256(_UNET.read_bytes()).hexdigest()
+def _hash(architecture: str, _written: int, _size: int) -> str:
+    return hashlib.sha256(_MODELS[architecture].read_bytes()).hexdigest()
 
 
 def store(file: Path, record: dict[str, Any]) -> None:

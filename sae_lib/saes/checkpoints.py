@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING
 import torch
 
 from sae_lib.cache.reading import file_in, read_object
-from sae_lib.models.blocks import ALL_BLOCKS, ATTENTION_BLOCKS, PAPER_BLOCKS, select_blocks, width_of
+from sae_lib.models.blocks import (
+    ALL_BLOCKS,
+    ATTENTION_BLOCKS,
+    PAPER_BLOCKS,
+    architecture_of,
+    blocks_of,
+    is_flux,
+    select_blocks,
+    width_of,
+)
 from sae_lib.models.scales import get_scale
-from sae_lib.saes.exchange import download_sdxl_unbox, load_sdxl_unbox
+from sae_lib.saes.exchange import FLUX_HUB, download_sdxl_unbox, load_sdxl_unbox
 from sae_lib.saes.sizes import Kind, sae_size
 from sae_lib.saes.statistics import FeatureStatistics
 from sae_lib.saes.topk import CONFIG_FILE, WEIGHTS_FILE, TopKSAE, column_lengths, read_sizes
@@ -20,6 +29,9 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parents[1] / "pocket" / "saes"
 """The pocket models' SAEs, two per block, in 16 bit; `python -m notebooks.experiments.pocket.train saes` makes them."""
+
+SHIPPED_FLUX = SHIPPED.with_name("flux_saes")
+"""The pocket FLUX's SAEs, of its last double-stream block and of the chosen blocks; stage `flux_saes` makes them."""
 
 _HUB = {160: "wendlerc/sdxl-turbo-saes"}
 _HUB_DEFAULT = "surokpro2/sdxl-saes"
@@ -85,14 +97,17 @@ def find_saes(
 ) -> Mapping[str, Path]:
     """By block, the folder of the SAE that `load_saes` loads; raises what it raises."""
     get_scale(scale)
-    wanted = select_blocks(blocks, scale)
+    architecture = architecture_of(blocks)
+    wanted = select_blocks(blocks, scale, architecture)
     if scale == "sdxl" and not source:
         if seed is not None:
             raise ValueError(f"seed is {seed}, but the published SAEs say no seed: give a source, or no seed")
-        k = sae_size(which, _PUBLISHED_WIDTH, scale)[0] if isinstance(which, str) else which
+        k = sae_size(which, _PUBLISHED_WIDTH, scale, architecture)[0] if isinstance(which, str) else which
+        if architecture == "flux":
+            return {block: download_sdxl_unbox(FLUX_HUB, block, k, n_f or 12_288) for block in wanted}
         repository = _HUB.get(k, _HUB_DEFAULT)
         return {block: download_sdxl_unbox(repository, block, k, n_f or 5120) for block in wanted}
-    folder = Path(os.path.expanduser(source or SHIPPED))
+    folder = Path(os.path.expanduser(source or (SHIPPED_FLUX if architecture == "flux" else SHIPPED)))
     if not folder.is_dir():
         way = "give a folder that train_saes wrote" if source else "restore it with git, or run `make pocket`"
         raise FileNotFoundError(f"no folder of SAEs {folder.name!r}: {way}")
@@ -142,7 +157,7 @@ def _find(
         sae = read_object(path, ("d_model", "k"))
         n_f_name = "n_f" if "n_f" in sae else "n_dirs_local"
         d_model, features, k = read_sizes(path, sae, ("d_model", n_f_name, "k"))
-        asked = (which, features) if isinstance(which, int) else sae_size(which, d_model, scale)
+        asked = (which, features) if isinstance(which, int) else sae_size(which, d_model, scale, architecture_of(block))
         training = sae.get("training")
         trained_with = training.get("seed") if isinstance(training, dict) else None
         return (asked[0], n_f or asked[1]) == (k, features) and seed in (None, trained_with)
@@ -190,10 +205,12 @@ def rehearsal_saes(
 ) -> tuple[dict[str, TopKSAE], dict[str, FeatureStatistics]]:
     """Untrained SAEs of the blocks' widths, by block, and statistics in which every unit of strength is 1."""
     saes, statistics = {}, {}
-    for block in select_blocks(blocks, "sdxl"):
+    architecture = "flux" if is_flux(pipe) else "sdxl"
+    order = list(blocks_of(pipe)) if is_flux(pipe) else ATTENTION_BLOCKS
+    for block in select_blocks(blocks, "sdxl", architecture):
         width = width_of(pipe, block)
-        k, n_f = sae_size(kind, width, "sdxl")
-        generator = torch.Generator().manual_seed(seed + ATTENTION_BLOCKS.index(block))
+        k, n_f = sae_size(kind, width, "sdxl", architecture)
+        generator = torch.Generator().manual_seed(seed + order.index(block))
         saes[block] = TopKSAE(width, n_f, k, generator).requires_grad_(False).to(pipe._execution_device)
         ones = torch.ones(n_f)
         statistics[block] = FeatureStatistics(ones, ones, ones, ones, torch.tensor(1))

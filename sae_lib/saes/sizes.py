@@ -10,8 +10,10 @@ KINDS: tuple[Kind, ...] = ("panel", "transfer")
 RIEBench, which keep an eighth of d_model."""
 
 
-def sae_size(kind: str, d_model: int, scale: str = "pocket") -> tuple[int, int]:
+def sae_size(kind: str, d_model: int, scale: str = "pocket", architecture: str = "sdxl") -> tuple[int, int]:
     """k and n_f of an SAE of that kind for updates of width `d_model`.
+
+    flux, at any scale: for panels the paper's k = 20 and n_f = 4 d_model (12,288; App. C).
 
     sdxl: the paper's k = 10 and n_f = 4 d_model (5,120) for panels, k = d_model / 8 (160) for transfer; a rehearsal's
     narrower U-Net shrinks both. pocket and smoke: for panels what `notebooks.experiments.pocket.sizes` chose by rule,
@@ -24,6 +26,8 @@ def sae_size(kind: str, d_model: int, scale: str = "pocket") -> tuple[int, int]:
     get_scale(scale)
     if kind == "transfer":
         return d_model // 8, 4 * d_model
+    if architecture == "flux":
+        return min(20, d_model // 4), 4 * d_model
     if scale == "sdxl":
         return min(10, d_model // 10), 4 * d_model
     from sae_lib.pocket.chosen import load_sizes

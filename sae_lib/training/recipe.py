@@ -20,7 +20,7 @@ from sae_lib.activations.stream import BUFFER, TrainingStream, positions_per_ste
 from sae_lib.cache.identity import differences
 from sae_lib.models.blocks import select_blocks, width_of
 from sae_lib.models.noise import NOISE_RULES
-from sae_lib.models.pipelines import load_pipeline
+from sae_lib.models.pipelines import HUB_IDS, load_pipeline
 from sae_lib.models.prompts import LAION, load_prompts
 from sae_lib.models.rehearsal import width_divisor
 from sae_lib.models.scales import get_scale
@@ -41,7 +41,7 @@ class TrainingRun:
     scale: str = "pocket"
     """"smoke", "pocket" or "sdxl": it sets the models, the SAEs' values, and the counts left open below."""
     model: str = "turbo"
-    """"turbo" or "base"."""
+    """"turbo", "base" or "flux"."""
     source: str = ""
     """sdxl: folder or Hub id of the model; "random" or "random/16" rehearses with random weights."""
     dtype: str = ""
@@ -79,9 +79,9 @@ class TrainingRun:
 
     def __post_init__(self):
         get_scale(self.scale)
-        object.__setattr__(self, "blocks", select_blocks(self.blocks, self.scale))
+        object.__setattr__(self, "blocks", select_blocks(self.blocks, self.scale, self.architecture))
         refuse_wrong_types(TrainingRun, vars(self))
-        for name, valid in (("model", ("turbo", "base")), ("noise", NOISE_RULES), ("dtype", ("", *DTYPES))):
+        for name, valid in (("model", tuple(HUB_IDS)), ("noise", NOISE_RULES), ("dtype", ("", *DTYPES))):
             if getattr(self, name) not in valid:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(map(repr, valid))}")
         for name in ("prompts", "steps", "batch_size", "vectors", "passes", "buffer"):
@@ -127,6 +127,11 @@ class TrainingRun:
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
         refuse_wrong_types(cls, values)
         return cls(**{name: float(value) if name == "guidance_scale" else value for name, value in values.items()})
+
+    @property
+    def architecture(self) -> str:
+        """ "flux" or "sdxl"."""
+        return "flux" if self.model == "flux" else "sdxl"
 
     @property
     def rehearsal(self) -> bool:
@@ -185,7 +190,7 @@ class TrainingRun:
         """k and n_f of each SAE of a block of that width."""
         if self.ks:
             return [(k, round(factor * d_model)) for k, factor in itertools.product(self.ks, self.expansion_factors)]
-        return [sae_size(kind, d_model, self.scale) for kind in self.kinds]
+        return [sae_size(kind, d_model, self.scale, self.architecture) for kind in self.kinds]
 
     def _recipe(self, block: str, vectors: int) -> tuple[Callable[..., SAEConfig], dict[str, Any]]:
         """The constructor whose values an SAE gets, and the values that depend on the number of vectors."""

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from sae_lib.activations.denoising import CallSettings
 from sae_lib.activations.stream import PermutedStream, TrainingStream
 from sae_lib.cache.artefact import cached, write_whole
+from sae_lib.models.blocks import architecture_of
 from sae_lib.saes.controls import PCA
 from sae_lib.saes.sizes import KINDS, Kind, sae_size
 from sae_lib.saes.topk import TopKSAE
@@ -58,7 +59,8 @@ class Trained(NamedTuple):
 
     def configs(self, kind: Kind) -> dict[str, SAEConfig]:
         """The configurations of the SAEs of one kind, by block."""
-        return {c.block: c for c in self.saes if (c.k, c.n_f) == sae_size(kind, c.d_model, self.scale)}
+        sizes = {c: sae_size(kind, c.d_model, self.scale, architecture_of(c.block)) for c in self.saes}
+        return {c.block: c for c in self.saes if (c.k, c.n_f) == sizes[c]}
 
     def of_kind(self, kind: Kind) -> dict[str, TopKSAE]:
         """The SAEs of one kind, by block."""
@@ -75,10 +77,10 @@ def train_in_setting(
 ) -> Trained:
     """SAEs of the assets' blocks, trained on the updates of one setting, from the cache if they are there.
 
-    model: "turbo" or "base". settings: of the pipeline calls; its seed is also the seed of the vectors' order and of
-    the SAEs' first weights. prompts: the number of training prompts; every position and step of them is seen `passes`
-    times (see `Scale`). controls: also train an SAE of the last kind on dimension-permuted updates, and fit a PCA with
-    as many components as that SAE keeps.
+    model: "turbo", "base" or "flux". settings: of the pipeline calls; its seed is also the seed of the vectors' order
+    and of the SAEs' first weights. prompts: the number of training prompts; every position and step of them is seen
+    `passes` times (see `Scale`). controls: also train an SAE of the last kind on dimension-permuted updates, and fit a
+    PCA with as many components as that SAE keeps.
 
     Raises what `load_prompts` and `train_saes` raise.
     """
@@ -94,7 +96,7 @@ def train_in_setting(
         **{name: getattr(settings, name) for name in ("steps", "guidance_scale", "noise", "seed", "batch_size")},
     )
     stream, configs = run.stream(pipe), run.configs(pipe)
-    last = {c for c in configs if (c.k, c.n_f) == sae_size(kinds[-1], c.d_model, assets.scale)}
+    last = {c for c in configs if (c.k, c.n_f) == sae_size(kinds[-1], c.d_model, assets.scale, run.architecture)}
     permuted = [config for config in configs if controls and config in last]
 
     inputs = {"run": asdict(run), "stream": stream.description, "controls": controls}

@@ -138,13 +138,13 @@ def test_the_stored_choice_is_the_rules_and_holds_on_captions_that_it_never_saw(
 
 
 def test_a_choice_made_for_other_weights_or_none_is_refused_with_the_way_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(chosen, "BLOCKS_FILE", tmp_path / "chosen_blocks.json")
+    monkeypatch.setitem(chosen.BLOCKS_FILES, "sdxl", tmp_path / "chosen_blocks.json")
     with pytest.raises(
         FileNotFoundError,
         match="no blocks were chosen .* choose with `python -m notebooks.experiments.pocket.train blocks`",
     ):
         chosen.load_choice()
-    chosen.BLOCKS_FILE.write_text(json.dumps({"unet": "another", "chosen": [], "path": []}))
+    chosen.BLOCKS_FILES["sdxl"].write_text(json.dumps({"unet": "another", "chosen": [], "path": []}))
     with pytest.raises(ValueError, match="chosen for another U-Net"):
         chosen.load_choice()
 

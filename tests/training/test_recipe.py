@@ -115,7 +115,7 @@ def test_a_run_is_read_from_a_file_and_unknown_fields_are_refused(tmp_path):
     ("values", "message"),
     [
         ({"scale": "huge"}, "unknown scale 'huge'"),
-        ({"model": "flux"}, "model is 'flux'; choose one of 'turbo', 'base'"),
+        ({"model": "lightning"}, "model is 'lightning'; choose one of 'turbo', 'base', 'flux'"),
         ({"noise": "none"}, "noise is 'none'; choose one of 'prompt', 'batch of 50'"),
         ({"dtype": "int8"}, "dtype is 'int8'; choose one of"),
         ({"vectors": 0}, "vectors is 0; wanted at least 1"),

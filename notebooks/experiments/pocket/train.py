@@ -1,5 +1,6 @@
 """Train the pocket models: `python -m notebooks.experiments.pocket.train [stage ...]`, stages vae, text, judge, doubt,
-clip, base, pairs, turbo, blocks, sizes, saes, and for FLUX flux_vae, flux_text, flux_teacher, flux_pairs, flux.
+clip, base, pairs, turbo, blocks, sizes, saes, and for FLUX flux_vae, flux_text, flux_teacher, flux_pairs, flux,
+flux_blocks, flux_saes.
 
 Every stage starts from the shipped weights where there are any, with a fresh optimiser, so that quality accumulates
 over runs; each writes an exponential moving average of its weights, atomically, every few minutes.
@@ -140,6 +141,8 @@ def main() -> None:
         "flux_teacher": (train_flux.train_teacher, 4_000),
         "flux_pairs": (train_flux.make_flux_pairs, 24_000),
         "flux": (train_flux.train_flux, 4_000),
+        "flux_blocks": (choose.choose_flux_blocks, 100),
+        "flux_saes": (train_saes.train_flux_saes, 16_384),
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stages", nargs="*", default=list(stages), help=f"any of {', '.join(stages)}; all by default")

@@ -1,5 +1,6 @@
 """Train the pocket SAEs that are shipped, on one-step updates of the shipped Turbo model (stage `saes`)."""
 
+import itertools
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,7 +11,7 @@ from sae_lib.activations.shards import ShardStream
 from sae_lib.cache.artefact import write_whole
 from sae_lib.cache.reading import read_object
 from sae_lib.models.blocks import PAPER_BLOCKS, select_blocks
-from sae_lib.saes.checkpoints import SHIPPED
+from sae_lib.saes.checkpoints import SHIPPED, SHIPPED_FLUX
 from sae_lib.saes.statistics import STATISTICS_FILE
 from sae_lib.saes.topk import CONFIG_FILE
 from sae_lib.training.recipe import TrainingRun
@@ -27,8 +28,18 @@ PASSES = 2
 def train_shipped_saes(prompts: int, seed: int, device: str, folder: Path = SHIPPED) -> None:
     """Train two SAEs per chosen block and per block of the paper, on `prompts` training prompts; replaces `folder`."""
     blocks = tuple(dict.fromkeys((*select_blocks("chosen", "pocket"), *PAPER_BLOCKS)))
-    run = TrainingRun("pocket", seed=FIRST_SEED + seed, prompts=prompts, passes=PASSES, blocks=blocks)
+    _train(TrainingRun("pocket", seed=FIRST_SEED + seed, prompts=prompts, passes=PASSES, blocks=blocks), device, folder)
 
+
+def train_flux_saes(prompts: int, seed: int, device: str, folder: Path = SHIPPED_FLUX) -> None:
+    """Train one SAE per chosen block of FLUX and for its last double-stream block, the paper's; replaces `folder`."""
+    codes = (select_blocks(which, "pocket", "flux") for which in ("chosen", "paper"))
+    settings = {"seed": FIRST_SEED + seed, "prompts": prompts, "passes": PASSES}
+    blocks = tuple(dict.fromkeys(itertools.chain(*codes)))
+    _train(TrainingRun("pocket", "flux", kinds=("panel",), blocks=blocks, **settings), device, folder)
+
+
+def _train(run: TrainingRun, device: str, folder: Path) -> None:
     def make(unfinished: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saes-") as temporary:
             print(run.harvest(Path(temporary, "store")), flush=True)
