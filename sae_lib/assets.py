@@ -118,6 +118,11 @@ class Assets:
         """How these assets' models may draw a picture."""
         return FLUX_MODELS if self.architecture == "flux" else MODELS
 
+    @property
+    def one_step(self) -> str:
+        """The first of `models`, whose updates the SAEs were trained on."""
+        return self.models[0]
+
     def with_blocks(self, blocks: str | Iterable[str]) -> "Assets":
         """These assets with other blocks; models that are loaded are shared."""
         sources = (self.source, self.sources.get("base", ""), self.prompt_source, self.sae_folder, self.clip_source)

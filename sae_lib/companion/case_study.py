@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sae_lib.activations.drawing import draw_pictures
 from sae_lib.activations.updates import capture_updates
-from sae_lib.assets import MODELS, Assets
+from sae_lib.assets import Assets
 from sae_lib.companion.pictures import lay_over, show_picture
 from sae_lib.companion.style import BLOCK_COLORS, TEXT_WIDTH
 from sae_lib.features.feature import FeatureId, activation_maps
@@ -59,7 +59,7 @@ def study_prompt(
     feature of its SAE has, and if no feature is active.
     """
     refuse_block(assets, block)
-    sae, (_, call) = assets.saes()[block], assets.call(MODELS[0], noise_seed(assets))
+    sae, (_, call) = assets.saes()[block], assets.call(assets.one_step, noise_seed(assets))
     if not all(0 <= feature < sae.n_f for feature in features):
         raise ValueError(f"features {list(features)} of an SAE with {sae.n_f}: wanted 0 to {sae.n_f - 1}")
     with capture_updates(assets.pipe(), [block]) as updates:
@@ -84,7 +84,7 @@ def draw_modulated(
     ids, pairs = list(features) or study.ids, [(i, beta) for i in range(len(study.ids)) for beta in betas]
     asked = [study.prompt] * len(pairs), [study.noise] * len(pairs), [ids[i] for i, _ in pairs]
     amounts, masks = [beta for _, beta in pairs], [study.maps[i] for i, _ in pairs]
-    drawn = write(assets, MODELS[0], *asked, amounts, masks, seed=noise_seed(assets))
+    drawn = write(assets, assets.one_step, *asked, amounts, masks, seed=noise_seed(assets))
     return drawn.unflatten(0, (-1, len(betas)))
 
 

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch import Tensor
 from sae_lib.activations.denoising import stream_updates
 from sae_lib.activations.stream import PermutedStream, TrainingStream
 from sae_lib.activations.updates import to_vectors
-from sae_lib.assets import MODELS, Assets
+from sae_lib.assets import Assets
 from sae_lib.cache.artefact import cached, cached_tensors, write_whole
 from sae_lib.features.meaning import (
     both_signs,
@@ -134,7 +134,7 @@ class Dictionaries:
         return {c.block: TopKSAE.load(self.folder / name / c.folder_name, c.block) for c in configs}
 
     @cached_property
-    def blank(self) -> StableDiffusionXLPipeline:
+    def blank(self) -> DiffusionPipeline:
         """Turbo with a U-Net of random weights."""
         return with_random_unet(self.assets.pipe(), self.seed)
 
@@ -151,9 +151,9 @@ class Dictionaries:
     def _captured(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         return cached_tensors(name, {"reading": self.reading.make().name, "seed": self.seed}, make)[1]
 
-    def _capture(self, pipe: StableDiffusionXLPipeline) -> dict[str, Tensor]:
+    def _capture(self, pipe: DiffusionPipeline) -> dict[str, Tensor]:
         parts: dict[str, list[Tensor]] = {block: [] for block in self.assets.blocks}
-        call = self.assets.call(MODELS[0], NOISE_SEED)[1]
+        call = self.assets.call(self.assets.one_step, NOISE_SEED)[1]
         for rows, updates in stream_updates(pipe, self.reading.prompts, self.assets.blocks, call):
             for block, update in updates.items():
                 parts[block].append(to_vectors(update[0]).unflatten(0, (len(rows), -1)).half())

@@ -8,7 +8,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae_lib.activations.drawing import draw_pictures
-from sae_lib.assets import MODELS
 from sae_lib.features.feature import FeatureId
 from sae_lib.features.interventions import intervene, modulate
 from sae_lib.features.reading import NOISE_SEED, Reading
@@ -69,8 +68,8 @@ def measure_modulation(
     In one step of Turbo, see `interventions.modulate`.
     """
     features, areas = most_active(later.activations(block, list(rows)))
-    name, call = later.assets.call(MODELS[0], NOISE_SEED, len(rows))
-    pipe, before, changes = later.assets.pipe(name), later.unedited(MODELS[0], rows), []
+    name, call = later.assets.call(later.assets.one_step, NOISE_SEED, len(rows))
+    pipe, before, changes = later.assets.pipe(name), later.unedited(later.assets.one_step, rows), []
     for beta in betas:
         with intervene(pipe, {block: modulate(later.assets.saes()[block], features, beta)}):
             after = draw_pictures(pipe, [later.prompts[row] for row in rows], call, later.noise(rows))
@@ -86,11 +85,12 @@ def measure_painting(
 ) -> Float[Tensor, "pictures strengths areas measures"]:
     """Where pictures change when a feature is turned on in one of `quadrants`, in one step of Turbo."""
     masks = quadrants(later.assets.grid(target.id.block), len(rows))
-    asked, before = ([later.prompts[row] for row in rows], later.noise(rows)), later.unedited(MODELS[0], rows)
+    asked = [later.prompts[row] for row in rows], later.noise(rows)
+    before = later.unedited(later.assets.one_step, rows)
     changes = []
     for strength in strengths:
         amounts = [amount_of(later.assets, target.id, strength)] * len(rows)
-        after = write(later.assets, MODELS[0], *asked, [target.id] * len(rows), amounts, list(masks))
+        after = write(later.assets, later.assets.one_step, *asked, [target.id] * len(rows), amounts, list(masks))
         changes.append(inside_and_outside(before, after, masks))
     return torch.stack(changes, 1)
 
@@ -100,14 +100,16 @@ def measure_timing(
     trials: Trials,
     spans: Sequence[tuple[int, int]],
     strength: float | Mapping[str, float] = 10.0,
-    model: str = MODELS[1],
+    model: str = "",
     seed: int = 0,
 ) -> tuple[Float[Tensor, "trials spans 2"], Float[Tensor, "1"]]:
     """How far each trial's feature, and a random direction, move its picture when they are on during some steps only.
 
-    The direction has the feature's norm and place. The second result is how far rounding to 8 bits moves a picture: no
-    eye sees a smaller change. All are amplitudes, square roots of the perceptual distance, which is a squared one.
+    model: one of the assets' `models`, by default the one of four steps. The direction has the feature's norm and
+    place. The second result is how far rounding to 8 bits moves a picture: no eye sees a smaller change. All are
+    amplitudes, square roots of the perceptual distance, which is a squared one.
     """
+    model = model or later.assets.models[1]
     assets, rows, ids = later.assets, trials.rows.tolist(), [target.id for target in trials.chosen]
     control = {block: untrained(sae, seed + i) for i, (block, sae) in enumerate(assets.saes().items())}
     numbers = torch.randint(2**30, (len(ids),), generator=torch.Generator().manual_seed(seed)).tolist()

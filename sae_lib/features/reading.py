@@ -17,7 +17,7 @@ from sae_lib.activations.denoising import conditioning
 from sae_lib.activations.drawing import MAX_SHOWN, draw_pictures
 from sae_lib.activations.steps import refuse_silent
 from sae_lib.activations.updates import capture_updates, to_vectors, update_hooks
-from sae_lib.assets import MODELS, Assets
+from sae_lib.assets import Assets
 from sae_lib.cache.artefact import cached, cached_tensors
 from sae_lib.features.meaning import Meaning, best_of, expected_scores, find_meaning, leave_out, reading_scores
 from sae_lib.judges.attributes import Truth, attribute_values, exact_truth, judge_and_truth, values_in
@@ -94,7 +94,7 @@ class Reading:
             self._together |= {(model, row): batch for row in batch}
 
     def unedited(self, model: str, rows: Sequence[int]) -> Float[Tensor, "rows 3 height width"]:
-        """The pictures of some rows as one of `MODELS` draws them without an edit, with the row's noise; drawn once."""
+        """The pictures of some rows as one of the assets' `models` draws them, with the row's noise; drawn once."""
         self.will_draw(model, rows)
         name, call = self.assets.call(model, NOISE_SEED)
         for batch in dict.fromkeys(self._together[model, row] for row in rows):
@@ -113,7 +113,7 @@ class Reading:
     @torch.no_grad()
     def _make(self, folder: Path, on_picture: Callable[[int, int], None] | None) -> None:
         pipe, blocks = self.assets.pipe(), self.assets.blocks
-        _, call = self.assets.call(MODELS[0], NOISE_SEED)
+        _, call = self.assets.call(self.assets.one_step, NOISE_SEED)
         parts: dict[str, list[Tensor]] = {}
         for start in range(0, len(self), call.batch_size):
             if on_picture:

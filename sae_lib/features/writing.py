@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae_lib.activations.drawing import draw_pictures
-from sae_lib.assets import MODELS, Assets
+from sae_lib.assets import Assets
 from sae_lib.cache.artefact import cached, cached_tensors
 from sae_lib.features.feature import FeatureId, strength_unit
 from sae_lib.features.interventions import (
@@ -356,9 +356,10 @@ def write(
 ) -> Float[Tensor, "pictures 3 height width"]:
     """Draws pictures with one feature turned on in each; features of several blocks share a pipeline call.
 
-    model: one of `MODELS`. noise: the number of each picture's noise. amounts: in units of activation. masks: at the
-    grid of each feature's block, None for everywhere. guidance: see `add_features`. span: the steps during which the
-    feature is on, None for all. saes: other dictionaries than the assets' panel SAEs, such as a control's.
+    model: one of the assets' `models`. noise: the number of each picture's noise. amounts: in units of activation.
+    masks: at the grid of each feature's block, None for everywhere. guidance: see `add_features`. span: the steps
+    during which the feature is on, None for all. saes: other dictionaries than the assets' panel SAEs, such as a
+    control's.
 
     Raises ValueError from the pipeline call for a mask of another block's grid, and what
     `add_features` and `during` raise.
@@ -393,13 +394,13 @@ def draw_changed(
     seed: int = NOISE_SEED,
     turn: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Float[Tensor, "pictures 3 height width"]:
-    """Draws pictures in one step of Turbo, each while its feature's block is changed by
+    """Draws pictures in one step, each while its feature's block is changed by
     `change(sae, features, amounts)`.
 
     change: such as `modulate`. noise: the number of each picture's noise. saes: other dictionaries than the assets'
     panel SAEs, such as a control's. turn: entered for each batch, for a caller that shares the models with others.
     """
-    (name, call), drawn, prompts = assets.call(MODELS[0], seed), {}, as_list(prompts)
+    (name, call), drawn, prompts = assets.call(assets.one_step, seed), {}, as_list(prompts)
     for block in dict.fromkeys(feature.block for feature in features):
         mine = [i for i, feature in enumerate(features) if feature.block == block]
         for start in range(0, len(mine), call.batch_size):
@@ -430,16 +431,16 @@ def draw_icons(
     return draw_changed(assets, replace_with_feature, features, amounts, *empty, saes, seed)
 
 
-def places_to_write(later: Reading, trials: Trials, model: str = MODELS[0]) -> list[Float[Tensor, "_ _"] | None]:
+def places_to_write(later: Reading, trials: Trials, model: str = "") -> list[Float[Tensor, "_ _"] | None]:
     """Per trial, the mask at the block's grid in which the feature is turned on.
 
     It is that of `cells_to_write`, by the objects that the judge sees in the model's own unedited picture. None is the
-    whole picture, also without a judge.
+    whole picture, also without a judge. model: one of the assets' `models`, by default the first.
     """
     if not later.assets.known:
         return [None] * len(trials.rows)
     rows, place = trials.rows.unique(return_inverse=True)
-    if model == MODELS[0]:
+    if model in ("", later.assets.one_step):
         truths = {later.assets.grid(block): later.truth(block).take(rows) for block in trials.blocks}
     else:
         grids = {later.assets.grid(block) for block in trials.blocks}
@@ -464,7 +465,7 @@ def draw_written(
     later: Reading,
     trials: Trials,
     strength: float | Mapping[str, float] = 10.0,
-    model: str = MODELS[0],
+    model: str = "",
     guidance: str = "both",
     seed: int = 0,
     kinds: Sequence[str] = KINDS,
@@ -474,6 +475,7 @@ def draw_written(
     The place is that of `places_to_write`. strength: in units of the feature's mean activation, one for all blocks or
     by block. kinds: those of KINDS that are drawn.
     """
+    model = model or later.assets.one_step
     rows, ids = trials.rows.tolist(), [target.id for target in trials.chosen]
     features = {KINDS[0]: ids, KINDS[1]: random_features(later, ids, seed)}
     amounts = [amount_of(later.assets, feature, strength) for feature in ids]
@@ -522,17 +524,17 @@ def draw_lines(
     strength: float | Mapping[str, float],
     seed: int = 0,
 ) -> tuple[Trials, Float[Tensor, "targets models 3 3 height width"]]:
-    """Each target in one row, by each of MODELS (paper: Fig. 1): the trials, and their pictures from the cache.
+    """Each target in one row, by each of the assets' `models` (paper: Fig. 1): the trials, and their cached pictures.
 
     The unedited picture, the one with the feature turned on, the one with a random feature: see `draw_written`.
     """
     trials = Trials(list(targets), torch.arange(len(targets)), rows)
-    for model in MODELS:
+    for model in later.assets.models:
         later.will_draw(model, rows.unique().tolist())
 
     def make() -> dict[str, Tensor]:
         models: list[Tensor] = []
-        for model in MODELS:
+        for model in later.assets.models:
             written = draw_written(later, trials, strength, model, seed=seed)
             drawn = torch.stack([later.unedited(model, rows.tolist()), *written.values()], 1)
             times = drawn.shape[-1] // (models[0] if models else drawn).shape[-1]  # base's are larger at sdxl scale
@@ -548,7 +550,7 @@ def measure_writing(
     later: Reading,
     trials: Trials,
     strength: float | Mapping[str, float] = 10.0,
-    model: str = MODELS[0],
+    model: str = "",
     guidance: str = "both",
     seed: int = 0,
     kinds: Sequence[str] = KINDS,
@@ -559,7 +561,8 @@ def measure_writing(
     The arguments are those of `draw_written`. distance: whether the fourth of QUANTITIES is measured. Where nothing
     knows the truth, the judge's quantities are nan.
     """
-    before, kinds_measured = _seen_before(later, trials, model), []
+    model, kinds_measured = model or later.assets.one_step, []
+    before = _seen_before(later, trials, model)
     for after in draw_written(later, trials, strength, model, guidance, seed, kinds).values():
         quantities = _compare(before, _seen(later, after), [target.value for target in trials.chosen])
         if distance:
@@ -583,10 +586,10 @@ def measure_erasing(
     before, values = later.shows[trials.rows], [target.value for target in chosen]
     kinds, off = [], [-1.0] * len(rows)
     for features in ([target.id for target in chosen], random_features(later, [target.id for target in chosen], seed)):
-        after = write(assets, MODELS[0], prompts, noise, features, off, masks)
+        after = write(assets, assets.one_step, prompts, noise, features, off, masks)
         kinds.append(_compare(before, see_values(assets.judge, after), values))
     ablated = torch.zeros_like(before)
-    name, call = assets.call(MODELS[0], NOISE_SEED)
+    name, call = assets.call(assets.one_step, NOISE_SEED)
     for block in trials.blocks:
         at = trials.of_block(block)
         unique, place = trials.rows[at].unique(return_inverse=True)
@@ -659,7 +662,7 @@ def _seen(later: Reading, pictures: Float[Tensor, "pictures 3 height width"]) ->
 
 
 def _seen_before(later: Reading, trials: Trials, model: str) -> Float[Tensor, "trials values"]:
-    if model == MODELS[0] and later.assets.known:
+    if model == later.assets.one_step and later.assets.known:
         return later.shows[trials.rows]
     rows, place = trials.rows.unique(return_inverse=True)
     return _seen(later, later.unedited(model, rows.tolist()))[place]
