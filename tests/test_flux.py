@@ -10,6 +10,8 @@ from sae_lib.activations.drawing import draw_pictures
 from sae_lib.activations.stream import TrainingStream
 from sae_lib.activations.updates import capture_updates
 from sae_lib.assets import FLUX_MODELS, Assets
+from sae_lib.editing.bases import WholeUpdate
+from sae_lib.editing.transport import draw_edited, run_pass, transport
 from sae_lib.features.injection import (
     by_reader,
     draw_injected,
@@ -247,3 +249,23 @@ def test_the_author_s_checkpoint_of_flux_is_the_only_one_and_needs_no_wrapping(t
     assert torch.equal(loaded.decoder.weight, sae.decoder.weight) and mean is None
     with pytest.raises(ValueError, match=r"SAE_flux_18 has one SAE, of block 'double.18' with k = 20 and n_f = 12288"):
         load_from_hub("antoniomari/SAE_flux_18", "double.3")
+
+
+def test_an_edit_with_all_units_of_all_blocks_of_the_other_prompt_draws_its_picture(flux):
+    """Transport of whole updates everywhere at one step: the streams' sums are the other pass's, but for its text."""
+    blocks = list(blocks_of(flux))
+    source, target = (run_pass(flux, prompts, ONE, range(3), blocks) for prompts in (OTHERS, PROMPTS))
+    everywhere = {8: (torch.ones(3, 8, 8, dtype=torch.bool),) * 2}
+    change = transport(WholeUpdate(), source.maps, target.maps, None, everywhere)
+    last = {"single.5": sum(change.maps.values())}  # added behind the last block: it cannot be answered by later ones
+    edited = draw_edited(flux, PROMPTS, ONE, range(3), last)
+    torch.testing.assert_close(edited, source.pictures, atol=1e-3, rtol=1e-3)
+
+
+def test_the_neurons_of_a_double_block_are_read_and_moved_and_a_single_block_s_are_refused(flux):
+    ran = run_pass(flux, PROMPTS, FOUR, range(3), ["double.3"], neurons=True)
+    assert ran.maps["double.3/ff.0"].shape == (4, 3, 384, 8, 8)
+    changed = draw_edited(flux, PROMPTS, FOUR, range(3), {"double.3/ff.0": ran.maps["double.3/ff.0"]})
+    assert not torch.equal(changed, ran.pictures)
+    with pytest.raises(ValueError, match="block 'single.1' has no feed-forward layer of the image stream alone"):
+        run_pass(flux, PROMPTS, ONE, range(3), ["single.1"], neurons=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers import StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -30,7 +30,7 @@ from sae_lib.saes.controls import PCA, untrained
 class Editor(NamedTuple):
     """All that a sweep needs."""
 
-    pipe: StableDiffusionXLPipeline
+    pipe: DiffusionPipeline
     blocks: tuple[str, ...]
     """The blocks whose units are moved, in the order of selection."""
     call: CallSettings

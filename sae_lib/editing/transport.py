@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -32,7 +32,7 @@ class Pass(NamedTuple):
 
 
 def run_pass(
-    pipe: StableDiffusionXLPipeline,
+    pipe: DiffusionPipeline,
     prompts: str | Sequence[str],
     settings: CallSettings,
     indices: Sequence[int],
@@ -164,7 +164,7 @@ def transport(
 
 
 def draw_edited(
-    pipe: StableDiffusionXLPipeline,
+    pipe: DiffusionPipeline,
     prompts: str | Sequence[str],
     settings: CallSettings,
     indices: Sequence[int],

@@ -133,11 +133,18 @@ def as_list(texts: str | Iterable[str]) -> list[str]:
 _FEED_FORWARD = "/ff."
 
 
-def feed_forwards(pipe: "diffusers.StableDiffusionXLPipeline", blocks: str | Iterable[str]) -> list[str]:
+def feed_forwards(pipe: "diffusers.DiffusionPipeline", blocks: str | Iterable[str]) -> list[str]:
     """The codes of all feed-forward layers of some attention blocks.
 
-    "mid.0/ff.0" is the GEGLU of `mid.0`'s first transformer layer; its outputs are the paper's neurons.
+    "mid.0/ff.0" is the GEGLU of `mid.0`'s first transformer layer; its outputs are the paper's neurons. "double.3/ff.0"
+    is the GELU of FLUX's image stream. Raises ValueError for a single-stream block, whose layer serves both streams.
     """
+    if is_flux(pipe):
+        if single := [block for block in as_list(blocks) if block.startswith("single")]:
+            raise ValueError(
+                f"block {single[0]!r} has no feed-forward layer of the image stream alone: choose double ones"
+            )
+        return [f"{block}{_FEED_FORWARD}0" for block in as_list(blocks)]
     return [
         f"{block}{_FEED_FORWARD}{layer}"
         for block in as_list(blocks)
@@ -177,7 +184,8 @@ def find_block(pipe: "diffusers.DiffusionPipeline", block: str) -> nn.Module:
     name, _, layer = block.partition(_FEED_FORWARD)
     refuse_unknown_block(name, block)
     _refuse_other_architecture(pipe, name)
-    path = ALL_BLOCKS[name] + (f".transformer_blocks.{layer}.ff.net.0" if layer else "")
+    inner = ".ff.net.0" if is_flux(pipe) else f".transformer_blocks.{layer}.ff.net.0"
+    path = ALL_BLOCKS[name] + (inner if layer else "")
     try:
         return denoiser_of(pipe).get_submodule(path.partition(".")[2])
     except AttributeError as error:
