@@ -108,6 +108,14 @@ PRIMARY = {
             control="the conditional half alone at the same dose",
         ),
         Claim(
+            "FLUX, one step, last double-stream block: turning a feature on raises the value it reads "
+            "(rate, minus random features)",
+            at_least=0.15,
+            id="C11",
+            primary=True,
+            control="random live features of the block, same norm and place",
+        ),
+        Claim(
             "captions predict activation "
             "(gain over equal firing rate, minus random directions'; active on > 10 % of the area)",
             at_least=ABOVE_ZERO,

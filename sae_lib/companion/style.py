@@ -27,6 +27,10 @@ BLOCK_COLORS = {
 """The attention blocks' colours, in the order of the forward pass: Okabe and Ito's, and some of Tol's "muted" ones
 where those are used up."""
 BLOCK_MARKERS = dict(zip(BLOCK_COLORS, "v<Pos^DX>*h", strict=True))
+BLOCK_COLORS |= {f"double.{number}": "#0072B2" for number in range(19)}
+BLOCK_COLORS |= {f"single.{number}": "#D55E00" for number in range(38)}
+BLOCK_MARKERS |= {block: "os"[block.startswith("single")] for block in BLOCK_COLORS if block not in BLOCK_MARKERS}
+"""FLUX's blocks by kind alone: where they stand says which they are."""
 MODEL_LINES = {"turbo": "-", "base": "--"}
 CONTROL_COLOR = "#767676"
 """Grey of every control and baseline, told apart by line style and label."""
