@@ -56,14 +56,14 @@ from sae_lib.companion import ABOVE_ZERO, CONTROL_COLOR, PRIMARY, TEXT_WIDTH, sa
 from sae_lib.features import by_reader, draw_injected, share_carried, skip_block
 from sae_lib.intervals import interval_of
 from sae_lib.models import blocks_of
+from sae_lib.pocket import count_statements
 from sae_lib.saes import measure_transfer, untrained
+
+run = start_run("13_flux", globals())
 
 # %%
 from sae_lib.companion import add_legend, draw_band, look_of, picture_axes, rise_over_random, show_written, we_see
-from sae_lib.pocket import count_statements
 
-# %%
-run = start_run("13_flux", globals())
 assets = run.assets(architecture="flux")
 cut = scale == "smoke" or run.rehearsal
 last = assets.with_blocks("paper").blocks[0]
@@ -320,8 +320,7 @@ fig, (left, right) = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.0), dpi=110)
 left.plot(range(1, 1 + sae.n_f), rate.sort(descending=True).values, color="#0072B2")
 left.axhline(ALWAYS, color=CONTROL_COLOR, linestyle=":")
 left.set(xscale="log", xlabel="features, by how often they are active", ylabel="share of places")
-for y, (name, samples) in enumerate(in_parts.items()):
-    of = interval_of(samples)
+for y, of in enumerate(map(interval_of, in_parts.values())):
     right.plot([of.value], [y], "o", color="#0072B2")
     right.hlines(y, of.low, of.high, color="#0072B2")
 right.set_yticks(range(len(in_parts)), list(in_parts))
@@ -330,7 +329,7 @@ result = {"always_on": always, "explained": {name: interval_of(of) for name, of 
 save_figure(run, fig, "always_on", result | {"prompts": len(held_out)}, parts_folder)
 
 # %%
-number = {name: of["value"] if isinstance(of, dict) else of.value for name, of in result["explained"].items()}
+number = {name: of.value for name, of in result["explained"].items()}
 text = (
     f"{len(always)} features of {sae.n_f} are always on (the authors name 20 of 12,288). Without them the SAE explains "
 )
@@ -360,7 +359,7 @@ if assets.known:
 
 # %%
 if assets.known:
-    best = features.one_per_value(features.well_read(reading, 20))[: 2 if cut else 4]
+    best = features.one_per_value(features.well_read(reading, 20), 2 if cut else 4)
     ease = features.ease_of_captions(later)
     rows = features.captions_for(best, later, ease)
     trials, pictures = features.draw_lines(later, best, rows, effects.strengths.chosen, seed)
