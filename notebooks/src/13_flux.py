@@ -237,7 +237,8 @@ add_legend(fig)
 
 # %%
 level = lambda name: transferred[f"explained_variance/{last}/{name}"].mean(0)
-above = (level("one-step SAE") - level("untrained")) / (1 - level("untrained"))
+floor = level("untrained").clamp(min=0)  # an SAE that explains less than nothing is no control
+above = (level("one-step SAE") - floor) / (1 - floor)
 of_four = interval_of(above)
 verdicts = [explains.judge(run, of_four.value, of_four[1:])]
 explained = {block: transferred[f"explained_variance/{block}/one-step SAE"] for block in working.blocks}
