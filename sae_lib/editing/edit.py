@@ -25,6 +25,7 @@ from sae_lib.judges.clip import SCORES, Clip, load_clip
 from sae_lib.judges.perceptual import LPIPS, Distances, EncoderDistance
 from sae_lib.models.blocks import AUTHORS_ORDER
 from sae_lib.saes.controls import PCA, untrained
+from sae_lib.saes.sizes import Kind
 
 
 class Editor(NamedTuple):
@@ -265,11 +266,13 @@ PCA_PROMPTS = 256
 def load_editor(assets: Assets, seed: int = 42, batch: int = 0, dilate: bool = True) -> Editor:
     """Four-step Turbo with the SAEs that keep an eighth of the width (paper: k = 160), the neurons and the controls.
 
+    Of FLUX the paper has one SAE (k = 20): four-step FLUX with that of each block.
+
     Units of the assets' blocks are moved, in the order of the assets, or in the authors' order if these are the paper's
     four. seed: of the noise (the authors' 42) and of the random features. batch: number of cases at a time, 0 for the
     scale's; at sdxl scale the neurons of a case take 0.8 GB per pass. Raises what the assets' loaders raise.
     """
-    pipe, loaded = assets.pipe(), assets.saes("transfer")
+    pipe, loaded = assets.pipe(), assets.saes(_kind(assets))
     blocks = AUTHORS_ORDER if set(assets.blocks) == set(AUTHORS_ORDER) else assets.blocks
     saes = {block: loaded[block] for block in blocks}
     bases = {
@@ -295,6 +298,10 @@ def load_editor(assets: Assets, seed: int = 42, batch: int = 0, dilate: bool = T
     )
 
 
+def _kind(assets: Assets) -> Kind:
+    return "panel" if assets.architecture == "flux" else "transfer"
+
+
 class _Bases(dict[str, Basis]):
     """Bases by the names of `Method.basis`, made when first asked for: principal components need a run of the model."""
 
@@ -312,6 +319,6 @@ def fit_components(assets: Assets, blocks: Sequence[str], seed: int) -> Principa
     prompts = assets.prompts(min(PCA_PROMPTS, assets.counts.train_prompts), "train")
     call = CallSettings(1, 0.0, seed, assets.counts.harvest_batch)
     stream = ({b: to_vectors(u[b]) for b in blocks} for _, u in stream_updates(assets.pipe(), prompts, blocks, call))
-    fits = PCA.fit_blocks(stream, {block: sae.d_model for block, sae in assets.saes("transfer").items()})
+    fits = PCA.fit_blocks(stream, {block: sae.d_model for block, sae in assets.saes(_kind(assets)).items()})
     means = {block: fits[block].mean for block in blocks}
     return PrincipalComponents(means, {block: fits[block].components.T for block in blocks})
