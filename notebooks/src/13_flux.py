@@ -62,7 +62,16 @@ from sae_lib.saes import measure_transfer, untrained
 run = start_run("13_flux", globals())
 
 # %%
-from sae_lib.companion import add_legend, draw_band, look_of, picture_axes, rise_over_random, show_written, we_see
+from sae_lib.companion import (
+    add_legend,
+    draw_band,
+    look_of,
+    picture_axes,
+    rise_over_random,
+    show_row,
+    show_written,
+    we_see,
+)
 
 assets = run.assets(architecture="flux")
 cut = scale == "smoke" or run.rehearsal
@@ -127,9 +136,8 @@ if assets.known:
 
 # %%
 fig, axes = picture_axes(len(models), few, (TEXT_WIDTH, 0.75 * len(models)))
-for line, (name, pictures) in zip(axes, drawn.items(), strict=True):
-    for ax, picture in zip(line, pictures[:few], strict=True):
-        ax.imshow(picture.movedim(0, -1).clamp(0, 1))
+for line, name in zip(axes, models, strict=True):
+    show_row(line, drawn[name][:few])
     share = f"\n{100 * obeyed[name].value:.0f} %" if obeyed else ""
     line[0].set_ylabel(name.replace(", ", "\n") + share, fontsize=7)
 save_figure(run, fig, "pictures", {"obeyed": obeyed, "captions": len(texts), "seed": seed})
@@ -229,7 +237,8 @@ if assets.known:
 titles = {"explained_variance": "explained variance", "active_set_iou": "overlap of adjacent steps"}
 for quantity, title in titles.items():
     for block in working.blocks:
-        curve(panels[quantity], transferred[f"{quantity}/{block}/one-step SAE"], label=block, **look_of(block))
+        look = look_of(block) | {"linestyle": "-" if block == last else "--"}
+        curve(panels[quantity], transferred[f"{quantity}/{block}/one-step SAE"], label=block, **look)
     grey = {"color": CONTROL_COLOR, "linestyle": ":"}
     curve(panels[quantity], transferred[f"{quantity}/{last}/untrained"], label="untrained", **grey)
     panels[quantity].set(title=title, xlabel="step", ylim=(None, 1))
@@ -321,10 +330,10 @@ fig, (left, right) = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.0), dpi=110)
 left.plot(range(1, 1 + sae.n_f), rate.sort(descending=True).values, color="#0072B2")
 left.axhline(ALWAYS, color=CONTROL_COLOR, linestyle=":")
 left.set(xscale="log", xlabel="features, by how often they are active", ylabel="share of places")
-for y, of in enumerate(map(interval_of, in_parts.values())):
+for y, of in enumerate(interval_of(in_parts[name]) for name in parts):
     right.plot([of.value], [y], "o", color="#0072B2")
     right.hlines(y, of.low, of.high, color="#0072B2")
-right.set_yticks(range(len(in_parts)), list(in_parts))
+right.set_yticks(range(len(parts)), list(parts))
 right.set(xlabel="explained variance", ylim=(2.5, -0.5))
 result = {"always_on": always, "explained": {name: interval_of(of) for name, of in in_parts.items()}, "seed": seed}
 save_figure(run, fig, "always_on", result | {"prompts": len(held_out)}, parts_folder)
