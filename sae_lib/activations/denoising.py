@@ -180,23 +180,17 @@ class _FluxRun:
 
 
 _SHIFTS = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
-_SCHEDULERS = {
-    EulerDiscreteScheduler: "epsilon",
-    EulerAncestralDiscreteScheduler: "epsilon",
-    FlowMatchEulerDiscreteScheduler: None,
-}
 
 
 def _own_scheduler(pipe: DiffusionPipeline) -> Any:
     """A copy of the pipeline's scheduler, which is left as it is."""
-    scheduler, kind = pipe.scheduler, pipe.scheduler.config.get("prediction_type")
-    known = [FlowMatchEulerDiscreteScheduler] if is_flux(pipe) else list(_SCHEDULERS)[:2]
-    if type(scheduler) not in known or kind != _SCHEDULERS[type(scheduler)]:
-        wanted = " or ".join(one.__name__ for one in known)
-        raise ValueError(
-            f"the pipeline's scheduler is {type(scheduler).__name__} ({kind}); "
-            f"wanted {wanted}{'' if is_flux(pipe) else chr(32) + 'with prediction_type ' + repr('epsilon')}"
-        )
+    known, kind = (EulerDiscreteScheduler, EulerAncestralDiscreteScheduler), "epsilon"
+    if is_flux(pipe):
+        known, kind = (FlowMatchEulerDiscreteScheduler,), None
+    scheduler, own_kind = pipe.scheduler, pipe.scheduler.config.get("prediction_type")
+    if not isinstance(scheduler, known) or own_kind != kind:
+        wanted = " or ".join(one.__name__ for one in known) + (f" with prediction_type {kind!r}" if kind else "")
+        raise ValueError(f"the pipeline's scheduler is {type(scheduler).__name__} ({own_kind}); wanted {wanted}")
     return type(scheduler).from_config(scheduler.config)
 
 

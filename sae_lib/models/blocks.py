@@ -189,7 +189,7 @@ def find_block(pipe: "diffusers.DiffusionPipeline", block: str) -> nn.Module:
     try:
         return denoiser_of(pipe).get_submodule(path.partition(".")[2])
     except AttributeError as error:
-        wanted = f"{', '.join(blocks_of(pipe))}" if is_flux(pipe) else "SDXL's U-Net"
+        wanted = ", ".join(blocks_of(pipe)) if is_flux(pipe) else "SDXL's U-Net"
         raise ValueError(f"block {block!r}: this pipeline has no {path}; wanted {wanted} ({error})") from error
 
 
