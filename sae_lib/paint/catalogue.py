@@ -410,7 +410,7 @@ class Catalogue:
         features whose value the judge sees only after the edit; then those with the largest change of the picture
         inside the stroke, minus the change outside. Without a judge it is the feature that changes the picture most.
         """
-        edit = Edit(self.prompts[0])
+        edit = Edit(self.prompts[0], model=self.assets.one_step)
         plain, grids = self.painter.draw(edit).before, self.painter.grids(edit.model)
 
         def shows(row: Row) -> tuple[bool, bool, float]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_lib.assets import MODELS
+from sae_lib.assets import FLUX_MODELS, MODELS
 from sae_lib.features.feature import FeatureId
 
 
@@ -61,12 +61,14 @@ class Edit:
     prompt: str
     seed: int = 0
     model: str = MODELS[0]
+    """How it is drawn: one of `assets.MODELS`, or of `FLUX_MODELS` where the assets are FLUX's."""
     layers: tuple[Layer, ...] = ()
     """The layers, which are added one after the other; without any, the picture stays as it is."""
 
     def __post_init__(self):
-        if self.model not in MODELS:
-            raise ValueError(f"unknown model {self.model!r}; choose one of {', '.join(map(repr, MODELS))}")
+        known = MODELS + FLUX_MODELS
+        if self.model not in known:
+            raise ValueError(f"unknown model {self.model!r}; choose one of {', '.join(map(repr, known))}")
 
     def to_json(self) -> dict[str, Any]:
         """The edit as plain lists and dictionaries, which `from_json` reads."""

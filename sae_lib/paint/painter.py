@@ -9,9 +9,10 @@ from threading import Condition
 from typing import NamedTuple
 
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor
+from transformers import CLIPTokenizer
 
 from sae_lib.activations.drawing import draw_pictures
 from sae_lib.activations.recording import Recording, record, replay
@@ -20,7 +21,7 @@ from sae_lib.activations.updates import capture_updates, to_maps, to_vectors
 from sae_lib.assets import MODELS, Assets
 from sae_lib.features.feature import FeatureId, strength_unit
 from sae_lib.features.interventions import Intervention, add_features, during, intervene
-from sae_lib.models.blocks import PAPER_BLOCKS, select_blocks
+from sae_lib.models.blocks import is_flux, select_blocks
 from sae_lib.paint.edits import Edit, Layer
 from sae_lib.pocket.captions import unlearnt_words
 
@@ -112,7 +113,7 @@ class Painter:
     def _draw(self, edit: Edit, on_step: OnStep | None, done: int, count: int) -> Float[Tensor, "3 height width"]:
         name, settings = self.assets.call(edit.model, edit.seed, 1)
         if edit.layers:
-            self.assets.saes()  # before the pipeline: where one model is held at a time, they ask for Turbo
+            self.assets.saes()  # before the pipeline: where one model is held at a time, they ask for its own
         pipe = self.assets.pipe(name)
         with ExitStack() as stack:
             if on_step:
@@ -127,7 +128,7 @@ class Painter:
             self._recorded[edit.model] = edit, recording
         return picture
 
-    def _replayed(self, edit: Edit, pipe: StableDiffusionXLPipeline) -> AbstractContextManager[Recording | None]:
+    def _replayed(self, edit: Edit, pipe: DiffusionPipeline) -> AbstractContextManager[Recording | None]:
         """Records a picture without layers, and starts a stroke on a recorded picture where it changes something.
 
         Not in the base model, whose many guided steps would take gigabytes at sdxl scale.
@@ -174,7 +175,7 @@ class Painter:
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
             raise MemoryError(
-                "the GPU ran out of memory while drawing: close what else uses it, or choose Turbo in place of base"
+                "the GPU ran out of memory while drawing: close what else uses it, or draw in one step"
             ) from error
         finally:
             for logger, level in zip(loggers, levels, strict=True):
@@ -182,13 +183,9 @@ class Painter:
 
     def notes(self, edit: Edit) -> tuple[str, ...]:
         """Sentences about what the model will not read of the prompt."""
-        tokenizer, sentences = self.assets.pipe(self.assets.call(edit.model)[0]).tokenizer, []
-        room = tokenizer.model_max_length - 2  # without the two that begin and end every prompt
-        tokens = len(tokenizer(edit.prompt, add_special_tokens=False, verbose=False).input_ids)
-        if tokens > room:
-            sentences.append(
-                f"The prompt has {tokens:,} tokens and the model reads {room}: the last {tokens - room:,} were cut."
-            )
+        pipe, sentences = self.assets.pipe(self.assets.call(edit.model)[0]), []
+        if not is_flux(pipe):  # which refuses what is too long
+            sentences += _cut(pipe.tokenizer, edit.prompt)
         if self.assets.known and (strange := unlearnt_words(edit.prompt)):
             shown = ", ".join(word[:20] for word in strange[:4])
             more = f" and {len(strange) - 4} more" if len(strange) > 4 else ""
@@ -232,10 +229,10 @@ class Painter:
         return ("import torch\n\n" if "torch." in text else "") + f"from sae_lib import {names}\n\n{text}"
 
     def _code_of_saes(self) -> list[str]:
-        """The lines that load the SAEs; they name the blocks where these are not the scale's own."""
+        """The lines that load the SAEs; they name the blocks where these are not Turbo's at this scale."""
         assets, blocks = self.assets, ""
         if assets.untrained:
-            if assets.blocks != PAPER_BLOCKS:
+            if assets.blocks != select_blocks("paper", assets.scale):
                 blocks = f", {','.join(assets.blocks)!r}"
             return [f"saes, statistics = rehearsal_saes(pipe{blocks})"]
         if assets.sae_folder or assets.blocks != select_blocks("", assets.scale):
@@ -249,6 +246,14 @@ class Painter:
 
 _NAMES = ("CallSettings", "add_features", "as_image", "draw_pictures", "during", "intervene", "load_pipeline")
 _NAMES += ("load_saes", "load_statistics", "rehearsal_saes", "strength_unit")
+
+
+def _cut(tokenizer: CLIPTokenizer, prompt: str) -> list[str]:
+    room = tokenizer.model_max_length - 2  # without the two that begin and end every prompt
+    tokens = len(tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids)
+    if tokens <= room:
+        return []
+    return [f"The prompt has {tokens:,} tokens and the model reads {room}: the last {tokens - room:,} were cut."]
 
 
 def _code_of(layer: Layer, number: int) -> list[str]:

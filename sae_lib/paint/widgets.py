@@ -18,7 +18,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_lib.activations.drawing import as_image
-from sae_lib.assets import MODELS
 from sae_lib.companion.pictures import difference, is_seen
 from sae_lib.companion.style import BLOCK_COLORS, BLOCK_MARKERS
 from sae_lib.features.feature import FeatureId
@@ -129,7 +128,7 @@ class PainterWidget(LiveWidget):
 
     start: the edit that it opens with, by default the first of `load_suggestions`, or else `Catalogue.first_edit`.
 
-    An edit in several steps of Turbo is shown in one step first, which takes a moment.
+    An edit in four steps of Turbo or FLUX is shown in one step first, which takes a moment.
     """
 
     _esm = _file("wire.js") + _file("painter.js")
@@ -153,7 +152,7 @@ class PainterWidget(LiveWidget):
         self.send({"kind": "here"})
 
     def on_hello(self, number: str, check: Callable) -> None:
-        models = [{"name": name, "steps": self.painter.assets.call(name)[1].steps} for name in MODELS]
+        models = [{"name": name, "steps": self.painter.assets.call(name)[1].steps} for name in self.painter.assets.models]
         if self._edit is None:
             self.catalogue.prepare(check)
             self._edit = self.catalogue.first_edit
@@ -166,9 +165,9 @@ class PainterWidget(LiveWidget):
         self.welcome(number, check, tries=tries, **content)
 
     def on_draw(self, number: str, check: Callable, edit: dict[str, Any]) -> None:
-        asked = self.painter.fitted(Edit.from_json(edit))
-        if asked.model == MODELS[1] and not self.painter.keeps(asked) and not any(each.steps for each in asked.layers):
-            quick = replace(asked, model=MODELS[0])
+        asked, (one, four, *_) = self.painter.fitted(Edit.from_json(edit)), self.painter.assets.models
+        if asked.model == four and not self.painter.keeps(asked) and not any(each.steps for each in asked.layers):
+            quick = replace(asked, model=one)
             drawn = self.painter.draw(quick, lambda *_: check())
             check()
             self._show(number, quick, drawn, quick=True)
@@ -252,7 +251,7 @@ class ExplorerWidget(LiveWidget):
             self.tell("panel", number, shown, feature=feature, top=len(panel.top))
 
     def on_read(self, number: str, check: Callable, prompt: str, seed: int, cell: list[int] | None) -> None:
-        edit = Edit(prompt, int(seed))
+        edit = Edit(prompt, int(seed), self.painter.assets.one_step)
         if self._read is None or self._read[0] != edit:  # another position of the same picture costs no drawing
             self._read = edit, self.painter.draw(edit, check), self.painter.read(edit)
         _, drawn, maps = self._read

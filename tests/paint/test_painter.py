@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sae_lib.activations.drawing import as_image
-from sae_lib.assets import MODELS, Assets
+from sae_lib.assets import FLUX_MODELS, MODELS, Assets
 from sae_lib.features.feature import FeatureId
 from sae_lib.paint import painter as painting
 from sae_lib.paint.edits import Edit, Layer
@@ -64,6 +64,29 @@ def test_the_code_of_a_rehearsal_draws_its_picture_too(blocks):
     one = Edit("a heart", layers=(Layer(FeatureId("mid.0", 3)),))
     exec(rehearsal.code(one), found)  # noqa: S102
     assert torch.equal(found["drawn"][0], rehearsal.draw(one).after)
+
+
+def test_flux_is_painted_on_and_the_code_of_an_edit_draws_its_picture():
+    rehearsal = Painter(Assets("sdxl", "random/16", blocks="double.18,single.3", architecture="flux"))
+    side = rehearsal.grids(FLUX_MODELS[0])["double.18"]
+    mask = ((1.0,) * side,) * (side // 2) + ((0.0,) * side,) * (side - side // 2)
+    strong = Layer(FeatureId("double.18", 3), 1000.0, mask)
+    one, four = (Edit("a heart", 3, model, (strong,)) for model in FLUX_MODELS)
+    late = replace(four, layers=(replace(strong, steps=(2, 4)),))
+    for each in (one, four, late):
+        found, drawn = {}, rehearsal.draw(each)
+        exec(rehearsal.code(each), found)  # noqa: S102
+        assert torch.equal(found["drawn"][0], drawn.after) and not torch.equal(drawn.before, drawn.after)
+    assert not torch.equal(rehearsal.draw(four).after, rehearsal.draw(late).after)
+    assert {name: maps.shape for name, maps in rehearsal.read(one).items()}["double.18"][1:] == (side, side)
+
+
+def test_flux_refuses_a_prompt_that_is_too_long_and_the_models_of_sdxl():
+    rehearsal = Painter(Assets("sdxl", "random/16", architecture="flux"))
+    with pytest.raises(ValueError, match="T5 reads 40: shorten it"):
+        rehearsal.draw(Edit("a heart " * 600, model=FLUX_MODELS[0]))
+    with pytest.raises(ValueError, match="unknown model 'base'; choose one of 'FLUX, 1 step', 'FLUX, 4 steps'"):
+        rehearsal.draw(Edit("a heart", model="base"))
 
 
 def test_the_code_names_blocks_that_are_not_the_scales_own(painter):

@@ -138,6 +138,7 @@ def main() -> None:
         "saes": (train_saes.train_shipped_saes, 16_384),
         "flux_vae": (train_flux.train_flux_vae, 2_000),
         "flux_text": (train_flux.train_t5, 1_000),
+        "flux_scenes": (train_flux.make_flux_scenes, 65_536),
         "flux_teacher": (train_flux.train_teacher, 4_000),
         "flux_pairs": (train_flux.make_flux_pairs, 24_000),
         "flux": (train_flux.train_flux, 4_000),

@@ -7,7 +7,6 @@ the end of the flow in one step, from its start and from re-noised ends at the n
 
 import functools
 import hashlib
-import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,9 +86,15 @@ class _Conditioning:
         clip = self.tokenizers[0](to_clip, padding="max_length", truncation=True, return_tensors="pt").input_ids
         return t5_ids(self.tokenizers[1], texts), clip
 
+    def sometimes(self, clip: Tensor, generator: torch.Generator) -> Tensor:
+        """CLIP's ids of half of the prompts, and those of the empty prompt in place of the others."""
+        told = torch.rand(len(clip), 1, generator=generator) < 0.5
+        return torch.where(told, clip, self.ids([""], [""])[1].to(clip.dtype))
+
     @torch.no_grad()
     def of_ids(self, t5: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
-        return self.t5(t5.to(self.device)).last_hidden_state, self.clip(clip.to(self.device)).pooler_output
+        t5, clip = (ids.to(self.device, torch.long) for ids in (t5, clip))
+        return self.t5(t5).last_hidden_state, self.clip(clip).pooler_output
 
     def __call__(self, texts: list[str], to_clip: list[str]) -> tuple[Tensor, Tensor]:
         return self.of_ids(*self.ids(texts, to_clip))
@@ -117,6 +122,10 @@ def pack(latents: Tensor) -> Tensor:
     return F.pixel_unshuffle(latents, 2).flatten(2).mT.contiguous()
 
 
+def _hash_of(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+
+
 # --- the teacher ------------------------------------------------------------------------------------------------------
 
 
@@ -139,32 +148,65 @@ def _fresh_transformer() -> FluxTransformer2DModel:
     return transformer
 
 
-def train_teacher(steps: int, seed: int, device: str, batch: int = 32, lr: float = 1.5e-3) -> None:
-    """Train the teacher to predict noise - latents, at noise levels that each batch covers evenly.
+def _scenes_folder() -> Path:
+    """The folder of the scenes' latents, in the cache; its name has the hash of the autoencoder that encoded them."""
+    return cache_root() / "pocket" / f"flux-scenes-{_hash_of(weights.weights_file('flux_vae'))}"
 
-    A tenth of the captions is replaced by the empty prompt; CLIP gets the empty prompt half of the time, as the authors
-    call FLUX. The teacher stays in the cache: only the student is shipped.
+
+@torch.no_grad()
+def make_flux_scenes(count: int, seed: int, device: str, batch: int = 1024) -> None:
+    """Encode the renders of `count` scenes with their captions, in files of `batch` scenes; finished files are kept.
+
+    Rendering and encoding a scene takes a quarter of a training step on a CPU, and each is seen more than once.
     """
-    transformer = _load_teacher() if _teacher_folder().is_dir() else _fresh_transformer()
-    condition = _Conditioning(device)
+    folder, ids_of = _scenes_folder(), _Conditioning(device).ids
+    folder.mkdir(parents=True, exist_ok=True)
 
     def make(scenes: list[Scene], rng: random.Random) -> tuple[Tensor, ...]:
         texts = [write_caption(scene, rng).text if rng.random() > 0.1 else "" for scene in scenes]
-        to_clip = [text if rng.random() < 0.5 else "" for text in texts]
-        uniform = torch.tensor([(at + rng.random()) / len(scenes) for at in range(len(scenes))])
-        # What a picture shows is decided at high noise.
-        return render(scenes), *condition.ids(texts, to_clip), 2 * uniform / (1 + uniform)
+        return render(scenes), *ids_of(texts, texts)
 
-    made = made_batches(make, batch, seed + 2_000, device)
-    next_made = next(made)
-    transformer = transformer.to(device)
-    vae = weights.load("flux_vae").to(device).requires_grad_(False)
+    vae = weights.load("flux_vae").to(device)
+    for at, (images, t5, clip) in zip(
+        range(-(-count // batch)), made_batches(make, batch, seed + 2_000, device), strict=False
+    ):
+        latents = torch.cat([vae.encode(2 * part.to(device) - 1).latent_dist.mean for part in images.split(64)])
+        packed = pack((latents - vae.config.shift_factor) * vae.config.scaling_factor)
+        scenes = {"latents": packed.half().cpu(), "t5": t5.short(), "clip": clip.short()}
+        write_whole(folder / f"scenes-{seed:03d}-{at:05d}.safetensors", functools.partial(save_file, scenes))
+        print(f"scenes {(at + 1) * batch}/{count}", flush=True)
 
-    @torch.no_grad()
-    def encoded() -> Iterator[tuple[Tensor, ...]]:
-        for images, t5, clip, sigmas in itertools.chain([next_made], made):
-            latents = vae.encode(2 * images.to(device) - 1).latent_dist.mean - vae.config.shift_factor
-            yield pack(latents * vae.config.scaling_factor), *condition.of_ids(t5, clip), sigmas.to(device)
+
+def _stored(folder: Path, stage: str) -> dict[str, Tensor]:
+    """All files of a folder in one. Raises FileNotFoundError if there are none."""
+    parts = [load_file(file) for file in sorted(folder.glob("*.safetensors"))]
+    if not parts:
+        raise FileNotFoundError(f"{folder} has nothing to learn from: run the stage {stage} first")
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _shuffled(count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Endless batches of row numbers; each round over all rows has an order of its own."""
+    while True:
+        yield from (rows for rows in torch.randperm(count, generator=generator).split(batch) if len(rows) == batch)
+
+
+def train_teacher(steps: int, seed: int, device: str, batch: int = 32, lr: float = 6e-3) -> None:
+    """Train the teacher to predict noise - latents, at noise levels that each batch covers evenly.
+
+    CLIP gets the empty prompt half of the time, as the authors call FLUX. The teacher stays in the cache: only the
+    student is shipped.
+    """
+    transformer = (_load_teacher() if _teacher_folder().is_dir() else _fresh_transformer()).to(device)
+    scenes, condition = _stored(_scenes_folder(), "flux_scenes"), _Conditioning(device)
+    generator = torch.Generator().manual_seed(seed)
+
+    def batches() -> Iterator[tuple[Tensor, ...]]:
+        for rows in _shuffled(len(scenes["latents"]), batch, generator):
+            text = condition.of_ids(scenes["t5"][rows], condition.sometimes(scenes["clip"][rows], generator))
+            even = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+            sigmas = 2 * even / (1 + even)  # what a picture shows is decided at high noise
+            yield scenes["latents"][rows].float().to(device), *text, sigmas.to(device)
 
     def loss_of(latents: Tensor, tokens: Tensor, pooled: Tensor, sigmas: Tensor) -> Tensor:
         noise, at = torch.randn_like(latents), sigmas.view(-1, 1, 1)
@@ -175,13 +217,12 @@ def train_teacher(steps: int, seed: int, device: str, batch: int = 32, lr: float
     def save(modules: dict[str, nn.Module]) -> None:
         write_whole(_teacher_folder(), modules["transformer"].save_pretrained)
 
-    fit({"transformer": transformer}, loss_of, steps, lr=lr, save=save, batches=encoded())
+    fit({"transformer": transformer}, loss_of, steps, lr=lr, save=save, batches=batches())
 
 
 def _pairs_folder() -> Path:
     """The folder of the pairs, in the cache; its name has the hash of the teacher that solved them."""
-    file = next(_teacher_folder().glob("*.safetensors"))
-    return cache_root() / "pocket" / f"flux-pairs-{hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
+    return cache_root() / "pocket" / f"flux-pairs-{_hash_of(next(_teacher_folder().glob('*.safetensors')))}"
 
 
 @torch.no_grad()
@@ -225,23 +266,13 @@ def solve(transformer: FluxTransformer2DModel, noise: Tensor, tokens: Tensor, po
 
 
 def _pair_batches(batch: int, seed: int, device: str, condition: _Conditioning) -> Iterator[tuple[Tensor, ...]]:
-    """Endless shuffled batches of stored pairs with one noise level per pair. Raises FileNotFoundError if there are
-    none."""
-    files = sorted(_pairs_folder().glob("pairs-*.safetensors"))
-    if not files:
-        raise FileNotFoundError("no pairs of the present teacher to distil from: run the stage flux_pairs first")
-    parts = [load_file(file) for file in files]
-    noise, end, t5, clip = (torch.cat([part[name] for part in parts]) for name in ("noise", "end", "t5", "clip"))
-    nothing = condition.ids([""], [""])[1]
-    generator = torch.Generator().manual_seed(seed)
+    """Endless shuffled batches of stored pairs with one noise level per pair."""
+    pairs, generator = _stored(_pairs_folder(), "flux_pairs"), torch.Generator().manual_seed(seed)
     choices, shares = torch.tensor(_SIGMAS), torch.tensor(_SHARES)
-    while True:
-        for rows in torch.randperm(len(noise), generator=generator).split(batch):
-            if len(rows) == batch:
-                sigmas = choices[torch.multinomial(shares, batch, replacement=True, generator=generator)]
-                told = torch.rand(batch, 1, generator=generator) < 0.5
-                text = condition.of_ids(t5[rows], torch.where(told, clip[rows], nothing))
-                yield noise[rows].float().to(device), end[rows].float().to(device), *text, sigmas.to(device)
+    for rows in _shuffled(len(pairs["noise"]), batch, generator):
+        sigmas = choices[torch.multinomial(shares, batch, replacement=True, generator=generator)]
+        text = condition.of_ids(pairs["t5"][rows], condition.sometimes(pairs["clip"][rows], generator))
+        yield *(pairs[name][rows].float().to(device) for name in ("noise", "end")), *text, sigmas.to(device)
 
 
 def train_flux(steps: int, seed: int, device: str, batch: int = 32, lr: float = 1e-3) -> None:
