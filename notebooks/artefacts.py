@@ -13,10 +13,10 @@ from typing import Any
 from sae_lib.cache.artefact import ROOT
 from sae_lib.companion.figures import ANSWER
 
-NO_FLUX, UNKNOWN, FORM_KNOWN = "not run: no FLUX path yet", "not identified", "form known, content unknown"
+UNKNOWN, FORM_KNOWN = "not identified", "form known, content unknown"
 """Why an artefact has no file.
 
-NO_FLUX: it needs FLUX. UNKNOWN: nobody outside has said what it shows. FORM_KNOWN: nobody has, but the forms of its
+UNKNOWN: nobody outside has said what it shows. FORM_KNOWN: nobody has, but the forms of its
 group are known, so that `notebooks/on_request.py` draws it as soon as somebody with the paper says what it shows.
 """
 
@@ -35,7 +35,7 @@ class Artefact:
     files: tuple[str, ...] = ()
     """"notebook/figure", below `figures/`."""
     missing: str = ""
-    """Why there is no file, one of NO_FLUX, UNKNOWN, FORM_KNOWN."""
+    """Why there is no file, one of UNKNOWN, FORM_KNOWN."""
 
     @property
     def status(self) -> str:
@@ -48,8 +48,10 @@ class Artefact:
         return list(dict.fromkeys(file.split("/")[0] for file in self.files))
 
 
-def _numbered(kind: str, numbers: tuple[int, ...], title: str, missing: str) -> list[Artefact]:
-    return [Artefact(f"{kind} {number}", title, "v5", "not published", missing=missing) for number in numbers]
+def _numbered(
+    kind: str, numbers: tuple[int, ...], title: str, missing: str = "", files: tuple[str, ...] = ()
+) -> list[Artefact]:
+    return [Artefact(f"{kind} {number}", title, "v5", "not published", files, missing) for number in numbers]
 
 
 def _of(notebook: str, *names: str) -> tuple[str, ...]:
@@ -63,10 +65,10 @@ _PANELS = (*range(11, 14), *range(15, 18), *range(19, 35))
 ARTEFACTS: tuple[Artefact, ...] = (
     Artefact(
         "Figure 1",
-        "One feature turned on, in three settings",
+        "One feature turned on, in four settings",
         "v5",
         "not published",
-        _of("08_writing_with_features", "figure1"),
+        (*_of("08_writing_with_features", "figure1"), *_of("13_flux", "figure1_flux")),
     ),
     Artefact(
         "Figure 2",
@@ -105,12 +107,13 @@ ARTEFACTS: tuple[Artefact, ...] = (
         _of("11_riebench_results", "figure6"),
     ),
     *_numbered("Figure", (7,), "", UNKNOWN),
-    *_numbered("Figure", (8, 9), "Interventions on FLUX", NO_FLUX),
+    *_numbered("Figure", (8,), "Interventions on FLUX", files=_of("14_flux_interventions", "figure8")),
+    *_numbered("Figure", (9,), "Interventions on FLUX", files=_of("14_flux_interventions", "figure9")),
     Artefact(
         "Figure 10", "Where the transformer blocks are", "v5", "not published", _of("01_model_and_blocks", "unet")
     ),
     *_numbered("Figure", _PANELS, _NOT_SAID, FORM_KNOWN),
-    *_numbered("Figure", (14,), "RIEBench on FLUX", NO_FLUX),
+    *_numbered("Figure", (14,), "RIEBench on FLUX", files=_of("14_flux_interventions", "figure14")),
     Artefact(
         "Figure 18",
         "Pictures with a block's update reconstructed",
@@ -118,7 +121,7 @@ ARTEFACTS: tuple[Artefact, ...] = (
         "not published",
         _of("06_reconstruction", "figure18"),
     ),
-    *_numbered("Figure", tuple(range(35, 44)), "Features of FLUX", NO_FLUX),
+    *_numbered("Figure", tuple(range(35, 44)), "Features of FLUX", files=_of("14_flux_interventions", "panels")),
     Artefact(
         "Attention blocks ablated",
         "Pictures with each of the 11 attention blocks left out (v1: Figure 3)",
@@ -269,6 +272,13 @@ ARTEFACTS: tuple[Artefact, ...] = (
         "",
         "",
         _of("11_riebench_results", "units"),
+    ),
+    Artefact(
+        "Companion 13",
+        "The pocket FLUX: its pictures, where the caption enters, four steps, features that are always on",
+        "",
+        "",
+        _of("13_flux", "pictures", "blocks", "always_on"),
     ),
     Artefact(
         "Companion 20",

@@ -39,11 +39,8 @@ def results_list() -> str:
 
     card = json.loads((FIGURES / "99_scorecard" / "scorecard.json").read_text())["result"]
     words = {name: claim["word"] for name, claim in card["claims"].items()}
-    decided = in_words(word for word in words.values() if not word.startswith("not run"))
-    decided = re.sub(r"(\d+) undecided", r"\1 are undecided", decided)
-    waiting = sum(word.startswith("not run") for word in words.values())
-    left = f", {waiting} waits, since it is about another model (FLUX)" if waiting else ""
-    counted = f"Of the paper's {len(words)} claims, on our pocket model {decided}{left}"
+    decided = re.sub(r"(\d+) undecided", r"\1 are undecided", in_words(words.values()))
+    counted = f"Of the paper's {len(words)} claims, on our pocket models {decided}"
     lines = [f"**What came out.** {counted} ([scorecard](notebooks/99_scorecard.ipynb)).", ""]
     for verb, word in {"What holds": "holds", "What fails": "fails"}.items():
         those = [name for name in words if words[name] == word]

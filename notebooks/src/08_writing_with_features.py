@@ -189,7 +189,8 @@ def trials_of(part):
 # one-step picture does not show the value and leaves the judge sure (at least .9 for each value that the caption
 # states). Captions of small or pastel objects, which are hard to see in print, come last.
 #
-# The second figure takes each block's next feature of another value. The paper's fourth row is FLUX: not run.
+# The second figure takes each block's next feature of another value. The paper's fourth row is FLUX: notebook 13 draws
+# it.
 
 # %%
 lines, ease = features.first_of_blocks(targets, 2), features.ease_of_captions(later)

@@ -177,7 +177,7 @@ for line, trial in zip(axes, lines, strict=True):
 for ax, title in zip(axes[0], titles, strict=True):
     ax.set_title(title, fontsize=6, pad=2)
 result = {"features": [str(ids[trial]) for trial in lines], "rises": rises, "change": change, "trials": len(rows)}
-save_figure(run, fig, "figure8", result | {"verdicts": verdicts, "seed": seed}, folder)
+save_figure(run, fig, "figure8", result | {"seed": seed}, folder, verdicts)
 
 # %%
 text = "Not judged."
@@ -294,8 +294,8 @@ if assets.known and not run.rehearsal:
         control="neurons of the same block",
     )
     verdicts.append(edits.judge(run, gap.value, gap[1:]))
-    result = {"done": done, "cases": len(sweep.ids), "verdicts": [verdicts[-1]], "seed": seed}
-    save_figure(run, fig, "figure14", result, sweep_folder)
+    result = {"done": done, "cases": len(sweep.ids), "seed": seed}
+    save_figure(run, fig, "figure14", result, sweep_folder, verdicts[-1:])
     said = ", ".join(f"{name} {100 * share.value:.0f} %" for name, share in done.items())
     we_see(run, f"Of {len(sweep.ids)} edits are done, at each method's best setting: {said}.")
 

@@ -64,7 +64,6 @@ from sae_lib.companion import CONTROL_COLOR, TEXT_WIDTH, VERDICT_COLORS, decide,
 
 run = start_run("99_scorecard", globals())
 ARTEFACTS = json.loads((ROOT / "figures" / "index.json").read_text())
-STATUS = {artefact["id"]: artefact["status"] for artefact in ARTEFACTS}
 
 # %% [markdown]
 # ## 99.2 The claims
@@ -80,7 +79,6 @@ class PaperClaim(NamedTuple):
     statement: str
     sources: str
     would_change: str
-    waits: str = ""
 
 
 CLAIMS = {
@@ -138,7 +136,7 @@ CLAIMS |= {
         "audit",
         "No larger intended effect than adding alone",
     ),
-    "C11": PaperClaim("The method extends to FLUX-schnell", "audit", "", STATUS["Figure 8"]),
+    "C11": PaperClaim("The method extends to FLUX-schnell", "audit", "As large a rise by random features of FLUX"),
     "C12": PaperClaim(
         "Features of down.2.1 can be captioned; captions predict activation (our test)",
         "secondary",
@@ -200,10 +198,10 @@ decided = decide({name: margins[index][0] for name, index in primaries.items()})
 
 
 # %%
-def word_of(name, claim):
+def word_of(name):
     """The claim's word, by the rule above."""
-    if claim.waits or run.compared_with is None:
-        return claim.waits or "no conclusion at this scale"
+    if run.compared_with is None:
+        return "no conclusion at this scale"
     if scale == "sdxl":
         words = Counter(of_claims.loc[of_claims["id"] == name, "word"])
         return ", ".join(f"{count} {word}" for word, count in words.most_common()) or "not run"
@@ -216,7 +214,7 @@ def others_of(name):
 
 
 # %%
-rows = [(name, c.statement, c.sources, word_of(name, c), in_words(others_of(name))) for name, c in CLAIMS.items()]
+rows = [(name, c.statement, c.sources, word_of(name), in_words(others_of(name))) for name, c in CLAIMS.items()]
 card = pd.DataFrame(rows, columns=["claim", "statement", "known from", "word", "secondary tests"]).set_index("claim")
 pd.set_option("display.max_colwidth", None)
 card
@@ -339,7 +337,7 @@ for test in shown.itertuples():
 
 # %%
 for name, claim in CLAIMS.items():
-    print(f"{name:4} {claim.would_change or claim.waits}")
+    print(f"{name:4} {claim.would_change}")
 
 # %% [markdown]
 # ## 99.7 Which of the paper's figures and tables are made here
@@ -348,7 +346,7 @@ for name, claim in CLAIMS.items():
 # in `notebooks/artefacts.py`.
 
 # %% tags=["nbval-check-output"]
-of_the_paper = [status for name, status in STATUS.items() if not name.startswith("Companion")]
+of_the_paper = [artefact["status"] for artefact in ARTEFACTS if not artefact["id"].startswith("Companion")]
 for status, count in Counter(of_the_paper).most_common():
     print(f"{status:26} {count:3d} of {len(of_the_paper)}")
 

@@ -152,7 +152,9 @@ class PainterWidget(LiveWidget):
         self.send({"kind": "here"})
 
     def on_hello(self, number: str, check: Callable) -> None:
-        models = [{"name": name, "steps": self.painter.assets.call(name)[1].steps} for name in self.painter.assets.models]
+        models = [
+            {"name": name, "steps": self.painter.assets.call(name)[1].steps} for name in self.painter.assets.models
+        ]
         if self._edit is None:
             self.catalogue.prepare(check)
             self._edit = self.catalogue.first_edit

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from notebooks import artefacts
-from notebooks.artefacts import ARTEFACTS, FORM_KNOWN, NO_FLUX, UNKNOWN, Artefact, index
+from notebooks.artefacts import ARTEFACTS, FORM_KNOWN, UNKNOWN, Artefact, index
 from sae_lib.cache.artefact import ROOT
 from sae_lib.companion.verdicts import SOURCES
 
@@ -17,7 +17,7 @@ RULES = (r"\toprule", r"\midrule", r"\bottomrule")
 def test_every_artefact_has_its_files_or_says_why_not():
     for artefact in ARTEFACTS:
         assert bool(artefact.files) != bool(artefact.missing), artefact.id
-        assert artefact.missing in ("", NO_FLUX, UNKNOWN, FORM_KNOWN)
+        assert artefact.missing in ("", UNKNOWN, FORM_KNOWN)
         for file in artefact.files:
             assert all((FIGURES / f"{file}.{kind}").is_file() for kind in ("png", "pdf", "json")), file
 
