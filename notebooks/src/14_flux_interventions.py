@@ -303,7 +303,18 @@ if assets.known and not run.rehearsal:
 # **How to read it.** As Figure 5 in notebook 11: to the right an edit may change more of the rest, upwards it makes more
 # of the edits. *Tokens* lets the block read the edit prompt's text: what the block can do when nothing is selected.
 #
-# ## 14.7 Verdicts
+# ## 14.7 Paint
+#
+# The painter of notebook 20 on FLUX: choose a feature of the last double-stream block and brush it onto the picture.
+
+# %%
+from sae_lib import Catalogue, Painter
+from sae_lib.paint import PainterWidget
+
+PainterWidget(Catalogue(Painter(assets)))
+
+# %% [markdown]
+# ## 14.8 Verdicts
 
 # %%
 print(*verdicts, sep="\n")
@@ -323,14 +334,14 @@ if rises:
 save_answer(run, answer)
 
 # %% [markdown]
-# ## 14.8 Limits
+# ## 14.9 Limits
 #
 # - The pocket FLUX has six blocks behind the last double-stream block; FLUX has 38. There the accident adds a feature 20
 #   times, here four times.
 # - Equal change is equal in pixels. A change that an eye sees better may be the smaller one.
 # - How the paper's figures of FLUX were made is not known; every other layer is what its demo's code does.
 #
-# ## 14.9 Exercises
+# ## 14.10 Exercises
 #
 # Each changes one value.
 # 1. `change = 0.04`, then 0.16: does the order of the three ways change?

@@ -34,13 +34,14 @@ def fit(
     batches: Iterable[tuple[Tensor, ...]] | None = None,
     extra: Iterable[nn.Parameter] = (),
     ema: float = 0.999,
+    decay: float = 0.35,
     save_every: float = 240.0,
 ) -> None:
     """Minimise a loss over the modules' parameters (and `extra` ones, which are thrown away), with warm-up and decay.
 
     `loss_of` gets the tensors of one of `batches` and must depend on nothing else (on a GPU it is captured as a
     graph); without `batches` it gets the step's number. Matrices and kernels are trained by Muon, everything else
-    by AdamW. `save` gets the averaged modules every `save_every` seconds and at the end. Raises RuntimeError if
+    by AdamW. The learning rate falls in the last `decay` of the steps. `save` gets the averaged modules every `save_every` seconds and at the end. Raises RuntimeError if
     the loss is not finite.
     """
     box = nn.ModuleDict(modules).train()
@@ -55,7 +56,7 @@ def fit(
     warm = min(200, steps // 10 + 1)
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda at: min(1.0, (at + 1) / warm, max(0.02, (steps - at) / (0.35 * steps)))
+            optimiser, lambda at: min(1.0, (at + 1) / warm, max(0.02, (steps - at) / (decay * steps)))
         )
         for optimiser in optimisers
     ]

@@ -41,8 +41,10 @@ SETTINGS = {
     "base, 20 steps": ("base", CallSettings(20, guidance_scale=4.0, batch_size=50)),
     "turbo, 4 steps": ("turbo", CallSettings(4, guidance_scale=0.0, batch_size=50)),
     "turbo, 1 step": ("turbo", CallSettings(1, guidance_scale=0.0, batch_size=50)),
+    "FLUX, 4 steps": ("flux", CallSettings(4, guidance_scale=0.0, batch_size=50)),
+    "FLUX, 1 step": ("flux", CallSettings(1, guidance_scale=0.0, batch_size=50)),
 }
-"""The three ways in which the paper's models are run."""
+"""The ways in which the paper's models are run."""
 
 AMONG = 50
 """Number of captions that CLIP chooses from."""
@@ -162,7 +164,7 @@ def clip_accuracy(clip: Clip, count: int, seed: int, vae=None) -> dict[str, tupl
 def measure(count: int, seed: int, before: dict, only: str = "") -> dict[str, dict[str, tuple[int, int]]]:
     """Every table of the model card; tables whose title does not contain `only` are taken from
     `before` if it has them."""
-    judge, vae = weights.load("judge"), weights.load("vae")
+    judge, vae, flux_vae = (weights.load(part) for part in ("judge", "vae", "flux_vae"))
 
     @functools.cache
     def drawn(title: str, split: str) -> tuple[Tensor, list[Caption]]:
@@ -179,6 +181,7 @@ def measure(count: int, seed: int, before: dict, only: str = "") -> dict[str, di
     ways = {
         "judge on renders": lambda: judge_accuracy(judge, count, seed),
         "judge on renders through the autoencoder": lambda: judge_accuracy(judge, count, seed, vae),
+        "judge on renders through FLUX's autoencoder": lambda: judge_accuracy(judge, count, seed, flux_vae),
         "judge abstains, renders through the autoencoder": lambda: abstentions(True, broken=False),
         "judge abstains, broken renders": lambda: abstentions(False, broken=True),
         "judge abstains, broken renders through the autoencoder": lambda: abstentions(True, broken=True),

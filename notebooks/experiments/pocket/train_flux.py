@@ -191,7 +191,7 @@ def _shuffled(count: int, batch: int, generator: torch.Generator) -> Iterator[Te
         yield from (rows for rows in torch.randperm(count, generator=generator).split(batch) if len(rows) == batch)
 
 
-def train_teacher(steps: int, seed: int, device: str, batch: int = 32, lr: float = 6e-3) -> None:
+def train_teacher(steps: int, seed: int, device: str, batch: int = 32, lr: float = 4e-3) -> None:
     """Train the teacher to predict noise - latents, at noise levels that each batch covers evenly.
 
     CLIP gets the empty prompt half of the time, as the authors call FLUX. The teacher stays in the cache: only the
@@ -217,7 +217,7 @@ def train_teacher(steps: int, seed: int, device: str, batch: int = 32, lr: float
     def save(modules: dict[str, nn.Module]) -> None:
         write_whole(_teacher_folder(), modules["transformer"].save_pretrained)
 
-    fit({"transformer": transformer}, loss_of, steps, lr=lr, save=save, batches=batches())
+    fit({"transformer": transformer}, loss_of, steps, lr=lr, save=save, batches=batches(), decay=0.9)
 
 
 def _pairs_folder() -> Path:
