@@ -41,8 +41,8 @@ def fit(
 
     `loss_of` gets the tensors of one of `batches` and must depend on nothing else (on a GPU it is captured as a
     graph); without `batches` it gets the step's number. Matrices and kernels are trained by Muon, everything else
-    by AdamW. The learning rate falls in the last `decay` of the steps. `save` gets the averaged modules every `save_every` seconds and at the end. Raises RuntimeError if
-    the loss is not finite.
+    by AdamW; the learning rate falls in the last `decay` of the steps. `save` gets the averaged modules every
+    `save_every` seconds and at the end. Raises RuntimeError if the loss is not finite.
     """
     box = nn.ModuleDict(modules).train()
     average = copy.deepcopy(box)
