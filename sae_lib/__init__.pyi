@@ -64,6 +64,7 @@ from .intervals import (
     Interval as Interval,
     bootstrap as bootstrap,
     bootstrap_interval as bootstrap_interval,
+    bootstrap_share as bootstrap_share,
     bootstrap_trials as bootstrap_trials,
     interval_of as interval_of,
 )

@@ -51,10 +51,20 @@ blocks: str = ""  # "chosen" (default at pocket scale), "paper" (the last double
 import matplotlib.pyplot as plt
 import torch
 
-from sae_lib import Assets, CallSettings, Claim, Reading, bootstrap, cached_tensors, draw_pictures, features, start_run
+from sae_lib import (
+    Assets,
+    CallSettings,
+    Claim,
+    Reading,
+    bootstrap,
+    cached_tensors,
+    draw_pictures,
+    features,
+    interval_of,
+    start_run,
+)
 from sae_lib.companion import ABOVE_ZERO, CONTROL_COLOR, PRIMARY, TEXT_WIDTH, save_answer, save_figure
 from sae_lib.features import by_reader, draw_injected, share_carried, skip_block
-from sae_lib.intervals import interval_of
 from sae_lib.models import blocks_of
 from sae_lib.pocket import count_statements
 from sae_lib.saes import measure_transfer, untrained

@@ -49,10 +49,22 @@ change: float = 0.08  # how far the three ways move a picture; 1 is from black t
 import matplotlib.pyplot as plt
 import torch
 
-from sae_lib import Claim, Reading, bootstrap_trials, cached_tensors, draw_pictures, features, interval_of, start_run
+from sae_lib import (
+    Catalogue,
+    Claim,
+    Painter,
+    Reading,
+    bootstrap_share,
+    bootstrap_trials,
+    cached_tensors,
+    draw_pictures,
+    features,
+    interval_of,
+    see_values,
+    start_run,
+)
 from sae_lib.companion import ABOVE_ZERO, TEXT_WIDTH, lay_over, picture_axes, save_answer, save_figure, show_row, we_see
 from sae_lib.features import NOISE_SEED, add_features, intervene, modulate, random_features
-from sae_lib.judges import see_values
 from sae_lib.models import blocks_of
 
 run = start_run("14_flux_interventions", globals())
@@ -269,7 +281,6 @@ save_figure(run, fig, "panels", result, reading.make())
 # %%
 from sae_lib.companion import CONTROL_COLOR, add_legend, draw_envelopes, more_edits
 from sae_lib.editing import INJECTION, allowed_cost, cached_sweep, cross_fitted, pocket_cases, settings_of
-from sae_lib.intervals import bootstrap_share
 
 NAMES, COLORS = ("SAE", "neurons", "steering", "random features"), ("#0072B2", "#D55E00", "#009E73", CONTROL_COLOR)
 if assets.known and not run.rehearsal:
@@ -308,7 +319,6 @@ if assets.known and not run.rehearsal:
 # The painter of notebook 20 on FLUX: choose a feature of the last double-stream block and brush it onto the picture.
 
 # %%
-from sae_lib import Catalogue, Painter
 from sae_lib.paint import PainterWidget
 
 PainterWidget(Catalogue(Painter(assets)))
