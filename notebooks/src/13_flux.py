@@ -319,6 +319,7 @@ class Part(torch.nn.Module):
         return sae.decode(code)
 
 
+# %%
 others_on = [feature for feature in range(sae.n_f) if feature not in always]
 parts = {"all features": Part([]), "without the always-on": Part(always), "the always-on alone": Part(others_on)}
 
@@ -404,7 +405,7 @@ if assets.known:
 #
 # ## 13.8 Verdicts
 
-# %%
+# %% tags=["nbval-check-output"]
 print(*on_verdicts, *verdicts, sep="\n")
 
 # %%

@@ -148,6 +148,7 @@ def at_equal_change():
     return found
 
 
+# %%
 inputs = assets.identity | {"tried": trials.asked, "change": change, "seed": seed, "ways": WAYS}
 folder, found = cached_tensors("flux_ways", inputs, at_equal_change)
 for way in WAYS:
@@ -326,7 +327,7 @@ PainterWidget(Catalogue(Painter(assets)))
 # %% [markdown]
 # ## 14.8 Verdicts
 
-# %%
+# %% tags=["nbval-check-output"]
 print(*verdicts, sep="\n")
 
 # %%
