@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from diffusers import FluxPipeline
 
-from notebooks.experiments.pocket import fitting, train, train_clip, train_text, train_unet
+from notebooks.experiments.pocket import fitting, train, train_clip, train_flux, train_text, train_unet
 from sae_lib.pocket import weights
 from sae_lib.pocket.captions import Caption
 
@@ -27,6 +28,12 @@ def trained(tmp_path_factory):
             stage(2, 0, "cpu", batch=4)
         train_unet.make_pairs(4, 0, "cpu", batch=4)
         train_unet.train_turbo(2, 0, "cpu", batch=4)
+        train_flux.train_flux_vae(2, 0, "cpu", batch=4)
+        train_flux.train_t5(2, 0, "cpu", batch=4)
+        train_flux.make_flux_scenes(8, 0, "cpu", batch=4)
+        train_flux.train_teacher(2, 0, "cpu", batch=4)
+        train_flux.make_flux_pairs(4, 0, "cpu", batch=4)
+        train_flux.train_flux(2, 0, "cpu", batch=4)
         yield weights.ROOT
 
 
@@ -65,6 +72,33 @@ def test_finished_pairs_are_kept_and_belong_to_their_teacher(trained):
     assert train_unet._pairs_folder() != folder
     with pytest.raises(FileNotFoundError, match="no pairs of the present base model"):
         train_unet.train_turbo(1, 0, "cpu")
+
+
+def test_the_student_of_flux_starts_as_its_teacher_and_moves_away(trained):
+    teacher, student = train_flux._load_teacher().state_dict(), weights.load("flux_transformer").state_dict()
+    distance = sum((student[name] - teacher[name]).square().sum() for name in teacher).sqrt()
+    assert 0 < distance < 0.1 * sum(value.square().sum() for value in teacher.values()).sqrt()
+
+
+def test_scenes_are_stored_as_flux_packs_latents(trained):
+    scenes = train_flux._stored(train_flux._scenes_folder(), "flux_scenes")
+    assert scenes["latents"].shape == (8, 64, 32) and scenes["t5"].shape == scenes["clip"].shape == (8, 40)
+    latents = torch.arange(8 * 16 * 16.0).view(1, 8, 16, 16)
+    packed = FluxPipeline._pack_latents(latents, 1, 8, 16, 16)
+    assert torch.equal(train_flux.pack(latents), packed)
+
+
+def test_what_flux_learns_from_belongs_to_what_made_it(trained):
+    (file,) = train_flux._pairs_folder().glob("*.safetensors")
+    written = file.stat().st_mtime_ns
+    train_flux.make_flux_pairs(4, 0, "cpu", batch=4)
+    assert file.stat().st_mtime_ns == written
+    train_flux.train_teacher(1, 1, "cpu", batch=4)
+    with pytest.raises(FileNotFoundError, match="has nothing to learn from: run the stage flux_pairs first"):
+        train_flux.train_flux(1, 0, "cpu")
+    train_flux.train_flux_vae(1, 1, "cpu", batch=4)  # its decoder alone: the file is another one
+    with pytest.raises(FileNotFoundError, match="run the stage flux_scenes first"):
+        train_flux.train_teacher(1, 0, "cpu")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_anything_is_saved():
