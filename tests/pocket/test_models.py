@@ -1,4 +1,4 @@
-"""The pocket SDXL: SDXL's classes, names and settings, and shipped weights that load."""
+"""The pocket SDXL and FLUX: their classes, names and settings, and shipped weights that load."""
 
 import pytest
 import torch
@@ -12,11 +12,15 @@ from diffusers import (
 from safetensors import safe_open
 
 from notebooks.experiments.pocket.train_text import encode_ids, token_ids
+from sae_lib.activations.denoising import CallSettings
+from sae_lib.activations.drawing import draw_pictures
+from sae_lib.judges.attributes import load_judge
 from sae_lib.models.blocks import BLOCKS, PAPER_BLOCKS, find_block
 from sae_lib.models.pipelines import load_pipeline
 from sae_lib.pocket import weights
 from sae_lib.pocket.captions import sample_captions
 from sae_lib.pocket.models import MAX_TOKENS, build_scheduler, build_tokenizer, build_unet
+from sae_lib.pocket.statements import caption_agreement
 from sae_lib.saes.statistics import STATISTICS_FILE
 
 
@@ -76,9 +80,18 @@ def test_turbo_is_not_base():
     assert difference / sum(value.square().sum() for value in base.values()).sqrt() > 0.02
 
 
-def test_the_shipped_weights_are_in_half_precision_and_below_32_MB():
-    files = sorted(weights.ROOT.rglob("*.safetensors"))
-    assert files and sum(file.stat().st_size for file in files) < 32e6
+def test_flux_draws_what_unseen_captions_state_in_one_step():
+    flux, captions = load_pipeline("flux"), sample_captions(30, seed=9, split="test")
+    pictures = draw_pictures(flux, [caption.text for caption in captions], CallSettings(1, 0.0, batch_size=30))
+    right, asked = caption_agreement(load_judge(), pictures, captions)["all"]
+    assert right / asked > 0.75
+    with_others = caption_agreement(load_judge(), pictures, [*captions[1:], captions[0]])["all"]
+    assert with_others[0] / with_others[1] < 0.5
+
+
+def test_the_shipped_weights_are_in_half_precision_and_below_40_MB():
+    files = sorted(weights.ROOT.parent.rglob("*.safetensors"))  # and the SAEs beside them
+    assert len(files) > 9 and sum(file.stat().st_size for file in files) < 40e6
     for file in files:
         if file.name == STATISTICS_FILE:  # numbers about an SAE's features, not weights
             continue
