@@ -168,6 +168,10 @@ def main() -> None:
     if arguments.device.startswith("cuda"):
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
+        # FLUX's heads of 32 numbers in bfloat16: with all of PyTorch's attention kernels to choose from, the first step
+        # ends in an illegal memory access (torch 2.11, H200); the memory-efficient kernel alone trains
+        torch.backends.cuda.enable_flash_sdp(False)
+        torch.backends.cuda.enable_cudnn_sdp(False)
     settings = {name: value for name in ("batch", "lr") if (value := getattr(arguments, name))}
     for name, option in itertools.product(arguments.stages, settings):
         if option not in inspect.signature(stages[name][0]).parameters:
