@@ -299,7 +299,8 @@ if assets.known and not run.rehearsal:
     add_legend(fig)
     done = {name: bootstrap_share(cross_fitted(sweep, name), **sampling) for name in NAMES}
     done["tokens"] = bootstrap_share(sweep.scores[INJECTION]["success"], **sampling)
-    gap = more_edits(sweep, "neurons", "judge", allowed_cost(sweep, "judge"), **sampling)
+    every_case = torch.ones(len(sweep.ids), dtype=torch.bool)
+    gap = more_edits(sweep, "neurons", "judge", allowed_cost(sweep, "judge"), every_case, **sampling)
     edits = Claim(
         "FLUX: SAE features make more edits than neurons at equal side effects (gap)",
         at_least=ABOVE_ZERO,

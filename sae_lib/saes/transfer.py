@@ -63,6 +63,10 @@ class TransferStatistics:
         """`metrics.explained_variance_as_published`: the error against the reconstruction's variance."""
         return _bootstrap_rows(torch.stack([self.error, self.x_hat], 2), resamples, seed, _explained_variance)
 
+    def total_variance_explained(self, resamples: int = 1000, seed: int = 0) -> Float[Tensor, "steps samples"]:
+        """1 - FVU, the share of the variance of all dimensions together: those that hardly vary do not count."""
+        return _bootstrap_rows(torch.stack([self.error, self.x], 2), resamples, seed, _total_variance_explained)
+
     def coefficient_similarity(self, resamples: int = 1000, seed: int = 0) -> Float[Tensor, "pairs samples"]:
         """`metrics.coefficient_similarity` of adjacent steps."""
         return _bootstrap_rows(self.similarity, resamples, seed)
@@ -87,6 +91,12 @@ def _explained_variance(moments: Float[Tensor, "resamples 2 2 d_model"]) -> Floa
     """From mean and mean square (third axis) of the error and of the vectors that it is compared with (second axis)."""
     variance = moments[:, :, 1] - moments[:, :, 0].square()
     return (1 - variance[:, 0] / (variance[:, 1] + EPS)).mean(-1)
+
+
+def _total_variance_explained(moments: Float[Tensor, "resamples 2 2 d_model"]) -> Float[Tensor, " resamples"]:
+    """From the same, with the variances summed over the dimensions."""
+    variance = (moments[:, :, 1] - moments[:, :, 0].square()).sum(-1)
+    return 1 - variance[:, 0] / (variance[:, 1] + EPS)
 
 
 @torch.no_grad()
