@@ -236,22 +236,29 @@ def curve(ax, samples, **look):
 # %%
 fig, axes = plt.subplots(1, 3 if assets.known else 2, figsize=(TEXT_WIDTH, 2.3), dpi=110)
 panels = dict(zip(("blocks", "explained_variance", "active_set_iou")[-len(axes) :], axes, strict=True))
+colors = dict(zip(working.blocks, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"), strict=False))
+looks = {block: look_of(block) | {"color": colors.get(block, CONTROL_COLOR)} for block in codes}
 if assets.known:
     ax = panels["blocks"]
     for x, block in enumerate(codes):
-        of, look = interval_of(shares[block]), look_of(block)
-        ax.plot([x], [of.value], linestyle="", **look)
-        ax.vlines([x], of.low, of.high, color=look["color"])
-    ax.set(title="caption carried by one block", ylabel="share")
+        of = interval_of(shares[block])
+        ax.plot([x], [of.value], linestyle="", **looks[block])
+        ax.vlines([x], of.low, of.high, color=looks[block]["color"])
+    ax.set(title="caption carried", ylabel="share")
     ax.set_xticks(range(len(codes)), codes, rotation=90, fontsize=6)
-titles = {"explained_variance": "explained variance", "active_set_iou": "overlap of adjacent steps"}
-for quantity, title in titles.items():
+plt.close(fig)  # shown when it is complete
+
+# %%
+titles = {"explained_variance": ("explained variance", -0.2), "active_set_iou": ("overlap of steps", 0)}
+for quantity, (title, bottom) in titles.items():
     for block in working.blocks:
-        look = look_of(block) | {"linestyle": "-" if block == last else "--"}
-        curve(panels[quantity], transferred[f"{quantity}/{block}/one-step SAE"], label=block, **look)
+        curve(panels[quantity], transferred[f"{quantity}/{block}/one-step SAE"], label=block, **looks[block])
     grey = {"color": CONTROL_COLOR, "linestyle": ":"}
-    curve(panels[quantity], transferred[f"{quantity}/{last}/untrained"], label="untrained", **grey)
-    panels[quantity].set(title=title, xlabel="step", ylim=(-0.2 if quantity == "explained_variance" else 0, 1))
+    curve(panels[quantity], transferred[f"{quantity}/{last}/untrained"], label=f"{last}, untrained", **grey)
+    panels[quantity].set(title=title, ylim=(bottom, 1))
+panels["explained_variance"].set(xlabel="step", xticks=range(1, 5))
+panels["active_set_iou"].set(xlabel="steps")
+panels["active_set_iou"].set_xticks(range(1, 4), ["1, 2", "2, 3", "3, 4"])
 add_legend(fig)
 
 # %%
@@ -288,10 +295,11 @@ if assets.known:
 we_see(run, text)
 
 # %% [markdown]
-# **How to read it.** Left, a point is a block, with its 95 % interval over pairs of captions; blue are double-stream,
-# orange single-stream blocks. In the middle and on the right a line is a block's SAE, trained on step 1 alone, with a
-# band for its interval over captions; the dotted line is an untrained SAE. Explained variance is the authors' mean over
-# dimensions, of which those that hardly vary can pull it far below 0: such a line leaves the panel.
+# **How to read it.** Left, a point is a block, with its 95 % interval over pairs of captions: circles are double-stream,
+# squares single-stream blocks, grey those that are not looked at. In the middle and on the right a line is a block's
+# SAE, trained on step 1 alone, with a band for its interval over captions; an untrained SAE is dotted. Explained
+# variance is the authors' mean over dimensions. Those that hardly vary can pull it far below 0: such a line leaves the
+# panel.
 #
 # ## 13.6 Features that are always on
 #

@@ -17,7 +17,7 @@ from sae_lib.assets import Assets
 from sae_lib.editing.bases import Basis, Neurons, PrincipalComponents, SAEFeatures, WholeUpdate
 from sae_lib.editing.cases import Case
 from sae_lib.editing.masks import CaseMasks, Finder, load_finder, masks_of_cases
-from sae_lib.editing.settings import METHODS, REFERENCES, Setting, untrained_of
+from sae_lib.editing.settings import METHODS, REFERENCES, Setting, edited_kind, untrained_of
 from sae_lib.editing.transport import Change, Masks, Pass, draw_edited, run_pass, scores, select_units, transport
 from sae_lib.features.injection import encode_tokens, inject_tokens
 from sae_lib.judges.attributes import judge_edit
@@ -25,7 +25,6 @@ from sae_lib.judges.clip import SCORES, Clip, load_clip
 from sae_lib.judges.perceptual import LPIPS, Distances, EncoderDistance
 from sae_lib.models.blocks import AUTHORS_ORDER
 from sae_lib.saes.controls import PCA, untrained
-from sae_lib.saes.sizes import Kind
 
 
 class Editor(NamedTuple):
@@ -272,7 +271,7 @@ def load_editor(assets: Assets, seed: int = 42, batch: int = 0, dilate: bool = T
     four. seed: of the noise (the authors' 42) and of the random features. batch: number of cases at a time, 0 for the
     scale's; at sdxl scale the neurons of a case take 0.8 GB per pass. Raises what the assets' loaders raise.
     """
-    pipe, loaded = assets.pipe(), assets.saes(_kind(assets))
+    pipe, loaded = assets.pipe(), assets.saes(edited_kind(assets))
     blocks = AUTHORS_ORDER if set(assets.blocks) == set(AUTHORS_ORDER) else assets.blocks
     saes = {block: loaded[block] for block in blocks}
     bases = {
@@ -298,10 +297,6 @@ def load_editor(assets: Assets, seed: int = 42, batch: int = 0, dilate: bool = T
     )
 
 
-def _kind(assets: Assets) -> Kind:
-    return "panel" if assets.architecture == "flux" else "transfer"
-
-
 class _Bases(dict[str, Basis]):
     """Bases by the names of `Method.basis`, made when first asked for: principal components need a run of the model."""
 
@@ -319,6 +314,6 @@ def fit_components(assets: Assets, blocks: Sequence[str], seed: int) -> Principa
     prompts = assets.prompts(min(PCA_PROMPTS, assets.counts.train_prompts), "train")
     call = CallSettings(1, 0.0, seed, assets.counts.harvest_batch)
     stream = ({b: to_vectors(u[b]) for b in blocks} for _, u in stream_updates(assets.pipe(), prompts, blocks, call))
-    fits = PCA.fit_blocks(stream, {block: sae.d_model for block, sae in assets.saes(_kind(assets)).items()})
+    fits = PCA.fit_blocks(stream, {block: sae.d_model for block, sae in assets.saes(edited_kind(assets)).items()})
     means = {block: fits[block].mean for block in blocks}
     return PrincipalComponents(means, {block: fits[block].components.T for block in blocks})

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sae_lib.assets import Assets
+from sae_lib.saes.sizes import Kind
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,11 @@ REHEARSAL_SETTINGS = (
 """One setting per method, for smoke and rehearsals."""
 
 
+def edited_kind(assets: Assets) -> Kind:
+    """The kind of SAE that edits. FLUX has one of each block."""
+    return "panel" if assets.architecture == "flux" else "transfer"
+
+
 def settings_of(assets: Assets, pocket: Sequence[Setting] = POCKET_SETTINGS) -> tuple[Setting, ...]:
     """The settings of a scale's sweep.
 
@@ -171,5 +177,5 @@ def settings_of(assets: Assets, pocket: Sequence[Setting] = POCKET_SETTINGS) -> 
         return REHEARSAL_SETTINGS
     if assets.scale == "sdxl":
         return SDXL_SETTINGS
-    total = sum(sae.n_f for sae in assets.saes("transfer").values())
+    total = sum(sae.n_f for sae in assets.saes(edited_kind(assets)).values())
     return tuple(setting._replace(units=round(setting.units * total / PER_UNITS)) for setting in pocket)
