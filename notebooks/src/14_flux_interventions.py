@@ -242,8 +242,8 @@ print(f"{ids[trial]} reads {shown[trial][0]}; caption: {caption}")
 # ## 14.5 Feature panels
 #
 # The form of the paper's Figures 35 to 43: for each of nine features its top pictures with its activation map, then the
-# first of them with the feature scaled. The features are those that read best, of different values. Features that are
-# always on (notebook 13) read nothing, so none is left out.
+# first of them with the feature scaled. The features are those that read best, of different values. A
+# feature that is always on (notebook 13) reads nothing, so it is none of them.
 
 # %%
 nine = features.one_per_value(targets, 2 if cut else 9)
