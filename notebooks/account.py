@@ -7,6 +7,7 @@ Both calls are silent: neither the notebook's history, its cells nor its outputs
 import functools
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ class Account(NamedTuple):
     peak_gb: float = 0.0
     """Most memory that its kernel had at once, in 10^9 bytes."""
     forward_passes: int = 0
-    """Rows that went into the U-Net: pictures times steps, twice that under guidance, cut passes included."""
+    """Rows that went into the U-Net or FLUX's transformer: pictures times steps, twice that under guidance, cut passes included."""
     sae_steps: int = 0
     """Training steps, summed over SAEs."""
     made: tuple[str, ...] = ()
@@ -47,16 +48,22 @@ def _watch(info) -> None:
 
 
 def _watch_rows() -> None:
-    from diffusers import UNet2DConditionModel
+    from diffusers import FluxTransformer2DModel, UNet2DConditionModel
 
-    forward = UNet2DConditionModel.forward  # torch's hook for all modules would slow down each of them
+    for denoiser, name in ((UNet2DConditionModel, "sample"), (FluxTransformer2DModel, "hidden_states")):
+        denoiser.forward = _counting(denoiser.forward, name)
+
+
+def _counting(forward: Callable, name: str) -> Callable:
+    """A denoiser's `forward` that counts the rows of the latents, its first argument; torch's hook for all modules
+    would slow down each of them."""
 
     @functools.wraps(forward)
-    def count(self, sample, *arguments, **keywords):
-        counts["forward_passes"] += len(sample)
-        return forward(self, sample, *arguments, **keywords)
+    def count(self, *arguments, **keywords):
+        counts["forward_passes"] += len(arguments[0] if arguments else keywords[name])
+        return forward(self, *arguments, **keywords)
 
-    UNet2DConditionModel.forward = count
+    return count
 
 
 def _watch_steps() -> None:
