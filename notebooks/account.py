@@ -24,7 +24,8 @@ class Account(NamedTuple):
     peak_gb: float = 0.0
     """Most memory that its kernel had at once, in 10^9 bytes."""
     forward_passes: int = 0
-    """Rows that went into the U-Net or FLUX's transformer: pictures times steps, twice that under guidance, cut passes included."""
+    """Rows that went into the U-Net or FLUX's transformer: pictures times steps, twice that under guidance; cut passes
+    count too."""
     sae_steps: int = 0
     """Training steps, summed over SAEs."""
     made: tuple[str, ...] = ()
