@@ -282,24 +282,30 @@ text = f"Over four steps the one-step SAE of {last} explains between "
 at = [interval_of(step).value for step in explained[last]]
 text += f"{min(at):.2f} and {max(at):.2f} of the variance; the untrained one at most "
 text += f"{transferred[f'explained_variance/{last}/untrained'][:, 0].max():.2f}."
-lowest = min(working.blocks, key=lambda block: explained[block][:, 0].min())
-if explained[lowest][:, 0].min() < 0:
-    text += f" {lowest} goes down to {explained[lowest][:, 0].min():.1f}, yet at least {total[lowest][:, 0].min():.2f} of its "
-    text += "variance over all dimensions is explained: the measure counts each dimension alike, and some hardly vary."
+lowest = min(explained[block][:, 0].min() for block in working.blocks)
+if lowest < 0:
+    text += f" Of other blocks it falls to {lowest:.1f}: the measure counts each dimension alike, and some hardly vary."
+together = ", ".join(f"{block} {total[block][-1, 0]:.2f}" for block in working.blocks)
+text += f" Of the variance of all dimensions together the SAEs explain in the last step: {together}."
+shared, by_chance = (transferred[f"active_set_iou/{last}/{name}"][:, 0] for name in ("one-step SAE", "untrained"))
+text += f" Of the active features of {last} two adjacent steps share {shared.min():.2f} to {shared.max():.2f}, of an "
+text += f"untrained SAE's {by_chance.min():.2f} to {by_chance.max():.2f}."
+we_see(run, text)
+
+# %%
 if assets.known:
     ordered = sorted(codes, key=lambda block: -result["share"][block].value)
-    text += (
-        f" By itself {ordered[0]} carries most of a caption ({result['share'][ordered[0]].value:.2f}); {last} carries "
-    )
-    text += f"{result['share'][last].value:.2f} and is number {1 + ordered.index(last)} of {len(codes)}."
-we_see(run, text)
+    most, own_share = ordered[0], result["share"][last].value
+    text = f"By itself {last} carries {own_share:.2f} of a caption and is number {1 + ordered.index(last)} of {len(codes)}"
+    text += "." if most == last else f"; {most} carries most, {result['share'][most].value:.2f}."
+    we_see(run, text)
 
 # %% [markdown]
 # **How to read it.** Left, a point is a block, with its 95 % interval over pairs of captions: circles are double-stream,
 # squares single-stream blocks, grey those that are not looked at. In the middle and on the right a line is a block's
 # SAE, trained on step 1 alone, with a band for its interval over captions; an untrained SAE is dotted. Explained
 # variance is the authors' mean over dimensions. Those that hardly vary can pull it far below 0: such a line leaves the
-# panel.
+# panel. The share of all dimensions' variance together stands in the text.
 #
 # ## 13.6 Features that are always on
 #
@@ -362,7 +368,7 @@ for y, of in enumerate(interval_of(in_parts[name]) for name in parts):
     right.hlines(y, of.low, of.high, color="#0072B2")
 right.set_yticks(range(len(parts)), list(parts))
 right.set(xlabel="explained variance", ylim=(2.5, -0.5))
-result = {"always_on": always, "left_out": often, "explained": {name: interval_of(of) for name, of in in_parts.items()}}
+result = {"always_on": always, "left_out": often, "explained": {name: interval_of(in_parts[name]) for name in parts}}
 result |= {"most_active": rate.max().item(), "seed": seed}
 save_figure(run, fig, "always_on", result | {"prompts": len(held_out)}, parts_folder)
 
