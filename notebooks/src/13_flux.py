@@ -284,7 +284,7 @@ text += f"{min(at):.2f} and {max(at):.2f} of the variance; the untrained one at 
 text += f"{transferred[f'explained_variance/{last}/untrained'][:, 0].max():.2f}."
 lowest = min(explained[block][:, 0].min() for block in working.blocks)
 if lowest < 0:
-    text += f" Of other blocks it falls to {lowest:.1f}: the measure counts each dimension alike, and some hardly vary."
+    text += f" In other blocks it falls to {lowest:.1f}: the measure counts each dimension alike, and some hardly vary."
 together = ", ".join(f"{block} {total[block][-1, 0]:.2f}" for block in working.blocks)
 text += f" Of the variance of all dimensions together the SAEs explain in the last step: {together}."
 shared, by_chance = (transferred[f"active_set_iou/{last}/{name}"][:, 0] for name in ("one-step SAE", "untrained"))
