@@ -247,10 +247,9 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python notebooks/on_request.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("artefact", help='"Figure 19", "Table 2"')
-    for name in ARGUMENTS:
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", default="pocket" if name == "scale" else "", help="as in the notebooks"
-        )
+    defaults = dict.fromkeys(ARGUMENTS, "") | {"scale": "pocket", "architecture": "sdxl"}
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", default=default, help="as in the notebooks")
     options = parser.parse_args(arguments)
     try:
         print(draw_request(options.artefact, Assets(**{name: getattr(options, name) for name in ARGUMENTS})))

@@ -28,6 +28,7 @@ from sae_lib.companion.run import Run
 from sae_lib.companion.style import ACCENT_COLORS, BLOCK_COLORS, CONTROL_COLOR, VERDICT_COLORS
 from sae_lib.companion.verdicts import Verdict, bare, in_words
 from sae_lib.intervals import Interval
+from sae_lib.models.blocks import ATTENTION_BLOCKS
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "matplotlib")
 """Packages whose versions a record states."""
@@ -288,7 +289,8 @@ def with_palette(png: bytes) -> bytes:
     palette (Pillow's own search is approximate, and would tint the paper).
     """
     picture = Image.open(io.BytesIO(png)).convert("RGB")
-    exact = [ImageColor.getrgb(color) for color in (*BLOCK_COLORS.values(), *ACCENT_COLORS, CONTROL_COLOR, "#FFFFFF")]
+    of_blocks = [BLOCK_COLORS[block] for block in ATTENTION_BLOCKS]  # FLUX's are among them and among the accents
+    exact = [ImageColor.getrgb(color) for color in (*of_blocks, *ACCENT_COLORS, CONTROL_COLOR, "#FFFFFF")]
     median_cut = picture.quantize(256 - len(exact), Image.Quantize.MEDIANCUT).getpalette()[: 3 * (256 - len(exact))]
     palette = np.array([*exact, *zip(*[iter(median_cut)] * 3, strict=True)])
     packed = np.asarray(picture).astype(np.int64) @ (65_536, 256, 1)

@@ -13,13 +13,13 @@ from sae_lib.cache.artefact import write_if_changed
 
 WANTED_MEAN, WANTED_LEAST, MOST = 0.8, 0.4, 7
 
-_HERE = Path(__file__).parent
-BLOCKS_FILES = {"sdxl": _HERE / "chosen_blocks.json", "flux": _HERE / "chosen_flux_blocks.json"}
-SIZES_FILE = _HERE / "sae_sizes.json"
-_MODELS = {
-    "sdxl": _HERE / "weights" / "unet" / "diffusion_pytorch_model.safetensors",
-    "flux": _HERE / "weights" / "flux" / "transformer" / "diffusion_pytorch_model.safetensors",
-}
+BLOCKS_FILE = Path(__file__).with_name("chosen_blocks.json")
+FLUX_BLOCKS_FILE = Path(__file__).with_name("chosen_flux_blocks.json")
+SIZES_FILE = Path(__file__).with_name("sae_sizes.json")
+_UNET = Path(__file__).parent / "weights" / "unet" / "diffusion_pytorch_model.safetensors"
+_TRANSFORMER = Path(__file__).parent / "weights" / "flux" / "transformer" / "diffusion_pytorch_model.safetensors"
+BLOCKS_FILES = {"sdxl": BLOCKS_FILE, "flux": FLUX_BLOCKS_FILE}
+_MODELS = {"sdxl": _UNET, "flux": _TRANSFORMER}
 
 
 def load_choice(architecture: str = "sdxl") -> dict:

@@ -16,6 +16,7 @@ from sae_lib.companion.figures import save_figure, save_table, with_interval
 from sae_lib.companion.run import Run
 from sae_lib.companion.verdicts import Claim
 from sae_lib.intervals import Interval
+from sae_lib.models.blocks import ATTENTION_BLOCKS, FLUX_BLOCKS
 
 
 @pytest.fixture(autouse=True)
@@ -186,20 +187,22 @@ def test_no_text_of_the_house_style_is_smaller_than_eight_points():
 
 def test_each_block_has_a_colour_and_a_marker_of_its_own():
     for table in (style.BLOCK_COLORS, style.BLOCK_MARKERS):
-        assert len(set(table.values())) == len(table) == 11
-    assert style.BLOCK_COLORS.keys() == style.BLOCK_MARKERS.keys()
+        assert len({table[block] for block in ATTENTION_BLOCKS}) == len(ATTENTION_BLOCKS) == 11
+        by_kind = {(block.split(".")[0], table[block]) for block in FLUX_BLOCKS}
+        assert len(by_kind) == len({look for _, look in by_kind}) == 2  # one look for each kind of FLUX's blocks
+    assert style.BLOCK_COLORS.keys() == style.BLOCK_MARKERS.keys() == {*ATTENTION_BLOCKS, *FLUX_BLOCKS}
 
 
 def test_a_drawing_has_256_colours_and_keeps_paper_and_blocks_exactly(tmp_path):
     fig = Figure(figsize=(2, 2))
     axes = fig.subplots(2, 1)
     axes[0].imshow(np.random.default_rng(0).random((32, 32, 3)))
-    for color in style.BLOCK_COLORS.values():
-        axes[1].axhline(0, color=color, linewidth=9)
-        saved = save_figure(run_at("pocket"), fig, "many_colours", {"n": 1})
+    for at, color in enumerate(sorted(set(style.BLOCK_COLORS.values()))):
+        axes[1].axhline(at, color=color, linewidth=9)
+    saved = save_figure(run_at("pocket"), fig, "many_colours", {"n": 1})
     with Image.open(saved.png) as picture:
         colors = {color for _, color in picture.convert("RGB").getcolors(100_000)}
     assert len(colors) <= 256
-    assert {ImageColor.getrgb(color) for color in ("#FFFFFF", style.BLOCK_COLORS["up.0.1"])} <= colors
+    assert {ImageColor.getrgb(color) for color in ("#FFFFFF", *style.BLOCK_COLORS.values())} <= colors
     with Image.open(save_figure(run_at("sdxl"), fig, "many_colours", {"n": 1}).png) as picture:
         assert len(picture.convert("RGB").getcolors(1_000_000)) > 256
