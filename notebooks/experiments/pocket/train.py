@@ -1,6 +1,6 @@
 """Train the pocket models: `python -m notebooks.experiments.pocket.train [stage ...]`, stages vae, text, judge, doubt,
-clip, base, pairs, turbo, blocks, sizes, saes, and for FLUX flux_vae, flux_text, flux_teacher, flux_pairs, flux,
-flux_blocks, flux_saes.
+clip, base, pairs, turbo, blocks, sizes, saes, and for FLUX flux_vae, flux_text, flux_scenes, flux_teacher, flux_pairs,
+flux, flux_blocks, flux_saes.
 
 Every stage starts from the shipped weights where there are any, with a fresh optimiser, so that quality accumulates
 over runs; each writes an exponential moving average of its weights, atomically, every few minutes.
