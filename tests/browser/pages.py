@@ -44,10 +44,14 @@ READ_PIXELS = """async image => {
 
 
 def write_copy(source: Path, target: Path, scale: str = "smoke", painters: int = 1, whole: bool = True) -> None:
-    """The notebook of a source, not executed; its cell that shows a painter as often as told, and
-    what follows if whole."""
-    figures = Path("figures", source.stem)  # which the first screen shows
-    shutil.copytree(ROOT / figures, target.parent / figures, dirs_exist_ok=True)
+    """The notebook of a source, not executed; its cell that shows a painter as often as told, and what follows if whole.
+
+    It lies in notebooks/ beside figures/, as in the repository: a front end asks for the picture of the first screen
+    under the page's own address for a moment, before it asks for the file, and there is an answer to that only here.
+    """
+    figures = Path("figures", source.stem)
+    target.parent.mkdir(exist_ok=True)
+    shutil.copytree(ROOT / figures, target.parent.parent / figures, dirs_exist_ok=True)
     notebook = run.read_source(source)
     (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
     parameters.source += f'\nscale = "{scale}"'

@@ -18,10 +18,10 @@ FIRST = next(iter(SAES))
 @pytest.fixture(scope="module")
 def page(new_page, lab, folder, source):
     """Notebook 20, run."""
-    write_copy(source, folder / "explorer.ipynb")
+    write_copy(source, folder / "notebooks/explorer.ipynb")
     page = new_page(viewport={"width": 1366, "height": 1800})
     page.quiet = Quiet(page)
-    open_notebook(page, lab, "explorer.ipynb")
+    open_notebook(page, lab, "notebooks/explorer.ipynb")
     page.locator(".sae-explorer").scroll_into_view_if_needed(timeout=DRAW_SECONDS * 1000)
     return page
 

@@ -27,11 +27,11 @@ GONE_SECONDS = 60
 @pytest.fixture(scope="module")
 def tablet(new_page, folder, source):
     """Notebook 20, run in Notebook 7 on a tablet."""
-    write_copy(source, folder / "tablet.ipynb")
+    write_copy(source, folder / "notebooks/tablet.ipynb")
     with serve("notebook", folder) as address:
         page = new_page(viewport={"width": 820, "height": 1180}, has_touch=True)
         page.quiet = Quiet(page, NOTEBOOK_ITSELF)
-        open_notebook(page, address, "tablet.ipynb", "notebook")
+        open_notebook(page, address, "notebooks/tablet.ipynb", "notebook")
         yield page
 
 

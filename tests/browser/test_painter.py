@@ -41,10 +41,10 @@ CANCEL_AT_STEP_2 = """([status, progress, cancel]) => {
 @pytest.fixture(scope="module")
 def page(new_page, lab, folder, source):
     """Notebook 20, run, with a second painter below the first."""
-    write_copy(source, folder / "painter.ipynb", painters=2)
+    write_copy(source, folder / "notebooks/painter.ipynb", painters=2)
     page = new_page(viewport={"width": 1366, "height": 3000})  # JupyterLab takes what is out of sight out of the page
     page.quiet = Quiet(page)
-    open_notebook(page, lab, "painter.ipynb")
+    open_notebook(page, lab, "notebooks/painter.ipynb")
     return page
 
 
