@@ -1,11 +1,11 @@
 """A companion to "One-Step is Enough: Sparse Autoencoders for Text-to-Image Diffusion Models" (arXiv:2410.22366).
 
 The rooms follow the paper: `models`, `activations`, `saes`, `training`, `features`, `editing`. Beside them stand
-`judges` (what looks at pictures), `pocket` (the small world and its models), `assets` (what a scale works with),
-`companion` (runs, figures, verdicts) and `paint` (SAEPaint); below all `cache` and `intervals`. A room imports only
-from rooms that stand before it in this order:
+`judges` (what looks at pictures, and how sure a number is), `pocket` (the small world and its models), `assets` (what a
+scale works with), `bench` (PocketBench: an SAE against the truth), `companion` (runs, figures, verdicts) and `paint`
+(SAEPaint); below all `cache`. A room imports only from rooms that stand before it in this order:
 
-    cache intervals pocket models activations judges saes assets training features editing companion paint
+    cache pocket models activations judges saes assets training features bench editing companion paint
 
 Every public name, here and in the rooms, is loaded when it is first used, so that `import sae_lib` costs nothing and
 the SAE works without diffusers; `__init__.pyi` lists them.
@@ -30,11 +30,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 _MOVED = {
     "sae_lib.cache": "reach store",
-    "sae_lib.intervals": "metrics",
     "sae_lib.pocket": "pocket.choose pocket.quality",
     "sae_lib.models": "blocks noise pipelines prompts runs scales",
     "sae_lib.activations": "denoising harvest pictures processes replay shards steps transfer updates",
-    "sae_lib.judges": "clip grounding meaning perceptual",
+    "sae_lib.judges": "clip grounding intervals meaning metrics perceptual",
     "sae_lib.saes": "checkpoints formats metrics recipes sae sizes statistics transfer",
     "sae_lib.training": "losses recipes resume",
     "sae_lib.features": "dictionaries injection interventions locality meaning reading writing",

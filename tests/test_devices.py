@@ -9,8 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sae_lib import intervals
-from sae_lib.intervals import bootstrap, bootstrap_trials, exact, exact_device
+from sae_lib.judges import intervals
+from sae_lib.judges.intervals import bootstrap, bootstrap_trials, exact, exact_device
 from sae_lib.saes.controls import PCA, RawUpdates
 from sae_lib.saes.statistics import RunningStatistics
 from sae_lib.saes.topk import TopKSAE

@@ -22,7 +22,7 @@ from sae_lib.editing.edit import load_editor
 from sae_lib.editing.frontiers import Columns, choose_settings, compare_frontiers, units_needed
 from sae_lib.editing.settings import METHODS, POCKET_SETTINGS_FULL, SIDE_EFFECTS, Setting, settings_of
 from sae_lib.editing.sweep import Sweep, read_sweep, run_sweep
-from sae_lib.intervals import Interval, bootstrap_interval
+from sae_lib.judges.intervals import Interval, bootstrap_interval
 
 COMMAND, SEED = "python notebooks/experiments/riebench.py", 42
 CHOSEN = 3

@@ -72,7 +72,7 @@ from sae_lib import cached_tensors, companion, draw_pictures, features, save_fig
 from sae_lib.assets import MODELS
 from sae_lib.companion import ABOVE_ZERO, BLOCK_COLORS, CONTROL_COLOR, PRIMARY, TEXT_WIDTH
 from sae_lib.features import KINDS, MEASURES, NOISE_SEED, STRENGTHS, TRIED_AGAIN, FeatureId, Reading, Trials
-from sae_lib.intervals import bootstrap_trials, interval_of
+from sae_lib.judges import bootstrap_trials, interval_of
 
 # %%
 run = start_run("08_writing_with_features", globals())

@@ -73,8 +73,7 @@ import torch
 from sae_lib import ATTENTION_BLOCKS, PAPER_BLOCKS, ROOT, Claim, Reading, attribute_values, companion, features
 from sae_lib.companion import ABOVE_ZERO, CONTROL_COLOR, PRIMARY, TEXT_WIDTH, draw_rows, look_of, start_run, we_see
 from sae_lib.features import LINEAR, NAMES, SANITY, UNTRAINED, Dictionaries, Renders, beyond_chance, scene_samples
-from sae_lib.intervals import bootstrap, interval_of
-from sae_lib.judges import mean_by_family
+from sae_lib.judges import bootstrap, interval_of, mean_by_family
 
 # %%
 run = start_run("09_what_each_block_does", globals())

@@ -188,7 +188,7 @@ print(f"{sweep.specks} instances were smaller than a cell and got the one that t
 # of the cases.
 
 # %%
-from sae_lib.intervals import bootstrap_share
+from sae_lib.judges import bootstrap_share
 
 of_kind = {number: sweep.categories == number for number in CATEGORIES}
 used = [number for number, rows in of_kind.items() if rows.any()]

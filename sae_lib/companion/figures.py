@@ -27,7 +27,7 @@ from sae_lib.cache.results import commit_hash
 from sae_lib.companion.run import Run
 from sae_lib.companion.style import ACCENT_COLORS, BLOCK_COLORS, CONTROL_COLOR, VERDICT_COLORS
 from sae_lib.companion.verdicts import Verdict, bare, in_words
-from sae_lib.intervals import Interval
+from sae_lib.judges.intervals import Interval
 from sae_lib.models.blocks import ATTENTION_BLOCKS
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "matplotlib")

@@ -20,8 +20,8 @@ from sae_lib.editing.frontiers import envelope
 from sae_lib.editing.sweep import Sweep
 from sae_lib.features.reading import Reading
 from sae_lib.features.writing import Trials
-from sae_lib.intervals import Interval, interval_of
 from sae_lib.judges.attributes import see_values
+from sae_lib.judges.intervals import Interval, interval_of
 
 
 def draw_dot(

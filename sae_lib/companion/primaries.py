@@ -17,7 +17,14 @@ from sae_lib.editing.frontiers import compare_frontiers
 from sae_lib.editing.sweep import Sweep
 from sae_lib.features.locality import MEASURES
 from sae_lib.features.meaning import spearman
-from sae_lib.intervals import Interval, bootstrap, bootstrap_interval, bootstrap_share, bootstrap_trials, interval_of
+from sae_lib.judges.intervals import (
+    Interval,
+    bootstrap,
+    bootstrap_interval,
+    bootstrap_share,
+    bootstrap_trials,
+    interval_of,
+)
 from sae_lib.saes.transfer import share_of_rest
 
 ABOVE_ZERO = 1e-6

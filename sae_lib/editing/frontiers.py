@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sae_lib.editing.settings import EDIT_PROMPT, ORIGINAL, SIDE_EFFECTS, Setting
 from sae_lib.editing.sweep import Sweep
-from sae_lib.intervals import Interval, bootstrap, interval_of
+from sae_lib.judges.intervals import Interval, bootstrap, interval_of
 
 GRID = 26
 """Number of allowed distances at which two frontiers are compared."""

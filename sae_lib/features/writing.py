@@ -29,8 +29,8 @@ from sae_lib.features.interventions import (
     skip_block,
 )
 from sae_lib.features.reading import NOISE_SEED, Reading, objects_in
-from sae_lib.intervals import bootstrap_trials
 from sae_lib.judges.attributes import attribute_values, judge_and_truth, see_values
+from sae_lib.judges.intervals import bootstrap_trials
 from sae_lib.models.blocks import as_list
 from sae_lib.models.prompts import load_pocket_captions
 from sae_lib.pocket.judge import judge_images

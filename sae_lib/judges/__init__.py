@@ -1,6 +1,6 @@
 """What looks at pictures from outside, independently of the models that drew them.
 
-An attribute judge, CLIP, a perceptual distance, and masks of what a phrase names.
+An attribute judge, CLIP, a perceptual distance, and masks of what a phrase names; and how sure a number is.
 """
 
 import lazy_loader

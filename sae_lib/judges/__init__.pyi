@@ -15,6 +15,13 @@ from .grounding import (
     GroundedSAM as GroundedSAM,
     load_grounded_sam as load_grounded_sam,
 )
+from .intervals import (
+    Interval as Interval,
+    bootstrap as bootstrap,
+    bootstrap_share as bootstrap_share,
+    bootstrap_trials as bootstrap_trials,
+    interval_of as interval_of,
+)
 from .perceptual import (
     LPIPS as LPIPS,
     EncoderDistance as EncoderDistance,

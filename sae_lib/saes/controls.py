@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_lib.intervals import exact
+from sae_lib.judges.intervals import exact
 from sae_lib.saes.topk import TopKSAE
 
 

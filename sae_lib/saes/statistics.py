@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sae_lib.cache.artefact import write_whole
 from sae_lib.cache.reading import check_tensors, file_in, read_object, read_safetensors, whole_number
-from sae_lib.intervals import exact_device
+from sae_lib.judges.intervals import exact_device
 from sae_lib.saes.topk import CONFIG_FILE
 
 STATISTICS_FILE = "statistics.safetensors"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sae_lib.activations.denoising import CallSettings, stream_updates
 from sae_lib.activations.updates import to_vectors
-from sae_lib.intervals import bootstrap, exact
+from sae_lib.judges.intervals import bootstrap, exact
 from sae_lib.saes.controls import Reconstructor
 from sae_lib.saes.metrics import EPS, row_iou
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_lib.cache.artefact import write_whole
-from sae_lib.intervals import exact
+from sae_lib.judges.intervals import exact
 from sae_lib.saes.metrics import explained_variance
 from sae_lib.saes.statistics import STATISTICS_FILE, RunningStatistics
 from sae_lib.saes.topk import TopKSAE

@@ -44,7 +44,7 @@ READ_PIXELS = """async image => {
 
 
 def write_copy(source: Path, target: Path, scale: str = "smoke", painters: int = 1, whole: bool = True) -> None:
-    """The notebook of a source, not executed; its cell that shows a painter as often as told, and what follows if whole.
+    """The notebook of a source, not executed; its painter as often as told, and what follows if whole.
 
     It lies in notebooks/ beside figures/, as in the repository: a front end asks for the picture of the first screen
     under the page's own address for a moment, before it asks for the file, and there is an answer to that only here.

@@ -15,7 +15,7 @@ from sae_lib.companion import style
 from sae_lib.companion.figures import save_figure, save_table, with_interval
 from sae_lib.companion.run import Run
 from sae_lib.companion.verdicts import Claim
-from sae_lib.intervals import Interval
+from sae_lib.judges.intervals import Interval
 from sae_lib.models.blocks import ATTENTION_BLOCKS, FLUX_BLOCKS
 
 

@@ -20,7 +20,7 @@ from sae_lib.companion.plots import (
     sign_of,
 )
 from sae_lib.companion.style import BLOCK_COLORS, CONTROL_COLOR
-from sae_lib.intervals import Interval
+from sae_lib.judges.intervals import Interval
 
 NUMBERS = [Interval(1.0, 0.5, 2.0), Interval(3.0, 2.0, 3.5)]
 

@@ -47,8 +47,8 @@ from sae_lib.features.locality import inside_and_outside
 from sae_lib.features.meaning import compare_reading, scene_samples
 from sae_lib.features.reading import NOISE_SEED, Reading
 from sae_lib.features.writing import Target, Trials, find_trials, measure_writing, samples_by_block
-from sae_lib.intervals import bootstrap_trials
 from sae_lib.judges.attributes import Truth, attribute_values
+from sae_lib.judges.intervals import bootstrap_trials
 from sae_lib.models.blocks import find_block
 from sae_lib.pocket.captions import attribute_words
 from sae_lib.pocket.world import ATTRIBUTES, attribute_maps, sample_scenes

@@ -36,8 +36,8 @@ from sae_lib.features.meaning import (
     spearman,
     spearman_samples,
 )
-from sae_lib.intervals import bootstrap, interval_of
 from sae_lib.judges.attributes import Truth
+from sae_lib.judges.intervals import bootstrap, interval_of
 from sae_lib.models.blocks import BLOCKS
 from sae_lib.pocket.world import ATTRIBUTES, attribute_maps, sample_scenes
 from sae_lib.saes.controls import untrained

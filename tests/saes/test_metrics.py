@@ -2,7 +2,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from sae_lib.intervals import bootstrap_interval, bootstrap_share, bootstrap_trials, interval_of
+from sae_lib.judges.intervals import bootstrap_interval, bootstrap_share, bootstrap_trials, interval_of
 from sae_lib.saes.metrics import (
     active_set_iou,
     coefficient_similarity,

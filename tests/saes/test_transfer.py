@@ -5,7 +5,7 @@ import torch
 
 from sae_lib.activations.denoising import CallSettings, stream_updates
 from sae_lib.activations.updates import capture_updates, permute_dimensions, to_vectors
-from sae_lib.intervals import interval_of
+from sae_lib.judges.intervals import interval_of
 from sae_lib.models.noise import prompt_generator
 from sae_lib.saes import metrics
 from sae_lib.saes.controls import PCA, RawUpdates, untrained
