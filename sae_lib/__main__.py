@@ -1,5 +1,5 @@
-"""Harvest, train and look into RIEBench from the shell: `python -m sae_lib harvest CONFIG FOLDER`, `... train CONFIG
-FOLDER`, `... riebench FILE`.
+"""Harvest, train, score and look into RIEBench from the shell: `python -m sae_lib harvest CONFIG FOLDER`, `... train
+CONFIG FOLDER`, `... bench FOLDER`, `... riebench FILE`.
 
 CONFIG is a JSON file with fields of `sae_lib.training.TrainingRun`; `{}` is the pocket scale's run. `train` under
 torchrun uses all its processes: torchrun --nproc-per-node=2 -m sae_lib train CONFIG FOLDER. Both go on where they
@@ -19,6 +19,7 @@ import torch.distributed as dist
 
 from sae_lib.activations.shards import DTYPES, ShardStream
 from sae_lib.editing.cases import PIE_BENCH, count_by_category, read_cases
+from sae_lib.saes.checkpoints import load_any
 from sae_lib.saes.topk import CONFIG_FILE
 from sae_lib.training.recipe import TrainingRun
 from sae_lib.training.trainer import LOG_FILE
@@ -45,8 +46,20 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument(
         "path", help=f"file or address of RIEBench's JSON; or PIE-Bench: {PIE_BENCH}, or a copy's folder"
     )
+    command = commands.add_parser("bench", help="score an SAE of a pocket block where the truth is known: PocketBench")
+    command.add_argument("folder", type=Path, help="an SAE of ours, SAELens', sparsify's or the authors' format")
+    command.add_argument("--block", default="", help="the block that it was trained on, if its files do not say")
+    command.add_argument(
+        "--seeds", type=Path, nargs="+", default=[], help="the same SAE with other seeds: is it stable?"
+    )
+    command.add_argument("--scale", default="pocket", choices=("pocket", "smoke"), help="smoke: few pictures, to try")
+    command.add_argument("--seed", type=int, default=0, help="of random features, untrained SAEs and intervals")
+    command.add_argument("--output", type=Path, help="where the scores go; by default FOLDER/pocket_bench.json")
     options = parser.parse_args(arguments)
     try:
+        if options.command == "bench":
+            _bench(options)
+            return 0
         if options.command == "riebench":
             _count(options.path)
             return 0
@@ -66,6 +79,21 @@ def _fields() -> str:
     """The configuration's fields with their defaults."""
     defaults = json.loads(json.dumps(asdict(TrainingRun())))
     return "fields of CONFIG and their defaults (null: the scale's):\n" + json.dumps(defaults, indent=2)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    """Scores an SAE and an untrained one beside it; prints the table and writes the numbers."""
+    from sae_lib.bench.scores import PocketBench, reseed_noise, save, table
+
+    sae, block = load_any(options.folder, options.block)
+    seeds = [load_any(folder, block)[0] for folder in options.seeds]
+    bench = PocketBench(block, options.scale, seed=options.seed)
+    bench.refuse_unfit((sae, *seeds))
+    scores, control = bench.score(sae, seeds=seeds), bench.score(bench.control(sae), writes=False)
+    noise = reseed_noise(block)
+    output = options.output or options.folder / "pocket_bench.json"
+    save(output, scores, untrained=control.record()["measured"], reseed=noise)
+    print(table(scores, control, noise), f"written: {output}", sep="\n")
 
 
 def _count(path: str) -> None:

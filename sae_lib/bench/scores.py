@@ -1,7 +1,7 @@
 """PocketBench: what an SAE of a pocket block is worth, measured where the truth is known."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,19 +29,22 @@ from sae_lib.bench.measures import (
     stability,
     use,
 )
-from sae_lib.cache.artefact import cached_tensors
+from sae_lib.cache.artefact import cached, cached_tensors, write_if_changed
+from sae_lib.cache.results import result_path
 from sae_lib.features.meaning import linear_probe, reading_scores, scene_samples
 from sae_lib.features.reading import Reading
 from sae_lib.features.writing import effects_in_one_step, samples_by_block
 from sae_lib.judges.attributes import attribute_values
 from sae_lib.judges.intervals import Interval, interval_of
-from sae_lib.models.blocks import architecture_of
+from sae_lib.models.blocks import architecture_of, width_of
 from sae_lib.saes.controls import untrained
 from sae_lib.saes.statistics import RunningStatistics
 from sae_lib.saes.topk import TopKSAE
 
 PIECE = 64
 """Pictures that are encoded at a time."""
+RESEEDED = "TopK, ours"
+"""The rows of `make pocket-bench` whose seeds say how much a score varies with the seed."""
 UNTRAINED = 8
 """Untrained SAEs that say how well the best of their units reads a value by luck."""
 TRIED = {"smoke": (2, 1), "pocket": (20, 4)}
@@ -162,9 +165,7 @@ class PocketBench:
         writes: whether features are turned on and off, which is possible in one step. seeds: SAEs of the same recipe
         and size with other seeds, for the stability. Raises ValueError for an SAE of another width than the block's.
         """
-        d_model = self.updates.shape[-1]
-        if sae.d_model != d_model:
-            raise ValueError(f"the SAE is for updates of width {sae.d_model}, those of {self.block} have {d_model}")
+        self.refuse_unfit((sae, *seeds))
         codes = self.encode(sae)
         probes = probe_units(codes, self.truths)
         found, needed = meanings(codes, self.truths), self.needed(sae.n_f, _active(codes))
@@ -198,10 +199,22 @@ class PocketBench:
             }
             for one in sorted(holes, key=lambda one: -one.depth[0])
         ]
-        about = {"block": self.block, "d_model": d_model, "n_f": sae.n_f, "model": self.model, "step": self.step}
+        about = {"block": self.block, "d_model": sae.d_model, "n_f": sae.n_f, "model": self.model, "step": self.step}
         about |= {"pictures": len(self.updates), "scale": self.assets.scale, "seed": self.seed}
         about |= {"absorption values": len(holes)}
         return Scores({name: measured[name] for name in MEASURES if name in measured}, named, about)
+
+    def refuse_unfit(self, saes: Sequence[TopKSAE]) -> None:
+        """Raises ValueError for an SAE of another width than the block's, and for SAEs of different sizes."""
+        d_model = width_of(self.assets.pipe(), self.block)
+        for sae in saes:
+            if sae.d_model != d_model:
+                raise ValueError(
+                    f"the SAE is for updates of width {sae.d_model}, those of {self.block} have {d_model}: "
+                    "name its own block with --block, or train it on this one"
+                )
+            if sae.n_f != saes[0].n_f:
+                raise ValueError(f"SAEs of {saes[0].n_f} and {sae.n_f} features: seeds of one recipe have equally many")
 
     def control(self, sae: TopKSAE, seed: int = 0) -> TopKSAE:
         """An untrained SAE of its size with as many units active: what any sparse code of that size shows."""
@@ -275,7 +288,13 @@ class _KnownReading(Reading):
         super().__init__(assets, later)
         self._pictures = known
 
-    def _make(self, folder: Path, on_picture: object = None) -> None:
+    def make(self, on_picture: Callable[[int, int], None] | None = None) -> Path:
+        if self._folder is None:
+            inputs = self.assets.identity | {"prompts": self.prompts, "first": self.first}
+            self._folder = cached("known_reading", inputs, self._encode)
+        return self._folder
+
+    def _encode(self, folder: Path) -> None:
         known, read = self._pictures, {}
         for block, sae in self.saes.items():
             codes = torch.cat([sae.encode(x.float()) for x in known.updates[0].split(PIECE)])
@@ -316,8 +335,19 @@ def table(scores: Scores, control: Scores | None = None, noise: Mapping[str, flo
     return "\n".join(lines)
 
 
+def reseed_noise(block: str) -> dict[str, float]:
+    """By measure, its standard deviation over the seeds of our TopK SAE of the block, as `make pocket-bench` measured
+    it; empty for a block for which it did not.
+
+    Two SAEs whose scores differ by less may be the same recipe with other seeds (arXiv:2605.18229).
+    """
+    path = result_path("pocket_bench")
+    result = json.loads(path.read_text())["result"] if path.is_file() else {"block": "", "rows": []}
+    ours = [row["measured"] for row in result["rows"] if row["name"] == RESEEDED and result["block"] == block]
+    values = {name: [row[name][0] for row in ours if name in row] for name in MEASURES}
+    return {name: torch.tensor(of).std().item() for name, of in values.items() if len(of) > 1}
+
+
 def save(path: Path, scores: Scores, **about: Any) -> None:
     """The scores as JSON, written whole or not at all."""
-    from sae_lib.cache.artefact import write_if_changed
-
     write_if_changed(path, (json.dumps(scores.record() | about, indent=1) + "\n").encode())
