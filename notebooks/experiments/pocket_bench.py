@@ -10,6 +10,7 @@ python notebooks/experiments/pocket_bench.py FOLDER    the folder with SAELens' 
 """
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
@@ -170,14 +171,13 @@ def bench(scale: str, folder: Path) -> dict[str, Any]:
 
 
 def trained_on(folder: Path) -> Mapping[str, Any]:
-    """What SAELens' SAEs were trained on and how, as `saelens_on_export.py` says."""
-    return {each.name: json.loads((each / "training.json").read_text()) for each in sorted(folder.glob("*_seed*"))}
+    """How SAELens' SAEs were trained, as `saelens_on_export.py` says in their metadata."""
+    configs = {each.name: json.loads((each / "cfg.json").read_text()) for each in sorted(folder.glob("*_seed*"))}
+    return {name: config["metadata"]["training"] for name, config in configs.items()}
 
 
 def digest(sae: TopKSAE) -> str:
     """A hash of all numbers of an SAE."""
-    import hashlib
-
     of = hashlib.sha256(type(sae).__name__.encode())
     for name, tensor in sorted(sae.state_dict().items()):
         of.update(name.encode() + tensor.numpy(force=True).tobytes())

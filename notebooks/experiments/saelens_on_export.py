@@ -85,6 +85,7 @@ def main() -> int:
     )
     sae = SAETrainer(cfg=plan, sae=sae, data_provider=batches(vectors, options.seed)).fit()
     sae.cfg.metadata.block = about["block"]
+    sae.cfg.metadata.training = {name: getattr(options, name) for name in ("steps", "lr", "seed")} | {"batch": BATCH}
     sae.save_inference_model(options.folder)
     x = vectors[: 16 * BATCH]
     with torch.no_grad():
