@@ -253,7 +253,7 @@ class PocketBench:
         return interval_of(scene_samples(replicates, self.resamples, self.seed))
 
     def _writing(self, sae: TopKSAE, codes: Halves) -> dict[str, Interval]:
-        """What the best-read features do when they are turned on and off in later pictures."""
+        """What the best-read features do when they are turned on and off in later pictures, as far as there are any."""
         if self.model != self.assets.one_step:
             raise ValueError(f"features are turned on in one step; the pictures are those of {self.model}")
         statistics = RunningStatistics(sae.n_f)
@@ -269,16 +269,14 @@ class PocketBench:
             "on": torch.stack([rise[:, 0] - rise[:, 1], on[:, 0, 2] - on[:, 1, 2]], 1),
             "off": fall[:, :1] - fall[:, 1:2],
         }
-        samples = {
-            side: samples_by_block(effects.trials[side], of, self.resamples, self.seed)[self.block]
-            for side, of in sides.items()
-        }
-        columns = {
-            "writes": samples["on"][:, 0],
-            "writes beside": samples["on"][:, 1],
-            "turns off": samples["off"][:, 0],
-        }
-        return {name: interval_of(column) for name, column in columns.items()}
+        columns = {"writes": ("on", 0), "writes beside": ("on", 1), "turns off": ("off", 0)}
+        measured = {}
+        for name, (side, column) in columns.items():
+            trials = effects.trials[side]
+            if min(len(trials.which.unique()), len(trials.rows.unique())) > 1:  # else no interval is defined
+                samples = samples_by_block(trials, sides[side][:, column], self.resamples, self.seed)[self.block]
+                measured[name] = with_room(interval_of(samples), len(trials.rows))
+        return measured
 
 
 class _KnownReading(Reading):

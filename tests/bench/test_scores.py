@@ -110,6 +110,15 @@ def test_saes_that_do_not_fit_are_refused(bench, sae):
         bench.score(sae, seeds=[TopKSAE(64, 16, 4)])
 
 
+def test_an_sae_with_one_unit_that_reads_is_scored(bench, sae):
+    one = TopKSAE(sae.d_model, sae.n_f, 1).requires_grad_(False)
+    one.load_state_dict(sae.state_dict())
+    one.latent_bias.data[2:] = -1e6
+    measured = bench.score(one).measured
+    assert "writes" not in measured or measured["writes"].low < measured["writes"].high
+    assert measured["dead share"].value >= 30 / 32
+
+
 def test_outcomes_that_are_all_alike_leave_room_for_three():
     assert with_room(Interval(0.0, 0.0, 0.0), 30) == (0.0, -0.1, 0.1)
     assert with_room(Interval(0.5, 0.4, 0.6), 30) == (0.5, 0.4, 0.6)
