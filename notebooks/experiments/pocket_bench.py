@@ -37,7 +37,7 @@ from sae_lib.training.recipe import TrainingRun
 
 BLOCK, K, EXPANSION, SEEDS = "up.1.2", 8, 4, (0, 1, 2)
 """The block that carries most of the pocket Turbo's captions; k and n_f = 4 d_model are the transfer SAE's."""
-STEPS = 4
+STEPS, STEP_SEEDS = 4, 2
 COMMAND = "make pocket-bench"
 
 
@@ -130,7 +130,7 @@ def jobs(scale: str, folder: Path) -> Iterator[Job]:
     for step in range(STEPS):
         of_step = ours[f"TopK, step {step + 1}"], ours["TopK, all steps"], ours["TopK, one step"]
         for name, saes in zip(("of this step", "of all steps", "of one step"), of_step, strict=True):
-            for seed, sae in enumerate(saes):
+            for seed, sae in enumerate(saes[:STEP_SEEDS]):
                 yield Job(name, seed, sae, MODELS[1], step)
         yield Job("random", 0, random[0], MODELS[1], step)
 
