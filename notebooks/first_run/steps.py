@@ -478,9 +478,11 @@ STEPS = (
         "The summary of mean.pt must be the published one up to its rounding: otherwise these are other SAEs. Means over "
         "our prompts may differ by a tenth (median over features), since the authors' are a slightly mis-weighted "
         "running mean of other pictures; the same with features shuffled is the control and must be further away.",
-        lambda of: "Median distance of measured means from mean.pt: "
-        + ", ".join(f"{block} {row['distance']:.3f}" for block, row in of["measured"].items())
-        + ".",
+        lambda of: (
+            "Median distance of measured means from mean.pt: "
+            + ", ".join(f"{block} {row['distance']:.3f}" for block, row in of["measured"].items())
+            + "."
+        ),
         lambda counts: counts.statistics,
     ),
     Step(
@@ -504,13 +506,15 @@ STEPS = (
         TURBO_SEED,
         "No value of the paper's Table 5 is known. Read it beside its controls: the SAE's picture should be much nearer "
         "to the original than the picture without the block and than that of an untrained SAE.",
-        lambda of: "LPIPS of SAE against skipping: "
-        + ", ".join(
-            f"{name[:-4]} {of[name]['LPIPS']:.3f} against {of[name[:-3] + 'skipped']['LPIPS']:.3f}"
-            for name in of
-            if name.endswith("/SAE")
-        )
-        + ".",
+        lambda of: (
+            "LPIPS of SAE against skipping: "
+            + ", ".join(
+                f"{name[:-4]} {of[name]['LPIPS']:.3f} against {of[name[:-3] + 'skipped']['LPIPS']:.3f}"
+                for name in of
+                if name.endswith("/SAE")
+            )
+            + "."
+        ),
         lambda counts: 14 * counts.reconstruction,
         needs=("LPIPS",),
     ),
@@ -523,12 +527,14 @@ STEPS = (
         FIG3_SEED,
         "Curves were read off plots to 0.005 (dense ones 0.01), and other prompts and 16 bits move them by about as "
         "much: 0.02, in the mean over a curve's readable points.",
-        lambda of: "Mean explained variance as published: "
-        + ", ".join(
-            f"{setting} {sum(map(sum, by.values())) / sum(map(len, by.values())):.3f}"
-            for setting, by in of["curves"][QUANTITIES[0]].items()
-        )
-        + ".",
+        lambda of: (
+            "Mean explained variance as published: "
+            + ", ".join(
+                f"{setting} {sum(map(sum, by.values())) / sum(map(len, by.values())):.3f}"
+                for setting, by in of["curves"][QUANTITIES[0]].items()
+            )
+            + "."
+        ),
         lambda counts: counts.transfer * (4 + 2 * 4 * counts.base_steps),
         1024,
     ),
