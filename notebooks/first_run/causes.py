@@ -21,8 +21,7 @@ CAUSES = (
     ),
     (
         r"NaN|not finite|infinit|black picture",
-        "numbers left the range of 16 bits, as SDXL's first autoencoder does in fp16: use a folder whose VAE is "
-        "sdxl-vae-fp16-fix",
+        "numbers left the range of 16 bits, as SDXL's autoencoder does in fp16: use a folder with sdxl-vae-fp16-fix",
     ),
     (
         r"no RIEBench file",

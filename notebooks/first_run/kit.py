@@ -31,7 +31,7 @@ def run_kit(kit: Kit, steps: Sequence[Step] = STEPS, tell: Callable[[str], Any] 
     for number, step in enumerate(steps, 1):
         minutes, gb = costs[step.name]
         expected = f", some {minutes:.0f} min" if minutes else ""
-        tell(f"{number}/{len(steps)} {step.title}{expected}, {gb:.0f} GB")
+        tell(f"{number}/{len(steps)} {step.title}{expected}, {gb:.1f} GB")
         record = not_run(step, stop[0].found) if stop else run_step(step, kit)
         record.expected_minutes, record.expected_gb = minutes, gb
         records.append(record)

@@ -7,6 +7,7 @@ import json
 import platform
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -205,10 +206,9 @@ def stated_hashes() -> dict[str, str]:
 
     hashes = {}
     for repository in HUB_FOLDERS:
-        try:
+        siblings = []
+        with suppress(Exception):  # as in check_hub
             siblings = HfApi().model_info(repository, files_metadata=True, timeout=10).siblings or []
-        except Exception:  # noqa: BLE001  as in check_hub
-            continue
         hashes |= {file.rfilename: file.lfs.sha256 for file in siblings if file.lfs}
     return hashes
 

@@ -475,8 +475,8 @@ STEPS = (
         judge_statistics,
         "statistics",
         TURBO_SEED,
-        "The summary of mean.pt must be the published one up to its rounding: otherwise these are other SAEs. Means over "
-        "our prompts may differ by a tenth (median over features), since the authors' are a slightly mis-weighted "
+        "The summary of mean.pt must be the published one up to its rounding: otherwise these are other SAEs. Means "
+        "over our prompts may differ by a tenth (median over features), since the authors' are a slightly mis-weighted "
         "running mean of other pictures; the same with features shuffled is the control and must be further away.",
         lambda of: (
             "Median distance of measured means from mean.pt: "
@@ -504,8 +504,8 @@ STEPS = (
         judge_reconstruction,
         "reconstruction",
         TURBO_SEED,
-        "No value of the paper's Table 5 is known. Read it beside its controls: the SAE's picture should be much nearer "
-        "to the original than the picture without the block and than that of an untrained SAE.",
+        "No value of the paper's Table 5 is known. Read it beside its controls: the SAE's picture should be much "
+        "nearer to the original than the picture without the block and than that of an untrained SAE.",
         lambda of: (
             "LPIPS of SAE against skipping: "
             + ", ".join(
@@ -581,6 +581,6 @@ STEPS = (
 
 
 def check_picture(kit: Kit) -> None:
-    """One picture, before all steps. Raises ValueError if it is black or not finite, as an fp16 autoencoder's may be."""
+    """One picture, before all steps. Raises ValueError if it is black or not finite, as in 16 bits it may be."""
     call = CallSettings(1, 0.0, TURBO_SEED, 1)
     refuse_dead(draw_pictures(kit.assets.pipe(), kit.assets.prompts(1) if kit.assets.rehearsal else [SLOTH], call))

@@ -1,6 +1,7 @@
 """Random models: the filled U-Net, and SDXL's U-Net at full width on a CPU, once."""
 
 import time
+from contextlib import ExitStack
 
 import psutil
 import pytest
@@ -81,9 +82,12 @@ def test_the_u_net_of_full_width_has_the_real_shapes_hooks_masks_and_memory():
     mask[4:8, 2:9] = 1
     sae = TopKSAE(1280, 5120, 10, torch.Generator().manual_seed(0)).requires_grad_(False)
     start = time.perf_counter()
-    with replay(pipe, recording, block), intervene(pipe, {block: look("before")}):
-        with intervene(pipe, {block: add_features(sae, 7, 100.0, mask)}), intervene(pipe, {block: look("after")}):
-            changed = draw()
+    functions = look("before"), add_features(sae, 7, 100.0, mask), look("after")
+    with ExitStack() as hooks:
+        hooks.enter_context(replay(pipe, recording, block))
+        for function in functions:
+            hooks.enter_context(intervene(pipe, {block: function}))
+        changed = draw()
     print(f"again from {block} on in {time.perf_counter() - start:.0f} s")
     added = (seen["after"] - seen["before"])[0]
     inside = mask.bool()
