@@ -24,7 +24,7 @@ ENVIRONMENT := $(INSTALLED)
 override PYTHON := $(VENV)/bin/python
 endif
 
-.PHONY: help reproduce test test-interop test-browser test-kit latency bench sweep riebench lint lab app book notebooks workshop \
+.PHONY: help reproduce test test-interop test-browser test-kit latency bench sweep riebench first-run lint lab app book notebooks workshop \
 	workshop-kit pocket fresh install lock audit
 
 help:  ## list these commands
@@ -57,6 +57,9 @@ sweep: $(ENVIRONMENT)  ## train the full grid of Fig. 2, which notebook 06 draws
 
 riebench: $(ENVIRONMENT)  ## edit all 450 pocket cases by every method (some 35 minutes on 2 cores; resumable)
 	@$(PYTHON) notebooks/experiments/riebench.py
+
+first-run: $(ENVIRONMENT)  ## the paper's scale, step by step beside published numbers; one report (FIRST_RUN="--source random/16" rehearses)
+	@$(PYTHON) -m notebooks.first_run $(FIRST_RUN)
 
 lint: $(ENVIRONMENT)  ## ruff
 	@$(PYTHON) -m ruff check --quiet .

@@ -11,6 +11,7 @@ from notebooks.first_run.report import write_report
 from notebooks.first_run.steps import FULL, STEPS, TINY, Kit
 from sae_lib.assets import Assets
 from sae_lib.cache.artefact import cache_root
+from sae_lib.companion.style import use_house_style
 from sae_lib.models.rehearsal import width_divisor
 from sae_lib.models.scales import set_up_torch
 
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0 if every step ran, whatever the verdicts; 1 if one did not."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     set_up_torch("sdxl")
+    use_house_style()
     sources = options.source, options.base_source, options.prompt_file, options.sae_folder, options.clip_source
     assets = Assets("sdxl", *sources, "paper")
     kit = Kit(assets, TINY if assets.rehearsal else FULL, options.batch, options.riebench)

@@ -82,7 +82,7 @@ class Record:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     peak_gb: float | None = None
-    """Peak memory of the device in 10^9 bytes: the GPU's, or the process's on a CPU."""
+    """In 10^9 bytes the GPU's peak; on a CPU what the process holds at the step's end."""
     expected_minutes: float | None = None
     expected_gb: float | None = None
     reused: bool = False

@@ -175,7 +175,7 @@ def check_hashes(kit: Kit) -> list[Check]:
     """sha256 of the SAEs' files, beside those that the Hub states."""
     if kit.assets.untrained:
         return [Check("SAEs", NOTE, "a rehearsal's, untrained: no files")]
-    checks, stated = [], {} if kit.assets.sae_folder else stated_hashes()
+    checks, stated = [], {} if kit.assets.rehearsal else stated_hashes()
     for kind in ("panel", "transfer"):
         try:
             folders = find_saes(kind, "sdxl", kit.assets.sae_folder, kit.assets.blocks)
@@ -192,16 +192,17 @@ def check_hash(file: Path, stated: dict[str, str]) -> Check:
     with file.open("rb") as opened:
         computed = hashlib.file_digest(opened, "sha256").hexdigest()
     name = "/".join(file.parts[-3:])
-    known = next((value for path, value in stated.items() if path.endswith(name)), None)
-    if known is None:
+    known = {value for path, value in stated.items() if path.endswith(f"/{name}")}
+    if not known:
         return Check(name, NOTE, f"sha256 {computed}; no published hash to compare with")
-    if known != computed:
-        return Check(name, STOPS, f"sha256 {computed}, and the Hub states {known}: download {name} again.")
+    if computed not in known:
+        states = " or ".join(sorted(known))
+        return Check(name, STOPS, f"sha256 {computed}, and the Hub states {states}: download {name} again.")
     return Check(name, GOOD, f"sha256 {computed}, as the Hub states it")
 
 
 def stated_hashes() -> dict[str, str]:
-    """By path, the sha256 that the Hub states for the authors' large files; none without network."""
+    """By repository and path, the sha256 that the Hub states for the authors' large files; none without network."""
     from huggingface_hub import HfApi
 
     hashes = {}
@@ -209,7 +210,7 @@ def stated_hashes() -> dict[str, str]:
         siblings = []
         with suppress(Exception):  # as in check_hub
             siblings = HfApi().model_info(repository, files_metadata=True, timeout=10).siblings or []
-        hashes |= {file.rfilename: file.lfs.sha256 for file in siblings if file.lfs}
+        hashes |= {f"{repository}/{file.rfilename}": file.lfs.sha256 for file in siblings if file.lfs}
     return hashes
 
 

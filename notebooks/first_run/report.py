@@ -49,9 +49,9 @@ def headline(record: Record, rehearsal: bool) -> str:
     """How many of a step's numbers agree, and the one that is furthest from what is published."""
     rows = [row for row in record.comparisons if row.expected is not None]
     if not rows:
-        return record.says or record.error
+        return record.error or f"{len(record.comparisons)} numbers of ours, below"
     if rehearsal:
-        return f"{len(rows)} numbers would be compared"
+        return f"{len(rows)} {'number' if len(rows) == 1 else 'numbers'} would be compared"
     agree = sum(row.word == AGREES for row in rows)
     far = max(rows, key=distance)
     return f"{agree} of {len(rows)} agree; furthest: {far.name}"
