@@ -30,7 +30,7 @@ def run_kit(kit: Kit, steps: Sequence[Step] = STEPS, tell: Callable[[str], Any] 
     records = []
     for number, step in enumerate(steps, 1):
         minutes, gb = costs[step.name]
-        expected = f", some {minutes:.0f} min" if minutes else ""
+        expected = f", U-Net some {minutes:.1f} min on an H100" if minutes else ""
         tell(f"{number}/{len(steps)} {step.title}{expected}, {gb:.1f} GB")
         record = not_run(step, stop[0].found) if stop else run_step(step, kit)
         record.expected_minutes, record.expected_gb = minutes, gb

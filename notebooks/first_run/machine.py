@@ -58,7 +58,10 @@ def step_gb(source: str, size: int, batch: int, bytes_per_number: int) -> float:
 
 
 def step_minutes(passes: float, source: str) -> float | None:
-    """Minutes of that many passes of the U-Net at 512 px, by the rehearsal on one H100; None for narrow rehearsals."""
+    """Minutes of that many passes of the U-Net at 512 px, by the rehearsal on one H100; None for narrow rehearsals.
+
+    Pictures, judges and downloads come on top.
+    """
     path = ROOT / "figures" / "results" / "gpu.json"
     if source.startswith("random/") or not torch.cuda.is_available() or not path.is_file():
         return None
@@ -107,7 +110,7 @@ def check_gpu(name: str, there: float, source: str, batch: int) -> Check:
             "GPU", STOPS, f"The {name} has {there:.1f} GB free and SDXL wants {least:.1f} GB: use a larger GPU."
         )
     if there < need:
-        fits = max(1, int(there - least) or 1)
+        fits = int(there - least + ACTIVATIONS_GB)
         return Check("GPU", NOTE, f"{name}, {there:.1f} GB free; base wants {need:.1f} GB: give --batch {fits}")
     return Check("GPU", GOOD, f"{name}, {there:.1f} GB free; at most {need:.1f} GB are wanted")
 

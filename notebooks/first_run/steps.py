@@ -35,8 +35,10 @@ from sae_lib.editing.sweep import cached_sweep
 from sae_lib.features.injection import PROMPT_PAIRS, by_reader, estimate_injected, share_of_way
 from sae_lib.features.interventions import draw_changed, reconstruct, skip_block
 from sae_lib.models.blocks import ATTENTION_BLOCKS, PAPER_BLOCKS
+from sae_lib.saes.checkpoints import load_saes
 from sae_lib.saes.controls import untrained
 from sae_lib.saes.statistics import RunningStatistics
+from sae_lib.saes.topk import TopKSAE
 from sae_lib.saes.transfer import measure_transfer
 
 FIG3_SEED = 1337
@@ -225,7 +227,7 @@ def measure_reconstruction(kit: Kit, folder: Path) -> None:
         for name, pictures in drawn.items():
             if name != "original":
                 manhattan = 255 * (pictures - drawn["original"]).abs().sum(1).mean((-2, -1))
-                result[name] = {"LPIPS": far(pictures)[0].mean(), "Manhattan": manhattan.mean()}
+                result[name] = {"distance": far(pictures)[0].mean(), "Manhattan": manhattan.mean()}
         sae_of = {block: {"SAE": sae} for block, sae in saes.items()}
         for block, named in measure_transfer(pipe, prompts, call, sae_of).items():
             result[f"{block}/SAE"]["explained variance"] = named["SAE"].explained_variance(1)[0, 0]
@@ -277,7 +279,7 @@ def measure_figure3(kit: Kit, folder: Path) -> None:
     with costs(result):
         prompts = assets.prompts(kit.counts.transfer)
         calls = {"turbo": (4, 0.0), "base": (kit.counts.base_steps, assets.counts.base_guidance)}
-        saes = {block: {"SAE": sae} for block, sae in assets.saes("transfer").items()}
+        saes = {block: {"SAE": sae} for block, sae in transfer_saes(assets).items()}
         for setting, (steps, guidance) in calls.items():
             call = CallSettings(steps, guidance, FIG3_SEED, kit.batch)
             for block, named in measure_transfer(assets.pipe(setting), prompts, call, saes).items():
@@ -285,6 +287,13 @@ def measure_figure3(kit: Kit, folder: Path) -> None:
                     curve = getattr(named["SAE"], quantity)(1)[:, 0].tolist()
                     result["curves"].setdefault(quantity, {}).setdefault(setting, {})[block] = curve
     write(folder, result, {"Figure 3: measured (lines) and digitised (dots)": in_png(draw_figure3(result["curves"]))})
+
+
+def transfer_saes(assets: Assets) -> dict[str, TopKSAE]:
+    """The SAEs of Figure 3, also where no statistics lie beside them."""
+    if assets.untrained:
+        return assets.saes("transfer")
+    return load_saes("transfer", "sdxl", assets.sae_folder, assets.pipe()._execution_device, assets.blocks)
 
 
 def draw_figure3(curves: Mapping[str, Any]) -> Figure:
@@ -518,9 +527,9 @@ STEPS = (
         "No value of the paper's Table 5 is known. Read it beside its controls: the SAE's picture should be much "
         "nearer to the original than the picture without the block and than that of an untrained SAE.",
         lambda of: (
-            "LPIPS of SAE against skipping: "
+            "Perceptual distance with the SAE and with the block skipped: "
             + ", ".join(
-                f"{name[:-4]} {of[name]['LPIPS']:.3f} against {of[name[:-3] + 'skipped']['LPIPS']:.3f}"
+                f"{name[:-4]} {of[name]['distance']:.3f} and {of[name[:-3] + 'skipped']['distance']:.3f}"
                 for name in of
                 if name.endswith("/SAE")
             )
