@@ -470,7 +470,6 @@ class Step(NamedTuple):
     """Passes of the U-Net at 512 px, from which minutes are estimated."""
     size: int = 512
     """Pixels of its largest pictures."""
-    needs: tuple[str, ...] = ()
 
 
 def best(shares: Mapping[str, float]) -> str:
@@ -536,7 +535,6 @@ STEPS = (
             + "."
         ),
         lambda counts: 14 * counts.reconstruction,
-        needs=("LPIPS",),
     ),
     Step(
         "figure3",
@@ -569,7 +567,6 @@ STEPS = (
         "from the CPU. That their table in the code equals the printed one is inferred.",
         order_of_resnets,
         lambda counts: 18 * counts.resnets,
-        needs=("LPIPS",),
     ),
     Step(
         "riebench",
@@ -582,7 +579,6 @@ STEPS = (
         "corrections, so the order of the settings counts for more than the heights.",
         lambda of: f"{of['cases']} of the cases edited{': not ' + '; '.join(of['failed']) if of['failed'] else ''}.",
         lambda counts: 4 * counts.cases * 17,
-        needs=("LPIPS",),
     ),
     Step(
         "injection",
