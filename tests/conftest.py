@@ -25,6 +25,8 @@ LONG = {
     "faults",
     "features/dictionaries",
     "features/writing",
+    "models/rehearsal",
+    "notebooks/first_run",
     "notebooks/jobs",
     "notebooks/pocket_train",
     "notebooks/run",

@@ -22,6 +22,8 @@ import torch
 from matplotlib.figure import Figure
 
 from notebooks.book import build as book
+from notebooks.first_run.judging import Record
+from notebooks.first_run.report import write_report
 from notebooks.workshop.kit import build as kit
 from sae_lib.activations.shards import ShardStream, write_shards
 from sae_lib.activations.stream import TrainingStream
@@ -272,6 +274,20 @@ def kit_archive(tmp_path, monkeypatch):
     return Writer(partial(save, 2), read, partial(save, 1), may_be_missing=True)
 
 
+def first_run_report(tmp_path, monkeypatch):
+    def save(verdict, folder):
+        records = [Record("sloth", "Top features", verdict)]
+        write_report(folder, {"checks": [], "records": records, "machine": {}, "rehearsal": False})
+
+    def read(folder):
+        page = (folder / "first_run.html").read_text()
+        verdict = json.loads((folder / "first_run.json").read_text())["steps"][0]["verdict"]
+        assert f"1 {verdict}" in page
+        return page, verdict
+
+    return Writer(partial(save, "differs"), read, partial(save, "failed"), may_be_missing=True)
+
+
 def book_s_site(tmp_path, monkeypatch):
     def save(version, folder):
         def write(made):
@@ -311,6 +327,7 @@ WRITERS = [
     table,
     measured_result,
     kit_archive,
+    first_run_report,
     book_s_site,
     book_s_site_elsewhere,
 ]

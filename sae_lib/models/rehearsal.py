@@ -89,6 +89,28 @@ def random_unet(latent_size: int, divisor: int) -> UNet2DConditionModel:
     )
 
 
+def repeated_unet(latent_size: int, divisor: int, seed: int = 0) -> UNet2DConditionModel:
+    """`random_unet` whose weights are a million seeded numbers, repeated: at full width built in seconds on a CPU.
+
+    Matrices and kernels get torch's default range, +-1 / sqrt(fan_in); norms are the identity and biases 0.
+    """
+    with torch.device("meta"):
+        unet = random_unet(latent_size, divisor)
+    unet.to_empty(device="cpu")
+    count = 1_000_003
+    numbers = torch.empty(count).uniform_(-1, 1, generator=torch.Generator().manual_seed(seed)).repeat(2)
+    start = 0  # another place for each piece, and a prime length: no two rows are alike
+    for parameter in unet.parameters():
+        if parameter.ndim > 1:
+            for piece in parameter.data.view(-1).split(count):
+                torch.mul(numbers[start : start + len(piece)], parameter[0].numel() ** -0.5, out=piece)
+                start = (start + 7_919) % count
+    for name, parameter in unet.named_parameters():
+        if parameter.ndim < 2:
+            parameter.data.fill_(float(name.endswith("weight")))
+    return unet.eval().requires_grad_(False)
+
+
 def random_flux(latent_size: int, divisor: int) -> FluxPipeline:
     """FLUX-schnell with random weights, for latents of that size; all its blocks, of a width that is divided."""
     from sae_lib.pocket.models import assemble_flux, build_tokenizer
