@@ -60,7 +60,7 @@ from .features.interventions import (
 from .features.reading import (
     Reading as Reading,
 )
-from .intervals import (
+from .judges.intervals import (
     Interval as Interval,
     bootstrap as bootstrap,
     bootstrap_interval as bootstrap_interval,
