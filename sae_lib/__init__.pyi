@@ -60,6 +60,12 @@ from .features.interventions import (
 from .features.reading import (
     Reading as Reading,
 )
+from .judges.attributes import (
+    attribute_values as attribute_values,
+    judge_truth as judge_truth,
+    load_judge as load_judge,
+    see_values as see_values,
+)
 from .judges.intervals import (
     Interval as Interval,
     bootstrap as bootstrap,
@@ -67,12 +73,6 @@ from .judges.intervals import (
     bootstrap_share as bootstrap_share,
     bootstrap_trials as bootstrap_trials,
     interval_of as interval_of,
-)
-from .judges.attributes import (
-    attribute_values as attribute_values,
-    judge_truth as judge_truth,
-    load_judge as load_judge,
-    see_values as see_values,
 )
 from .models.blocks import (
     ATTENTION_BLOCKS as ATTENTION_BLOCKS,
