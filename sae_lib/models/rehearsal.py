@@ -27,7 +27,8 @@ PARAMETERS = {"unet": 2.57e9, "vae": 0.084e9, "text_encoder": 0.123e9, "text_enc
 """Parameters of SDXL, by part."""
 FLUX_PARAMETERS = {"transformer": 11.89e9, "vae": 0.084e9, "text_encoder": 0.123e9, "text_encoder_2": 4.76e9}
 """Parameters of FLUX.1-schnell, by part; the last is T5-XXL's encoder."""
-_LATENT_SIZES = {"turbo": 64, "base": 128, "flux": 128}
+_LATENT_SIZES = {"turbo": (64, 16), "base": (128, 32), "flux": (128, 16)}
+"""Side of a latent: the paper's model's, and that of a model whose widths are divided."""
 
 
 def parameters_of(name: str) -> dict[str, float]:
@@ -53,7 +54,7 @@ def random_pipeline(name: str, divisor: int, device: torch.device, dtype: torch.
     from sae_lib.pocket.models import assemble_pipeline, build_tokenizer
 
     refuse_if_too_large(sum(parameters_of(name).values()) / divisor**2, device, dtype)
-    latent_size = _LATENT_SIZES[name] // (4 if divisor > 1 else 1)
+    latent_size = _LATENT_SIZES[name][divisor > 1]
     tokenizer, default = build_tokenizer(), torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
