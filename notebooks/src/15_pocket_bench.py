@@ -225,21 +225,22 @@ LOOKS = dict(
     )
 )
 fig, axes = plt.subplots(1, len(PANELS), figsize=(TEXT_WIDTH, 2.7))
+points = {}
 for name, (color, marker) in LOOKS.items():
-    x = [value[0] for value in of(name, "explained variance")]
+    mine = [row["measured"] for row in rows if (row["name"], row["model"]) == (name, "Turbo, 1 step")]
     for ax, measure in zip(axes, PANELS, strict=True):
-        y = [value[0] for value in of(name, measure)]
-        if len(y) == len(x):
-            ax.plot(x, y, marker, color=color, label=KINDS[name], alpha=0.8)
+        both = [(row["explained variance"][0], row[measure][0]) for row in mine if measure in row]
+        points[f"{name}, {measure}"] = both
+        ax.plot(*zip(*both, strict=True), marker, color=color, label=KINDS[name], alpha=0.8)
 for ax, measure in zip(axes, PANELS, strict=True):
     ax.set(xlabel="explained variance", title=measure)
 axes[0].axhline(ceiling, color=CONTROL_COLOR, linestyle=":")
 axes[0].text(0.02, ceiling, "linear probe", transform=axes[0].get_yaxis_transform(), va="bottom", size=6)
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=6.5)
-save_figure(run, fig, "two_sides", {"panels": PANELS, "points": {n: {m: of(n, m) for m in PANELS} for n in KINDS}})
+save_figure(run, fig, "two_sides", {"panels": PANELS, "points": points, "linear probe": ceiling})
 
 # %% [markdown]
-# **How to read it.** A point is a seed. Grey are the baselines; a baseline above a trained kind reads or writes more
+# **How to read it.** A point is a seed; only of our TopK were features turned on with all three. Grey are the baselines; a baseline above a trained kind reads or writes more
 # without having been trained for it.
 #
 # ## 15.6 Is one step enough?
