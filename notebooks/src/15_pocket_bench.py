@@ -240,8 +240,9 @@ fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", nco
 save_figure(run, fig, "two_sides", {"panels": PANELS, "points": points, "linear probe": ceiling})
 
 # %% [markdown]
-# **How to read it.** A point is a seed; only of our TopK were features turned on with all three. Grey are the baselines; a baseline above a trained kind reads or writes more
-# without having been trained for it.
+# **How to read it.** A point is a seed; features were turned on with all three seeds of our TopK, and with one of every
+# other kind. Grey are the baselines; a baseline above a trained kind reads or writes more without having been trained
+# for it.
 #
 # ## 15.6 Is one step enough?
 #
