@@ -25,10 +25,14 @@ LONG = {
     "faults",
     "features/dictionaries",
     "features/writing",
+    "main",
     "notebooks/jobs",
+    "notebooks/killed",
     "notebooks/pocket_train",
     "notebooks/run",
+    "notebooks/warm",
     "paint/catalogue",
+    "paint/painter",
     "training/resume",
 }
 """Files of tests, as room and module, of half a minute and more; what comes last should be short, so that no process
