@@ -113,14 +113,14 @@ if known:
 #
 # ## 15.4 Kinds of SAE at equal L0
 #
-# *TopK, ours* follows the authors' recipe; the next four are trained by SAELens on the exported data set with its own
+# *Our TopK* follows the authors' recipe; the next four are trained by SAELens on the exported data set with its own
 # recipes. *frozen decoder* learns only its encoder. *Principal components* and *neurons* (the update's own dimensions)
 # keep the k largest in standard deviations. *random* is untrained.
 
 # %%
 KINDS = {
-    "TopK, ours": "TopK, ours",
-    "topk": "TopK",
+    "TopK, ours": "our TopK",
+    "topk": "SAELens' TopK",
     "batchtopk": "BatchTopK",
     "matryoshka": "Matryoshka",
     "jumprelu": "JumpReLU",
@@ -133,6 +133,7 @@ COLUMNS = [name for name in MEASURES if name not in ("linear probe", "stability,
 ceiling = mean(value[0] for value in of("TopK, ours", "linear probe"))
 
 
+# %%
 def cell(name, measure):
     """Mean and standard deviation over the seeds; None where it was not measured."""
     values = [value[0] for value in of(name, measure)]
@@ -160,7 +161,7 @@ def words(number, spread):
 
 fig, ax = plt.subplots(figsize=(TEXT_WIDTH + 1.3, 3.7))
 texts = [[words(*cells[name][measure]) for measure in COLUMNS] for name in KINDS]
-draw_table(ax, levels, list(KINDS.values()), COLUMNS, texts, cmap="Blues", vmin=0, vmax=1.25)
+draw_table(ax, levels.nan_to_num(0), list(KINDS.values()), COLUMNS, texts, cmap="Blues", vmin=0, vmax=1.25)
 ax.xaxis.tick_top()
 ax.tick_params(length=0)
 for text in ax.texts:
@@ -168,6 +169,7 @@ for text in ax.texts:
 about = {"cells": cells, "linear probe": ceiling, "seeds": stored["result"]["seeds"], "block": block}
 
 
+# %%
 def mean_and_error(values):
     """The mean of seeds' scores and its standard error, of the seeds and of the pictures together."""
     numbers = [value for value, _, _ in values]
@@ -189,26 +191,30 @@ save_figure(run, fig, "kinds", about, verdicts=verdicts)
 # %%
 SAES = list(KINDS)[:5]
 best = {
-    measure: max(SAES, key=lambda name, m=measure: cells[name][m][0]) for measure in ("explained variance", "coverage")
+    measure: max(SAES, key=lambda name, m=measure: cells[name][m][0])
+    for measure in ("explained variance", "reads with 1", "coverage")
 }
 apart = [
     measure
     for measure in COLUMNS
     if all(cells[name][measure][1] for name in SAES)
     and max(cells[name][measure][0] for name in SAES) - min(cells[name][measure][0] for name in SAES)
-    > 2 * 1.96 * max(cells[name][measure][1] for name in SAES)
+    > 4 * max(cells[name][measure][1] for name in SAES)
 ]
 text = f"Of the five trained kinds, {KINDS[best['explained variance']]} explains most variance "
 text += (
-    f"({short(cells[best['explained variance']]['explained variance'][0])}) and {KINDS[best['coverage']]} reads the "
+    f"({short(cells[best['explained variance']]['explained variance'][0])}), and {KINDS[best['coverage']]} reads the "
 )
-text += f"most values ({100 * cells[best['coverage']]['coverage'][0]:.0f} of 100). They differ by more than the seeds do in: "
-we_see(run, text + (", ".join(apart) or "no measure") + ".")
+text += (
+    f"most values ({100 * cells[best['coverage']]['coverage'][0]:.0f} of 100). The highest and the lowest of the five "
+)
+we_see(run, text + f"differ by more than four standard deviations of the seeds in: {', '.join(apart) or 'no measure'}.")
 
 # %% [markdown]
-# **How to read it.** Darker is better within a column; white and "–" are not measured or neither better nor worse. Of two
-# kinds whose numbers differ by less than some four of the small numbers, the seed may be all that differs. The linear
-# probe on the whole update reads more than any few units do.
+# **How to read it.** Darker is better within a column; "–" was not measured. Columns without colour are neither better
+# nor worse by themselves: units that read and write nothing hide and disturb nothing. Of two kinds whose numbers differ
+# by less than some four of the small numbers, the seed may be all that differs. The linear probe on the whole update
+# reads more than any few units do.
 #
 # ## 15.5 Explaining and finding
 #
@@ -287,20 +293,27 @@ text += f"itself reads. It explains {', '.join(short(gap) for gap in lost)} less
 we_see(run, text)
 
 # %% [markdown]
-# **How to read it.** Where the red line lies on the blue one, one step was enough. The dotted line is an untrained SAE:
+# **How to read it.** Where the red line lies on the blue one, one step was enough. In the first step it must: what Turbo
+# does first is the same in one step and in four, so both SAEs were trained on the same vectors. The dotted line is an untrained SAE:
 # what is read without training. Bars are 95 % intervals over seeds and pictures.
 #
 # ## 15.7 The answer
 
+
 # %%
-gain = verdicts[0].value
-answer = f"On {block}, {KINDS[best['explained variance']]} explains most and {KINDS[best['coverage']]} reads the most values. "
+def both(name):
+    """What a kind explains and what one of its units reads."""
+    return f"{KINDS[name]} {short(cells[name]['explained variance'][0])} and {short(cells[name]['reads with 1'][0])}"
+
+
+first, finder = best["explained variance"], best["reads with 1"]
+answer = "Kinds of SAE that explain alike do not find alike. Variance explained and how well one unit reads a value: "
+answer += f"{both(first)}, {both(finder)}, {both('frozen decoder')}, {both('neurons')}, {both('random')}; "
 answer += (
-    f"Five units of our TopK SAE read {short(cells['TopK, ours'][READS][0])} of a value, of one with a random decoder "
+    f"a linear probe reads {short(ceiling)}. Is one step enough to read? {verdicts_of_steps[0].yes_or_no}: in the "
 )
-answer += f"{short(cells['frozen decoder'][READS][0])}, of neurons {short(cells['neurons'][READS][0])}, a linear probe "
-answer += f"{short(ceiling)}. Is one step enough to read? {verdicts_of_steps[0].yes_or_no}: at worst "
-answer += f"{100 * least[0]:.0f} % of what an SAE of that step reads."
+answer += f"worst of four steps a one-step SAE reads {100 * least[0]:.0f} ({100 * least[1][0]:.0f} to {100 * least[1][1]:.0f}) "
+answer += "% of what an SAE of that step reads."
 save_answer(run, answer)
 
 # %% [markdown]

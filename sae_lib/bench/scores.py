@@ -57,7 +57,7 @@ class Measure:
 
     text: str
     better: str
-    """"higher", "lower", or "" where neither is."""
+    """"higher", "lower", or "" where neither is by itself: units that read and write nothing hide nothing, too."""
 
 
 MEASURES = {
@@ -72,12 +72,12 @@ MEASURES = {
     "linear probe": Measure("the same by a probe on the whole update: the ceiling", ""),
     "use": Measure("share of the units that read a value better than the best untrained unit", "higher"),
     "coverage": Measure("share of the values that one of these units reads", "higher"),
-    "features per value": Measure("of these units, how many share a value (splitting)", "lower"),
-    "absorption": Measure("how much less often a value's unit fires where its worst second value shows", "lower"),
+    "features per value": Measure("of these units, how many share a value (splitting)", ""),
+    "absorption": Measure("how much less often a value's unit fires where its worst second value shows", ""),
     "erases": Measure(f"what a value's probe loses when its {ERASED} units are taken out", "higher"),
-    "erases beside": Measure("what the values of other attributes lose then", "lower"),
+    "erases beside": Measure("what the values of other attributes lose then", ""),
     "writes": Measure("rise of the value when its feature is turned on, minus a random feature's", "higher"),
-    "writes beside": Measure("other values that come or go then, minus a random feature's", "lower"),
+    "writes beside": Measure("other values that come or go then, minus a random feature's", ""),
     "turns off": Measure("fall of the value when its feature is turned off, minus a random feature's", "higher"),
     "stability": Measure("cosine of a live feature with its partner in other seeds", "higher"),
     "stability, rare": Measure("the same, of the third that fires least", "higher"),
