@@ -322,7 +322,8 @@ save_answer(run, answer)
 #
 # ## 15.8 Limits
 #
-# - One block, one L0 and one number of features; each kind has one set of settings, its library's or the authors'.
+# - One block, one L0 and one number of features; each kind has one set of settings, its library's or the authors'. Where
+#   many units are dead, as of JumpReLU, other settings would do better.
 # - The truth is the judge's, which errs in a few of 100 objects (model card).
 # - A value is read by cells. A feature that stands for something no caption names, such as an edge, counts as useless.
 # - Absorption is looked for between two values only, and only of units that mean something.
