@@ -159,16 +159,6 @@ def words(number, spread):
     return digits if spread is None else f"{digits}\n±{short(spread)}"
 
 
-fig, ax = plt.subplots(figsize=(TEXT_WIDTH + 1.3, 3.7))
-texts = [[words(*cells[name][measure]) for measure in COLUMNS] for name in KINDS]
-draw_table(ax, levels.nan_to_num(0), list(KINDS.values()), COLUMNS, texts, cmap="Blues", vmin=0, vmax=1.25)
-ax.xaxis.tick_top()
-ax.tick_params(length=0)
-for text in ax.texts:
-    text.set_size(5.5)
-about = {"cells": cells, "linear probe": ceiling, "seeds": stored["result"]["seeds"], "block": block}
-
-
 # %%
 def mean_and_error(values):
     """The mean of seeds' scores and its standard error, of the seeds and of the pictures together."""
@@ -185,6 +175,15 @@ def judge_gap(claim, name, other):
     return claim.judge(run, a - b, (a - b - spread, a - b + spread))
 
 
+# %%
+fig, ax = plt.subplots(figsize=(TEXT_WIDTH + 1.3, 3.7))
+texts = [[words(*cells[name][measure]) for measure in COLUMNS] for name in KINDS]
+draw_table(ax, levels.nan_to_num(0), list(KINDS.values()), COLUMNS, texts, cmap="Blues", vmin=0, vmax=1.25)
+ax.xaxis.tick_top()
+ax.tick_params(length=0)
+for text in ax.texts:
+    text.set_size(5.5)
+about = {"cells": cells, "linear probe": ceiling, "seeds": stored["result"]["seeds"], "block": block}
 verdicts = [judge_gap(trained, "TopK, ours", "frozen decoder"), judge_gap(over_neurons, "TopK, ours", "neurons")]
 save_figure(run, fig, "kinds", about, verdicts=verdicts)
 
@@ -278,6 +277,10 @@ for (a, error_a), (b, error_b) in zip(by_step[f"of one step, {READS}"], by_step[
 least = min(ratios)
 verdicts_of_steps = [one_step.judge(run, *least)]
 save_figure(run, fig, "steps", {"by step": by_step, "ratios": ratios}, verdicts=verdicts_of_steps)
+
+# %% tags=["nbval-check-output"]
+for step, (ratio, (low, high)) in enumerate(ratios, 1):
+    print(f"step {step}: {100 * ratio:.1f} % of what an SAE of that step reads ({100 * low:.1f} to {100 * high:.1f})")
 
 # %%
 lost = [
