@@ -71,3 +71,92 @@ pocket-bench: $(INTEROP)/installed $(ENVIRONMENT)  ## train SAEs of several kind
 
 first-run: $(ENVIRONMENT)  ## the paper's scale, step by step beside published numbers; one report (FIRST_RUN="--source random/16" rehearses)
 	@$(PYTHON) -m notebooks.first_run $(FIRST_RUN)
+
+lint: $(ENVIRONMENT)  ## ruff
+	@$(PYTHON) -m ruff check --quiet .
+
+lab: $(ENVIRONMENT)  ## open the notebooks in JupyterLab
+	@$(PYTHON) -m jupyter lab --allow-root --notebook-dir=notebooks --LabApp.news_url=None
+
+app: $(ENVIRONMENT)  ## the painter alone in the browser, served by Voila to this machine only
+	@$(PYTHON) -m notebooks.app $(VOILA)
+
+book: $(ENVIRONMENT)  ## the notebooks, all features and all verdicts as a web site that needs no Python (REPOSITORY=owner/name)
+	@$(PYTHON) -m notebooks.book.build "$(REPOSITORY)"
+
+notebooks: $(ENVIRONMENT)  ## rebuild the committed notebooks from notebooks/src (JOBS=1: one at a time)
+	@$(PYTHON) notebooks/run.py build $(if $(JOBS),--jobs "$(JOBS)")
+
+workshop: $(ENVIRONMENT)  ## rebuild the lessons, exercise and solution, the pages to project and to print, and the instructor notes
+	@$(PYTHON) -m notebooks.workshop.build
+
+# KIT_PLATFORM=win_amd64 or macosx_14_0_arm64 and KIT_PYTHON=3.12 are for laptops of another kind than this machine.
+workshop-kit: $(ENVIRONMENT)  ## one archive for laptops without the internet (KIT_PLATFORM=win_amd64 KIT_PYTHON=3.12)
+	@$(PYTHON) notebooks/workshop/kit/build.py $(if $(KIT_PLATFORM),--platform $(KIT_PLATFORM)) $(if $(KIT_PYTHON),--python $(KIT_PYTHON))
+
+pocket: $(ENVIRONMENT)  ## retrain the pocket models, stage by stage (each at most 50 minutes on 2 cores)
+	@$(PYTHON) -m notebooks.experiments.pocket.train
+
+install: $(ENVIRONMENT)  ## the packages of requirements.lock and this one into an environment that is active, as conda's (PYTHON=python)
+	$(call INSTALL,$(PYTHON),requirements.lock)
+	@$(PYTHON) -m pip install $(PIP) --no-deps --no-build-isolation --editable .
+	-@$(call CHECK_FIT,$(PYTHON))
+
+lock: $(SUPPLY)/installed  ## write the hashes of what the locks pin; a pin that is new or changed is `name==version`
+	@for each in $(LOCKS); do UV_CUSTOM_COMPILE_COMMAND="make lock" $(SUPPLY)/bin/uv pip compile --quiet --no-deps --universal --python-version 3.11.5 \
+		--no-annotate --generate-hashes --output-file $$each $$each || exit 1; done
+
+audit: $(SUPPLY)/installed  ## ask an advisory service on the internet whether what the locks pin has known vulnerabilities
+	@$(SUPPLY)/bin/python tests/supply/audit.py $(LOCKS)
+
+fresh:  ## empty the cache: everything is computed again at the next run
+	@# First out of the way in one step: a run beside this one must not finish an artefact that has lost files.
+	@if [ -d .cache/artefacts ]; then mv .cache/artefacts .cache/emptied-$$$$; fi
+	rm -rf .cache
+
+define CHECK_BASE_PYTHON
+	@test -n "$(BASE_PYTHON)" || { echo "No python3 on the PATH: install Python 3.11 or 3.12." >&2; exit 1; }
+	@$(BASE_PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v[:2] < (3, 13) and \
+		f"requirements.lock is exact for Python 3.11 and 3.12, $(BASE_PYTHON) is {v[0]}.{v[1]}: run make with BASE_PYTHON=/path/to/python3.11.")'
+	@$(BASE_PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(BASE_PYTHON) cannot make virtual environments (ensurepip is missing): on Debian or Ubuntu run 'apt install python3-venv'." >&2; exit 1; }
+endef
+
+# $(1): the Python to install for. $(2): its lock.
+# On Linux torch comes as two builds: the CPU build where pip finds it, otherwise the one for CUDA, which needs more packages.
+define INSTALL
+	@$(1) -m pip install $(PIP) --no-deps --require-hashes --requirement requirements-cpu.lock 2>/dev/null || { \
+		echo "pip finds no CPU build of torch, or cannot install it: taking the build for CUDA (some GB)"; \
+		$(1) -m pip install $(PIP) --no-deps --require-hashes --requirement requirements-cuda.lock; }
+	@$(1) -m pip install $(PIP) --no-deps --require-hashes --requirement $(2)
+endef
+
+# $(1): the Python whose packages must fit one another. In somebody else's environment others may not: that is said and no error.
+CHECK_FIT = $(1) -m pip --disable-pip-version-check check >/dev/null || $(1) -m pip --disable-pip-version-check check
+
+$(INSTALLED): requirements.lock requirements-cpu.lock requirements-cuda.lock
+	$(CHECK_BASE_PYTHON)
+	@echo "Installing requirements.lock into $(VENV) (once; some minutes)"
+	@$(BASE_PYTHON) -m venv $(VENV)
+	$(call INSTALL,$(VENV)/bin/python,requirements.lock)
+	@$(VENV)/bin/python -m pip install $(PIP) --no-deps --no-build-isolation --editable .
+	@$(call CHECK_FIT,$(VENV)/bin/python)
+	@touch $@
+
+$(INTEROP)/installed: tests/interop/requirements.lock requirements-cpu.lock requirements-cuda.lock
+	$(CHECK_BASE_PYTHON)
+	@echo "Installing tests/interop/requirements.lock into $(INTEROP) (once; some minutes)"
+	@$(BASE_PYTHON) -m venv $(INTEROP)
+	$(call INSTALL,$(INTEROP)/bin/python,tests/interop/requirements.lock)
+	@$(call CHECK_FIT,$(INTEROP)/bin/python)
+	@touch $@
+
+$(BROWSER)/installed: tests/browser/requirements.lock $(ENVIRONMENT)
+	@$(PYTHON) -m pip install $(PIP) --no-deps --require-hashes --upgrade --target $(BROWSER) --requirement tests/browser/requirements.lock
+	@touch $@
+
+$(SUPPLY)/installed: tests/supply/requirements.lock
+	$(CHECK_BASE_PYTHON)
+	@$(BASE_PYTHON) -m venv $(SUPPLY)
+	@$(SUPPLY)/bin/python -m pip install $(PIP) --no-deps --require-hashes --requirement tests/supply/requirements.lock
+	@touch $@
