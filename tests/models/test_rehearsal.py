@@ -1,6 +1,8 @@
 """Random models: the filled U-Net, and SDXL's U-Net at full width on a CPU, once."""
 
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 
 import psutil
@@ -14,6 +16,7 @@ from sae_lib.activations.updates import capture_updates
 from sae_lib.features.interventions import add_features, intervene
 from sae_lib.models.blocks import PAPER_BLOCKS
 from sae_lib.models.rehearsal import PARAMETERS, random_unet, random_vae, repeated_unet
+from sae_lib.models.scales import set_up_torch
 from sae_lib.pocket.models import build_scheduler
 from sae_lib.saes.topk import TopKSAE
 
@@ -45,6 +48,14 @@ def test_a_filled_u_net_is_of_the_random_one_s_shapes_and_seeded():
 def test_the_u_net_of_full_width_has_the_real_shapes_hooks_masks_and_memory():
     if free_gb() < WANTED_GB:
         pytest.skip(f"SDXL's U-Net at full width wants {WANTED_GB} GB of free memory; this machine has {free_gb():.1f}")
+    # A process of its own: the memory that this one frees it keeps for its next tensor (`set_up_torch`).
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+        alone.submit(run_at_full_width).result()
+
+
+def run_at_full_width():
+    """Builds the U-Net, runs it once, and once more from a block on with a feature added there."""
+    set_up_torch("pocket")
     process, start = psutil.Process(), time.perf_counter()
     before = process.memory_info().rss
     pipe = pipeline_of(repeated_unet(64, 1))
