@@ -281,6 +281,13 @@ ARTEFACTS: tuple[Artefact, ...] = (
         _of("13_flux", "pictures", "blocks", "always_on"),
     ),
     Artefact(
+        "Companion 15",
+        "PocketBench: kinds of SAE and baselines where the truth is known, and SAEs by step",
+        "",
+        "",
+        _of("15_pocket_bench", "kinds", "two_sides", "steps"),
+    ),
+    Artefact(
         "Companion 20",
         "SAEPaint and the feature explorer: strokes, cards, what fires where",
         "",

@@ -1,9 +1,9 @@
-"""Harvest, train and look into RIEBench from the shell: `python -m sae_lib harvest CONFIG FOLDER`, `... train CONFIG
-FOLDER`, `... riebench FILE`.
+"""Harvest, train, export, score and look into RIEBench from the shell: `python -m sae_lib harvest CONFIG FOLDER`,
+`... train CONFIG FOLDER`, `... export FOLDER`, `... bench FOLDER`, `... riebench FILE`.
 
 CONFIG is a JSON file with fields of `sae_lib.training.TrainingRun`; `{}` is the pocket scale's run. `train` under
-torchrun uses all its processes: torchrun --nproc-per-node=2 -m sae_lib train CONFIG FOLDER. Both go on where they
-were when called again.
+torchrun uses all its processes: torchrun --nproc-per-node=2 -m sae_lib train CONFIG FOLDER. These two and `export` go
+on where they were when called again.
 """
 
 import argparse
@@ -18,7 +18,10 @@ import torch
 import torch.distributed as dist
 
 from sae_lib.activations.shards import DTYPES, ShardStream
+from sae_lib.bench.dataset import DATASET_FILE, DTYPES as DATASET_DTYPES
+from sae_lib.bench.export import SEEDS, export_updates
 from sae_lib.editing.cases import PIE_BENCH, count_by_category, read_cases
+from sae_lib.saes.checkpoints import load_any
 from sae_lib.saes.topk import CONFIG_FILE
 from sae_lib.training.recipe import TrainingRun
 from sae_lib.training.trainer import LOG_FILE
@@ -40,15 +43,40 @@ def main(arguments: list[str] | None = None) -> int:
     commands.choices["harvest"].add_argument("--dtype", choices=DTYPES, default="float16", help="of the stored vectors")
     commands.choices["train"].add_argument("--store", type=Path, help="train from a store that `harvest` wrote")
     command = commands.add_parser(
+        "export", help="write a block's updates with their truth as a data set for any library"
+    )
+    command.add_argument("folder", type=Path, help="where the data set goes; what is there is not made again")
+    command.add_argument("--block", default="up.0.0", help="whose updates (default: %(default)s)")
+    command.add_argument("--prompts", type=int, help="pictures; by default as many as train the scale's SAEs")
+    command.add_argument("--split", choices=SEEDS, default="train", help="of the captions (default: %(default)s)")
+    command.add_argument("--seed", type=int, help=f"of the noise (default: {_seeds()})")
+    command.add_argument("--dtype", choices=DATASET_DTYPES, default="float16", help="of the stored vectors")
+    command.add_argument("--scale", choices=("pocket", "smoke"), default="pocket", help="sets the number of pictures")
+    command = commands.add_parser(
         "riebench", help="count RIEBench's edits by category, and name the defects of its file"
     )
     command.add_argument(
         "path", help=f"file or address of RIEBench's JSON; or PIE-Bench: {PIE_BENCH}, or a copy's folder"
     )
+    command = commands.add_parser("bench", help="score an SAE of a pocket block where the truth is known: PocketBench")
+    command.add_argument("folder", type=Path, help="an SAE of ours, SAELens', sparsify's or the authors' format")
+    command.add_argument("--block", default="", help="the block that it was trained on, if its files do not say")
+    command.add_argument(
+        "--seeds", type=Path, nargs="+", default=[], help="the same SAE with other seeds: is it stable?"
+    )
+    command.add_argument("--scale", default="pocket", choices=("pocket", "smoke"), help="smoke: few pictures, to try")
+    command.add_argument("--seed", type=int, default=0, help="of random features, untrained SAEs and intervals")
+    command.add_argument("--output", type=Path, help="where the scores go; by default FOLDER/pocket_bench.json")
     options = parser.parse_args(arguments)
     try:
+        if options.command == "bench":
+            _bench(options)
+            return 0
         if options.command == "riebench":
             _count(options.path)
+            return 0
+        if options.command == "export":
+            _export(options)
             return 0
         run = TrainingRun.read(options.config)
         if options.command == "harvest":
@@ -66,6 +94,40 @@ def _fields() -> str:
     """The configuration's fields with their defaults."""
     defaults = json.loads(json.dumps(asdict(TrainingRun())))
     return "fields of CONFIG and their defaults (null: the scale's):\n" + json.dumps(defaults, indent=2)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    """Scores an SAE and an untrained one beside it; prints the table and writes the numbers."""
+    from sae_lib.bench.scores import PocketBench, reseed_noise, save, table
+
+    sae, block = load_any(options.folder, options.block)
+    seeds = [load_any(folder, block)[0] for folder in options.seeds]
+    bench = PocketBench(block, options.scale, seed=options.seed)
+    bench.refuse_unfit((sae, *seeds))
+    scores, control = bench.score(sae, seeds=seeds), bench.score(bench.control(sae), writes=False)
+    noise = reseed_noise(block)
+    output = options.output or options.folder / "pocket_bench.json"
+    save(output, scores, untrained=control.record()["measured"], reseed=noise)
+    print(table(scores, control, noise), f"written: {output}", sep="\n")
+
+
+def _seeds() -> str:
+    """The default seed of each split."""
+    return ", ".join(f"{seed} for {split}" for split, seed in SEEDS.items())
+
+
+def _export(options: argparse.Namespace) -> None:
+    """Writes the data set and says in one line what is in it."""
+    start = time.monotonic()
+    chosen = {name: getattr(options, name) for name in ("block", "prompts", "split", "seed", "dtype", "scale")}
+    export_updates(options.folder, **chosen)
+    about = json.loads((options.folder / DATASET_FILE).read_text())
+    size_mb = sum((options.folder / name).stat().st_size for name in about["shards"]) / 1e6
+    print(
+        f"{about['vectors']:,} vectors of width {about['d_model']} of {about['block']} from {about['pictures']:,} "
+        f"pictures, {len(about['shards'])} shards, {size_mb:.0f} MB, {time.monotonic() - start:.0f} s, in "
+        f"{options.folder}"
+    )
 
 
 def _count(path: str) -> None:

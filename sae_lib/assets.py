@@ -4,8 +4,9 @@ Everything is loaded when it is first asked for.
 """
 
 import functools
+import hashlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ class Assets:
         """Held while something is loaded or a model runs: hooks and the scheduler belong to one call at a time."""
         self._pipes: dict[str, DiffusionPipeline] = {}
         self._loaded: dict[str, tuple[dict[str, TopKSAE], dict[str, FeatureStatistics]]] = {}
+        self._given = ""
 
     @property
     def known(self) -> bool:
@@ -99,6 +101,7 @@ class Assets:
         given = {name: getattr(self, name) for name in names}
         given |= {"blocks": list(self.blocks), "contents": {name: source_identity(name) for name in self._from}}
         dtype = default_dtype(self.scale, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        given |= {"saes": self._given} if self._given else {}
         return given | {"dtype": str(dtype).removeprefix("torch.")}
 
     @property
@@ -128,6 +131,17 @@ class Assets:
         sources = (self.source, self.sources.get("base", ""), self.prompt_source, self.sae_folder, self.clip_source)
         other = Assets(self.scale, *sources, blocks, self.architecture)
         other._pipes, other.lock = self._pipes, self.lock
+        return other
+
+    def with_saes(self, saes: Mapping[str, TopKSAE], statistics: Mapping[str, FeatureStatistics]) -> "Assets":
+        """These assets with other panel SAEs by block, such as a user's; `identity` holds a hash of their numbers."""
+        other, digest = self.with_blocks(saes), hashlib.sha256()
+        for block, sae in saes.items():
+            tensors = {**sae.state_dict(), **statistics[block]._asdict()}
+            for name, tensor in sorted(tensors.items()):
+                digest.update(f"{block} {type(sae).__name__} {name} {list(tensor.shape)}".encode())
+                digest.update(tensor.numpy(force=True).tobytes())
+        other._loaded, other._given = {"panel": (dict(saes), dict(statistics))}, digest.hexdigest()
         return other
 
     def pipe(self, name: str = "") -> DiffusionPipeline:

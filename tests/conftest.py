@@ -21,14 +21,21 @@ GB_PER_PROCESS = 3.5
 """A process of the tests with the kernel that it waits for, in 10^9 bytes."""
 
 LONG = {
+    "bench/scores",
     "editing/edit",
     "faults",
     "features/dictionaries",
     "features/writing",
+    "main",
+    "models/rehearsal",
+    "notebooks/first_run",
     "notebooks/jobs",
+    "notebooks/killed",
     "notebooks/pocket_train",
     "notebooks/run",
+    "notebooks/warm",
     "paint/catalogue",
+    "paint/painter",
     "training/resume",
 }
 """Files of tests, as room and module, of half a minute and more; what comes last should be short, so that no process

@@ -22,9 +22,12 @@ import torch
 from matplotlib.figure import Figure
 
 from notebooks.book import build as book
+from notebooks.first_run.judging import Record
+from notebooks.first_run.report import write_report
 from notebooks.workshop.kit import build as kit
 from sae_lib.activations.shards import ShardStream, write_shards
 from sae_lib.activations.stream import TrainingStream
+from sae_lib.bench.dataset import read_updates, write_dataset
 from sae_lib.cache import artefact
 from sae_lib.cache.results import save_result
 from sae_lib.companion.figures import save_figure, save_table
@@ -40,6 +43,7 @@ if sys.platform != "linux":
     pytest.skip("forks a process for each fault, and the kernel stops it half-way", allow_module_level=True)
 
 from tests import faults
+from tests.bench import test_dataset
 
 
 class Writer(NamedTuple):
@@ -146,6 +150,17 @@ def store_of_shards(tmp_path, monkeypatch):
         write_shards(Portions(), folder / "store", "float32")
 
     return Writer(write, read, refusal="holds 1 of 2 shards: its harvest was stopped; start it again")
+
+
+def data_set(tmp_path, monkeypatch):
+    def read(folder):
+        about, data = read_updates(folder / "set")
+        return about, {name: tensor.tolist() for name, tensor in data.items()}
+
+    def write(folder):
+        write_dataset(folder / "set", test_dataset.ABOUT, test_dataset.CAPTIONS, test_dataset.make)
+
+    return Writer(write, read, refusal="start the export again, which makes only what is missing")
 
 
 def cached(tmp_path, monkeypatch):
@@ -259,6 +274,20 @@ def kit_archive(tmp_path, monkeypatch):
     return Writer(partial(save, 2), read, partial(save, 1), may_be_missing=True)
 
 
+def first_run_report(tmp_path, monkeypatch):
+    def save(verdict, folder):
+        records = [Record("sloth", "Top features", verdict)]
+        write_report(folder, {"checks": [], "records": records, "machine": {}, "rehearsal": False})
+
+    def read(folder):
+        page = (folder / "first_run.html").read_text()
+        verdict = json.loads((folder / "first_run.json").read_text())["steps"][0]["verdict"]
+        assert f"1 {verdict}" in page
+        return page, verdict
+
+    return Writer(partial(save, "differs"), read, partial(save, "failed"), may_be_missing=True)
+
+
 def book_s_site(tmp_path, monkeypatch):
     def save(version, folder):
         def write(made):
@@ -285,6 +314,7 @@ def book_s_site_elsewhere(tmp_path, monkeypatch):
 WRITERS = [
     finished_sae,
     store_of_shards,
+    data_set,
     saved_sae,
     for_saelens,
     for_sparsify,
@@ -297,6 +327,7 @@ WRITERS = [
     table,
     measured_result,
     kit_archive,
+    first_run_report,
     book_s_site,
     book_s_site_elsewhere,
 ]

@@ -296,9 +296,7 @@ we_see(run, text)
 if assets.known:
     ordered = sorted(codes, key=lambda block: -result["share"][block].value)
     most, own_share = ordered[0], result["share"][last].value
-    text = (
-        f"By itself {last} carries {own_share:.2f} of a caption and is number {1 + ordered.index(last)} of {len(codes)}"
-    )
+    text = f"By itself {last} carries {own_share:.2f} of a caption and is number {1 + ordered.index(last)} of {len(codes)}"
     text += "." if most == last else f"; {most} carries most, {result['share'][most].value:.2f}."
     we_see(run, text)
 
@@ -376,12 +374,8 @@ save_figure(run, fig, "always_on", result | {"prompts": len(held_out)}, parts_fo
 
 # %%
 whole, without, alone = (of.value for of in result["explained"].values())
-text = (
-    f"{len(always)} features of {sae.n_f} are always on (the authors name 20 of 12,288); the most active one is on in "
-)
-text += (
-    f"{rate.max():.0%} of the places. Without the {LEFT_OUT} most active the SAE explains {without:.2f} in place of "
-)
+text = f"{len(always)} features of {sae.n_f} are always on (the authors name 20 of 12,288); the most active one is on in "
+text += f"{rate.max():.0%} of the places. Without the {LEFT_OUT} most active the SAE explains {without:.2f} in place of "
 we_see(run, text + f"{whole:.2f}; these alone explain {alone:.2f}.")
 
 # %% [markdown]

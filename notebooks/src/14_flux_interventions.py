@@ -343,9 +343,7 @@ if rises:
     )
     answer += f"behind their own block, in {beyond['all from it on']} at all blocks from it on, and in "
     answer += f"{beyond['every other']} at every other block, as the demo adds them."
-    better = "; ".join(
-        f"{way}: {verdict.yes_or_no.lower()}" for way, verdict in zip(every_other, verdicts, strict=False)
-    )
+    better = "; ".join(f"{way}: {verdict.yes_or_no.lower()}" for way, verdict in zip(every_other, verdicts, strict=False))
     answer += f" Better than the demo's way? {better.capitalize()}."
 save_answer(run, answer)
 

@@ -298,10 +298,13 @@ def sparse_probes(
     """`linear_probe`s that may use few units, which are chosen one after the other (orthogonal matching pursuit).
 
     For each value the next unit is the one that correlates most with what the chosen units leave unexplained. The first
-    one need not be the unit that ranks cells best by itself. A size above the number of units takes all units.
+    one need not be the unit that ranks cells best by itself. A size above the number of units takes all units. Units
+    that never vary give no probe: its weights are 0.
     """
     probes = activations.new_zeros(len(sizes), activations.shape[-1], truth.present.shape[-1])
     for columns, spread, toward in _moments(activations, truth):
+        if not spread.any():
+            continue
         spread += RIDGE * spread.diagonal().mean() * torch.eye(len(spread), dtype=spread.dtype)
         length = spread.diagonal().sqrt()
         for column, aim in zip(columns.tolist(), toward.T, strict=True):

@@ -27,7 +27,8 @@ PARAMETERS = {"unet": 2.57e9, "vae": 0.084e9, "text_encoder": 0.123e9, "text_enc
 """Parameters of SDXL, by part."""
 FLUX_PARAMETERS = {"transformer": 11.89e9, "vae": 0.084e9, "text_encoder": 0.123e9, "text_encoder_2": 4.76e9}
 """Parameters of FLUX.1-schnell, by part; the last is T5-XXL's encoder."""
-_LATENT_SIZES = {"turbo": 64, "base": 128, "flux": 128}
+_LATENT_SIZES = {"turbo": (64, 16), "base": (128, 32), "flux": (128, 16)}
+"""Side of a latent: the paper's model's, and that of a model whose widths are divided."""
 
 
 def parameters_of(name: str) -> dict[str, float]:
@@ -53,7 +54,7 @@ def random_pipeline(name: str, divisor: int, device: torch.device, dtype: torch.
     from sae_lib.pocket.models import assemble_pipeline, build_tokenizer
 
     refuse_if_too_large(sum(parameters_of(name).values()) / divisor**2, device, dtype)
-    latent_size = _LATENT_SIZES[name] // (4 if divisor > 1 else 1)
+    latent_size = _LATENT_SIZES[name][divisor > 1]
     tokenizer, default = build_tokenizer(), torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -87,6 +88,28 @@ def random_unet(latent_size: int, divisor: int) -> UNet2DConditionModel:
         addition_time_embed_dim=256 // divisor,
         projection_class_embeddings_input_dim=2816 // divisor,
     )
+
+
+def repeated_unet(latent_size: int, divisor: int, seed: int = 0) -> UNet2DConditionModel:
+    """`random_unet` whose weights are a million seeded numbers, repeated: at full width built in seconds on a CPU.
+
+    Matrices and kernels get torch's default range, +-1 / sqrt(fan_in); norms are the identity and biases 0.
+    """
+    with torch.device("meta"):
+        unet = random_unet(latent_size, divisor)
+    unet.to_empty(device="cpu")
+    count = 1_000_003
+    numbers = torch.empty(count).uniform_(-1, 1, generator=torch.Generator().manual_seed(seed)).repeat(2)
+    start = 0  # another place for each piece, and a prime length: no two rows are alike
+    for parameter in unet.parameters():
+        if parameter.ndim > 1:
+            for piece in parameter.data.view(-1).split(count):
+                torch.mul(numbers[start : start + len(piece)], parameter[0].numel() ** -0.5, out=piece)
+                start = (start + 7_919) % count
+    for name, parameter in unet.named_parameters():
+        if parameter.ndim < 2:
+            parameter.data.fill_(float(name.endswith("weight")))
+    return unet.eval().requires_grad_(False)
 
 
 def random_flux(latent_size: int, divisor: int) -> FluxPipeline:

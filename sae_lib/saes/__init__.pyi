@@ -1,4 +1,5 @@
 from .checkpoints import (
+    load_any as load_any,
     load_saes as load_saes,
     load_statistics as load_statistics,
     rehearsal_saes as rehearsal_saes,
@@ -10,6 +11,7 @@ from .controls import (
     untrained as untrained,
 )
 from .exchange import (
+    JumpReLUSAE as JumpReLUSAE,
     export_saelens as export_saelens,
     export_sparsify as export_sparsify,
     load_from_hub as load_from_hub,

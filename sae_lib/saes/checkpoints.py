@@ -15,11 +15,12 @@ from sae_lib.models.blocks import (
     architecture_of,
     blocks_of,
     is_flux,
+    refuse_unknown_block,
     select_blocks,
     width_of,
 )
 from sae_lib.models.scales import get_scale
-from sae_lib.saes.exchange import FLUX_HUB, download_sdxl_unbox, load_sdxl_unbox
+from sae_lib.saes.exchange import FLUX_HUB, download_sdxl_unbox, load_saelens, load_sdxl_unbox, load_sparsify
 from sae_lib.saes.sizes import Kind, sae_size
 from sae_lib.saes.statistics import FeatureStatistics
 from sae_lib.saes.topk import CONFIG_FILE, WEIGHTS_FILE, TopKSAE, column_lengths, read_sizes
@@ -195,6 +196,75 @@ def _load_statistics(folder: Path) -> FeatureStatistics:
 
 def _is_the_authors(folder: Path) -> bool:
     return folder.name == "final"
+
+
+_ANY = {
+    ("cfg.json", "sae_weights.safetensors"): "SAELens",
+    ("cfg.json", "sae.safetensors"): "sparsify",
+    ("config.json", "state_dict.pth"): "the authors",
+    (CONFIG_FILE, WEIGHTS_FILE): "ours",
+}
+"""By the names of its files, whose format an SAE's folder has."""
+
+
+def load_any(
+    folder: str | Path, block: str = "", pipe: "diffusers.DiffusionPipeline | None" = None
+) -> tuple[TopKSAE, str]:
+    """The SAE in a folder of any format that this library reads, and the block that it is for.
+
+    Formats: ours, the authors', SAELens' and sparsify's; the names of the files tell them apart. SAELens' SAEs other
+    than topk come as a `JumpReLUSAE`. The decoder columns of ours are scaled to unit length, as by `load_saes`.
+
+    block: where the folder does not say it. Ours say it in their training; SAELens' in `block` or `hook_name` of their
+    metadata; sparsify's and the authors' by the name of the folder. It is a code ("up.0.0") or the path of the module.
+    pipe: where given, its blocks are meant, and their widths.
+
+    Raises FileNotFoundError for a missing folder; ValueError for a folder of no known format, for an unknown block, one
+    that is not said or another than the folder says, for an SAE of another width than the block, and what the format's
+    loader raises. Pickles are read only of the authors' format, and without running code.
+    """
+    folder = Path(os.path.expanduser(folder))
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}: give the folder that holds an SAE's files")
+    formats = [name for files, name in _ANY.items() if all((folder / file).is_file() for file in files)]
+    if len(formats) != 1:
+        there = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
+        known = "; ".join(f"{' and '.join(files)} ({name})" for files, name in _ANY.items())
+        raise ValueError(f"{folder} holds {there}; wanted the files of one format: {known}")
+    sae, said = _load_any(folder, formats[0])
+    if block and said and block != said:
+        raise ValueError(f"the SAE in {folder} says that it is for block {said!r}, and {block!r} was asked for")
+    block = block or said
+    if not block:
+        raise ValueError(f"the SAE in {folder} does not say which block it is for: name it with --block, as in up.0.0")
+    refuse_unknown_block(block, block)
+    if pipe and sae.d_model != (width := width_of(pipe, block)):
+        raise ValueError(
+            f"the SAE in {folder} is for vectors of width {sae.d_model}, and those of block {block!r} are of width "
+            f"{width}: name the block that it was trained on, or train it on vectors of this one"
+        )
+    return sae, block
+
+
+def _load_any(folder: Path, form: str) -> tuple[TopKSAE, str]:
+    """The SAE, and the block that the folder says; empty if it says none."""
+    if form == "ours":
+        sae = TopKSAE.load(folder)
+        column_lengths(folder, sae)
+        sae.normalize_decoder_()
+        return sae, str(read_object(folder / CONFIG_FILE)["training"].get("block", ""))
+    if form == "SAELens":
+        sae, metadata = load_saelens(folder)
+        return sae, str(metadata.get("block") or _code_of(metadata.get("hook_name") or ""))
+    if form == "sparsify":
+        return load_sparsify(folder), _code_of(folder.name)
+    name = folder.parent.name if _is_the_authors(folder) else folder.name
+    return load_sdxl_unbox(folder)[0], _code_of(name.partition("_k")[0])
+
+
+def _code_of(name: str) -> str:
+    """The code of a block that is named by its code or by its module's path; empty for any other name."""
+    return name if name in ALL_BLOCKS else next((code for code, path in ALL_BLOCKS.items() if path == name), "")
 
 
 def rehearsal_saes(

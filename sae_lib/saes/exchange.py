@@ -1,4 +1,4 @@
-"""SAE checkpoints of other libraries: the authors' (sdxl-unbox), SAELens, sparsify.
+"""SAE checkpoints of other libraries: the authors' (sdxl-unbox), SAELens, sparsify; and the SAE that some of them hold.
 
 What is loaded is complete: every tensor of the file is used and none is left as an untrained SAE has it (`assemble`
 says what is refused, and what cannot be seen).
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_lib.cache.reading import (
@@ -62,31 +63,94 @@ def _read_measured(path: Path, n_f: int) -> Tensor | None:
     return check_tensors(path, {path.stem: read_pickle(path)}, {path.stem: (n_f,)})[path.stem]
 
 
+class JumpReLUSAE(TopKSAE):
+    """An SAE that keeps each pre-activation above its feature's threshold, as SAELens computes it.
+
+        z  = W_enc (x - b_pre) + b_act
+        s  = ENC(x) = ReLU(z) where z > threshold, else 0
+        x' = DEC(s) = W_dec s + b_pre
+
+    With thresholds of 0 it is the plain ReLU SAE (SAELens: standard). A BatchTopK or Matryoshka SAE is one after its
+    training. How many features fire differs from vector to vector: k is n_f, the most there can be. `export_saelens`
+    writes it.
+    """
+
+    threshold: Float[Tensor, " n_f"]
+
+    def __init__(self, d_model: int, n_f: int):
+        super().__init__(d_model, n_f, n_f)
+        self.register_buffer("threshold", torch.zeros(n_f))
+
+    def encode(self, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows n_f"]:
+        """The activations, dense and >= 0."""
+        z = self.pre_activations(x)
+        return z.relu() * (z > self.threshold)
+
+    def encode_sparse(
+        self, x: Float[Tensor, "*rows d_model"]
+    ) -> tuple[Float[Tensor, "*rows n_f"], Int[Tensor, "*rows n_f"]]:
+        """All activations of each vector, largest first, and their features; most are 0."""
+        values, indices = self.encode(x).sort(dim=-1, descending=True)
+        return values, indices
+
+
+_THRESHOLDS = {
+    "standard": {},
+    "jumprelu": {"threshold": ("d_sae",)},
+    "batchtopk": {"topk_threshold": ()},
+    "matryoshka_batchtopk": {"topk_threshold": ()},
+}
+"""SAELens' architectures beside topk -> the shapes of what the file has beside weights and biases. The last two stand
+in checkpoints of a training that goes on; what a training leaves at its end is a jumprelu."""
+
+
 def load_saelens(folder: str | Path) -> tuple[TopKSAE, dict[str, Any]]:
     """An SAE in SAELens' format (cfg.json, sae_weights.safetensors) and its metadata.
 
-    `rescale_acts_by_decoder_norm`, which SAELens sets by default, multiplies the pre-activations by the lengths of the
-    decoder's rows and divides the activations by them before decoding. The same numbers come from rows of unit length
-    and an encoder and `latent_bias` times their lengths: so it is loaded.
+    A topk gives a TopKSAE; a standard, a jumprelu, and a checkpoint of batchtopk or matryoshka_batchtopk a JumpReLUSAE.
+    Numbers are float32 whatever the file's dtype. Settings that change the mathematics are worked into the weights:
 
-    Raises FileNotFoundError for a missing file; ValueError for another architecture than topk, for settings
-    that this SAE does not have (normalised or reshaped activations, a pre-bias that is not applied), a damaged
-    file, tensors that are not those that cfg.json says, and decoder rows of length 0 that SAELens would divide by.
+    - `rescale_acts_by_decoder_norm`, which SAELens sets by default where it keeps the k largest, multiplies the
+      pre-activations by the lengths of the decoder's rows and divides the activations by them before decoding. The same
+      numbers come from rows of unit length and an encoder and `latent_bias` times their lengths.
+    - Without `apply_b_dec_to_input` the encoder sees x and not x - b_pre: W_enc b_pre is added to `latent_bias`.
+
+    Raises FileNotFoundError for a missing file; ValueError for another architecture, for settings that this SAE does
+    not have (reshaped activations; normalised ones, which want the vector itself for decoding, or a scale that the file
+    does not hold), a damaged file, tensors that are not those that cfg.json says, and decoder rows of length 0 that
+    SAELens would divide by.
     """
-    file, config = _read_config(folder, "cfg.json", ("architecture", "d_in", "d_sae", "k"))
-    wanted = {"architecture": "topk", "apply_b_dec_to_input": True, "normalize_activations": "none"}
-    _refuse_other_settings(file, config, wanted | {"reshape_activations": "none"})
-    metadata, rescale = config.get("metadata") or {}, config.get("rescale_acts_by_decoder_norm", False)
+    file, config = _read_config(folder, "cfg.json", ("architecture", "d_in", "d_sae"))
+    architecture = config["architecture"]
+    if architecture != "topk" and architecture not in _THRESHOLDS:
+        known = ", ".join(map(repr, ("topk", *_THRESHOLDS)))
+        raise ValueError(f"the SAE of {file} has architecture {architecture!r:.80}; this library computes {known}")
+    _refuse_other_settings(file, config, {"normalize_activations": "none", "reshape_activations": "none"})
+    flags = {"rescale_acts_by_decoder_norm": False, "apply_b_dec_to_input": True}  # what SAELens takes for missing ones
+    flags |= {name: config[name] for name in flags if name in config}
+    for name, value in flags.items():
+        refuse_other_type(value, bool, f"{name} in {file}")
+    metadata = config.get("metadata") or {}
     refuse_other_type(metadata, dict, f"metadata in {file}")
-    refuse_other_type(rescale, bool, f"rescale_acts_by_decoder_norm in {file}")
     path = file.with_name("sae_weights.safetensors")
+    stored = read_safetensors(path)
     names = {"encoder.weight": "W_enc.T", "decoder.weight": "W_dec.T", "pre_bias": "b_dec", "latent_bias": "b_enc"}
-    sae = assemble(path, read_sizes(file, config, ("d_in", "d_sae", "k")), read_safetensors(path), names)
-    if rescale:
+    if architecture == "topk":
+        sae = assemble(path, read_sizes(file, config, ("d_in", "d_sae", "k")), stored, names)
+    else:
+        d_model, n_f, _ = sizes = read_sizes(file, config, ("d_in", "d_sae", "d_sae"))
+        shapes = {name: tuple(config[size] for size in shape) for name, shape in _THRESHOLDS[architecture].items()}
+        thresholds = check_tensors(path, {name: stored.pop(name) for name in shapes if name in stored}, shapes)
+        state = assemble(path, sizes, stored, names).state_dict()
+        sae = JumpReLUSAE(d_model, n_f).requires_grad_(False)
+        sae.load_state_dict(state | {"threshold": next(iter(thresholds.values()), torch.zeros(())).expand(n_f)})
+    if flags["rescale_acts_by_decoder_norm"] and architecture not in ("standard", "jumprelu"):  # these do not have it
         lengths = column_lengths(path, sae)
         sae.decoder.weight /= lengths
         sae.encoder.weight *= lengths[:, None]
         sae.latent_bias *= lengths
+    if not flags["apply_b_dec_to_input"]:
+        sae.latent_bias += sae.encoder.weight @ sae.pre_bias
     return sae, {name: value for name, value in metadata.items() if name != "sae_lens_version"}
 
 
@@ -116,28 +180,33 @@ def export_saelens(sae: TopKSAE, folder: str | Path, metadata: Mapping[str, Any]
     Raises FileExistsError if another SAE is in the folder.
     """
     weights = {"W_enc": sae.encoder.weight.T, "W_dec": sae.decoder.weight.T}
+    jumps = isinstance(sae, JumpReLUSAE)
     config = {
-        "architecture": "topk",
+        "architecture": "jumprelu" if jumps else "topk",
         "d_in": sae.d_model,
         "d_sae": sae.n_f,
-        "k": sae.k,
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": True,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        "rescale_acts_by_decoder_norm": False,
         "metadata": {"sae_lens_version": _SAELENS, **(metadata or {})},
     }
     weights |= {"b_enc": sae.latent_bias, "b_dec": sae.pre_bias}
+    if jumps:
+        weights["threshold"] = sae.threshold
+    else:
+        config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
     _write(folder, "cfg.json", config, "sae_weights.safetensors", weights)
 
 
 def export_sparsify(sae: TopKSAE, folder: str | Path) -> None:
     """Writes the SAE for sparsify, as the folder of one hookpoint.
 
-    Raises FileExistsError if another SAE is in the folder.
+    Raises ValueError for a JumpReLUSAE, and FileExistsError if another SAE is in the folder.
     """
+    if isinstance(sae, JumpReLUSAE):
+        raise ValueError("sparsify keeps the k largest activations and has no thresholds: use export_saelens")  # noqa: TRY004
     config = {
         "activation": "topk",
         "expansion_factor": sae.n_f // sae.d_model,

@@ -6,12 +6,31 @@
 import json
 from importlib.metadata import version
 
+import numpy as np
 import pytest
 import torch
-from sae_lens import SAE, TopKSAE as LensSAE, TopKSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
+from sae_lens import (
+    SAE,
+    BatchTopKTrainingSAE,
+    BatchTopKTrainingSAEConfig,
+    JumpReLUTrainingSAE,
+    JumpReLUTrainingSAEConfig,
+    MatryoshkaBatchTopKTrainingSAE,
+    MatryoshkaBatchTopKTrainingSAEConfig,
+    SAETrainer,
+    StandardTrainingSAE,
+    StandardTrainingSAEConfig,
+    TopKSAE as LensSAE,
+    TopKSAEConfig,
+    TopKTrainingSAE,
+    TopKTrainingSAEConfig,
+)
+from sae_lens.config import SAETrainerConfig
+from safetensors.numpy import load_file
 from sparsify import SparseCoder, SparseCoderConfig
 
-from sae_lib.saes.checkpoints import load_saes
+from sae_lib.bench.dataset import write_dataset
+from sae_lib.saes.checkpoints import load_any, load_saes
 from sae_lib.saes.exchange import export_saelens, export_sparsify, load_saelens, load_sparsify
 from sae_lib.saes.topk import TopKSAE
 
@@ -110,6 +129,100 @@ def test_we_compute_what_sparsify_does_from_what_it_writes_by_default(tmp_path):
     assert (ours.k, ours.n_f) == (32, 32 * 64)
     x = torch.randn(200, 64, generator=torch.Generator().manual_seed(1))
     assert_sparsify_agrees(theirs, ours, x)
+
+
+ARCHITECTURES = {
+    "topk": (TopKTrainingSAE, TopKTrainingSAEConfig, {"k": 4}),
+    "batchtopk": (BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, {"k": 4.0, "topk_threshold_lr": 0.2}),
+    "matryoshka": (
+        MatryoshkaBatchTopKTrainingSAE,
+        MatryoshkaBatchTopKTrainingSAEConfig,
+        {"k": 4.0, "topk_threshold_lr": 0.2, "matryoshka_widths": [16, 48]},
+    ),
+    "jumprelu": (JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig, {"l0_coefficient": 0.1}),
+    "standard": (StandardTrainingSAE, StandardTrainingSAEConfig, {"l1_coefficient": 0.1}),
+}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A data set as the command writes it, of sums of few of 20 directions (drawing wants diffusers)."""
+    draw = {"generator": torch.Generator().manual_seed(0)}
+    directions = torch.randn(20, 12, **draw)
+    amounts = torch.rand(96, 16, 20, **draw) * (torch.rand(96, 16, 20, **draw) < 0.1)
+    present = amounts[..., :2] > 0
+    tensors = {"updates": 3 * amounts @ directions + 0.5, "present": present, "valid": present | True}
+    tensors |= {"shows": present.any(1), "stated": present.all(1)}
+    about = {"block": "up.0.0", "d_model": 12, "grid": [4, 4], "pictures": 96, "pictures_per_shard": 40}
+    about |= {"values": [("shape", "star"), ("style", "pastel")], "dtype": "float32", "model": {"name": "none"}}
+    about |= {"prompts": {"split": "train"}, "settings": {"seed": 0}}
+    captions = [{"caption": f"picture {row}"} for row in range(96)]
+    make = lambda rows: {name: x[rows.start : rows.stop] for name, x in tensors.items()}
+    return write_dataset(tmp_path_factory.mktemp("exported"), about, captions, make)
+
+
+def read_vectors(folder):
+    """The exported vectors, without our library."""
+    shards = [load_file(path)["updates"] for path in sorted(folder.glob("updates-*.safetensors"))]
+    assert len(shards) == 3
+    return torch.from_numpy(np.concatenate(shards).reshape(-1, 12))
+
+
+def trained_by_saelens(architecture, vectors, **settings):
+    kind, config, own = ARCHITECTURES[architecture]
+    torch.manual_seed(0)
+    theirs = kind(config(d_in=12, d_sae=48, **own | settings))
+    theirs.cfg.metadata.hook_name = "up.0.0"
+
+    def batches():
+        generator = torch.Generator().manual_seed(0)
+        while True:
+            yield vectors[torch.randint(len(vectors), (128,), generator=generator)]
+
+    plan = SAETrainerConfig(total_training_samples=128 * 60, train_batch_size_samples=128, lr=3e-3, lr_end=3e-3)
+    return SAETrainer(cfg=plan, sae=theirs, data_provider=batches()).fit()
+
+
+@pytest.mark.parametrize("settings", [{}, {"apply_b_dec_to_input": False}], ids=["default", "bias not at the input"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_saelens_trained_on_our_export_is_loaded_with_its_codes(architecture, settings, exported, tmp_path):
+    vectors = read_vectors(exported)
+    trained_by_saelens(architecture, vectors, **settings).save_inference_model(tmp_path)
+    theirs, (ours, block) = SAE.load_from_disk(tmp_path), load_any(tmp_path)
+    codes, found = theirs.encode(vectors), ours.encode(vectors)
+    assert block == "up.0.0" and ours.n_f == 48
+    assert 0.2 * len(vectors) < codes.count_nonzero() < 0.75 * codes.numel()
+    assert 1 - (vectors - theirs(vectors)).var(0).sum() / vectors.var(0).sum() > 0.3  # it has learnt
+    torch.testing.assert_close(found, codes, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours(vectors), theirs(vectors), rtol=1e-4, atol=1e-5)
+    values, indices = ours.encode_sparse(vectors)
+    torch.testing.assert_close(ours.to_dense(values, indices), codes, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["batchtopk", "matryoshka", "jumprelu"])
+def test_a_checkpoint_of_a_training_is_loaded_as_what_the_training_would_leave(architecture, exported, tmp_path):
+    vectors = read_vectors(exported)
+    theirs = trained_by_saelens(architecture, vectors)
+    theirs.save_model(tmp_path / "on the way")
+    theirs.save_inference_model(tmp_path / "end")
+    ours = load_any(tmp_path / "on the way")[0]
+    torch.testing.assert_close(ours.encode(vectors), SAE.load_from_disk(tmp_path / "end").encode(vectors))
+
+
+def test_saelens_computes_our_export_of_a_jumprelu_as_we_do(exported, tmp_path):
+    vectors = read_vectors(exported)
+    trained_by_saelens("jumprelu", vectors).save_inference_model(tmp_path / "theirs")
+    ours = load_any(tmp_path / "theirs")[0]
+    export_saelens(ours, tmp_path / "ours")
+    torch.testing.assert_close(SAE.load_from_disk(tmp_path / "ours")(vectors), ours(vectors))
+
+
+@pytest.mark.parametrize("normalize", ["expected_average_only_in", "covariance_whitening"])
+def test_a_scale_that_saelens_works_into_the_weights_is_there_after_the_training(normalize, exported, tmp_path):
+    vectors = read_vectors(exported)
+    trained_by_saelens("batchtopk", vectors, normalize_activations=normalize).save_inference_model(tmp_path)
+    theirs, ours = SAE.load_from_disk(tmp_path), load_any(tmp_path)[0]
+    torch.testing.assert_close(ours.encode(vectors), theirs.encode(vectors), rtol=1e-4, atol=1e-5)
 
 
 def test_these_are_the_released_versions():

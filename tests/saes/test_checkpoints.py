@@ -5,11 +5,12 @@ import torch
 
 from sae_lib.models.blocks import BLOCKS, PAPER_BLOCKS, select_blocks
 from sae_lib.saes import checkpoints
-from sae_lib.saes.checkpoints import load_saes, load_statistics
+from sae_lib.saes.checkpoints import load_any, load_saes, load_statistics
+from sae_lib.saes.exchange import JumpReLUSAE, export_saelens, export_sparsify
 from sae_lib.saes.sizes import sae_size
 from sae_lib.saes.topk import TopKSAE
 from sae_lib.training.config import SAEConfig
-from tests.saes.test_exchange import save_sdxl_unbox
+from tests.saes.test_exchange import hand_made, save_sdxl_unbox
 
 
 def write_saes(folder, ks=(3,), blocks=PAPER_BLOCKS, seed=0, dtype=torch.float32):
@@ -211,3 +212,63 @@ def test_sizes_are_the_paper_s_at_1280_dimensions_and_refused_where_none_was_cho
         sae_size("panel", 32)
     with pytest.raises(ValueError, match="unknown kind of SAE 'large'; choose one of panel, transfer"):
         sae_size("large", 64)
+
+
+FORMATS = {
+    "ours": lambda sae, folder: sae.save(folder, {"block": "mid.0"}),
+    "SAELens": lambda sae, folder: export_saelens(sae, folder, {"block": "mid.0"}),
+    "SAELens by hook": lambda sae, folder: export_saelens(sae, folder, {"hook_name": "unet.mid_block.attentions.0"}),
+    "sparsify": lambda sae, folder: export_sparsify(sae, folder),
+    "the authors": lambda sae, folder: save_sdxl_unbox(sae, folder),
+}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_sae_of_any_format_is_loaded_with_the_block_that_its_folder_says(form, tmp_path):
+    torch.manual_seed(0)
+    sae, x = TopKSAE(6, 12, 3).requires_grad_(False), torch.randn(20, 6)
+    folder = tmp_path / {"sparsify": "mid.0", "the authors": "unet.mid_block.attentions.0_k3_hidden12"}.get(form, "sae")
+    FORMATS[form](sae, folder)
+    loaded, block = load_any(folder)
+    assert block == "mid.0"
+    torch.testing.assert_close(loaded.encode(x), sae.encode(x))
+    torch.testing.assert_close(loaded(x), sae(x))
+    with pytest.raises(ValueError, match=r"says that it is for block 'mid.0', and 'up.0.0' was asked for"):
+        load_any(folder, "up.0.0")
+
+
+def test_the_shipped_sae_of_any_format_is_that_of_load_saes():
+    block, sae = next(iter(load_saes().items()))
+    (folder,) = checkpoints.find_saes("panel", "pocket", blocks=block).values()
+    assert torch.equal(load_any(folder)[0].decoder.weight, sae.decoder.weight)
+
+
+def test_a_jumprelu_of_saelens_comes_with_its_block_and_a_folder_without_one_is_asked_for_it(tmp_path):
+    sae, block = load_any(hand_made(tmp_path / "said"))
+    assert isinstance(sae, JumpReLUSAE) and block == "mid.0"
+    silent = hand_made(tmp_path / "silent", metadata={"hook_name": "blocks.4.hook_resid_pre"})
+    with pytest.raises(ValueError, match="silent does not say which block it is for: name it with --block"):
+        load_any(silent)
+    assert load_any(silent, "up.0.0")[1] == "up.0.0"
+    with pytest.raises(ValueError, match="unknown block 'mid.9'; valid blocks: down.0.r0"):
+        load_any(silent, "mid.9")
+
+
+def test_an_sae_of_another_width_or_architecture_than_the_block_is_refused(tmp_path, pipe):
+    with pytest.raises(ValueError, match=r"vectors of width 2, and those of block 'mid.0' are of width 128: name the"):
+        load_any(hand_made(tmp_path / "narrow"), pipe=pipe)
+    TopKSAE(128, 256, 3).save(tmp_path / "fits", {"block": "mid.0"})
+    assert load_any(tmp_path / "fits", pipe=pipe)[0].d_model == 128
+    TopKSAE(128, 256, 3).save(tmp_path / "flux", {"block": "double.3"})
+    with pytest.raises(ValueError, match=r"block 'double.3' is one of FLUX's and this pipeline has SDXL's U-Net"):
+        load_any(tmp_path / "flux", pipe=pipe)
+
+
+def test_a_folder_of_no_known_format_is_refused_with_what_it_holds(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere: give the folder that holds an SAE's"):
+        load_any(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"holds nothing; wanted the files of one format: cfg.json and sae_weights"):
+        load_any(tmp_path)
+    torch.save({"W_enc": torch.zeros(2)}, tmp_path / "ae.pt")
+    with pytest.raises(ValueError, match=r"holds ae.pt; wanted the files of one format"):
+        load_any(tmp_path)

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sae_lib.saes.exchange import (
+    JumpReLUSAE,
     export_saelens,
     export_sparsify,
     load_from_hub,
@@ -13,6 +14,7 @@ from sae_lib.saes.exchange import (
     load_sdxl_unbox,
     load_sparsify,
 )
+from sae_lib.saes.statistics import RunningStatistics
 from sae_lib.saes.topk import TopKSAE
 
 
@@ -114,8 +116,8 @@ def test_statistics_of_another_size_are_refused(sae, tmp_path):
         (
             export_saelens,
             load_saelens,
-            {"architecture": "standard"},
-            "architecture 'standard'; this library computes 'topk'",
+            {"architecture": "gated"},
+            "architecture 'gated'; this library computes 'topk', 'standard', 'jumprelu', 'batchtopk'",
         ),
         (export_saelens, load_saelens, {"normalize_activations": "layer_norm"}, "normalize_activations 'layer_norm'"),
         (
@@ -212,3 +214,88 @@ def test_without_network_the_hub_s_saes_say_what_to_download_and_where_to_put_it
 def test_an_unknown_repository_or_block_is_refused(repository, block, message):
     with pytest.raises(ValueError, match=message):
         load_from_hub(repository, block)
+
+
+def hand_made(folder, **changes):
+    """Two dimensions, three features: W_enc (x - b_dec) + b_enc is [x0 - 1, x1 - 1, x0 + x1 - 2 + 0.5]."""
+    weights = {
+        "W_enc": [[1, 0, 1], [0, 1, 1]],
+        "b_enc": [0, 0, 0.5],
+        "W_dec": [[1, 0], [0, 2], [3, 4]],
+        "b_dec": [1, 1],
+    }
+    weights = {name: torch.tensor(rows, dtype=torch.float32) for name, rows in weights.items()}
+    config = {"architecture": "jumprelu", "d_in": 2, "d_sae": 3, "dtype": "float32", "metadata": {"hook_name": "mid.0"}}
+    tensors = {"threshold": torch.tensor([0.5, 1.0, 1.0])} | changes.pop("tensors", {})
+    folder.mkdir(exist_ok=True)
+    (folder / "cfg.json").write_text(json.dumps(config | changes))
+    save_file(weights | tensors, folder / "sae_weights.safetensors")
+    return folder
+
+
+X = torch.tensor([[2.0, 1.5], [1.5, 2.5], [0.0, 0.0]])
+"""Pre-activations [1, 0.5, 2], [0.5, 1.5, 2.5] and [-1, -1, -1.5]; a threshold must be exceeded, not reached."""
+
+
+def test_jumprelu_keeps_what_exceeds_its_threshold(tmp_path):
+    sae, metadata = load_saelens(hand_made(tmp_path))
+    assert sae.encode(X).tolist() == [[1, 0, 2], [0, 1.5, 2.5], [0, 0, 0]]
+    assert sae(X).tolist() == [[1 + 1 + 6, 1 + 8], [1 + 7.5, 1 + 3 + 10], [1, 1]]
+    assert metadata == {"hook_name": "mid.0"} and (sae.d_model, sae.n_f, sae.k) == (2, 3, 3)
+    assert not any(tensor.requires_grad for tensor in sae.parameters())
+
+
+def test_a_threshold_below_zero_lets_no_negative_activation_through(tmp_path):
+    sae, _ = load_saelens(hand_made(tmp_path, tensors={"threshold": torch.full((3,), -2.0)}))
+    assert sae.encode(X).tolist() == [[1, 0.5, 2], [0.5, 1.5, 2.5], [0, 0, 0]]
+
+
+def test_sparse_and_dense_codes_of_a_jumprelu_are_the_same_and_the_largest_come_first(tmp_path):
+    sae, _ = load_saelens(hand_made(tmp_path))
+    values, indices = sae.encode_sparse(X.expand(4, 3, 2))
+    assert values[0].tolist() == [[2, 1, 0], [2.5, 1.5, 0], [0, 0, 0]] and indices[0, :2, 0].tolist() == [2, 2]
+    assert torch.equal(sae.to_dense(values, indices), sae.encode(X.expand(4, 3, 2)))
+    statistics = RunningStatistics(sae.n_f)
+    statistics.add(values.flatten(0, 1), indices.flatten(0, 1))
+    assert statistics.result().mean.tolist() == [1, 1.5, 2.25]
+    torch.testing.assert_close(statistics.result().firing_rate, torch.tensor([1 / 3, 1 / 3, 2 / 3]))
+
+
+def test_a_standard_sae_has_thresholds_of_zero(tmp_path):
+    hand_made(tmp_path, architecture="standard")
+    with pytest.raises(ValueError, match="also holds threshold, which nothing here would use"):
+        load_saelens(tmp_path)
+    weights = load_file(tmp_path / "sae_weights.safetensors")
+    save_file({name: x for name, x in weights.items() if name != "threshold"}, tmp_path / "sae_weights.safetensors")
+    assert load_saelens(tmp_path)[0].encode(X).tolist() == [[1, 0.5, 2], [0.5, 1.5, 2.5], [0, 0, 0]]
+
+
+def test_without_the_bias_at_the_input_the_encoder_sees_the_vector_itself(tmp_path):
+    sae, _ = load_saelens(hand_made(tmp_path, apply_b_dec_to_input=False))
+    assert sae.encode(X).tolist() == [[2, 1.5, 4], [1.5, 2.5, 4.5], [0, 0, 0]]
+    assert sae.decode(torch.zeros(1, 3)).tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tensors": {"threshold": torch.zeros(2)}}, r"threshold \[2\] \(wanted \[3\]\)"),
+        ({"architecture": "batchtopk"}, "lacks topk_threshold"),
+        ({"normalize_activations": "layer_norm"}, "normalize_activations 'layer_norm'; this library computes 'none'"),
+        ({"normalize_activations": "expected_average_only_in"}, "normalize_activations 'expected_average_only_in'"),
+        ({"reshape_activations": "hook_z"}, "reshape_activations 'hook_z'; this library computes 'none' only"),
+        ({"apply_b_dec_to_input": 1}, "apply_b_dec_to_input in .* is 1; wanted a boolean"),
+    ],
+)
+def test_what_a_jumprelu_lacks_or_this_library_does_not_compute_is_refused(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_saelens(hand_made(tmp_path, **changes))
+
+
+def test_a_jumprelu_export_comes_back_the_same_and_sparsify_s_format_is_refused(tmp_path):
+    sae, _ = load_saelens(hand_made(tmp_path / "theirs"))
+    export_saelens(sae, tmp_path / "ours")
+    again = load_saelens(tmp_path / "ours")[0]
+    assert torch.equal(again.encode(X), sae.encode(X)) and isinstance(again, JumpReLUSAE)
+    with pytest.raises(ValueError, match="sparsify keeps the k largest activations and has no thresholds"):
+        export_sparsify(sae, tmp_path / "sparsify")
