@@ -13,13 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_lib.activations.denoising import CallSettings
-from sae_lib.activations.drawing import draw_pictures
-from sae_lib.activations.updates import capture_updates, to_vectors
 from sae_lib.assets import Assets
 from sae_lib.bench.dataset import DTYPES, write_dataset
+from sae_lib.bench.known import draw_batch
 from sae_lib.cache.artefact import COMPUTES
 from sae_lib.features.reading import NOISE_SEED
-from sae_lib.judges.attributes import attribute_values, judge_and_truth, values_in
+from sae_lib.judges.attributes import attribute_values
 from sae_lib.models.blocks import architecture_of, width_of
 from sae_lib.models.identity import pipeline_identity, pipeline_origin, weights_hash
 from sae_lib.models.prompts import HELD_OUT
@@ -87,17 +86,10 @@ def export_updates(
     return write_dataset(folder, about, said, make)
 
 
-@torch.no_grad()
 def _draw(assets: Assets, call: CallSettings, prompts: Sequence[str], rows: range) -> dict[str, Tensor]:
     """The tensors of one batch of pictures but for what the captions state."""
-    (block,) = assets.blocks
-    grid = assets.grid(block)
-    with capture_updates(assets.pipe(), block) as updates:
-        drawn = draw_pictures(assets.pipe(), prompts, call, rows)
-    judged, truths = judge_and_truth(assets.judge, drawn, [grid])
-    vectors = to_vectors(updates[block][0]).unflatten(0, (len(rows), -1))
-    truth = truths[grid]
-    return {"updates": vectors, "present": truth.present, "valid": truth.valid, "shows": values_in(judged)}
+    batch = draw_batch(assets, assets.main, call, prompts, rows)
+    return {name: batch[name] for name in ("present", "valid", "shows")} | {"updates": batch["updates"][:, 0]}
 
 
 def _stated(caption: Caption) -> Float[Tensor, " values"]:

@@ -1,11 +1,13 @@
 """Pictures in which everything is known: a block's updates while they were drawn, and what the judge sees in them."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_lib.activations.denoising import CallSettings
 from sae_lib.activations.drawing import draw_pictures
 from sae_lib.activations.updates import capture_updates, to_vectors
 from sae_lib.assets import Assets
@@ -42,17 +44,12 @@ def draw_known(assets: Assets, block: str, model: str = "", later: bool = False)
     prompts = plain.prompts(first + (LATER if later else PICTURES)[plain.scale])[first:]
     name, call = plain.call(model, NOISE_SEED)
 
-    @torch.no_grad()
     def make() -> dict[str, Tensor]:
-        pipe, grid, parts = plain.pipe(name), plain.grid(block, name), {}
+        parts: dict[str, list[Tensor]] = {}
         for start in range(0, len(prompts), call.batch_size):
             asked = prompts[start : start + call.batch_size]
-            with capture_updates(pipe, [block]) as updates:
-                drawn = draw_pictures(pipe, asked, call, range(first + start, first + start + len(asked)))
-            judged, truths = judge_and_truth(plain.judge, drawn, [grid])
-            vectors = to_vectors(updates[block]).unflatten(0, (call.steps, len(asked), -1))
-            batch = {"updates": vectors.half().transpose(0, 1), "pictures": (drawn * 255).round().to(torch.uint8)}
-            batch |= {"shows": values_in(judged), "present": truths[grid].present, "valid": truths[grid].valid}
+            batch = draw_batch(plain, name, call, asked, range(first + start, first + start + len(asked)))
+            batch |= {"updates": batch["updates"].half(), "pictures": (batch["pictures"] * 255).round().to(torch.uint8)}
             for part, tensor in batch.items():
                 parts.setdefault(part, []).append(tensor.cpu())
         return {part: torch.cat(batches).contiguous() for part, batches in parts.items()}
@@ -62,3 +59,20 @@ def draw_known(assets: Assets, block: str, model: str = "", later: bool = False)
     truth = Truth(tensors["present"].bool(), tensors["valid"].bool())
     updates = tensors["updates"].transpose(0, 1)
     return KnownPictures(prompts, first, updates, tensors["pictures"], tensors["shows"], truth)
+
+
+@torch.no_grad()
+def draw_batch(
+    assets: Assets, name: str, call: CallSettings, prompts: Sequence[str], rows: Sequence[int]
+) -> dict[str, Tensor]:
+    """Draws prompts with the noise of some numbers by the pipeline `name`: the pictures, what the judge `shows` in them
+    and says of their cells (`present` and `valid`), and the `updates` `[pictures, steps, cells, d_model]` of the
+    assets' only block."""
+    (block,), pipe = assets.blocks, assets.pipe(name)
+    with capture_updates(pipe, [block]) as updates:
+        drawn = draw_pictures(pipe, prompts, call, rows)
+    grid = assets.grid(block, name)
+    judged, truths = judge_and_truth(assets.judge, drawn, [grid])
+    vectors = to_vectors(updates[block]).unflatten(0, (call.steps, len(prompts), -1)).transpose(0, 1)
+    batch = {"updates": vectors, "pictures": drawn, "shows": values_in(judged)}
+    return batch | {"present": truths[grid].present, "valid": truths[grid].valid}
