@@ -114,7 +114,7 @@ def train_ours(scale: str) -> dict[str, list[TopKSAE]]:
 def jobs(scale: str, folder: Path) -> Iterator[Job]:
     """All that is scored: kinds of SAE and baselines in one step, then SAEs by step."""
     ours, theirs = train_ours(scale), {}
-    for each in sorted(folder.glob("*_seed*")):
+    for each in sorted(folder.glob("*_seed?")):
         theirs.setdefault(each.name.partition("_seed")[0], []).append(load_any(each, BLOCK)[0])
     bench = PocketBench(BLOCK, scale)
     matched = bench.updates[::2].float().flatten(0, 1)
@@ -175,8 +175,9 @@ def bench(scale: str, folder: Path) -> dict[str, Any]:
 
 def trained_on(folder: Path) -> Mapping[str, Any]:
     """How SAELens' SAEs were trained, as `saelens_on_export.py` says in their metadata."""
-    configs = {each.name: json.loads((each / "cfg.json").read_text()) for each in sorted(folder.glob("*_seed*"))}
-    return {name: config["metadata"]["training"] for name, config in configs.items()}
+    about = {each.name: json.loads((each / "cfg.json").read_text()) for each in sorted(folder.glob("*_seed?"))}
+    of_kind = {name: config["metadata"]["training_architecture_details"] for name, config in about.items()}
+    return {name: {**config["metadata"]["training"], **of_kind[name]} for name, config in about.items()}
 
 
 def digest(sae: TopKSAE) -> str:

@@ -2,14 +2,16 @@
 
 DATASET is what `python -m sae_lib export` wrote. Runs without this library, in the environment that `make test-interop`
 makes (`.venv/interop`), in a minute on one core. FOLDER then holds the SAE in SAELens' format, and says which block it
-is for.
+is for. An SAE that is there with the same settings and data is not trained again.
 """
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,13 +32,18 @@ from sae_lens.config import SAETrainerConfig
 from safetensors.numpy import load_file
 
 BATCH = 1_024
+DEAD_AFTER = 0.03
+"""Share of the steps after which a silent feature counts as dead, as in our own training at pocket scale."""
 
 
-def build(architecture: str, d_in: int, d_sae: int, k: int) -> TrainingSAE:
-    """An untrained SAE, of which k features fire per vector, or some k on average."""
+def build(architecture: str, d_in: int, d_sae: int, k: float) -> TrainingSAE:
+    """An untrained SAE, of which k features fire per vector, or some k on average.
+
+    Where the library asks for numbers, they are its defaults, but for the losses that aim at k.
+    """
     shared = {"d_in": d_in, "d_sae": d_sae, "normalize_activations": "expected_average_only_in"}
     if architecture == "topk":
-        return TopKTrainingSAE(TopKTrainingSAEConfig(**shared, k=k))
+        return TopKTrainingSAE(TopKTrainingSAEConfig(**shared, k=int(k)))
     if architecture == "batchtopk":
         return BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(**shared, k=k))
     if architecture == "matryoshka":
@@ -44,7 +51,7 @@ def build(architecture: str, d_in: int, d_sae: int, k: int) -> TrainingSAE:
         return MatryoshkaBatchTopKTrainingSAE(
             MatryoshkaBatchTopKTrainingSAEConfig(**shared, k=k, matryoshka_widths=widths)
         )
-    sparsity = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": float(k), "jumprelu_ste_to_input": True}
+    sparsity = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": k}
     return JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(**shared, **sparsity))
 
 
@@ -55,26 +62,47 @@ def batches(vectors: torch.Tensor, seed: int) -> Iterator[torch.Tensor]:
         yield from vectors[torch.randperm(len(vectors), generator=generator)].split(BATCH)
 
 
+def described(folder: Path) -> dict[str, Any]:
+    """What an SAE's folder says of its training; empty if it holds none."""
+    file = folder / "cfg.json"
+    return json.loads(file.read_text())["metadata"] if file.is_file() else {}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--architecture", choices=("topk", "batchtopk", "matryoshka", "jumprelu"), default="batchtopk")
     parser.add_argument("--n-f", type=int, help="features; by default four per dimension")
-    parser.add_argument("--k", type=int, default=10, help="active features per vector (default: %(default)s)")
+    parser.add_argument(
+        "--k", type=float, default=10, help="active features per vector; JumpReLU aims at it (default: %(default)s)"
+    )
     parser.add_argument("--steps", type=int, default=1_000, help=f"of {BATCH:,} vectors (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     shards = sorted(options.dataset.glob("updates-*.safetensors"))
-    if not shards or options.folder.exists():
-        print(f"wanted a data set in {options.dataset} and nothing in {options.folder}", file=sys.stderr)
+    if not shards:
+        print(f"wanted a data set in {options.dataset}: `python -m sae_lib export` writes one", file=sys.stderr)
         return 1
-    about = json.loads((options.dataset / "dataset.json").read_text())
-    updates = np.concatenate([load_file(path)["updates"] for path in shards])
-    vectors = torch.from_numpy(updates.reshape(-1, about["d_model"])).float()
+    description = (options.dataset / "dataset.json").read_text()
+    about, dead_after = json.loads(description), max(1, round(DEAD_AFTER * options.steps))
+    torch.set_num_threads(1)  # the numbers do not depend on how many cores there are
     torch.manual_seed(options.seed)
     sae = build(options.architecture, about["d_model"], options.n_f or 4 * about["d_model"], options.k)
+    sae.cfg.metadata.block = about["block"]
+    training = {name: getattr(options, name) for name in ("steps", "lr", "seed")} | {"n_f": sae.cfg.d_sae}
+    training |= {"batch": BATCH, "dead_after": dead_after, "data": hashlib.sha256(description.encode()).hexdigest()}
+    sae.cfg.metadata.training = training
+    if options.folder.exists():
+        there = described(options.folder)
+        if any(there.get(name) != value for name, value in sae.cfg.to_dict()["metadata"].items()):
+            print(f"{options.folder} holds something else, or an SAE of other settings: remove it", file=sys.stderr)
+            return 1
+        print(f"{options.folder} is there already")
+        return 0
+    updates = np.concatenate([load_file(path)["updates"] for path in shards])
+    vectors = torch.from_numpy(updates.reshape(-1, about["d_model"])).float()
     plan = SAETrainerConfig(
         total_training_samples=options.steps * BATCH,
         train_batch_size_samples=BATCH,
@@ -82,11 +110,12 @@ def main() -> int:
         lr_end=options.lr / 10,
         lr_decay_steps=options.steps // 5,
         n_batches_for_norm_estimate=20,
+        dead_feature_window=dead_after,
     )
     sae = SAETrainer(cfg=plan, sae=sae, data_provider=batches(vectors, options.seed)).fit()
-    sae.cfg.metadata.block = about["block"]
-    sae.cfg.metadata.training = {name: getattr(options, name) for name in ("steps", "lr", "seed")} | {"batch": BATCH}
-    sae.save_inference_model(options.folder)
+    unfinished = options.folder.with_name(options.folder.name + ".unfinished")
+    sae.save_inference_model(unfinished)
+    unfinished.rename(options.folder)
     x = vectors[: 16 * BATCH]
     with torch.no_grad():
         codes = (saved := SAE.load_from_disk(options.folder)).encode(x)

@@ -16,7 +16,6 @@ from sae_lib.features.meaning import (
     TINY,
     Meaning,
     expected_scores,
-    find_meaning,
     leave_out,
     match_dictionaries,
     reading_scores,
@@ -137,10 +136,16 @@ def erasure(
     return {"erases": lost, "erases beside": beside}
 
 
-def meanings(codes: Halves, truths: Truths) -> Meaning:
-    """The value that each unit reads best in the matched half, and how well it reads it in the scored half."""
-    tables = (reading_scores(of, truth) for of, truth in zip(codes, truths, strict=True))
-    return find_meaning(*tables)
+class Tables(NamedTuple):
+    """How well each unit reads each value in the two halves (`reading_scores`)."""
+
+    matched: Float[Tensor, "units values"]
+    scored: Float[Tensor, "units values"]
+
+
+def read_units(codes: Halves, truths: Truths) -> Tables:
+    """The `reading_scores` of all units."""
+    return Tables(*(reading_scores(of, truth) for of, truth in zip(codes, truths, strict=True)))
 
 
 def use(codes: Halves, truths: Truths, found: Meaning, needed: Float[Tensor, " values"]) -> dict[str, Replicates]:
@@ -175,18 +180,21 @@ class Hole(NamedTuple):
 
 
 def absorption(
-    codes: Halves, truths: Truths, needed: Float[Tensor, " values"], enough: int = ENOUGH, seed: int = 0
+    codes: Halves,
+    truths: Truths,
+    tables: Tables,
+    needed: Float[Tensor, " values"],
+    enough: int = ENOUGH,
+    seed: int = 0,
 ) -> tuple[Replicates | None, list[Hole]]:
     """Does a value vanish where another one shows: is the unit of "star" silent in red stars?
 
-    For each value of objects, and its best unit (`reading_scores` in the matched half, at the threshold of best F1
-    there), the deepest `hole`. Only of values that this unit reads as well as is `needed` in the scored half, and that
+    For each value of objects, and its best unit (by `tables`, from `read_units`, at the threshold of best F1 there), the deepest `hole`. Only of values that this unit reads as well as is `needed` in the scored half, and that
     some other value splits into `enough` cells with and without. The mean over these values, None if there are none.
     """
     names = [name for name, _ in attribute_values()]
-    best = reading_scores(codes.matched, truths.matched).argmax(0)
-    score = reading_scores(codes.scored[..., best.unique()], truths.scored)
-    reads = score[torch.searchsorted(best.unique(), best), torch.arange(len(names))] > needed
+    best = tables.matched.argmax(0)
+    reads = tables.scored[best, torch.arange(len(names))] > needed
     mine = [value for value, name in enumerate(names) if name in OBJECT_ATTRIBUTES and name != "position"]
     generator, holes = torch.Generator().manual_seed(seed), []
     shown, valid = truths.scored.present & truths.scored.valid, truths.scored.valid

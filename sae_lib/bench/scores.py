@@ -22,16 +22,16 @@ from sae_lib.bench.measures import (
     absorption,
     erasure,
     linear_reading,
-    meanings,
     probe_units,
     probing,
+    read_units,
     reconstruction,
     stability,
     use,
 )
 from sae_lib.cache.artefact import cached, cached_tensors, write_if_changed
 from sae_lib.cache.results import result_path
-from sae_lib.features.meaning import linear_probe, reading_scores, scene_samples
+from sae_lib.features.meaning import find_meaning, linear_probe, scene_samples
 from sae_lib.features.reading import Reading
 from sae_lib.features.writing import effects_in_one_step, samples_by_block
 from sae_lib.judges.attributes import attribute_values
@@ -168,10 +168,10 @@ class PocketBench:
         self.refuse_unfit((sae, *seeds))
         codes = self.encode(sae)
         probes = probe_units(codes, self.truths)
-        found, needed = meanings(codes, self.truths), self.needed(sae.n_f, _active(codes))
-        absorbed, holes = absorption(codes, self.truths, needed, seed=self.seed)
+        tables, needed = read_units(codes, self.truths), self.needed(sae.n_f, _active(codes))
+        absorbed, holes = absorption(codes, self.truths, tables, needed, seed=self.seed)
         replicates = reconstruction(sae, self._halves(self.updates).scored) | probing(codes, self.truths, probes)
-        replicates |= use(codes, self.truths, found, needed)
+        replicates |= use(codes, self.truths, find_meaning(*tables), needed)
         replicates |= {} if absorbed is None else {"absorption": absorbed}
         replicates |= erasure(
             codes.scored,
@@ -241,9 +241,8 @@ class PocketBench:
         def make() -> dict[str, Tensor]:
             best = []
             for seed in range(1, 1 + UNTRAINED):  # 0 is the control that is shown
-                codes = self.encode(self._untrained(n_f, active, seed))
-                first, second = (reading_scores(of, truth) for of, truth in zip(codes, self.truths, strict=True))
-                best.append(second.gather(0, first.argmax(0)[None])[0])
+                tables = read_units(self.encode(self._untrained(n_f, active, seed)), self.truths)
+                best.append(tables.scored.gather(0, tables.matched.argmax(0)[None])[0])
             return {"needed": torch.stack(best).mean(0) + 1.645 * torch.stack(best).std(0)}
 
         asked = {"model": self.model, "step": self.step, "n_f": n_f, "active": max(1, round(active))}

@@ -207,9 +207,7 @@ _ANY = {
 """By the names of its files, whose format an SAE's folder has."""
 
 
-def load_any(
-    folder: str | Path, block: str = "", pipe: "diffusers.DiffusionPipeline | None" = None
-) -> tuple[TopKSAE, str]:
+def load_any(folder: str | Path, block: str = "") -> tuple[TopKSAE, str]:
     """The SAE in a folder of any format that this library reads, and the block that it is for.
 
     Formats: ours, the authors', SAELens' and sparsify's; the names of the files tell them apart. SAELens' SAEs other
@@ -217,11 +215,10 @@ def load_any(
 
     block: where the folder does not say it. Ours say it in their training; SAELens' in `block` or `hook_name` of their
     metadata; sparsify's and the authors' by the name of the folder. It is a code ("up.0.0") or the path of the module.
-    pipe: where given, its blocks are meant, and their widths.
 
     Raises FileNotFoundError for a missing folder; ValueError for a folder of no known format, for an unknown block, one
-    that is not said or another than the folder says, for an SAE of another width than the block, and what the format's
-    loader raises. Pickles are read only of the authors' format, and without running code.
+    that is not said or another than the folder says, and what the format's loader raises. Pickles are read only of the
+    authors' format, and without running code.
     """
     folder = Path(os.path.expanduser(folder))
     if not folder.is_dir():
@@ -238,11 +235,6 @@ def load_any(
     if not block:
         raise ValueError(f"the SAE in {folder} does not say which block it is for: name it with --block, as in up.0.0")
     refuse_unknown_block(block, block)
-    if pipe and sae.d_model != (width := width_of(pipe, block)):
-        raise ValueError(
-            f"the SAE in {folder} is for vectors of width {sae.d_model}, and those of block {block!r} are of width "
-            f"{width}: name the block that it was trained on, or train it on vectors of this one"
-        )
     return sae, block
 
 

@@ -5,7 +5,7 @@ import torch
 
 from sae_lib.bench import measures
 from sae_lib.bench.measures import Halves, Truths
-from sae_lib.features.meaning import leave_out, linear_probe
+from sae_lib.features.meaning import find_meaning, leave_out, linear_probe
 from sae_lib.judges.attributes import Truth, attribute_values
 from sae_lib.saes.topk import TopKSAE
 
@@ -67,14 +67,16 @@ def test_a_value_held_by_two_units_needs_two(truths, perfect):
     read = measures.probing(codes, truths, measures.probe_units(codes, truths))
     assert read["reads with 1"][0] < 0.7
     assert read["reads with 2"][0] > 0.99
-    found = measures.meanings(codes, truths)
+    found = find_meaning(*measures.read_units(codes, truths))
     used = measures.use(codes, truths, found, torch.full((len(VALUES),), 0.1))
     assert used["features per value"][0] == 2 and used["use"][0] == 1 and used["coverage"][0] == 1
 
 
 def test_units_that_read_no_better_than_needed_are_of_no_use(truths, perfect):
     codes = changed(perfect, lambda of: torch.cat([of[..., :10], noise(54)[0]], -1))
-    used = measures.use(codes, truths, measures.meanings(codes, truths), torch.full((len(VALUES),), 0.5))
+    used = measures.use(
+        codes, truths, find_meaning(*measures.read_units(codes, truths)), torch.full((len(VALUES),), 0.5)
+    )
     assert used["use"][0] == 10 / 64
     assert used["coverage"][0] == 10 / len(VALUES)
     assert used["features per value"][0] == 1
@@ -82,9 +84,14 @@ def test_units_that_read_no_better_than_needed_are_of_no_use(truths, perfect):
 
 def test_nothing_that_means_something_gives_zeros_and_no_error(truths):
     codes = Halves(torch.zeros(PICTURES, CELLS, 4), torch.zeros(PICTURES, CELLS, 4))
-    used = measures.use(codes, truths, measures.meanings(codes, truths), torch.full((len(VALUES),), 0.1))
+    used = measures.use(
+        codes, truths, find_meaning(*measures.read_units(codes, truths)), torch.full((len(VALUES),), 0.1)
+    )
     assert all((of == 0).all() for of in used.values())
-    assert measures.absorption(codes, truths, torch.full((len(VALUES),), 0.1)) == (None, [])
+    assert measures.absorption(codes, truths, measures.read_units(codes, truths), torch.full((len(VALUES),), 0.1)) == (
+        None,
+        [],
+    )
 
 
 def test_a_star_that_vanishes_in_red_stars_is_found_and_how_deep(truths, perfect):
@@ -96,7 +103,9 @@ def test_a_star_that_vanishes_in_red_stars_is_found_and_how_deep(truths, perfect
         return of
 
     codes = Halves(*(absorb(of, at[id(of)]) for of in perfect))
-    mean, holes = measures.absorption(codes, truths, torch.full((len(VALUES),), 0.1), enough=20)
+    mean, holes = measures.absorption(
+        codes, truths, measures.read_units(codes, truths), torch.full((len(VALUES),), 0.1), enough=20
+    )
     (star,) = [one for one in holes if one.value == STAR]
     assert star.partner == RED and star.unit == STAR
     assert 0.9 < star.depth[0] <= 1  # less what is deepest by chance
@@ -108,7 +117,9 @@ def test_a_star_that_vanishes_in_red_stars_is_found_and_how_deep(truths, perfect
 def test_missing_cells_at_random_makes_no_hole(truths, perfect):
     generator = torch.Generator().manual_seed(3)
     codes = changed(perfect, lambda of: of * (torch.rand(of.shape, generator=generator) < 0.5))
-    mean, holes = measures.absorption(codes, truths, torch.full((len(VALUES),), 0.1), enough=20)
+    mean, holes = measures.absorption(
+        codes, truths, measures.read_units(codes, truths), torch.full((len(VALUES),), 0.1), enough=20
+    )
     assert len(holes) > 10 and abs(mean[0]) < 0.05
 
 
@@ -186,5 +197,6 @@ def test_stability_looks_at_the_rare_and_the_frequent_apart():
 def test_leaving_groups_out_is_the_same_for_all_measures(truths, perfect):
     count = len(leave_out(PICTURES))
     read = measures.probing(perfect, truths, measures.probe_units(perfect, truths))
-    lost, _ = measures.absorption(perfect, truths, torch.full((len(VALUES),), 0.1), enough=20)
+    tables = measures.read_units(perfect, truths)
+    lost, _ = measures.absorption(perfect, truths, tables, torch.full((len(VALUES),), 0.1), enough=20)
     assert {len(of) for of in (*read.values(), lost)} == {count}

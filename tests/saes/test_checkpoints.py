@@ -254,16 +254,6 @@ def test_a_jumprelu_of_saelens_comes_with_its_block_and_a_folder_without_one_is_
         load_any(silent, "mid.9")
 
 
-def test_an_sae_of_another_width_or_architecture_than_the_block_is_refused(tmp_path, pipe):
-    with pytest.raises(ValueError, match=r"vectors of width 2, and those of block 'mid.0' are of width 128: name the"):
-        load_any(hand_made(tmp_path / "narrow"), pipe=pipe)
-    TopKSAE(128, 256, 3).save(tmp_path / "fits", {"block": "mid.0"})
-    assert load_any(tmp_path / "fits", pipe=pipe)[0].d_model == 128
-    TopKSAE(128, 256, 3).save(tmp_path / "flux", {"block": "double.3"})
-    with pytest.raises(ValueError, match=r"block 'double.3' is one of FLUX's and this pipeline has SDXL's U-Net"):
-        load_any(tmp_path / "flux", pipe=pipe)
-
-
 def test_a_folder_of_no_known_format_is_refused_with_what_it_holds(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere: give the folder that holds an SAE's"):
         load_any(tmp_path / "nowhere")
