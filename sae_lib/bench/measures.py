@@ -189,8 +189,10 @@ def absorption(
 ) -> tuple[Replicates | None, list[Hole]]:
     """Does a value vanish where another one shows: is the unit of "star" silent in red stars?
 
-    For each value of objects, and its best unit (by `tables`, from `read_units`, at the threshold of best F1 there), the deepest `hole`. Only of values that this unit reads as well as is `needed` in the scored half, and that
-    some other value splits into `enough` cells with and without. The mean over these values, None if there are none.
+    For each value of objects, and its best unit (by `tables`, from `read_units`, in the matched half, at the threshold
+    of best F1 there), the deepest `hole`. Only of values that this unit reads as well as is `needed` in the scored
+    half, and that some other value splits into `enough` cells with and without. The mean over these values, None if
+    there are none.
     """
     names = [name for name, _ in attribute_values()]
     best = tables.matched.argmax(0)
