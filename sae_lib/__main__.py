@@ -109,6 +109,8 @@ def _bench(options: argparse.Namespace) -> None:
     output = options.output or options.folder / "pocket_bench.json"
     save(output, scores, untrained=control.record()["measured"], reseed=noise)
     print(table(scores, control, noise), f"written: {output}", sep="\n")
+    if not noise:
+        print(f"reseed: the spread over seeds was not measured for {block}; --seeds shows how stable its features are")
 
 
 def _seeds() -> str:
