@@ -18,7 +18,14 @@ from sae_lib.cache.artefact import ROOT, write_if_changed
 from sae_lib.companion.verdicts import bare, in_words
 
 FIGURES, SOURCES = ROOT / "figures", ROOT / "notebooks" / "src"
-PLAINER = {"C4": "Nearly every feature fires in some picture"}
+PLAINER = {
+    "C2": "SAEs of Turbo's one step fit the base model without more training",
+    "C3": "An SAE explains more when more features may be active at once (k)",
+    "C4": "Nearly every feature fires in some picture",
+    "C9": "In Turbo, edits in early steps change a picture more than edits in late steps",
+    "C11": "In FLUX, a feature that is turned on draws what it reads",
+    "C14": "A picture survives when an SAE rebuilds what one block adds to it",
+}
 """What the first README says of a claim in place of its rule's text, which is fixed in `rules.json`."""
 ANSWERS = {"holds": "Yes", "fails": "No", "undecided": "Undecided"}
 
@@ -53,10 +60,8 @@ def what_is_drawn() -> str:
     """Whether features draw what they read, by notebook 08."""
     (on,) = [verdict for _, verdict in verdicts() if verdict["primary"] and verdict["id"] == "C1"]
     rise, low, high, wanted = (round(100 * share) for share in (on["value"], *on["interval"], on["at_least"]))
-    answer = f"{ANSWERS[bare(on['word'])]}: it does so in {rise} more of 100 pictures than a random feature. We "
-    answer += f"asked for at least {wanted}. The 95 % interval is {low} to {high}"
-    if bare(on["word"]) == "undecided":
-        answer += f", so {'less' if rise >= wanted else 'more'} than {wanted} is possible"
+    answer = f"{ANSWERS[bare(on['word'])]}: it does so in {rise} more of 100 pictures than a random feature (95 % "
+    answer += f"interval: {low} to {high}). We asked for at least {wanted}"
     question = "A feature fires where it sees one thing, such as night. If we switch it on, does it draw that thing?"
     return f"*{question}* {answer}. ([08](notebooks/08_writing_with_features.ipynb))"
 
@@ -68,8 +73,8 @@ def what_carries_over() -> str:
     fast, base = of["Turbo"], of["Base"]
     reached, of_base, wanted = (round(100 * share) for share in (fast["value"], base["value"], base["at_least"]))
     answer = f"Turbo: {ANSWERS[bare(fast['word'])].lower()}; the base model: {ANSWERS[bare(base['word'])].lower()}. "
-    answer += "On a scale from 0 % (SAEs that know nothing of the block) to 100 % (SAEs that were trained on those "
-    answer += f"very steps) they reach {reached} % and {of_base} %; we asked for at least {wanted} %."
+    answer += "On a scale from 0 % (SAEs that learnt nothing of this block) to 100 % (SAEs that were trained on those "
+    answer += f"very steps) they reach {reached} % and {of_base} %. We asked for at least {wanted} %."
     question = "SAEs were trained on one step of Turbo. Do they also fit Turbo's four steps and the base model's many?"
     return f"*{question}* {answer} ([04](notebooks/04_transfer.ipynb))"
 

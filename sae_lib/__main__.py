@@ -1,9 +1,11 @@
-"""Harvest, train, export, score and look into RIEBench from the shell: `python -m sae_lib harvest CONFIG FOLDER`,
-`... train CONFIG FOLDER`, `... export FOLDER`, `... bench FOLDER`, `... riebench FILE`.
+"""The library from the shell.
+
+`harvest CONFIG FOLDER` stores update vectors, `train CONFIG FOLDER` trains SAEs on them. `export FOLDER` writes a data
+set for other libraries, `bench FOLDER` scores an SAE, `riebench FILE` counts RIEBench's edits.
 
 CONFIG is a JSON file with fields of `sae_lib.training.TrainingRun`; `{}` is the pocket scale's run. `train` under
-torchrun uses all its processes: torchrun --nproc-per-node=2 -m sae_lib train CONFIG FOLDER. These two and `export` go
-on where they were when called again.
+torchrun uses all its processes: torchrun --nproc-per-node=2 -m sae_lib train CONFIG FOLDER. `harvest`, `train` and
+`export` go on where they were stopped.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from sae_lib.activations.shards import DTYPES, ShardStream
 from sae_lib.bench.dataset import DATASET_FILE, DTYPES as DATASET_DTYPES
 from sae_lib.bench.export import SEEDS, export_updates
 from sae_lib.editing.cases import PIE_BENCH, count_by_category, read_cases
+from sae_lib.models.scales import get_scale
 from sae_lib.saes.checkpoints import load_any
 from sae_lib.saes.topk import CONFIG_FILE
 from sae_lib.training.recipe import TrainingRun
@@ -46,10 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
         "export", help="write a block's updates with their truth as a data set for any library"
     )
     command.add_argument("folder", type=Path, help="where the data set goes; what is there is not made again")
-    command.add_argument("--block", default="up.0.0", help="whose updates (default: %(default)s)")
-    command.add_argument("--prompts", type=int, help="pictures; by default as many as train the scale's SAEs")
+    command.add_argument("--block", default="up.1.2", help="whose updates (default: %(default)s)")
+    command.add_argument("--prompts", type=int, help=f"pictures; by default {_pictures()}")
     command.add_argument("--split", choices=SEEDS, default="train", help="of the captions (default: %(default)s)")
-    command.add_argument("--seed", type=int, help=f"of the noise (default: {_seeds()})")
+    command.add_argument("--seed", type=int, help=f"seed of the noise (default: {_seeds()})")
     command.add_argument("--dtype", choices=DATASET_DTYPES, default="float16", help="of the stored vectors")
     command.add_argument("--scale", choices=("pocket", "smoke"), default="pocket", help="sets the number of pictures")
     command = commands.add_parser(
@@ -58,14 +61,22 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument(
         "path", help=f"file or address of RIEBench's JSON; or PIE-Bench: {PIE_BENCH}, or a copy's folder"
     )
-    command = commands.add_parser("bench", help="score an SAE of a pocket block where the truth is known: PocketBench")
+    command = commands.add_parser(
+        "bench",
+        help="score an SAE of a block of the pocket model, where the truth is known: PocketBench",
+        description="Prints the scores beside those of an untrained SAE. Takes two to four minutes on one core.",
+    )
     command.add_argument("folder", type=Path, help="an SAE of ours, SAELens', sparsify's or the authors' format")
     command.add_argument("--block", default="", help="the block that it was trained on, if its files do not say")
     command.add_argument(
-        "--seeds", type=Path, nargs="+", default=[], help="the same SAE with other seeds: is it stable?"
+        "--seeds",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="folders of SAEs that were trained alike with other seeds: adds how far features are found again",
     )
     command.add_argument("--scale", default="pocket", choices=("pocket", "smoke"), help="smoke: few pictures, to try")
-    command.add_argument("--seed", type=int, default=0, help="of random features, untrained SAEs and intervals")
+    command.add_argument("--seed", type=int, default=0, help="seed of random features, untrained SAEs and intervals")
     command.add_argument("--output", type=Path, help="where the scores go; by default FOLDER/pocket_bench.json")
     options = parser.parse_args(arguments)
     try:
@@ -104,13 +115,23 @@ def _bench(options: argparse.Namespace) -> None:
     seeds = [load_any(folder, block)[0] for folder in options.seeds]
     bench = PocketBench(block, options.scale, seed=options.seed)
     bench.refuse_unfit((sae, *seeds))
-    scores, control = bench.score(sae, seeds=seeds), bench.score(bench.control(sae), writes=False)
-    noise = reseed_noise(block)
     output = options.output or options.folder / "pocket_bench.json"
+    if output.is_dir():  # before the minutes that the scores take
+        raise IsADirectoryError(f"--output {output} is a folder, wanted the name of a file")
+    print(f"scoring on pictures of {block}; this takes some minutes", flush=True)
+    scores, control = bench.score(sae, seeds=seeds), bench.score(bench.control(sae), writes=False)
+    noise = reseed_noise(block) if options.scale == "pocket" else {}
     save(output, scores, untrained=control.record()["measured"], reseed=noise)
     print(table(scores, control, noise), f"written: {output}", sep="\n")
-    if not noise:
-        print(f"reseed: the spread over seeds was not measured for {block}; --seeds shows how stable its features are")
+    if options.scale == "smoke":
+        print("smoke: too few pictures for conclusions, and some measures need more")
+    elif not noise:
+        print(f"seeds: the spread over seeds was not measured for {block}; --seeds shows how stable its features are")
+
+
+def _pictures() -> str:
+    """The default number of pictures of each scale."""
+    return ", ".join(f"{get_scale(scale).train_prompts:,} at {scale} scale" for scale in ("pocket", "smoke"))
 
 
 def _seeds() -> str:

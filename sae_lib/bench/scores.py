@@ -321,13 +321,13 @@ def kept(codes: Float[Tensor, "*cells n_f"]) -> tuple[Float[Tensor, "*cells kept
 
 def table(scores: Scores, control: Scores | None = None, noise: Mapping[str, float] | None = None) -> str:
     """The scores as text: number, interval, the untrained control, the spread between seeds, what it says."""
-    lines = [f"{'':26}{'value':>8}  {'95 % interval':^16}{'untrained':>11}{'reseed':>9}"]
+    lines = [f"{'':26}{'score':>8}  {'95 % interval':^16}{'untrained':>11}{'SD, seeds':>11}"]
     for name, (value, low, high) in scores.measured.items():
         beside = f"{control.measured[name].value:.3f}" if control and name in control.measured else ""
         spread = f"{noise[name]:.3f}" if noise and name in noise else ""
         arrow = {"higher": "+", "lower": "-", "": " "}[MEASURES[name].better]
         lines.append(
-            f"{arrow} {name:24}{value:8.3f}  {low:7.3f} to {high:6.3f}{beside:>11}{spread:>9}  {MEASURES[name].text}"
+            f"{arrow} {name:24}{value:8.3f}  {low:7.3f} to {high:6.3f}{beside:>11}{spread:>11}  {MEASURES[name].text}"
         )
     return "\n".join(lines)
 

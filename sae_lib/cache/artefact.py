@@ -220,7 +220,12 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
 
 
 def write_if_changed(path: Path, content: bytes) -> bool:
-    """Write a file as `write_whole` does, but only if its content differs; whether it was written."""
+    """Write a file as `write_whole` does, but only if its content differs; whether it was written.
+
+    Raises IsADirectoryError where a folder is, which stays as it was.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, wanted the name of a file")
     if path.is_file() and path.read_bytes() == content:
         _remove_leftovers(path)
         return False

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from sae_lib.__main__ import main
 from sae_lib.bench import scores as module
 from sae_lib.bench.known import draw_known
 from sae_lib.bench.scores import MEASURES, PocketBench, Scores, kept, reseed_noise, save, table, with_room
@@ -140,6 +141,17 @@ def test_the_table_shows_number_interval_control_and_noise(scored, tmp_path):
         assert f"{number:.3f}" in line
     save(tmp_path / "scores.json", ours, reseed={})
     assert json.loads((tmp_path / "scores.json").read_text())["about"]["block"] == BLOCK
+
+
+def test_the_command_writes_what_it_prints_and_no_folder_is_lost(sae, tmp_path, capsys):
+    sae.save(tmp_path / "sae", {"block": BLOCK})
+    asked = ["bench", str(tmp_path / "sae"), "--scale", "smoke", "--output"]
+    assert main([*asked, str(tmp_path)]) == 1
+    assert "is a folder, wanted the name of a file" in capsys.readouterr().err and (tmp_path / "sae").is_dir()
+    assert main([*asked, str(tmp_path / "scores.json")]) == 0
+    said, written = capsys.readouterr().out, json.loads((tmp_path / "scores.json").read_text())
+    assert f"{written['measured']['explained variance'][0]:.3f}" in said and "smoke: too few pictures" in said
+    assert set(written["untrained"]) < set(written["measured"]) and written["reseed"] == {}
 
 
 def test_reseed_noise_is_that_of_the_block_s_own_seeds(tmp_path, monkeypatch):

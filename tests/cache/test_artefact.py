@@ -229,6 +229,14 @@ def test_a_file_is_written_only_if_its_content_differs(tmp_path):
     assert path.read_bytes() == b"2" and list(path.parent.iterdir()) == [path]
 
 
+def test_a_file_does_not_take_the_place_of_a_folder(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "kept").write_text("of value")
+    with pytest.raises(IsADirectoryError, match="folder is a folder, wanted the name of a file"):
+        artefact.write_if_changed(tmp_path / "folder", b"{}")
+    assert (tmp_path / "folder" / "kept").read_text() == "of value"
+
+
 def test_the_cache_is_in_the_clone_unless_the_variable_names_another(tmp_path, monkeypatch):
     assert artefact.cache_root() == tmp_path
     monkeypatch.delenv("SAE_LIB_CACHE")
