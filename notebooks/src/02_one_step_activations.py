@@ -602,14 +602,12 @@ passed = {
     if of
 }
 some = {0: "in none of the blocks", len(both): f"in all {len(both)} blocks"}
-counted = {
-    name: some.get(len(of), f"in {len(of)} of {len(both)} blocks ({', '.join(of)})") for name, of in passed.items()
-}
+counted = {name: some.get(len(of), f"in {len(of)} of {len(both)} blocks") for name, of in passed.items()}
 first_word = words.pop() if len(words) == 1 else "In part" if "Yes" in words else "Undecided"
-text = f"{first_word}: {counted['near_far']} a vector resembles the vectors around it clearly more than those at the "
-text += "far side of its own picture"
+text = f"{first_word}: {counted['near_far']} a vector is clearly more like its neighbours than like vectors at the far "
+text += "side of its picture"
 if gains:
-    text += f", and {counted['objects']} objects differ from their background by more than chance would give"
+    text += f"; {counted['objects']} objects differ from their background by more than chance would give"
 save_answer(run, f"{text}.")
 
 # %% [markdown]

@@ -644,7 +644,7 @@ answer = "Not measured for captions, because none were given. "
 for verdict in (verdict for verdict in verdicts if verdict.primary):
     own, random = (100 * summary[f"sensitivity: {kind} - equal rate"].value for kind in kinds)
     answer = f"{verdict.yes_or_no}: where a caption names what a feature reads, it is active in {own:.0f} more of 100 "
-    answer += f"pictures than a feature that is active as often; random directions gain {random:.0f} in the same way. "
+    answer += f"pictures than a feature that is active as often; a random direction gains {random:.0f} by the same test. "
 alike = summary["specificity: features - partners"].low > 0
 answer += f"The pictures that excite a feature are {'' if alike else 'not surely '}more alike than a random one's."
 companion.save_answer(run, answer)

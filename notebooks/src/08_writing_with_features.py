@@ -669,9 +669,12 @@ if on := primary.pop("C1", None):
     rise, low, high, wanted = (100 * x for x in (on.value, *on.interval, on.at_least))
     answer = f"{on.yes_or_no}: turned on, a feature draws what it reads in {rise:.0f} more of 100 pictures than "
     answer += f"a random one. We asked for at least {wanted:.0f}; the true number may be {low:.0f} to {high:.0f}."
-rest = {"C9": "Early edits change most", "C10": "subtracting under guidance helps", "C13": "changes stay local"}
-said = [f"{rest[of]}: {verdict.yes_or_no.lower()}" for of, verdict in primary.items()]
-companion.save_answer(run, f"{answer} {'; '.join(said)}.")
+rest = {"C9": "early edits change most", "C10": "subtracting under guidance helps", "C13": "changes stay local"}
+opening = {"Yes": "It holds that", "Nearly": "It nearly holds that", "No": "It does not hold that"}
+for word in dict.fromkeys(verdict.yes_or_no for verdict in primary.values()):
+    those = [rest[of] for of, verdict in primary.items() if verdict.yes_or_no == word]
+    answer += f" {opening.get(word, 'It is undecided whether')} {' and '.join(those)}."
+companion.save_answer(run, answer)
 
 # %% [markdown]
 # ## 8.12 Limits

@@ -656,9 +656,9 @@ answer = f"Not judged: there is no judge of photographs. {seen}"
 for verdict in (verdict for verdict in verdicts if verdict.primary):
     words = [each.yes_or_no for each in special_verdicts[: len(SPECIALISTS)]]
     goes = {"Yes": "goes with", "No": "does not go with"}.get(verdict.yes_or_no, "may go with")
-    answer = f"{verdict.yes_or_no}: what a block's features read {goes} what the caption decides there (rank "
-    answer += f"correlation, minus that with other blocks: {verdict.value:.2f}; of reading with writing: "
-    answer += f"{agreed['writes'].value:.2f}). "
+    answer = f"{verdict.yes_or_no}: what a block's features read {goes} what the caption decides there. The rank "
+    answer += f"correlation is {verdict.value:.2f} above that with other blocks; of reading with writing it is "
+    answer += f"{agreed['writes'].value:.2f}. "
     answer += f"The paper's words for its blocks fit here in {words.count('Yes')} of {len(words)} cases."
 companion.save_answer(run, answer)
 

@@ -614,8 +614,8 @@ if gap := primary.get("C7"):
     text = f"{gap.yes_or_no}: at equal {at_equal} SAE features {verb} {more} {what} than neurons do"
     answer.append(f"{text} (95 % interval: {' to '.join(range_)}).")
 if roles := primary.get("C8"):
-    depends = {"Yes": "depends", "No": "does not depend"}.get(roles.yes_or_no, "may or may not depend")
-    answer.append(f"Which blocks the features come from {depends} more on the kind of edit than with untrained SAEs.")
+    decides = {"Yes": "decides", "No": "does not decide"}.get(roles.yes_or_no, "may or may not decide")
+    answer.append(f"The kind of edit {decides} the blocks more than it does for untrained SAEs.")
 save_answer(run, " ".join(answer) or "Undecided: too few cases were edited.")
 
 # %% [markdown]

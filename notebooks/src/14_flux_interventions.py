@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 14 Interventions in FLUX
 #
-# **Question.** Where must a feature be added in FLUX so that it draws what it reads: behind its own block, behind all
-# later blocks too, or behind every other one, as the authors' demo does by accident?
+# **Question.** Where must a feature be added in FLUX so that it draws what it reads: behind its own block, or behind
+# others too?
 
 # %% tags=["answer"]
 from sae_lib.companion import show_answer
@@ -338,13 +338,11 @@ if rises:
         way: f"{100 * more.value:.0f} ({100 * more.low:.0f} to {100 * more.high:.0f})"
         for way, (_, more) in rises.items()
     }
-    answer = (
-        f"At equal change, features draw what they read in {beyond['own block']} more of 100 pictures than random ones "
-    )
-    answer += f"behind their own block, in {beyond['all from it on']} at all blocks from it on, and in "
-    answer += f"{beyond['every other']} at every other block, as the demo adds them."
-    better = "; ".join(f"{way}: {verdict.yes_or_no.lower()}" for way, verdict in zip(every_other, verdicts, strict=False))
-    answer += f" Better than the demo's way? {better.capitalize()}."
+    answer = f"Behind its own block a feature draws what it reads in {beyond['own block']} more of 100 pictures than a "
+    answer += f"random one that changes as much; behind all blocks from it on in {beyond['all from it on']}; behind every "
+    answer += f"other block, as the authors' demo adds it by accident, in {beyond['every other']}."
+    better = [f"{way}: {verdict.yes_or_no.lower()}" for way, verdict in zip(every_other, verdicts, strict=False)]
+    answer += f" Is another way better than the demo's? {'; '.join(better).capitalize()}."
 save_answer(run, answer)
 
 # %% [markdown]

@@ -60,7 +60,7 @@ def export_updates(
     if not assets.known:
         raise ValueError(f"scale is {scale!r}; wanted pocket or smoke: only in the pocket world the truth is known")
     if len(assets.blocks) != 1:
-        raise ValueError(f"block is {block!r}, which are {', '.join(assets.blocks)}: export them one by one")
+        raise ValueError(f"block is {block!r}, which names {len(assets.blocks)} blocks: export them one by one")
     most = HELD_OUT if split == "held-out" else None
     count = prompts if prompts is not None else min(assets.counts.train_prompts, most or assets.counts.train_prompts)
     if count < 1 or (most and count > most):
