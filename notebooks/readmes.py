@@ -20,7 +20,7 @@ from sae_lib.companion.verdicts import bare, in_words
 FIGURES, SOURCES = ROOT / "figures", ROOT / "notebooks" / "src"
 PLAINER = {
     "C2": "SAEs of Turbo's one step fit the base model without more training",
-    "C3": "An SAE explains more when more features may be active at once (k)",
+    "C3": "An SAE explains more when k, the number of features that may be active at once, is larger",
     "C4": "Nearly every feature fires in some picture",
     "C9": "In Turbo, edits in early steps change a picture more than edits in late steps",
     "C11": "In FLUX, a feature that is turned on draws what it reads",
