@@ -109,7 +109,7 @@ def _fields() -> str:
 
 def _bench(options: argparse.Namespace) -> None:
     """Scores an SAE and an untrained one beside it; prints the table and writes the numbers."""
-    from sae_lib.bench.scores import PocketBench, reseed_noise, save, table
+    from sae_lib.bench.scores import PocketBench, legend, reseed_noise, save, table
 
     sae, block = load_any(options.folder, options.block)
     seeds = [load_any(folder, block)[0] for folder in options.seeds]
@@ -122,7 +122,7 @@ def _bench(options: argparse.Namespace) -> None:
     scores, control = bench.score(sae, seeds=seeds), bench.score(bench.control(sae), writes=False)
     noise = reseed_noise(block) if options.scale == "pocket" else {}
     save(output, scores, untrained=control.record()["measured"], reseed=noise)
-    print(table(scores, control, noise), f"written: {output}", sep="\n")
+    print(table(scores, control, noise), legend(scores.measured), f"written: {output}", sep="\n\n")
     if options.scale == "smoke":
         print("smoke: too few pictures for conclusions, and some measures need more")
     elif not noise:

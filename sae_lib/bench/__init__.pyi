@@ -13,5 +13,6 @@ from .scores import (
     MEASURES as MEASURES,
     PocketBench as PocketBench,
     Scores as Scores,
+    reseed_noise as reseed_noise,
     table as table,
 )

@@ -1,7 +1,7 @@
 """PocketBench: what an SAE of a pocket block is worth, measured where the truth is known."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -320,16 +320,20 @@ def kept(codes: Float[Tensor, "*cells n_f"]) -> tuple[Float[Tensor, "*cells kept
 
 
 def table(scores: Scores, control: Scores | None = None, noise: Mapping[str, float] | None = None) -> str:
-    """The scores as text: number, interval, the untrained control, the spread between seeds, what it says."""
-    lines = [f"{'':26}{'score':>8}  {'95 % interval':^16}{'untrained':>11}{'SD, seeds':>11}"]
+    """The scores as text: number, interval, the untrained control, the spread between seeds."""
+    lines = [f"{'':26}{'score':>8}  {'95 % interval':^17}{'untrained':>11}{'SD, seeds':>11}"]
     for name, (value, low, high) in scores.measured.items():
         beside = f"{control.measured[name].value:.3f}" if control and name in control.measured else ""
         spread = f"{noise[name]:.3f}" if noise and name in noise else ""
         arrow = {"higher": "+", "lower": "-", "": " "}[MEASURES[name].better]
-        lines.append(
-            f"{arrow} {name:24}{value:8.3f}  {low:7.3f} to {high:6.3f}{beside:>11}{spread:>11}  {MEASURES[name].text}"
-        )
+        lines.append(f"{arrow} {name:24}{value:8.3f}  {low:7.3f} to {high:6.3f}{beside:>11}{spread:>11}")
     return "\n".join(lines)
+
+
+def legend(names: Iterable[str]) -> str:
+    """What some measures say, and what the signs of `table` mean."""
+    lines = [f"  {name:24}{MEASURES[name].text}" for name in names]
+    return "\n".join([*lines, "+ higher is better, - lower is better; no sign: neither is by itself"])
 
 
 def reseed_noise(block: str) -> dict[str, float]:

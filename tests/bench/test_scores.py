@@ -8,7 +8,7 @@ import torch
 from sae_lib.__main__ import main
 from sae_lib.bench import scores as module
 from sae_lib.bench.known import draw_known
-from sae_lib.bench.scores import MEASURES, PocketBench, Scores, kept, reseed_noise, save, table, with_room
+from sae_lib.bench.scores import MEASURES, PocketBench, Scores, kept, legend, reseed_noise, save, table, with_room
 from sae_lib.features.reading import Reading
 from sae_lib.judges.intervals import Interval
 from sae_lib.saes.checkpoints import load_saes
@@ -139,6 +139,8 @@ def test_the_table_shows_number_interval_control_and_noise(scored, tmp_path):
     value, low, high = ours.measured["explained variance"]
     for number in (value, low, high, control.measured["explained variance"].value, 0.0123):
         assert f"{number:.3f}" in line
+    assert len(text.splitlines()) == 1 + len(ours.measured) and max(map(len, text.splitlines())) < 80
+    assert all(MEASURES[name].text in legend(ours.measured) for name in ours.measured)
     save(tmp_path / "scores.json", ours, reseed={})
     assert json.loads((tmp_path / "scores.json").read_text())["about"]["block"] == BLOCK
 
