@@ -3,10 +3,11 @@
 First `python -m sae_lib export` writes the block's updates, and SAELens trains its four kinds of SAE on them
 (`saelens_on_export.py`, in the environment of the interop tests). Then this script trains what our own library trains,
 on the same prompts: the authors' recipe, its control with a frozen decoder, and SAEs of each step, of all steps and of
-one step of 4-step Turbo. All are scored, and figures/results/pocket_bench.json is written. What is trained or scored is
-kept in the cache, so that a killed run goes on where it was. `--small` runs a few steps of everything.
+one step of 4-step Turbo. The kinds are trained and scored on a second block, too. All scores go into
+figures/results/pocket_bench.json. What is trained or scored is kept in the cache, so that a killed run goes on where it
+was. `--small` scores on few pictures.
 
-python notebooks/experiments/pocket_bench.py FOLDER    the folder with SAELens' SAEs, named KIND_seedN
+python notebooks/experiments/pocket_bench.py FOLDER    the folder with SAELens' SAEs, named BLOCK/KIND_seedN
 """
 
 import argparse
@@ -37,6 +38,8 @@ from sae_lib.training.recipe import TrainingRun
 
 BLOCK, K, EXPANSION, SEEDS = "up.1.2", 8, 4, (0, 1, 2)
 """The block that carries most of the pocket Turbo's captions; k and n_f = 4 d_model are the transfer SAE's."""
+SECOND, SECOND_K = "up.0.1", 16
+"""The second of the chosen blocks, on which what was seen on the first is tested; d_model is twice as large."""
 STEPS, STEP_SEEDS = 4, 2
 COMMAND = "make pocket-bench"
 
@@ -75,6 +78,7 @@ class Job(NamedTuple):
     name: str
     seed: int
     sae: TopKSAE
+    block: str = BLOCK
     model: str = MODELS[0]
     step: int = 0
     others: tuple[TopKSAE, ...] = ()
@@ -111,18 +115,40 @@ def train_ours(scale: str) -> dict[str, list[TopKSAE]]:
     }
 
 
+def train_second(scale: str) -> list[TopKSAE]:
+    """Our TopK SAEs of the second block, of three seeds."""
+    run = TrainingRun(scale, blocks=(SECOND,), ks=(SECOND_K,), expansion_factors=(EXPANSION,), sae_seeds=SEEDS)
+    folder = cached("pocket_bench_second", {"run": asdict(run)}, run.train, resumable=True)
+    return [TopKSAE.load(folder / config.folder_name, SECOND) for config in run.configs(run.load_pipeline())]
+
+
+def theirs(folder: Path, block: str) -> dict[str, list[TopKSAE]]:
+    """By kind, SAELens' SAEs of a block, seed by seed."""
+    kinds: dict[str, list[TopKSAE]] = {}
+    for each in sorted((folder / block).glob("*_seed?")):
+        kinds.setdefault(each.name.partition("_seed")[0], []).append(load_any(each, block)[0])
+    return kinds
+
+
+def of_second_block(scale: str, folder: Path) -> Iterator[Job]:
+    """The kinds and an untrained SAE on the second block."""
+    ours, bench = train_second(scale), PocketBench(SECOND, scale)
+    random = [bench.control(ours[0], seed) for seed in SEEDS]
+    for name, saes in {RESEEDED: ours, **theirs(folder, SECOND), "random": random}.items():
+        for seed, sae in enumerate(saes):
+            yield Job(name, seed, sae, SECOND, others=(*saes[:seed], *saes[seed + 1 :]))
+
+
 def jobs(scale: str, folder: Path) -> Iterator[Job]:
-    """All that is scored: kinds of SAE and baselines in one step, then SAEs by step."""
-    ours, theirs = train_ours(scale), {}
-    for each in sorted(folder.glob("*_seed?")):
-        theirs.setdefault(each.name.partition("_seed")[0], []).append(load_any(each, BLOCK)[0])
+    """All that is scored: kinds of SAE and baselines in one step, then SAEs by step, then the second block."""
+    ours = train_ours(scale)
     bench = PocketBench(BLOCK, scale)
     matched = bench.updates[::2].float().flatten(0, 1)
     start = ours["TopK, one step"][0]
     random = [bench.control(start, seed) for seed in SEEDS]
     for name, saes in {
         RESEEDED: ours["TopK, one step"],
-        **theirs,
+        **theirs(folder, BLOCK),
         "frozen decoder": ours["frozen decoder"],
         "random": random,
     }.items():
@@ -134,8 +160,9 @@ def jobs(scale: str, folder: Path) -> Iterator[Job]:
         of_step = ours[f"TopK, step {step + 1}"], ours["TopK, all steps"], ours["TopK, one step"]
         for name, saes in zip(("of this step", "of all steps", "of one step"), of_step, strict=True):
             for seed, sae in enumerate(saes[:STEP_SEEDS]):
-                yield Job(name, seed, sae, MODELS[1], step)
-        yield Job("random", 0, random[0], MODELS[1], step)
+                yield Job(name, seed, sae, model=MODELS[1], step=step)
+        yield Job("random", 0, random[0], model=MODELS[1], step=step)
+    yield from of_second_block(scale, folder)
 
 
 def score(scale: str, job: Job) -> dict[str, Any]:
@@ -143,10 +170,10 @@ def score(scale: str, job: Job) -> dict[str, Any]:
     torch.set_num_threads(1)
 
     def make(folder: Path) -> None:
-        scores = PocketBench(BLOCK, scale, job.model, job.step).score(job.sae, writes=job.writes, seeds=job.others)
+        scores = PocketBench(job.block, scale, job.model, job.step).score(job.sae, writes=job.writes, seeds=job.others)
         (folder / "scores.json").write_text(json.dumps(scores.record()))
 
-    assets = Assets(scale, blocks=[BLOCK])
+    assets = Assets(scale, blocks=[job.block])
     inputs = {
         "sae": digest(job.sae),
         "others": [digest(sae) for sae in job.others],
@@ -165,17 +192,21 @@ def bench(scale: str, folder: Path) -> dict[str, Any]:
     for model in MODELS[:2]:
         PocketBench(BLOCK, scale, model).known()  # before the processes, which would all draw them
     PocketBench(BLOCK, scale).known(later=True)
+    PocketBench(SECOND, scale).known()
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
         rows = []
         for row in pool.map(partial(score, scale), asked):
             rows.append(row)
-            print(f"{len(rows)} of {len(asked)}: {row['name']}, seed {row['seed']}, step {row['step'] + 1}", flush=True)
-    return {"block": BLOCK, "k": K, "seeds": len(SEEDS), "training": trained_on(folder), "rows": rows}
+            what = f"{row['about']['block']}, {row['name']}, seed {row['seed']}, step {row['step'] + 1}"
+            print(f"{len(rows)} of {len(asked)}: {what}", flush=True)
+    about = {"block": BLOCK, "k": K, "second": {"block": SECOND, "k": SECOND_K}, "seeds": len(SEEDS)}
+    return about | {"training": trained_on(folder), "rows": rows}
 
 
 def trained_on(folder: Path) -> Mapping[str, Any]:
     """How SAELens' SAEs were trained, as `saelens_on_export.py` says in their metadata."""
-    about = {each.name: json.loads((each / "cfg.json").read_text()) for each in sorted(folder.glob("*_seed?"))}
+    files = sorted(folder.glob("*/*_seed?/cfg.json"))
+    about = {f"{file.parts[-3]}/{file.parts[-2]}": json.loads(file.read_text()) for file in files}
     of_kind = {name: config["metadata"]["training_architecture_details"] for name, config in about.items()}
     return {name: {**config["metadata"]["training"], **of_kind[name]} for name, config in about.items()}
 
@@ -190,7 +221,7 @@ def digest(sae: TopKSAE) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="SAEs that SAELens trained, in folders named KIND_seedN")
+    parser.add_argument("folder", type=Path, help="SAEs that SAELens trained, in folders named BLOCK/KIND_seedN")
     parser.add_argument("--small", action="store_true", help="smoke's counts; the result goes into the cache")
     options = parser.parse_args()
     output = result_path("pocket_bench", options.small)

@@ -77,7 +77,7 @@ def main() -> int:
     parser.add_argument(
         "--k", type=float, default=10, help="active features per vector; JumpReLU aims at it (default: %(default)s)"
     )
-    parser.add_argument("--steps", type=int, default=1_000, help=f"of {BATCH:,} vectors (default: %(default)s)")
+    parser.add_argument("--passes", type=int, default=4, help="how often the vectors are seen (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -86,12 +86,14 @@ def main() -> int:
         print(f"wanted a data set in {options.dataset}: `python -m sae_lib export` writes one", file=sys.stderr)
         return 1
     description = (options.dataset / "dataset.json").read_text()
-    about, dead_after = json.loads(description), max(1, round(DEAD_AFTER * options.steps))
+    about = json.loads(description)
+    steps = options.passes * about["vectors"] // BATCH
+    dead_after = max(1, round(DEAD_AFTER * steps))
     torch.set_num_threads(1)  # the numbers do not depend on how many cores there are
     torch.manual_seed(options.seed)
     sae = build(options.architecture, about["d_model"], options.n_f or 4 * about["d_model"], options.k)
     sae.cfg.metadata.block = about["block"]
-    training = {name: getattr(options, name) for name in ("steps", "lr", "seed")} | {"n_f": sae.cfg.d_sae}
+    training = {"steps": steps, "lr": options.lr, "seed": options.seed, "n_f": sae.cfg.d_sae}
     training |= {"batch": BATCH, "dead_after": dead_after, "data": hashlib.sha256(description.encode()).hexdigest()}
     sae.cfg.metadata.training = training
     if options.folder.exists():
@@ -104,11 +106,11 @@ def main() -> int:
     updates = np.concatenate([load_file(path)["updates"] for path in shards])
     vectors = torch.from_numpy(updates.reshape(-1, about["d_model"])).float()
     plan = SAETrainerConfig(
-        total_training_samples=options.steps * BATCH,
+        total_training_samples=steps * BATCH,
         train_batch_size_samples=BATCH,
         lr=options.lr,
         lr_end=options.lr / 10,
-        lr_decay_steps=options.steps // 5,
+        lr_decay_steps=steps // 5,
         n_batches_for_norm_estimate=20,
         dead_feature_window=dead_after,
     )

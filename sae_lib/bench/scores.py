@@ -343,8 +343,8 @@ def reseed_noise(block: str) -> dict[str, float]:
     Two SAEs whose scores differ by less may be the same recipe with other seeds (arXiv:2605.18229).
     """
     path = result_path("pocket_bench")
-    result = json.loads(path.read_text())["result"] if path.is_file() else {"block": "", "rows": []}
-    ours = [row["measured"] for row in result["rows"] if row["name"] == RESEEDED and result["block"] == block]
+    rows = json.loads(path.read_text())["result"]["rows"] if path.is_file() else []
+    ours = [row["measured"] for row in rows if row["name"] == RESEEDED and row["about"]["block"] == block]
     values = {name: [row[name][0] for row in ours if name in row] for name in MEASURES}
     return {name: torch.tensor(of).std().item() for name, of in values.items() if len(of) > 1}
 

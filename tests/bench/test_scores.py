@@ -157,9 +157,10 @@ def test_the_command_writes_what_it_prints_and_no_folder_is_lost(sae, tmp_path, 
 
 
 def test_reseed_noise_is_that_of_the_block_s_own_seeds(tmp_path, monkeypatch):
-    rows = [{"name": module.RESEEDED, "measured": {"L0": [value, 0, 0]}} for value in (1.0, 3.0)]
-    rows.append({"name": "random", "measured": {"L0": [9.0, 0, 0]}})
-    (tmp_path / "noise.json").write_text(json.dumps({"result": {"block": BLOCK, "rows": rows}}))
+    about = {"about": {"block": BLOCK}}
+    rows = [about | {"name": module.RESEEDED, "measured": {"L0": [value, 0, 0]}} for value in (1.0, 3.0)]
+    rows.append(about | {"name": "random", "measured": {"L0": [9.0, 0, 0]}})
+    (tmp_path / "noise.json").write_text(json.dumps({"result": {"rows": rows}}))
     monkeypatch.setattr(module, "result_path", lambda name: tmp_path / "noise.json")
     assert reseed_noise(BLOCK) == {"L0": pytest.approx(2**0.5)}
     assert reseed_noise("mid.0") == {}
