@@ -282,10 +282,10 @@ ARTEFACTS: tuple[Artefact, ...] = (
     ),
     Artefact(
         "Companion 15",
-        "PocketBench: kinds of SAE and baselines where the truth is known, and SAEs by step",
+        "PocketBench: kinds of SAE and baselines where the truth is known, SAEs by step, and a second block",
         "",
         "",
-        _of("15_pocket_bench", "kinds", "two_sides", "steps"),
+        _of("15_pocket_bench", "kinds", "two_sides", "steps", "second_block"),
     ),
     Artefact(
         "Companion 20",
