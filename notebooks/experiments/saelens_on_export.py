@@ -31,7 +31,6 @@ from sae_lens import (
 from sae_lens.config import SAETrainerConfig
 from safetensors.numpy import load_file
 
-BATCH = 1_024
 DEAD_AFTER = 0.03
 """Share of the steps after which a silent feature counts as dead, as in our own training at pocket scale."""
 
@@ -55,11 +54,11 @@ def build(architecture: str, d_in: int, d_sae: int, k: float) -> TrainingSAE:
     return JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(**shared, **sparsity))
 
 
-def batches(vectors: torch.Tensor, seed: int) -> Iterator[torch.Tensor]:
+def batches(vectors: torch.Tensor, size: int, seed: int) -> Iterator[torch.Tensor]:
     """The vectors in random order, again and again."""
     generator = torch.Generator().manual_seed(seed)
     while True:
-        yield from vectors[torch.randperm(len(vectors), generator=generator)].split(BATCH)
+        yield from vectors[torch.randperm(len(vectors), generator=generator)].split(size)
 
 
 def described(folder: Path) -> dict[str, Any]:
@@ -77,6 +76,7 @@ def main() -> int:
     parser.add_argument(
         "--k", type=float, default=10, help="active features per vector; JumpReLU aims at it (default: %(default)s)"
     )
+    parser.add_argument("--batch", type=int, default=1_024, help="vectors per step (default: %(default)s)")
     parser.add_argument("--passes", type=int, default=4, help="how often the vectors are seen (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
@@ -87,14 +87,15 @@ def main() -> int:
         return 1
     description = (options.dataset / "dataset.json").read_text()
     about = json.loads(description)
-    steps = options.passes * about["vectors"] // BATCH
+    steps = options.passes * about["vectors"] // options.batch
     dead_after = max(1, round(DEAD_AFTER * steps))
     torch.set_num_threads(1)  # the numbers do not depend on how many cores there are
     torch.manual_seed(options.seed)
     sae = build(options.architecture, about["d_model"], options.n_f or 4 * about["d_model"], options.k)
     sae.cfg.metadata.block = about["block"]
     training = {"steps": steps, "lr": options.lr, "seed": options.seed, "n_f": sae.cfg.d_sae}
-    training |= {"batch": BATCH, "dead_after": dead_after, "data": hashlib.sha256(description.encode()).hexdigest()}
+    training |= {"batch": options.batch, "dead_after": dead_after}
+    training |= {"data": hashlib.sha256(description.encode()).hexdigest()}
     sae.cfg.metadata.training = training
     if options.folder.exists():
         there = described(options.folder)
@@ -106,19 +107,19 @@ def main() -> int:
     updates = np.concatenate([load_file(path)["updates"] for path in shards])
     vectors = torch.from_numpy(updates.reshape(-1, about["d_model"])).float()
     plan = SAETrainerConfig(
-        total_training_samples=steps * BATCH,
-        train_batch_size_samples=BATCH,
+        total_training_samples=steps * options.batch,
+        train_batch_size_samples=options.batch,
         lr=options.lr,
         lr_end=options.lr / 10,
         lr_decay_steps=steps // 5,
         n_batches_for_norm_estimate=20,
         dead_feature_window=dead_after,
     )
-    sae = SAETrainer(cfg=plan, sae=sae, data_provider=batches(vectors, options.seed)).fit()
+    sae = SAETrainer(cfg=plan, sae=sae, data_provider=batches(vectors, options.batch, options.seed)).fit()
     unfinished = options.folder.with_name(options.folder.name + ".unfinished")
     sae.save_inference_model(unfinished)
     unfinished.rename(options.folder)
-    x = vectors[: 16 * BATCH]
+    x = vectors[:16_384]
     with torch.no_grad():
         codes = (saved := SAE.load_from_disk(options.folder)).encode(x)
         rest = (x - saved.decode(codes)).var(0) / x.var(0)
