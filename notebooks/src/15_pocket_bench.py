@@ -402,7 +402,10 @@ print(*verdicts_of_second, sep="\n")
 
 # %%
 texts = {where: f"{short(value)} ({short(low)} to {short(high)})" for where, (value, (low, high)) in gaps.items()}
-we_see(run, f"With one unit the three kinds read {texts[block]} more than TopK on {block}, {texts[second]} on {second}.")
+text = f"With one unit the three kinds read {texts[block]} more than TopK on {block}, {texts[second]} on {second}. "
+covered = {name: mean(value for value, _, _ in of(name, "coverage", where=second)) for name in SAES}
+free, fixed = (", ".join(short(covered[name]) for name in names) for names in (FREE, FIXED))
+we_see(run, f"{text}The share of values that some unit reads need not follow: on {second} {free}, with TopK {fixed}.")
 
 # %% [markdown]
 # **How to read it.** A point is a seed, a line its 95 % interval over pictures. Above the grey line are the kinds that
