@@ -243,8 +243,12 @@ def between(measure, kinds=SAES):
 
 apart = [measure for measure in COLUMNS if parted(measure)]
 FIXED, FREE = SAES[:2], SAES[2:]  # k units in every cell, or k per cell on average
-text = f"The five trained kinds explain {between('explained variance')} of the variance. With one unit the two kinds of "
-text += f"TopK, which keep k units in every cell, read {between('reads with 1', FIXED)}; the three that keep k on average "
+text = (
+    f"The five trained kinds explain {between('explained variance')} of the variance. With one unit the two kinds of "
+)
+text += (
+    f"TopK, which keep k units in every cell, read {between('reads with 1', FIXED)}; the three that keep k on average "
+)
 text += f"read {between('reads with 1', FREE)}. With sixteen units all read {between('reads with 16')}. Highest and "
 text += "lowest are further apart than seeds put them (four standard deviations) in: "
 we_see(run, text + (", ".join(apart) or "no measure") + ".")
@@ -355,7 +359,9 @@ for step, each in enumerate(zip(ratios, above, strict=True), 1):
 itself, single = (by_step[f"{name}, explained variance"] for name in ("of this step", "of one step"))
 lost = [100 * (a[0] - b[0]) for a, b in zip(itself, single, strict=True)]
 text = f"In steps 1 to 4 the one-step SAE reads {', '.join(f'{100 * value:.0f}' for value, _ in ratios)} % of what an "
-text += f"SAE of that step reads; above what an untrained SAE reads, {', '.join(f'{100 * v:.0f}' for v, _ in above)} %. "
+text += (
+    f"SAE of that step reads; above what an untrained SAE reads, {', '.join(f'{100 * v:.0f}' for v, _ in above)} %. "
+)
 text += f"It explains {', '.join(f'{gap:.0f}' for gap in lost)} percentage points less of the variance."
 we_see(run, text)
 
@@ -420,13 +426,22 @@ def both(name):
     return f"{short(cells[name]['explained variance'][0])} and reads {short(cells[name]['reads with 1'][0])}"
 
 
-answer = f"Five kinds explain {between('explained variance')} of the variance and do not find alike: with one unit those "
-answer += f"that keep k units per cell on average (BatchTopK, Matryoshka, JumpReLU) read {between('reads with 1', FREE)}, "
+answer = (
+    f"Five kinds explain {between('explained variance')} of the variance and do not find alike: with one unit those "
+)
+answer += (
+    f"that keep k units per cell on average (BatchTopK, Matryoshka, JumpReLU) read {between('reads with 1', FREE)}, "
+)
 answer += f"those that keep k in every cell (TopK) {between('reads with 1', FIXED)}; with sixteen units all read "
-answer += f"{between('reads with 16')}. That the former read more holds on a second block, too? "
-answer += f"{verdicts_of_second[0].yes_or_no} ({texts[second]} more). An untrained SAE explains {both('random')} with one unit. Is one step enough to "
-answer += f"read? {verdicts_of_steps[0].yes_or_no}: in the worst of four steps a one-step SAE reads {100 * least[0]:.0f} "
-answer += f"({100 * least[1][0]:.0f} to {100 * least[1][1]:.0f}) % of what an SAE of that step reads, and we asked for at "
+so = {"Yes": "So it is on a second block", "No": "It is not so on a second block"}
+so = so.get(verdicts_of_second[0].yes_or_no, "On a second block that is undecided")
+answer += f"{between('reads with 16')}. {so}: {texts[second]} more. An untrained SAE explains {both('random')} with one unit. Is one step enough to "
+answer += (
+    f"read? {verdicts_of_steps[0].yes_or_no}: in the worst of four steps a one-step SAE reads {100 * least[0]:.0f} "
+)
+answer += (
+    f"({100 * least[1][0]:.0f} to {100 * least[1][1]:.0f}) % of what an SAE of that step reads, and we asked for at "
+)
 answer += "least 90."
 save_answer(run, answer)
 
