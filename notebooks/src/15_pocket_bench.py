@@ -240,7 +240,7 @@ def between(measure, kinds=SAES):
     values = [cells[kind][measure][0] for kind in kinds]
     return f"{short(min(values))} to {short(max(values))}"
 
-
+# %%
 apart = [measure for measure in COLUMNS if parted(measure)]
 FIXED, FREE = SAES[:2], SAES[2:]  # k units in every cell, or k per cell on average
 text = (
@@ -426,23 +426,16 @@ def both(name):
     return f"{short(cells[name]['explained variance'][0])} and reads {short(cells[name]['reads with 1'][0])}"
 
 
-answer = (
-    f"Five kinds explain {between('explained variance')} of the variance and do not find alike: with one unit those "
-)
-answer += (
-    f"that keep k units per cell on average (BatchTopK, Matryoshka, JumpReLU) read {between('reads with 1', FREE)}, "
-)
-answer += f"those that keep k in every cell (TopK) {between('reads with 1', FIXED)}; with sixteen units all read "
 so = {"Yes": "So it is on a second block", "No": "It is not so on a second block"}
 so = so.get(verdicts_of_second[0].yes_or_no, "On a second block that is undecided")
-answer += f"{between('reads with 16')}. {so}: {texts[second]} more. An untrained SAE explains {both('random')} with one unit. Is one step enough to "
-answer += (
-    f"read? {verdicts_of_steps[0].yes_or_no}: in the worst of four steps a one-step SAE reads {100 * least[0]:.0f} "
-)
-answer += (
-    f"({100 * least[1][0]:.0f} to {100 * least[1][1]:.0f}) % of what an SAE of that step reads, and we asked for at "
-)
-answer += "least 90."
+worst, low, high = (100 * share for share in (least[0], *least[1]))
+answer = f"Five kinds explain {between('explained variance')} of the variance and do not find alike. With one unit those "
+answer += "that keep k units per cell on average (BatchTopK, Matryoshka, JumpReLU) read "
+answer += f"{between('reads with 1', FREE)}, those that keep k in every cell (TopK) {between('reads with 1', FIXED)}. "
+answer += f"{so}: {texts[second]} more. With sixteen units all read {between('reads with 16')}. An untrained SAE "
+answer += f"explains {both('random')} with one unit. Is one step enough to read? {verdicts_of_steps[0].yes_or_no}: in "
+answer += f"the worst of four steps a one-step SAE reads {worst:.0f} ({low:.0f} to {high:.0f}) % of what an SAE of that "
+answer += "step reads, and we asked for at least 90."
 save_answer(run, answer)
 
 # %% [markdown]
