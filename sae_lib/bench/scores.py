@@ -332,7 +332,7 @@ def table(scores: Scores, control: Scores | None = None, noise: Mapping[str, flo
 
 def legend(names: Iterable[str]) -> str:
     """What some measures say, and what the signs of `table` mean."""
-    lines = [f"  {name:24}{MEASURES[name].text}" for name in names]
+    lines = [f"  {name:26}{MEASURES[name].text}" for name in names]
     return "\n".join([*lines, "+ higher is better, - lower is better; no sign: neither is by itself"])
 
 
