@@ -61,19 +61,26 @@ riebench: $(ENVIRONMENT)  ## edit all 450 pocket cases by every method (some 35 
 # On two blocks, 2,048 steps each; the second has twice the width and k, and a quarter of the vectors. With the others' L0 as its
 # target, a JumpReLU SAE ends above it: its own target is lower.
 BENCH := .cache/pocket_bench
+BENCH_BLOCKS := up.1.2 up.0.1
+BATCH_up.1.2 := 1024
+BATCH_up.0.1 := 256
+K_up.1.2 := 8
+K_up.0.1 := 16
+TARGET_up.1.2 := 7.5
+TARGET_up.0.1 := 12.75
 BENCH_NAMES := $(foreach kind,topk batchtopk matryoshka jumprelu,$(foreach seed,0 1 2,$(kind)_seed$(seed)))
-BENCH_SAES := $(foreach block,up.1.2 up.0.1,$(BENCH_NAMES:%=$(BENCH)/saes/$(block)/%))
+BENCH_SAES := $(foreach block,$(BENCH_BLOCKS),$(BENCH_NAMES:%=$(BENCH)/saes/$(block)/%))
 pocket-bench: $(INTEROP)/installed $(ENVIRONMENT)  ## train SAEs of several kinds and score them, which notebook 15 draws (some 45 minutes on 2 cores; resumable)
-	@for block in up.1.2 up.0.1; do $(PYTHON) -m sae_lib export $(BENCH)/updates/$$block --block $$block || exit 1; done
+	@for block in $(BENCH_BLOCKS); do $(PYTHON) -m sae_lib export $(BENCH)/updates/$$block --block $$block || exit 1; done
 	@$(MAKE) --jobs 2 $(BENCH_SAES)
 	@$(PYTHON) notebooks/experiments/pocket_bench.py $(BENCH)/saes
 
 # The script trains only what is missing.
 .PHONY: $(BENCH_SAES)
 $(BENCH_SAES): $(BENCH)/saes/%:
-	@TQDM_DISABLE=1 $(INTEROP)/bin/python notebooks/experiments/saelens_on_export.py $(BENCH)/updates/$(*D) $@ --passes 4 --batch $(if $(filter up.1.2,$(*D)),1024,256) \
+	@TQDM_DISABLE=1 $(INTEROP)/bin/python notebooks/experiments/saelens_on_export.py $(BENCH)/updates/$(*D) $@ --passes 4 --batch $(BATCH_$(*D)) \
 		--architecture $(firstword $(subst _seed, ,$(*F))) --seed $(lastword $(subst _seed, ,$(*F))) \
-		--k $(if $(filter up.1.2,$(*D)),$(if $(filter jumprelu%,$(*F)),7.5,8),$(if $(filter jumprelu%,$(*F)),12.75,16))
+		--k $(if $(filter jumprelu%,$(*F)),$(TARGET_$(*D)),$(K_$(*D)))
 
 first-run: $(ENVIRONMENT)  ## the paper's scale, step by step beside published numbers; one report (FIRST_RUN="--source random/16" rehearses)
 	@$(PYTHON) -m notebooks.first_run $(FIRST_RUN)

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from sae_lib.activations.shards import DTYPES, ShardStream
 from sae_lib.bench.dataset import DATASET_FILE, DTYPES as DATASET_DTYPES
 from sae_lib.bench.export import SEEDS, export_updates
+from sae_lib.cache.artefact import refuse_folder
 from sae_lib.editing.cases import PIE_BENCH, count_by_category, read_cases
 from sae_lib.models.scales import get_scale
 from sae_lib.saes.checkpoints import load_any
@@ -116,8 +117,7 @@ def _bench(options: argparse.Namespace) -> None:
     bench = PocketBench(block, options.scale, seed=options.seed)
     bench.refuse_unfit((sae, *seeds))
     output = options.output or options.folder / "pocket_bench.json"
-    if output.is_dir():  # before the minutes that the scores take
-        raise IsADirectoryError(f"--output {output} is a folder, wanted the name of a file")
+    refuse_folder(output)  # before the minutes that the scores take
     print(f"scoring on pictures of {block}; this takes some minutes", flush=True)
     scores, control = bench.score(sae, seeds=seeds), bench.score(bench.control(sae), writes=False)
     noise = reseed_noise(block) if options.scale == "pocket" else {}

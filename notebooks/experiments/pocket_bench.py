@@ -130,13 +130,19 @@ def theirs(folder: Path, block: str) -> dict[str, list[TopKSAE]]:
     return kinds
 
 
+def of_kinds(kinds: Mapping[str, Sequence[TopKSAE]], block: str, writes: bool) -> Iterator[Job]:
+    """Each kind, seed by seed, with its other seeds for the stability."""
+    for name, saes in kinds.items():
+        for seed, sae in enumerate(saes):
+            others = (*saes[:seed], *saes[seed + 1 :])
+            yield Job(name, seed, sae, block, others=others, writes=writes and (name == RESEEDED or seed == 0))
+
+
 def of_second_block(scale: str, folder: Path) -> Iterator[Job]:
     """The kinds and an untrained SAE on the second block."""
     ours, bench = train_second(scale), PocketBench(SECOND, scale)
     random = [bench.control(ours[0], seed) for seed in SEEDS]
-    for name, saes in {RESEEDED: ours, **theirs(folder, SECOND), "random": random}.items():
-        for seed, sae in enumerate(saes):
-            yield Job(name, seed, sae, SECOND, others=(*saes[:seed], *saes[seed + 1 :]))
+    yield from of_kinds({RESEEDED: ours, **theirs(folder, SECOND), "random": random}, SECOND, writes=False)
 
 
 def jobs(scale: str, folder: Path) -> Iterator[Job]:
@@ -146,14 +152,9 @@ def jobs(scale: str, folder: Path) -> Iterator[Job]:
     matched = bench.updates[::2].float().flatten(0, 1)
     start = ours["TopK, one step"][0]
     random = [bench.control(start, seed) for seed in SEEDS]
-    for name, saes in {
-        RESEEDED: ours["TopK, one step"],
-        **theirs(folder, BLOCK),
-        "frozen decoder": ours["frozen decoder"],
-        "random": random,
-    }.items():
-        for seed, sae in enumerate(saes):
-            yield Job(name, seed, sae, others=(*saes[:seed], *saes[seed + 1 :]), writes=name == RESEEDED or seed == 0)
+    kinds = {RESEEDED: ours["TopK, one step"], **theirs(folder, BLOCK)}
+    kinds |= {"frozen decoder": ours["frozen decoder"], "random": random}
+    yield from of_kinds(kinds, BLOCK, writes=True)
     yield Job("neurons", 0, neurons(matched, K), writes=True)
     yield Job("principal components", 0, principal_components(matched, K), writes=True)
     for step in range(STEPS):

@@ -38,7 +38,8 @@ DEAD_AFTER = 0.03
 def build(architecture: str, d_in: int, d_sae: int, k: float) -> TrainingSAE:
     """An untrained SAE, of which k features fire per vector, or some k on average.
 
-    Where the library asks for numbers, they are its defaults, but for the losses that aim at k.
+    Beside sizes and k the settings are the library's defaults, but for two: vectors are scaled to a mean length, and
+    JumpReLU's loss aims at k.
     """
     shared = {"d_in": d_in, "d_sae": d_sae, "normalize_activations": "expected_average_only_in"}
     if architecture == "topk":

@@ -219,13 +219,18 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
+def refuse_folder(path: Path) -> None:
+    """Raises IsADirectoryError where a folder is, for a path that a file is to get."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, wanted the name of a file")
+
+
 def write_if_changed(path: Path, content: bytes) -> bool:
     """Write a file as `write_whole` does, but only if its content differs; whether it was written.
 
     Raises IsADirectoryError where a folder is, which stays as it was.
     """
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, wanted the name of a file")
+    refuse_folder(path)
     if path.is_file() and path.read_bytes() == content:
         _remove_leftovers(path)
         return False

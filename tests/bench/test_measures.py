@@ -42,6 +42,18 @@ def changed(halves, change):
     return Halves(*(change(of.clone()) for of in halves))
 
 
+def used(codes, truths, needed):
+    """`use` where every value needs the same score."""
+    found = find_meaning(*measures.read_units(codes, truths))
+    return measures.use(codes, truths, found, torch.full((len(VALUES),), needed))
+
+
+def absorbed(codes, truths, **settings):
+    """`absorption` where every value needs a score of 0.1."""
+    needed = torch.full((len(VALUES),), 0.1)
+    return measures.absorption(codes, truths, measures.read_units(codes, truths), needed, **settings)
+
+
 def test_a_measure_without_groups_is_that_of_the_pictures_left():
     numbers = torch.arange(32.0)
     replicates = measures.by_group(32, lambda kept: numbers[kept].mean().item())
@@ -67,31 +79,22 @@ def test_a_value_held_by_two_units_needs_two(truths, perfect):
     read = measures.probing(codes, truths, measures.probe_units(codes, truths))
     assert read["reads with 1"][0] < 0.7
     assert read["reads with 2"][0] > 0.99
-    found = find_meaning(*measures.read_units(codes, truths))
-    used = measures.use(codes, truths, found, torch.full((len(VALUES),), 0.1))
-    assert used["features per value"][0] == 2 and used["use"][0] == 1 and used["coverage"][0] == 1
+    scores = used(codes, truths, 0.1)
+    assert scores["features per value"][0] == 2 and scores["use"][0] == 1 and scores["coverage"][0] == 1
 
 
 def test_units_that_read_no_better_than_needed_are_of_no_use(truths, perfect):
     codes = changed(perfect, lambda of: torch.cat([of[..., :10], noise(54)[0]], -1))
-    used = measures.use(
-        codes, truths, find_meaning(*measures.read_units(codes, truths)), torch.full((len(VALUES),), 0.5)
-    )
-    assert used["use"][0] == 10 / 64
-    assert used["coverage"][0] == 10 / len(VALUES)
-    assert used["features per value"][0] == 1
+    scores = used(codes, truths, 0.5)
+    assert scores["use"][0] == 10 / 64
+    assert scores["coverage"][0] == 10 / len(VALUES)
+    assert scores["features per value"][0] == 1
 
 
 def test_nothing_that_means_something_gives_zeros_and_no_error(truths):
     codes = Halves(torch.zeros(PICTURES, CELLS, 4), torch.zeros(PICTURES, CELLS, 4))
-    used = measures.use(
-        codes, truths, find_meaning(*measures.read_units(codes, truths)), torch.full((len(VALUES),), 0.1)
-    )
-    assert all((of == 0).all() for of in used.values())
-    assert measures.absorption(codes, truths, measures.read_units(codes, truths), torch.full((len(VALUES),), 0.1)) == (
-        None,
-        [],
-    )
+    assert all((of == 0).all() for of in used(codes, truths, 0.1).values())
+    assert absorbed(codes, truths) == (None, [])
 
 
 def test_a_star_that_vanishes_in_red_stars_is_found_and_how_deep(truths, perfect):
@@ -103,9 +106,7 @@ def test_a_star_that_vanishes_in_red_stars_is_found_and_how_deep(truths, perfect
         return of
 
     codes = Halves(*(absorb(of, at[id(of)]) for of in perfect))
-    mean, holes = measures.absorption(
-        codes, truths, measures.read_units(codes, truths), torch.full((len(VALUES),), 0.1), enough=20
-    )
+    mean, holes = absorbed(codes, truths, enough=20)
     (star,) = [one for one in holes if one.value == STAR]
     assert star.partner == RED and star.unit == STAR
     assert 0.9 < star.depth[0] <= 1  # less what is deepest by chance
@@ -117,9 +118,7 @@ def test_a_star_that_vanishes_in_red_stars_is_found_and_how_deep(truths, perfect
 def test_missing_cells_at_random_makes_no_hole(truths, perfect):
     generator = torch.Generator().manual_seed(3)
     codes = changed(perfect, lambda of: of * (torch.rand(of.shape, generator=generator) < 0.5))
-    mean, holes = measures.absorption(
-        codes, truths, measures.read_units(codes, truths), torch.full((len(VALUES),), 0.1), enough=20
-    )
+    mean, holes = absorbed(codes, truths, enough=20)
     assert len(holes) > 10 and abs(mean[0]) < 0.05
 
 
@@ -197,6 +196,5 @@ def test_stability_looks_at_the_rare_and_the_frequent_apart():
 def test_leaving_groups_out_is_the_same_for_all_measures(truths, perfect):
     count = len(leave_out(PICTURES))
     read = measures.probing(perfect, truths, measures.probe_units(perfect, truths))
-    tables = measures.read_units(perfect, truths)
-    lost, _ = measures.absorption(perfect, truths, tables, torch.full((len(VALUES),), 0.1), enough=20)
+    lost, _ = absorbed(perfect, truths, enough=20)
     assert {len(of) for of in (*read.values(), lost)} == {count}
